@@ -1,0 +1,8 @@
+//! What knows nothing of XMPP: time, hashing, ids, limits.
+
+pub mod hash;
+pub mod ids;
+pub mod instant;
+pub mod limit;
+pub mod rng;
+pub mod wheel;

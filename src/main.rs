@@ -1,0 +1,5 @@
+//! The `corefire` program: hands its arguments to `cli`.
+
+fn main() -> std::process::ExitCode {
+    corefire::cli::main()
+}

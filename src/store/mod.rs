@@ -1,0 +1,37 @@
+//! What is kept: plain values in, plain values out. One narrow contract of domain operations, two backends behind it
+//! (SQLite, and a twin in memory for simulation). Only the storage threads of `runtime` call a backend.
+
+pub mod record;
+pub mod request;
+
+pub use record::*;
+pub use request::*;
+
+/// The one that writes. Lives on the writer thread of a store.
+pub trait Writer: Send {
+    /// Commits `batch` as one durable transaction; answers come in the order of the writes.
+    ///
+    /// A write that cannot be done (account exists, no such account) answers so and disturbs no other.
+    /// - errors: nothing of the batch is durable; the caller must stop acknowledging, reopen, and tell the operator
+    fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, Error>;
+}
+
+/// One that reads. Lives on a reader thread; sees everything committed before the call.
+pub trait Reader: Send {
+    fn read(&mut self, query: &Query) -> Result<Answer, Error>;
+}
+
+/// Our own trouble with the store; never the fault of a peer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path}: cannot open the database: {reason}")]
+    Open { path: String, reason: String },
+    #[error("the database was written by a newer version (schema {found}, this version reads up to {known})")]
+    TooNew { found: u32, known: u32 },
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    #[error("the disk is full")]
+    Full,
+    #[error("database: {0}")]
+    Backend(String),
+}

@@ -1,0 +1,72 @@
+//! The records that the store keeps.
+
+use crate::base::instant::Wall;
+use crate::xmpp::credentials::Credentials;
+use crate::xmpp::jid::{BareJid, Jid};
+
+/// Store partitions: fixed for the life of a database, independent of cores and nodes.
+pub const STORE_PARTITIONS: u16 = 64;
+
+/// All that is needed to serve an account, read in one go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountRecord {
+    pub credentials: Credentials,
+    pub disabled: bool,
+    pub roster: Vec<RosterItem>,
+    /// Rises with each roster change; 0 for a roster never touched.
+    pub roster_version: u64,
+    /// State that features keep with the account, by slot name.
+    pub slots: Vec<(String, Vec<u8>)>,
+    /// Whether the owner's log holds rows that nobody has confirmed.
+    pub has_log: bool,
+}
+
+/// One contact (RFC 6121 §2.1). The contact may be a domain or a bare JID, rarely a full one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RosterItem {
+    pub jid: Jid,
+    pub name: String,
+    pub groups: Vec<String>,
+    pub subscription: Subscription,
+    /// We asked to see the contact's presence and have no answer yet ("pending out").
+    pub ask: bool,
+    /// The contact asked to see ours; the request as it came, to be shown at each login ("pending in").
+    pub pending_in: Option<Vec<u8>>,
+    /// We allowed the contact to subscribe before it asked (RFC 6121 §3.4).
+    pub approved: bool,
+}
+
+/// RFC 6121 §2.1.2.5.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subscription {
+    #[default]
+    None,
+    To,
+    From,
+    Both,
+}
+
+/// Where a logged stanza came from, so that a frame sent again is not stored again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    pub incarnation: u64,
+    /// Which ring or link of that incarnation.
+    pub link: u32,
+    pub number: u64,
+}
+
+/// One row of an owner's log: a store-eligible message, as it will be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Rises per owner, never reused (from a reserved block).
+    pub id: u64,
+    pub at: Wall,
+    /// The other side of the conversation.
+    pub with: BareJid,
+    pub origin: Origin,
+    /// The whole stanza, self-contained.
+    pub stanza: Vec<u8>,
+    /// Where the open tag of `stanza` ends and its close tag starts, so that a delay stamp can be put in.
+    pub open_end: u32,
+    pub close_start: u32,
+}

@@ -1,0 +1,9 @@
+//! The vocabulary of XMPP: addresses, namespaces, stanzas, errors, XML. No state, no I/O.
+
+pub mod credentials;
+pub mod jid;
+pub mod ns;
+pub mod stanza;
+pub mod stanza_error;
+pub mod stream_error;
+pub mod xml;
