@@ -39,6 +39,10 @@ impl Flags {
     pub const WANTS_ACK: Flags = Flags(1);
     /// Sent before over a path that broke: it may have arrived already.
     pub const RETRY: Flags = Flags(2);
+    /// A message that belongs in a log: of lasting content, and nobody forbade to keep it.
+    pub const STORABLE: Flags = Flags(4);
+    /// People would miss it: it is answered with an error where it can be neither delivered nor kept.
+    pub const CONTENT: Flags = Flags(8);
 
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0

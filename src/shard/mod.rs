@@ -1,1 +1,376 @@
-//! shard/mod
+//! One core's actor: the connections whose sockets it holds, and the accounts that it owns.
+//!
+//! `Shard::handle` takes one input and fills `Effects`; it reads no clock and does no I/O, so that a simulator can run
+//! it as the runtime does. Nothing here is shared: other shards are reached by frames alone.
+//!
+//! A bug met while handling a stanza is contained: its effects are cut back to the stanza's start, the sender gets
+//! `internal-server-error`, the account's memory is dropped and loaded afresh.
+
+mod account;
+mod config;
+mod conn;
+mod deliver;
+mod effect;
+mod feature;
+mod inbound;
+mod input;
+mod login;
+mod offline;
+mod presence;
+mod probe;
+mod ring;
+mod roster;
+mod route;
+mod session;
+mod turn;
+
+pub use account::{AccountId, Data, Slot};
+pub use config::{AckLevel, Limits, ShardConfig};
+pub use conn::{MovedConn, Output};
+pub use effect::{Action, ConnId, Effects, PasswordCheck, Ticket};
+pub use feature::{Answers, Feature, Iq, Manifest, Method, Scope, Spec, Verdict};
+pub use input::{Input, StoreOutcome};
+pub use probe::Probe;
+pub use roster::RosterChange;
+pub use session::SessionId;
+pub use turn::Turn;
+
+use crate::base::hash::Map;
+use crate::base::ids::Slab;
+use crate::base::instant::{Instant, Now};
+use crate::base::rng::Rng;
+use crate::base::wheel::Wheel;
+use crate::cluster::placement::{Placement, ShardId};
+use crate::frame::codec::Encoder;
+use crate::store::STORE_PARTITIONS;
+use crate::xmpp::jid::{BareJid, JidCache};
+use crate::xmpp::stanza_error::StanzaError;
+use crate::xmpp::xml::reader::{Index, StreamContext};
+use account::{Account, IdBlock};
+use conn::{Conn, Hold};
+use effect::EffectsMark;
+use feature::Manifest as FeatureManifest;
+use ring::{FrameRef, Inward, Outward};
+use session::Session;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Distinct recipients whose addresses a shard remembers in prepared form.
+const JID_CACHE: usize = 4_096;
+
+/// What an answer of the store is for.
+#[derive(Debug)]
+enum Waiting {
+    Account(AccountId),
+    Ids(u16),
+    /// A row of an owner's log; `at` is the frame whose handling waits for it.
+    Append { account: AccountId, owner: BareJid, at: Option<FrameRef>, bounce: Box<offline::Bounce> },
+    /// A page of offline messages.
+    Page(AccountId),
+    /// A change of a roster or slot that a frame waits for.
+    Change { account: AccountId, at: Option<FrameRef> },
+    /// A feature's request; the IQ is answered when it is done.
+    Feature { feature: usize, account: AccountId, reply: turn::ReplyTo },
+    /// Nothing waits, but a failure is counted.
+    Nobody,
+}
+
+/// What a timer is about. Timers are never taken back: on expiry it is checked whether they still apply.
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    /// The login must be done by now.
+    Login(ConnId),
+    /// The client may have been silent for too long.
+    Silence(ConnId),
+    /// A request for an acknowledgement has waited a second.
+    AckDue(SessionId),
+    /// The client holds stanzas that it was not asked about.
+    RequestDue(SessionId),
+    /// The window for resumption may be over.
+    Resume(SessionId),
+}
+
+/// What can be undone of one stanza's effects beside `Effects`.
+#[derive(Clone, Copy, Debug)]
+enum Undo {
+    Output { conn: ConnId, length: usize },
+    Sent(SessionId),
+    Row(SessionId),
+}
+
+/// A stanza that the server sends of itself, after the handler that wants it has returned.
+#[derive(Debug)]
+struct Post {
+    from: Box<str>,
+    to: Box<str>,
+    kind: crate::frame::frame::Kind,
+    subtype: u8,
+    flags: crate::frame::frame::Flags,
+    stanza: Vec<u8>,
+    open_end: u32,
+    close_start: u32,
+}
+
+/// A shard's state, but for its features. Lives on one core.
+struct Core {
+    id: ShardId,
+    config: Arc<ShardConfig>,
+    placement: Arc<Placement>,
+    now: Now,
+    conns: Slab<Conn>,
+    sessions: Slab<Session>,
+    accounts: Slab<Account>,
+    names: Map<BareJid, AccountId>,
+    resumable: Map<Box<str>, SessionId>,
+    idle: VecDeque<AccountId>,
+    jids: JidCache,
+    rng: Rng,
+    wheel: Wheel<Timer>,
+    outward: Vec<Outward>,
+    inward: Vec<Inward>,
+    tickets: Map<Ticket, Waiting>,
+    next_ticket: u64,
+    blocks: Vec<IdBlock>,
+    encoder: Encoder,
+    manifests: Vec<&'static FeatureManifest>,
+    usual: StreamContext,
+    probe: Probe,
+    /// Sessions to look at when the turn ends.
+    noted: Vec<SessionId>,
+    /// Sessions that keep more than they may.
+    overflowing: Vec<SessionId>,
+    /// Rows that clients confirmed in this turn.
+    confirmed: Vec<(AccountId, u64)>,
+    posts: VecDeque<Post>,
+    undo: Vec<Undo>,
+    /// Connections that are not read because rings or the store are full.
+    stalled: Vec<ConnId>,
+    /// Spare buffers for output and partial stanzas.
+    buffers: Vec<Vec<u8>>,
+    stopping: bool,
+}
+
+/// The actor. One per core.
+pub struct Shard {
+    core: Core,
+    features: Vec<Box<dyn Feature>>,
+    index: Index,
+    mark: EffectsMark,
+    expired: Vec<Timer>,
+}
+
+/// Buffers kept for reuse, and the size above which one is given back to the allocator.
+const BUFFERS: usize = 256;
+const BUFFER_BYTES: usize = 64 << 10;
+
+impl Shard {
+    /// - `features`: in the order in which they are asked
+    /// - `rng`: from the operating system in a node, from a seed in simulation
+    pub fn new(
+        id: ShardId,
+        config: Arc<ShardConfig>,
+        placement: Arc<Placement>,
+        features: Vec<Box<dyn Feature>>,
+        rng: Rng,
+        now: Now,
+    ) -> Self {
+        let shards = placement.members().iter().map(|member| member.shards).max().unwrap_or(1);
+        let manifests = features.iter().map(|feature| feature.manifest()).collect();
+        let core = Core {
+            id,
+            config,
+            placement,
+            now,
+            conns: Slab::new(),
+            sessions: Slab::new(),
+            accounts: Slab::new(),
+            names: Map::default(),
+            resumable: Map::default(),
+            idle: VecDeque::new(),
+            jids: JidCache::new(JID_CACHE),
+            rng,
+            wheel: Wheel::new(now.mono),
+            outward: (0..shards).map(|_| Outward::default()).collect(),
+            inward: (0..shards).map(|_| Inward::default()).collect(),
+            tickets: Map::default(),
+            next_ticket: 0,
+            blocks: vec![IdBlock::default(); usize::from(STORE_PARTITIONS)],
+            encoder: Encoder::default(),
+            manifests,
+            usual: StreamContext::client(),
+            probe: Probe::default(),
+            noted: Vec::new(),
+            overflowing: Vec::new(),
+            confirmed: Vec::new(),
+            posts: VecDeque::new(),
+            undo: Vec::new(),
+            stalled: Vec::new(),
+            buffers: Vec::new(),
+            stopping: false,
+        };
+        Self {
+            core,
+            features,
+            index: Index::default(),
+            mark: EffectsMark::new(),
+            expired: Vec::new(),
+        }
+    }
+
+    /// One input. The runtime calls `end_turn` when it has given all that is there, then carries `fx` out.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, fx: &mut Effects) {
+        self.core.now = now;
+        match input {
+            Input::Bytes { conn, bytes } => self.bytes(conn, bytes, fx),
+            Input::Secured { conn, facts } => self.secured(conn, facts, fx),
+            Input::Closed { conn } => self.closed(conn, fx),
+            Input::Frames { from, batch } => self.frames(from, batch, fx),
+            Input::Handled { by, received: _, handled } => self.handled(by, handled, fx),
+            Input::Relieved => self.relieved(fx),
+            Input::Stored { ticket, outcome } => self.stored(ticket, outcome, fx),
+            Input::PasswordChecked { conn, verdict } => self.password_checked(conn, verdict, fx),
+            Input::AccountChanged(jid) => self.account_changed(&jid, fx),
+            Input::Tick => self.tick(fx),
+            Input::Shutdown => self.shutdown(fx),
+        }
+        self.send_posts(fx);
+        self.end_overflowing(fx);
+    }
+
+    /// The end of a turn: acknowledgements, requests and confirmations that many stanzas share.
+    pub fn end_turn(&mut self, now: Now, fx: &mut Effects) {
+        self.core.now = now;
+        self.core.settle_noted(fx);
+        self.core.write_confirmed(fx);
+        self.end_overflowing(fx);
+    }
+
+    /// When `Tick` is wanted next; `None` while no timer runs.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.core.wheel.next_due()
+    }
+
+    /// What other shards must be told: which of their frames are received and handled. Each change once.
+    pub fn ring_news(&mut self) -> impl Iterator<Item = (ShardId, u64, u64)> + '_ {
+        let own = usize::from(self.core.id.0);
+        self.core.inward.iter_mut().enumerate().filter(move |(ring, _)| *ring != own).filter_map(
+            |(ring, inward)| {
+                let (received, handled) = inward.news()?;
+                Some((ShardId(u16::try_from(ring).ok()?), received, handled))
+            },
+        )
+    }
+
+    pub fn probe(&self) -> &Probe {
+        &self.core.probe
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.core.sessions.len()
+    }
+
+    /// Accounts in memory.
+    pub fn accounts(&self) -> usize {
+        self.core.accounts.len()
+    }
+
+    /// Output, frames and answers that streams wait for. Zero when all that was sent has been dealt with.
+    pub fn open_stanzas(&self) -> usize {
+        let open = |session: &Session| {
+            session.counters.as_ref().map_or(0, |counters| counters.open_count())
+        };
+        self.core.sessions.iter().map(|(_, session)| open(session)).sum()
+    }
+
+    fn tick(&mut self, fx: &mut Effects) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.core.wheel.advance(self.core.now.mono, &mut expired);
+        for timer in expired.drain(..) {
+            match timer {
+                Timer::Login(conn) => self.login_timed_out(conn, fx),
+                Timer::Silence(conn) => self.silence(conn, fx),
+                Timer::AckDue(session) => self.core.answer_due(session, fx),
+                Timer::RequestDue(session) => self.core.request_due(session, fx),
+                Timer::Resume(session) => self.resume_timed_out(session, fx),
+            }
+        }
+        self.expired = expired;
+        self.core.sweep_idle();
+    }
+
+    /// Runs `work` so that a panic in it (a bug) costs no more than its own effects. Gives false after a fault.
+    fn contained(&mut self, fx: &mut Effects, work: impl FnOnce(&mut Self, &mut Effects)) -> bool {
+        let mut mark = std::mem::take(&mut self.mark);
+        fx.mark_into(&mut mark);
+        self.core.undo.clear();
+        let posts = self.core.posts.len();
+        let last: smallvec::SmallVec<[u64; 8]> =
+            self.core.outward.iter().map(Outward::last).collect();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self, fx)));
+        let sound = outcome.is_ok();
+        if !sound {
+            self.core.probe.faults += 1;
+            fx.cut_back(&mark);
+            self.core.posts.truncate(posts);
+            for (outward, last) in self.core.outward.iter_mut().zip(last) {
+                outward.cut_back(last);
+            }
+            self.core.cut_back_output();
+            self.index = Index::default();
+        }
+        self.mark = mark;
+        sound
+    }
+}
+
+impl Core {
+    fn cut_back_output(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::Output { conn, length } => {
+                    if let Some(conn) = self.conns.get_mut(conn.0) {
+                        conn.cut_output(length);
+                    }
+                }
+                Undo::Sent(session) => {
+                    let session = self.sessions.get_mut(session.0);
+                    if let Some(counters) = session.and_then(|session| session.counters.as_mut()) {
+                        counters.unsend(1);
+                    }
+                }
+                Undo::Row(session) => {
+                    let session = self.sessions.get_mut(session.0);
+                    if let Some(waiting) = session.and_then(|session| session.confirmation.as_mut()) {
+                        waiting.rows.pop_back();
+                    }
+                }
+            }
+        }
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    fn give_back(&mut self, mut buffer: Vec<u8>) {
+        if self.buffers.len() < BUFFERS && (1..=BUFFER_BYTES).contains(&buffer.capacity()) {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+
+    fn is_local_domain(&self, domain: &str) -> bool {
+        self.config.policy.domains.iter().any(|own| **own == *domain)
+    }
+
+    /// Rings or the store are so full that clients must wait.
+    fn is_pressed(&self, fx: &Effects) -> bool {
+        self.tickets.len() > config::WRITES_SOFT
+            || fx.outbox.iter().any(|batch| batch.len_bytes() > config::RING_SOFT_BYTES)
+    }
+}
+
+/// The answer to a stanza that met a bug.
+fn internal_error() -> StanzaError {
+    StanzaError::new(crate::xmpp::stanza_error::StanzaCondition::InternalServerError)
+}

@@ -7,6 +7,9 @@ use crate::xmpp::jid::{BareJid, Jid};
 /// Store partitions: fixed for the life of a database, independent of cores and nodes.
 pub const STORE_PARTITIONS: u16 = 64;
 
+/// How far the rows of a log are counted when an account is read.
+pub const LOG_ROWS_COUNTED: u32 = 100_000;
+
 /// All that is needed to serve an account, read in one go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountRecord {
@@ -17,8 +20,8 @@ pub struct AccountRecord {
     pub roster_version: u64,
     /// State that features keep with the account, by slot name.
     pub slots: Vec<(String, Vec<u8>)>,
-    /// Whether the owner's log holds rows that nobody has confirmed.
-    pub has_log: bool,
+    /// Rows of the owner's log that nobody has confirmed, counted up to `LOG_ROWS_COUNTED`.
+    pub log_rows: u32,
 }
 
 /// One contact (RFC 6121 §2.1). The contact may be a domain or a bare JID, rarely a full one.

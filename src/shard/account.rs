@@ -1,0 +1,343 @@
+//! Accounts in memory: Loading, Ready or known not to exist. Absent ones are simply not in the table.
+//!
+//! While an account loads (or replays its offline messages, or waits for ids) its stanzas queue in order; the queue is
+//! bounded. Idle accounts are evicted.
+
+use super::effect::{ConnId, Effects, Ticket};
+use super::ring::FrameRef;
+use super::session::SessionId;
+use super::{Core, Waiting};
+use crate::base::ids::Id;
+use crate::base::instant::Instant;
+use crate::frame::frame::{Envelope, Flags, Kind, Recipients};
+use crate::base::instant::Wall;
+use crate::store::{AccountRecord, Query, RosterItem, Write};
+use crate::xmpp::credentials::Credentials;
+use crate::xmpp::jid::BareJid;
+use std::any::Any;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How long an account that nobody uses stays in memory.
+pub const IDLE: Duration = Duration::from_secs(60);
+/// Ids taken from the store at a time, and the rest at which the next block is asked for.
+const ID_BLOCK: u32 = 4_096;
+const ID_LOW: u64 = 1_024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AccountId(pub Id);
+
+/// Why an account's stanzas must wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    No,
+    Loading,
+    /// No id is left to log with; the next block is on its way.
+    Ids,
+    /// Offline messages go out first.
+    Replay,
+}
+
+/// What is known of an account.
+#[derive(Debug)]
+pub enum State {
+    Loading,
+    /// There is no such account, as far as the store said a short while ago.
+    Unknown,
+    Ready(Box<Data>),
+}
+
+/// An account that is loaded.
+#[derive(Debug)]
+pub struct Data {
+    pub credentials: Credentials,
+    pub disabled: bool,
+    pub roster: Vec<RosterItem>,
+    pub roster_version: u64,
+    /// State of features, by its type; what the store had for it waits in `stored` until it is asked for.
+    slots: Vec<Box<dyn Any>>,
+    stored: Vec<(String, Vec<u8>)>,
+    /// Rows of the log that nobody has confirmed.
+    pub log_rows: u32,
+    /// Some of them are with no session: the next session that can take messages gets them.
+    pub replay_due: bool,
+}
+
+/// State that a feature keeps with an account. The shard loads, evicts and drops it with the account.
+pub trait Slot: Any + Sized {
+    /// Its name in the store.
+    const NAME: &'static str;
+
+    /// From what `PutSlot` kept; `None` where there is nothing.
+    fn load(stored: Option<&[u8]>) -> Self;
+}
+
+impl Data {
+    pub fn new(record: AccountRecord) -> Self {
+        Self {
+            credentials: record.credentials,
+            disabled: record.disabled,
+            roster: record.roster,
+            roster_version: record.roster_version,
+            slots: Vec::new(),
+            stored: record.slots,
+            log_rows: record.log_rows,
+            replay_due: record.log_rows > 0,
+        }
+    }
+
+    /// The slot of a feature, made from the stored value at its first use.
+    pub fn slot<S: Slot>(&mut self) -> &mut S {
+        let place = match self.slots.iter().position(|slot| slot.is::<S>()) {
+            Some(place) => place,
+            None => {
+                let stored = self.stored.iter().position(|(name, _)| name == S::NAME);
+                let stored = stored.map(|place| self.stored.swap_remove(place).1);
+                self.slots.push(Box::new(S::load(stored.as_deref())));
+                self.slots.len() - 1
+            }
+        };
+        let slot = self.slots[place].downcast_mut::<S>();
+        slot.expect("a slot has the type by which it was found")
+    }
+}
+
+/// Offline messages on their way to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replay {
+    pub session: SessionId,
+    /// The last id that was read.
+    pub after: u64,
+    /// A page is on its way from the store.
+    pub asked: bool,
+}
+
+/// One account. Lives at its owner.
+#[derive(Debug)]
+pub struct Account {
+    pub jid: BareJid,
+    pub state: State,
+    pub busy: Busy,
+    pub waiting: VecDeque<Queued>,
+    /// Connections whose next element needs the account.
+    pub logins: Vec<ConnId>,
+    pub sessions: Vec<SessionId>,
+    pub replay: Option<Replay>,
+    pub used_at: Instant,
+    timer: bool,
+}
+
+impl Account {
+    pub fn data(&mut self) -> Option<&mut Data> {
+        match &mut self.state {
+            State::Ready(data) => Some(data),
+            State::Loading | State::Unknown => None,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.sessions.is_empty()
+            && self.logins.is_empty()
+            && self.waiting.is_empty()
+            && self.busy == Busy::No
+    }
+}
+
+/// A frame that waits for its account, copied out of its batch.
+#[derive(Debug)]
+pub struct Queued {
+    pub at: FrameRef,
+    ingress: Wall,
+    flags: Flags,
+    from: Box<str>,
+    to: Box<str>,
+    kind: Kind,
+    subtype: u8,
+    open_end: u32,
+    close_start: u32,
+    stanza: Box<[u8]>,
+}
+
+impl Queued {
+    pub fn new(envelope: &Envelope<'_>, to: &str, at: FrameRef) -> Self {
+        Self {
+            at,
+            ingress: envelope.ingress,
+            flags: envelope.flags,
+            from: envelope.from.into(),
+            to: to.into(),
+            kind: envelope.kind,
+            subtype: envelope.subtype,
+            open_end: envelope.open_end,
+            close_start: envelope.close_start,
+            stanza: envelope.stanza.into(),
+        }
+    }
+
+    pub fn envelope(&self, epoch: u64) -> Envelope<'_> {
+        Envelope {
+            epoch,
+            number: self.at.number,
+            hops: 0,
+            ingress: self.ingress,
+            trace: None,
+            flags: self.flags,
+            from: &self.from,
+            to: &self.to,
+            also_to: Recipients::NONE,
+            kind: self.kind,
+            subtype: self.subtype,
+            open_end: self.open_end,
+            close_start: self.close_start,
+            stanza: &self.stanza,
+        }
+    }
+}
+
+/// Ids reserved for one store partition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct IdBlock {
+    next: u64,
+    end: u64,
+    following: Option<(u64, u64)>,
+    asked: bool,
+    waiting: Vec<AccountId>,
+}
+
+impl Core {
+    /// The account, in whatever state; loads it if it is absent. `None` where the table is full of busy accounts.
+    pub(super) fn account(&mut self, jid: &BareJid, fx: &mut Effects) -> Option<AccountId> {
+        if let Some(&id) = self.names.get(jid.as_str()) {
+            if let Some(account) = self.accounts.get_mut(id.0) {
+                account.used_at = self.now.mono;
+            }
+            return Some(id);
+        }
+        if self.names.len() >= self.config.limits.accounts && !self.evict_one() {
+            return None;
+        }
+        let id = AccountId(self.accounts.insert(Account {
+            jid: jid.clone(),
+            state: State::Loading,
+            busy: Busy::Loading,
+            waiting: VecDeque::new(),
+            logins: Vec::new(),
+            sessions: Vec::new(),
+            replay: None,
+            used_at: self.now.mono,
+            timer: false,
+        }));
+        self.names.insert(jid.clone(), id);
+        let ticket = self.ticket(Waiting::Account(id));
+        fx.queries.push((ticket, Query::Account { owner: jid.clone() }));
+        Some(id)
+    }
+
+    /// Starts over with what the store has: after a fault, or when the account was changed from outside.
+    pub(super) fn reload(&mut self, id: AccountId, fx: &mut Effects) {
+        let Some(account) = self.accounts.get_mut(id.0) else { return };
+        account.state = State::Loading;
+        account.busy = Busy::Loading;
+        account.replay = None;
+        let owner = account.jid.clone();
+        let ticket = self.ticket(Waiting::Account(id));
+        fx.queries.push((ticket, Query::Account { owner }));
+    }
+
+    /// Frees the place of an idle account. Looks at a bounded number of candidates.
+    fn evict_one(&mut self) -> bool {
+        for _ in 0..64 {
+            let Some(id) = self.idle.pop_front() else { return false };
+            if self.drop_if_idle(id) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn drop_if_idle(&mut self, id: AccountId) -> bool {
+        match self.accounts.get_mut(id.0) {
+            Some(account) if account.is_idle() => {
+                if let Some(account) = self.accounts.remove(id.0) {
+                    self.names.remove(account.jid.as_str());
+                }
+                true
+            }
+            Some(account) => {
+                account.timer = false;
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The account may have become idle: it is evicted later unless it is used again.
+    pub(super) fn maybe_idle(&mut self, id: AccountId) {
+        let Some(account) = self.accounts.get_mut(id.0) else { return };
+        if account.is_idle() && !account.timer {
+            account.timer = true;
+            account.used_at = self.now.mono;
+            self.idle.push_back(id);
+        }
+    }
+
+    /// Evicts what has been idle for long.
+    pub(super) fn sweep_idle(&mut self) {
+        while let Some(&id) = self.idle.front() {
+            let due = match self.accounts.get(id.0) {
+                Some(account) => self.now.mono.since(account.used_at) >= IDLE,
+                None => true,
+            };
+            if !due {
+                break;
+            }
+            self.idle.pop_front();
+            self.drop_if_idle(id);
+        }
+    }
+
+    /// The next id for the log of `account`; `None` while the next block is on its way.
+    pub(super) fn next_log_id(&mut self, id: AccountId, fx: &mut Effects) -> Option<u64> {
+        let partition = match self.accounts.get(id.0) {
+            Some(account) => self.placement.store_partition(account.jid.hash64()),
+            None => return None,
+        };
+        let block = &mut self.blocks[usize::from(partition)];
+        if block.next == block.end
+            && let Some((next, end)) = block.following.take()
+        {
+            (block.next, block.end) = (next, end);
+        }
+        let given = (block.next < block.end).then(|| {
+            block.next += 1;
+            block.next - 1
+        });
+        if given.is_none() && !block.waiting.contains(&id) {
+            block.waiting.push(id);
+        }
+        let low = block.following.is_none() && block.end - block.next < ID_LOW;
+        if low && !block.asked {
+            block.asked = true;
+            let ticket = self.ticket(Waiting::Ids(partition));
+            fx.writes.push((ticket, Write::ReserveIds { partition, count: ID_BLOCK }));
+        }
+        given
+    }
+
+    /// A block came (or failed to come): gives the accounts that waited for it.
+    pub(super) fn ids_reserved(&mut self, partition: u16, first: Option<u64>) -> Vec<AccountId> {
+        let block = &mut self.blocks[usize::from(partition)];
+        block.asked = false;
+        if let Some(first) = first {
+            block.following = Some((first, first + u64::from(ID_BLOCK)));
+        }
+        std::mem::take(&mut block.waiting)
+    }
+
+    pub(super) fn ticket(&mut self, waiting: Waiting) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.tickets.insert(ticket, waiting);
+        ticket
+    }
+}

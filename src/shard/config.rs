@@ -1,0 +1,68 @@
+//! What a shard is told at its start. Copied to every core.
+
+use crate::stream::c2s::C2sPolicy;
+use std::time::Duration;
+
+/// When a stanza counts as handled (DESIGN: `[storage] ack`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckLevel {
+    /// Durable, or delivered and acknowledged, or answered with an error.
+    #[default]
+    Stored,
+    /// Reached the owner of its recipient.
+    Received,
+}
+
+/// Bounds on everything that peers can grow; each names the condition it answers.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Time from accept to a bound resource; then `connection-timeout`.
+    pub login_timeout: Duration,
+    /// Silence after which a client is pinged, and half of what it may then take to answer.
+    pub silence: Duration,
+    /// Failed logins of one connection; then `policy-violation`.
+    pub login_attempts: u8,
+    /// Bytes waiting for a slow reader; above, its connection is closed (and its session may be resumed).
+    pub output_bytes: usize,
+    /// Bound resources of an account; above, `resource-constraint`.
+    pub resources_per_account: usize,
+    /// Contacts in a roster; above, `not-acceptable`.
+    pub roster_items: usize,
+    /// Groups of one contact, and bytes of its name or of one group's; above, `not-acceptable`.
+    pub roster_groups: usize,
+    pub roster_name_bytes: usize,
+    /// Addresses that a session keeps informed by directed presence; above, `resource-constraint`.
+    pub directed_presence: usize,
+    /// Rows of an account's log that nobody confirmed; above, `service-unavailable` (XEP-0160).
+    pub offline_messages: u32,
+    /// How long a cut session waits for `<resume/>`.
+    pub resume: Duration,
+    /// Stanzas that a session keeps unacknowledged; above, the session ends.
+    pub resume_queue: usize,
+    /// Stanzas waiting while an account is read from the store; above, `resource-constraint`.
+    pub pending_stanzas: usize,
+    /// Accounts in memory on one shard; above, idle ones are evicted, then new ones get `resource-constraint`.
+    pub accounts: usize,
+    /// IQs delivered to one session and not answered; above, `resource-constraint`.
+    pub open_iqs: usize,
+}
+
+/// Everything a shard's decisions depend on beside its input.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    pub policy: C2sPolicy,
+    pub limits: Limits,
+    pub ack: AckLevel,
+    /// For accounts that do not exist, so that they look as if they did.
+    pub scram_iterations: u32,
+    /// Makes the salts of accounts that do not exist: the same after a restart.
+    pub decoy_secret: [u8; 32],
+    /// This start of the node; part of each logged stanza's origin.
+    pub incarnation: u64,
+}
+
+/// Bytes in a ring's batch that stop the reading of clients, and those at which messages bounce.
+pub const RING_SOFT_BYTES: usize = 256 << 10;
+pub const RING_HARD_BYTES: usize = 16 << 20;
+/// Writes on their way to the store that stop the reading of clients.
+pub const WRITES_SOFT: usize = 8_192;

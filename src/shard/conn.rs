@@ -1,0 +1,466 @@
+//! A client connection: its bytes are cut into elements, its output gathers until the turn ends.
+
+use super::effect::{Action, ConnId, Effects};
+use super::login::Login;
+use super::session::SessionId;
+use super::{Core, Shard, Timer, Undo};
+use crate::base::instant::Instant;
+use crate::stream::TlsFacts;
+use crate::stream::c2s::C2s;
+use crate::xmpp::jid::BareJid;
+use crate::xmpp::stanza::Stanza;
+use crate::xmpp::stream_error::{StreamCondition, StreamError};
+use crate::xmpp::xml::framer::{Framer, Step};
+use crate::xmpp::xml::reader;
+use std::net::IpAddr;
+
+/// Why a connection's elements wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    No,
+    /// For its account, then the element is read again.
+    Account,
+    /// For the verdict on a password, or for the store's word on a request.
+    Answer,
+    /// For rings or the store to take what waits.
+    Pressure,
+    /// For the handshake.
+    Tls,
+    /// It is about to move to the core of its account.
+    Move,
+    /// Its close tag is out.
+    Closing,
+}
+
+/// One connection. Lives on the core that reads its socket; moves once, at login.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub stream: C2s,
+    pub peer: IpAddr,
+    framer: Framer,
+    /// Bytes that are not read yet: part of an element, or whole ones while the connection is held.
+    unread: Vec<u8>,
+    output: Vec<u8>,
+    /// Bytes at the start of `output` that have left.
+    left: usize,
+    dirty: bool,
+    pub hold: Hold,
+    pub login: Option<Box<Login>>,
+    /// Who logged in.
+    pub account: Option<BareJid>,
+    pub session: Option<SessionId>,
+    /// Logins that failed.
+    pub attempts: u8,
+    pub heard_at: Instant,
+    /// A ping is out to see whether a silent client lives.
+    pub pinged: bool,
+}
+
+impl Conn {
+    pub(super) fn cut_output(&mut self, length: usize) {
+        self.output.truncate(length.max(self.left));
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.hold != Hold::No
+    }
+
+    fn output_len(&self) -> usize {
+        self.output.len() - self.left
+    }
+}
+
+/// A connection between two shards of a node: all it carries, but for the socket and the TLS state.
+#[derive(Debug)]
+pub struct MovedConn {
+    conn: Conn,
+}
+
+/// What waits to be written to a connection.
+#[derive(Debug)]
+pub struct Output<'a> {
+    pub bytes: &'a [u8],
+    /// Nothing comes after it.
+    pub closing: bool,
+}
+
+/// What became of an element.
+pub(super) enum Flow {
+    /// It is dealt with.
+    Taken,
+    /// It must be read again when the hold is over.
+    Again,
+}
+
+impl Shard {
+    /// A new connection; `tls` where the handshake came first.
+    pub fn accept(&mut self, now: crate::base::instant::Now, peer: IpAddr, tls: Option<TlsFacts>) -> ConnId {
+        self.core.now = now;
+        self.core.probe.connections += 1;
+        self.core.probe.connections_accepted += 1;
+        let conn = ConnId(self.core.conns.insert(Conn {
+            stream: C2s::new(tls),
+            peer,
+            framer: Framer::new(),
+            unread: Vec::new(),
+            output: Vec::new(),
+            left: 0,
+            dirty: false,
+            hold: Hold::No,
+            login: None,
+            account: None,
+            session: None,
+            attempts: 0,
+            heard_at: now.mono,
+            pinged: false,
+        }));
+        self.core.wheel.insert(now.mono + self.core.config.limits.login_timeout, Timer::Login(conn));
+        conn
+    }
+
+    /// Takes a connection out, to be given to `adopt` of the shard that `Action::Move` names.
+    pub fn extract(&mut self, conn: ConnId) -> Option<MovedConn> {
+        let mut conn = self.core.conns.remove(conn.0)?;
+        conn.dirty = false;
+        self.core.probe.connections -= 1;
+        self.core.probe.connections_moved_out += 1;
+        Some(MovedConn { conn })
+    }
+
+    /// Takes over a connection that another shard extracted, and goes on where that one stopped.
+    pub fn adopt(&mut self, now: crate::base::instant::Now, moved: MovedConn, fx: &mut Effects) -> ConnId {
+        self.core.now = now;
+        self.core.probe.connections += 1;
+        self.core.probe.connections_moved_in += 1;
+        let mut conn = moved.conn;
+        conn.hold = Hold::No;
+        let waits = !conn.output.is_empty();
+        let id = ConnId(self.core.conns.insert(conn));
+        self.core.wheel.insert(now.mono + self.core.config.limits.login_timeout, Timer::Login(id));
+        if waits {
+            self.core.mark_dirty(id, fx);
+        }
+        if self.core.stopping {
+            self.close(id, Some(StreamError::new(StreamCondition::SystemShutdown)), fx);
+        } else {
+            self.go_on(id, fx);
+        }
+        id
+    }
+
+    /// Whether the runtime should read from the connection.
+    pub fn is_reading(&self, conn: ConnId) -> bool {
+        self.core.conns.get(conn.0).is_some_and(|conn| !conn.is_held() || conn.hold == Hold::Closing)
+    }
+
+    /// What waits to be written; `None` for a connection that is gone.
+    pub fn output(&self, conn: ConnId) -> Option<Output<'_>> {
+        let conn = self.core.conns.get(conn.0)?;
+        Some(Output { bytes: &conn.output[conn.left..], closing: conn.hold == Hold::Closing })
+    }
+
+    /// `length` bytes of the output have left.
+    pub fn output_left(&mut self, conn: ConnId, length: usize) {
+        let Some(slot) = self.core.conns.get_mut(conn.0) else { return };
+        slot.left += length;
+        slot.dirty = false;
+        if slot.left >= slot.output.len() {
+            slot.left = 0;
+            let buffer = std::mem::take(&mut slot.output);
+            self.core.give_back(buffer);
+        } else if slot.left > slot.output.len() / 2 {
+            slot.output.drain(..slot.left);
+            slot.left = 0;
+        }
+    }
+
+    pub(super) fn bytes(&mut self, id: ConnId, bytes: &[u8], fx: &mut Effects) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else { return };
+        conn.heard_at = self.core.now.mono;
+        conn.pinged = false;
+        if conn.stream.is_closed() {
+            return;
+        }
+        if conn.is_held() || !conn.unread.is_empty() {
+            if conn.unread.capacity() == 0 {
+                conn.unread = self.core.buffers.pop().unwrap_or_default();
+            }
+            conn.unread.extend_from_slice(bytes);
+            if !conn.is_held() {
+                self.go_on(id, fx);
+            }
+            return;
+        }
+        let taken = self.elements(id, bytes, fx);
+        self.keep(id, &bytes[taken.min(bytes.len())..]);
+    }
+
+    fn keep(&mut self, id: ConnId, rest: &[u8]) {
+        if rest.is_empty() {
+            return;
+        }
+        let Some(conn) = self.core.conns.get_mut(id.0) else { return };
+        if conn.unread.capacity() == 0 {
+            conn.unread = self.core.buffers.pop().unwrap_or_default();
+        }
+        conn.unread.extend_from_slice(rest);
+    }
+
+    /// Reads on in what is unread, after a hold or with more bytes.
+    pub(super) fn go_on(&mut self, id: ConnId, fx: &mut Effects) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else { return };
+        if conn.is_held() {
+            return;
+        }
+        let mut unread = std::mem::take(&mut conn.unread);
+        let taken = self.elements(id, &unread, fx).min(unread.len());
+        match self.core.conns.get_mut(id.0) {
+            Some(conn) if taken < unread.len() => {
+                unread.drain(..taken);
+                conn.unread = unread;
+            }
+            _ => self.core.give_back(unread),
+        }
+    }
+
+    /// Ends a hold and reads on.
+    pub(super) fn release(&mut self, id: ConnId, fx: &mut Effects) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else { return };
+        if conn.hold == Hold::Closing {
+            return;
+        }
+        conn.hold = Hold::No;
+        self.go_on(id, fx);
+        if self.core.conns.get(id.0).is_some_and(|conn| !conn.is_held()) {
+            fx.actions.push(Action::ReadAgain(id));
+        }
+    }
+
+    /// Reads the elements that are complete in `bytes`; gives how many bytes are dealt with.
+    fn elements(&mut self, id: ConnId, bytes: &[u8], fx: &mut Effects) -> usize {
+        let mut at = 0;
+        loop {
+            let pressed = self.core.is_pressed(fx);
+            let Some(conn) = self.core.conns.get_mut(id.0) else { return at };
+            if conn.is_held() {
+                return at;
+            }
+            if pressed && conn.session.is_some() && at < bytes.len() {
+                conn.hold = Hold::Pressure;
+                self.core.probe.reads_paused += 1;
+                self.core.stalled.push(id);
+                return at;
+            }
+            let policy = &self.core.config.policy;
+            let limits = conn.stream.limits(policy);
+            let step = conn.framer.next(&bytes[at..], limits);
+            let result = match step {
+                Ok(Step::More(drop)) => return at + drop,
+                Ok(Step::Open(range)) => {
+                    let header = &bytes[at + range.start..at + range.end];
+                    at += range.end;
+                    self.header(id, header, fx)
+                }
+                Ok(Step::Close(end)) => {
+                    at += end;
+                    self.close(id, None, fx);
+                    Ok(Flow::Taken)
+                }
+                Ok(Step::Stanza(range)) => {
+                    let element = &bytes[at + range.start..at + range.end];
+                    match self.element(id, element, fx) {
+                        Ok(Flow::Again) => return at + range.start,
+                        other => {
+                            at += range.end;
+                            other
+                        }
+                    }
+                }
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(_) => {}
+                Err(error) => {
+                    self.close(id, Some(error), fx);
+                    return bytes.len();
+                }
+            }
+            // Plain text that stands behind <starttls/> could have been put there by anyone (RFC 6120 §5.3).
+            if let Some(conn) = self.core.conns.get(id.0)
+                && conn.stream.is_starting_tls()
+                && at < bytes.len()
+            {
+                let error = StreamError::new(StreamCondition::PolicyViolation)
+                    .with_text("nothing may follow starttls before the handshake");
+                self.close(id, Some(error), fx);
+                return bytes.len();
+            }
+        }
+    }
+
+    fn header(&mut self, id: ConnId, bytes: &[u8], fx: &mut Effects) -> Result<Flow, StreamError> {
+        let stream_id = self.core.rng.token(16);
+        let core = &mut self.core;
+        let Some(conn) = core.conns.get_mut(id.0) else { return Ok(Flow::Taken) };
+        let policy = &core.config.policy;
+        let header = reader::read_header(bytes, conn.stream.limits(policy))?;
+        let mut out = core.buffers.pop().unwrap_or_default();
+        let result = conn.stream.header(header, policy, &core.usual, &stream_id, &mut out);
+        core.write(id, &out, fx);
+        core.give_back(out);
+        result.map(|()| Flow::Taken)
+    }
+
+    fn element(&mut self, id: ConnId, bytes: &[u8], fx: &mut Effects) -> Result<Flow, StreamError> {
+        let mut index = std::mem::take(&mut self.index);
+        let read = match self.core.conns.get(id.0) {
+            Some(conn) => {
+                let context = conn.stream.context(&self.core.usual);
+                let limits = conn.stream.limits(&self.core.config.policy);
+                reader::read(bytes, context, limits, &mut index)
+            }
+            None => return Ok(Flow::Taken),
+        };
+        let result = match read {
+            Ok(()) => self.contained_element(id, &Stanza { bytes, index: &index }, fx),
+            Err(error) => Err(error),
+        };
+        self.index = index;
+        result
+    }
+
+    fn contained_element(
+        &mut self,
+        id: ConnId,
+        stanza: &Stanza<'_>,
+        fx: &mut Effects,
+    ) -> Result<Flow, StreamError> {
+        let mut result = Ok(Flow::Taken);
+        let sound = self.contained(fx, |shard, fx| result = shard.stream_element(id, stanza, fx));
+        if sound { result } else { self.faulty_element(id, stanza, fx) }
+    }
+
+    /// The handshake after STARTTLS is done.
+    pub(super) fn secured(&mut self, id: ConnId, facts: TlsFacts, fx: &mut Effects) {
+        let Some(conn) = self.core.conns.get_mut(id.0) else { return };
+        if conn.hold == Hold::Tls {
+            conn.stream.secured(facts);
+            conn.framer.restart();
+            conn.hold = Hold::No;
+            fx.actions.push(Action::ReadAgain(id));
+        }
+    }
+
+    /// The connection is gone; its session waits to be resumed, or ends.
+    pub(super) fn closed(&mut self, id: ConnId, fx: &mut Effects) {
+        let Some(conn) = self.core.conns.remove(id.0) else { return };
+        self.core.probe.connections -= 1;
+        let session = conn.session;
+        self.core.give_back(conn.unread);
+        self.core.give_back(conn.output);
+        if let Some(session) = session {
+            self.disconnected(session, fx);
+        }
+    }
+
+    /// Ends a stream from our side, with `error` where there is one. A session that can be resumed is kept only where
+    /// the stream broke; a client that closed its stream in order has ended its session.
+    pub(super) fn close(&mut self, id: ConnId, error: Option<StreamError>, fx: &mut Effects) {
+        let stream_id = self.core.rng.token(16);
+        let core = &mut self.core;
+        let Some(conn) = core.conns.get_mut(id.0) else { return };
+        if conn.hold == Hold::Closing {
+            return;
+        }
+        let orderly = error.is_none();
+        let session = conn.session.take();
+        let mut out = core.buffers.pop().unwrap_or_default();
+        conn.stream.close(error.as_ref(), &core.config.policy, &stream_id, &mut out);
+        conn.hold = Hold::Closing;
+        conn.login = None;
+        core.write(id, &out, fx);
+        core.give_back(out);
+        fx.actions.push(Action::Close(id));
+        if let Some(session) = session {
+            if orderly {
+                self.end_session(session, fx);
+            } else {
+                self.disconnected(session, fx);
+            }
+        }
+    }
+
+    /// A client that says nothing is pinged, and dropped when it does not answer.
+    pub(super) fn silence(&mut self, id: ConnId, fx: &mut Effects) {
+        let silence = self.core.config.limits.silence;
+        let core = &mut self.core;
+        let Some(conn) = core.conns.get_mut(id.0) else { return };
+        let quiet = core.now.mono.since(conn.heard_at);
+        if conn.pinged {
+            let error = StreamError::new(StreamCondition::ConnectionTimeout);
+            self.close(id, Some(error), fx);
+            return;
+        }
+        if quiet < silence {
+            let due = conn.heard_at + silence;
+            core.wheel.insert(due, Timer::Silence(id));
+            return;
+        }
+        conn.pinged = true;
+        core.wheel.insert(core.now.mono + silence / 2, Timer::Silence(id));
+        if let Some(session) = conn.session {
+            core.probe_client(session, fx);
+        }
+    }
+
+    /// Rings and store have taken what waited: the clients that were stopped go on.
+    pub(super) fn relieved(&mut self, fx: &mut Effects) {
+        for conn in std::mem::take(&mut self.core.stalled) {
+            let held = self.core.conns.get(conn.0).is_some_and(|conn| conn.hold == Hold::Pressure);
+            if held && self.core.is_pressed(fx) {
+                self.core.stalled.push(conn);
+            } else if held {
+                self.release(conn, fx);
+            }
+        }
+    }
+
+    /// Every stream ends with `system-shutdown`; sessions end without losing what is logged.
+    pub(super) fn shutdown(&mut self, fx: &mut Effects) {
+        self.core.stopping = true;
+        let conns: Vec<ConnId> = self.core.conns.iter().map(|(id, _)| ConnId(id)).collect();
+        for conn in conns {
+            self.close(conn, Some(StreamError::new(StreamCondition::SystemShutdown)), fx);
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn mark_dirty(&mut self, id: ConnId, fx: &mut Effects) {
+        if let Some(conn) = self.conns.get_mut(id.0)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            fx.dirty.push(id);
+        }
+    }
+
+    /// Appends to a connection's output.
+    pub(super) fn write(&mut self, id: ConnId, bytes: &[u8], fx: &mut Effects) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.mark_dirty(id, fx);
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        if conn.output.capacity() == 0 {
+            conn.output = self.buffers.pop().unwrap_or_default();
+        }
+        self.undo.push(Undo::Output { conn: id, length: conn.output.len() });
+        conn.output.extend_from_slice(bytes);
+        if conn.output_len() > self.config.limits.output_bytes && conn.hold != Hold::Closing {
+            conn.hold = Hold::Closing;
+            self.probe.slow_readers_closed += 1;
+            fx.actions.push(Action::Abort(id));
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! At the owner: a frame for one of our accounts goes to its sessions, its log or back (RFC 6121 §8.5).
+
+use super::account::{AccountId, Busy, Queued, State};
+use super::effect::Effects;
+use super::feature::{Method, Scope};
+use super::offline::Bounce;
+use super::ring::FrameRef;
+use super::session::SessionId;
+use super::turn::{ReplyTo, Request};
+use super::{AckLevel, Core, Post, Shard, presence};
+use crate::cluster::placement::ShardId;
+use crate::frame::codec::Batch;
+use crate::frame::frame::{Envelope, Flags, Kind};
+use crate::xmpp::jid::BareJid;
+use crate::xmpp::stanza::{IqType, MessageType, Stanza, StanzaKind};
+use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
+use crate::xmpp::xml::reader::{self, Index};
+use smallvec::SmallVec;
+
+/// Sessions that one stanza goes to.
+pub(super) type Targets = SmallVec<[SessionId; 4]>;
+
+impl Shard {
+    /// A batch from another shard.
+    pub(super) fn frames(&mut self, from: ShardId, batch: &Batch, fx: &mut Effects) {
+        let ring = usize::from(from.0);
+        for envelope in batch.iter() {
+            self.core.probe.frames_in += 1;
+            let Some(inward) = self.core.inward.get_mut(ring) else { return };
+            inward.received(envelope.number);
+            let at = FrameRef { ring: from.0, number: envelope.number };
+            if !self.contained(fx, |shard, fx| shard.deliver(&envelope, at, fx)) {
+                self.core.bounce(&envelope, envelope.to, &super::internal_error());
+                let (bare, _) = split(envelope.to);
+                if let Some(account) = self.core.names.get(bare).copied() {
+                    self.core.reload(account, fx);
+                }
+            }
+            self.send_posts(fx);
+        }
+    }
+
+    /// One frame, to each of its recipients.
+    pub(super) fn deliver(&mut self, envelope: &Envelope<'_>, at: FrameRef, fx: &mut Effects) {
+        self.deliver_to(envelope, envelope.to, at, fx);
+        for to in envelope.also_to {
+            self.deliver_to(envelope, to, at, fx);
+        }
+    }
+
+    fn deliver_to(&mut self, envelope: &Envelope<'_>, to: &str, at: FrameRef, fx: &mut Effects) {
+        let (bare, resource) = split(to);
+        let core = &mut self.core;
+        let account = match core.names.get(bare).copied() {
+            Some(account) => account,
+            None => {
+                // Presence is for sessions, and an account that is not in memory has none.
+                if envelope.kind == Kind::Presence && presence::is_news(envelope.subtype) {
+                    return;
+                }
+                let loading = BareJid::parse(bare).ok().and_then(|jid| core.account(&jid, fx));
+                let Some(account) = loading else {
+                    return core.bounce(envelope, to, &resource_constraint());
+                };
+                account
+            }
+        };
+        let limit = core.config.limits.pending_stanzas;
+        let Some(slot) = core.accounts.get_mut(account.0) else { return };
+        if slot.busy != Busy::No {
+            if slot.waiting.len() >= limit {
+                return core.bounce(envelope, to, &resource_constraint());
+            }
+            slot.waiting.push_back(Queued::new(envelope, to, at));
+            if envelope.flags.contains(Flags::WANTS_ACK) {
+                core.inward[usize::from(at.ring)].hold(at.number);
+            }
+            return;
+        }
+        slot.used_at = core.now.mono;
+        self.deliver_ready(account, envelope, to, resource, at, fx);
+    }
+
+    fn deliver_ready(
+        &mut self,
+        account: AccountId,
+        envelope: &Envelope<'_>,
+        to: &str,
+        resource: Option<&str>,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
+        let Some(slot) = self.core.accounts.get(account.0) else { return };
+        if !matches!(slot.state, State::Ready(_)) {
+            return self.deliver_to_nobody(envelope, to);
+        }
+        match envelope.kind {
+            Kind::Message => self.deliver_message(account, envelope, to, resource, at, fx),
+            Kind::Presence => self.deliver_presence(account, envelope, resource, at, fx),
+            Kind::Iq => self.deliver_iq(account, envelope, to, resource, at, fx),
+            Kind::Control => {}
+        }
+        self.core.maybe_idle(account);
+    }
+
+    /// RFC 6121 §8.5.1: there is no such account. The answer is that of an account which does not want to be seen.
+    fn deliver_to_nobody(&mut self, envelope: &Envelope<'_>, to: &str) {
+        match envelope.kind {
+            Kind::Presence if presence::is_subscribe(envelope.subtype) => {
+                self.core.leave(presence::bare_reply(to, envelope.from, "unsubscribed"));
+            }
+            Kind::Presence | Kind::Control => {}
+            Kind::Message | Kind::Iq => self.core.bounce(envelope, to, &service_unavailable()),
+        }
+    }
+
+    fn deliver_message(
+        &mut self,
+        account: AccountId,
+        envelope: &Envelope<'_>,
+        to: &str,
+        resource: Option<&str>,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
+        let kind = MessageType::from_code(envelope.subtype).unwrap_or(MessageType::Normal);
+        let targets = match self.core.message_targets(account, kind, resource) {
+            Choice::Sessions(targets) => targets,
+            Choice::Bounce => return self.core.bounce(envelope, to, &service_unavailable()),
+            Choice::Drop => return,
+        };
+        let core = &mut self.core;
+        let storable = envelope.flags.contains(Flags::STORABLE);
+        if targets.is_empty() && !storable {
+            if envelope.flags.contains(Flags::CONTENT) {
+                core.bounce(envelope, to, &service_unavailable());
+            }
+            return;
+        }
+        let asleep = |session: &SessionId| {
+            core.sessions.get(session.0).is_none_or(|session| session.conn.is_none())
+        };
+        let promised =
+            envelope.flags.contains(Flags::WANTS_ACK) && core.config.ack == AckLevel::Stored;
+        let logged = storable && (promised || targets.is_empty() || targets.iter().any(asleep));
+        let mut row = None;
+        if logged {
+            let limit = core.config.limits.offline_messages;
+            let slot = core.accounts.get_mut(account.0);
+            let rows = slot.and_then(|slot| slot.data()).map_or(0, |data| data.log_rows);
+            if targets.is_empty() && rows >= limit {
+                return core.bounce(envelope, to, &service_unavailable());
+            }
+            let Some(id) = core.next_log_id(account, fx) else {
+                return self.wait_for_ids(account, envelope, to, at);
+            };
+            core.append(account, id, envelope, to, at, fx);
+            row = Some(id);
+        }
+        if targets.is_empty() {
+            core.probe.messages_stored += 1;
+            if let Some(data) = core.accounts.get_mut(account.0).and_then(|slot| slot.data()) {
+                data.replay_due = true;
+            }
+        }
+        for session in targets {
+            core.probe.messages_delivered += 1;
+            core.emit(session, &[envelope.stanza], row, fx);
+        }
+    }
+
+    fn wait_for_ids(&mut self, account: AccountId, envelope: &Envelope<'_>, to: &str, at: FrameRef) {
+        let core = &mut self.core;
+        let Some(slot) = core.accounts.get_mut(account.0) else { return };
+        slot.busy = Busy::Ids;
+        // First in line: what waits already came later.
+        slot.waiting.push_front(Queued::new(envelope, to, at));
+        if envelope.flags.contains(Flags::WANTS_ACK) {
+            core.inward[usize::from(at.ring)].hold(at.number);
+        }
+    }
+
+    /// RFC 6121 §8.5.2.2, §8.5.3: IQs are answered for the account, or go to the one resource they name.
+    fn deliver_iq(
+        &mut self,
+        account: AccountId,
+        envelope: &Envelope<'_>,
+        to: &str,
+        resource: Option<&str>,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
+        let kind = IqType::from_code(envelope.subtype);
+        let method = match kind {
+            Some(IqType::Get) => Some(Method::Get),
+            Some(IqType::Set) => Some(Method::Set),
+            Some(IqType::Result | IqType::Error) | None => None,
+        };
+        let Some(resource) = resource else {
+            if let Some(method) = method {
+                self.answer_for_account(account, method, envelope, to, at, fx);
+            }
+            return;
+        };
+        let limit = self.core.config.limits.open_iqs;
+        let session = self.core.session_named(account, resource);
+        let (Some(session), Some(method)) = (session, method) else {
+            match session {
+                Some(session) => self.core.emit(session, &[envelope.stanza], None, fx),
+                None if method.is_some() => {
+                    self.core.bounce(envelope, to, &service_unavailable());
+                }
+                None => {}
+            }
+            return;
+        };
+        let _ = method;
+        let Some(id) = stanza_id(envelope.stanza) else { return };
+        let Some(slot) = self.core.sessions.get_mut(session.0) else { return };
+        if slot.open_iqs.len() >= limit {
+            return self.core.bounce(envelope, to, &resource_constraint());
+        }
+        slot.open_iqs.push((envelope.from.into(), id.into()));
+        self.core.emit(session, &[envelope.stanza], None, fx);
+    }
+
+    fn answer_for_account(
+        &mut self,
+        account: AccountId,
+        method: Method,
+        envelope: &Envelope<'_>,
+        to: &str,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
+        let mut index = Index::default();
+        let limits = &self.core.config.policy.limits;
+        if reader::read(envelope.stanza, &self.core.usual, limits, &mut index).is_err() {
+            return;
+        }
+        let stanza = Stanza { bytes: envelope.stanza, index: &index };
+        let (Some(payload), Some(id)) = (stanza.children().next(), stanza.id()) else { return };
+        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
+        let reply = ReplyTo {
+            to: envelope.from.into(),
+            id: id.into(),
+            subject: Some(to.into()),
+            session: None,
+            at: wanted.then_some(at),
+        };
+        let request =
+            Request { method, scope: Scope::Other, payload, account: Some(account), subject: to };
+        self.ask_features(&request, reply, fx);
+    }
+
+    /// What waited for the account goes on, in order, until it must wait again.
+    pub(super) fn drain(&mut self, account: AccountId, fx: &mut Effects) {
+        let epoch = self.core.placement.epoch();
+        while let Some(slot) = self.core.accounts.get_mut(account.0) {
+            if slot.busy != Busy::No {
+                return;
+            }
+            let Some(queued) = slot.waiting.pop_front() else { break };
+            let envelope = queued.envelope(epoch);
+            let (_, resource) = split(envelope.to);
+            let sound = self.contained(fx, |shard, fx| {
+                shard.deliver_ready(account, &envelope, envelope.to, resource, queued.at, fx);
+            });
+            if !sound {
+                self.core.bounce(&envelope, envelope.to, &super::internal_error());
+                self.core.reload(account, fx);
+            }
+            if envelope.flags.contains(Flags::WANTS_ACK) {
+                self.core.inward[usize::from(queued.at.ring)].release(queued.at.number);
+            }
+        }
+        self.core.maybe_idle(account);
+    }
+}
+
+/// Where a message goes.
+enum Choice {
+    /// These sessions; the log where there are none.
+    Sessions(Targets),
+    Bounce,
+    Drop,
+}
+
+impl Core {
+    /// RFC 6121 §8.5.2.1 (bare JID) and §8.5.3 (full JID), for accounts that exist.
+    fn message_targets(
+        &self,
+        account: AccountId,
+        kind: MessageType,
+        resource: Option<&str>,
+    ) -> Choice {
+        if let Some(resource) = resource {
+            if let Some(session) = self.session_named(account, resource) {
+                return Choice::Sessions(Targets::from_slice(&[session]));
+            }
+            match kind {
+                // §8.5.3.2.1: a chat message goes on as if it were sent to the bare JID.
+                MessageType::Chat => {}
+                MessageType::Normal | MessageType::Groupchat => return Choice::Bounce,
+                MessageType::Headline | MessageType::Error => return Choice::Drop,
+            }
+        }
+        let Some(slot) = self.accounts.get(account.0) else { return Choice::Drop };
+        let willing = slot.sessions.iter().filter_map(|session| {
+            let priority = self.sessions.get(session.0)?.priority()?;
+            (priority >= 0).then_some((*session, priority))
+        });
+        match kind {
+            MessageType::Groupchat => Choice::Bounce,
+            MessageType::Error => Choice::Drop,
+            MessageType::Headline => {
+                let targets: Targets = willing.map(|(session, _)| session).collect();
+                if targets.is_empty() { Choice::Drop } else { Choice::Sessions(targets) }
+            }
+            MessageType::Chat | MessageType::Normal => {
+                let best = willing.clone().map(|(_, priority)| priority).max();
+                let best = willing.filter(|(_, priority)| Some(*priority) == best);
+                Choice::Sessions(best.map(|(session, _)| session).collect())
+            }
+        }
+    }
+
+    pub(super) fn session_named(&self, account: AccountId, resource: &str) -> Option<SessionId> {
+        let slot = self.accounts.get(account.0)?;
+        slot.sessions.iter().copied().find(|session| {
+            self.sessions.get(session.0).is_some_and(|session| session.resource() == resource)
+        })
+    }
+
+    /// Sends a stanza back to its sender as an error. Errors and results are never answered.
+    pub(super) fn bounce(&mut self, envelope: &Envelope<'_>, to: &str, error: &StanzaError) {
+        if envelope.kind == Kind::Presence {
+            // Presence is not answered with errors by an account: that would tell strangers who is here.
+            self.probe.presence_dropped += 1;
+            return;
+        }
+        let open = &envelope.stanza[..envelope.open_end as usize];
+        let bounce = Bounce::new(envelope.kind, envelope.subtype, envelope.from, to, open);
+        self.bounce_later(&bounce, error);
+    }
+
+    pub(super) fn bounce_later(&mut self, bounce: &Bounce, error: &StanzaError) {
+        let (kind, code) = match bounce.kind {
+            Kind::Message => {
+                if bounce.subtype == MessageType::Error.code() {
+                    return;
+                }
+                self.probe.messages_bounced += 1;
+                (StanzaKind::Message, MessageType::Error.code())
+            }
+            Kind::Iq => {
+                let asks = matches!(IqType::from_code(bounce.subtype), Some(IqType::Get | IqType::Set));
+                if !asks {
+                    return;
+                }
+                (StanzaKind::Iq, IqType::Error.code())
+            }
+            Kind::Presence | Kind::Control => return,
+        };
+        let id = open_tag_id(&bounce.open);
+        let mut stanza = Vec::with_capacity(256);
+        write_error_reply(&mut stanza, kind, id.as_deref(), Some(&bounce.to), Some(&bounce.from), error);
+        self.leave(Post::whole(&bounce.to, &bounce.from, bounce.kind, code, stanza));
+    }
+}
+
+impl Post {
+    /// A stanza of our own making, which ends with its close tag.
+    pub(super) fn whole(from: &str, to: &str, kind: Kind, subtype: u8, stanza: Vec<u8>) -> Self {
+        let open_end = memchr::memchr(b'>', &stanza).map_or(0, |end| end + 1);
+        let close_start = memchr::memmem::rfind(&stanza, b"</").unwrap_or(stanza.len());
+        Self {
+            from: from.into(),
+            to: to.into(),
+            kind,
+            subtype,
+            flags: Flags::default(),
+            open_end: u32::try_from(open_end.min(close_start)).unwrap_or(0),
+            close_start: u32::try_from(close_start).unwrap_or(0),
+            stanza,
+        }
+    }
+}
+
+/// Bare JID and resource of a prepared address.
+pub(super) fn split(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('/') {
+        Some((bare, resource)) => (bare, Some(resource)),
+        None => (text, None),
+    }
+}
+
+/// The id in an open tag of our own writing.
+fn open_tag_id(open: &[u8]) -> Option<String> {
+    let mut closed = open.to_vec();
+    if let Some(last) = closed.pop() {
+        closed.extend_from_slice(&[b'/', last]);
+    }
+    stanza_id(&closed)
+}
+
+pub(super) fn stanza_id(stanza: &[u8]) -> Option<String> {
+    let mut index = Index::default();
+    let limits = crate::xmpp::xml::framer::XmlLimits::default();
+    let context = crate::xmpp::xml::reader::StreamContext::client();
+    reader::read(stanza, &context, &limits, &mut index).ok()?;
+    Stanza { bytes: stanza, index: &index }.id().map(|id| id.into_owned())
+}
+
+pub(super) fn service_unavailable() -> StanzaError {
+    StanzaError::new(StanzaCondition::ServiceUnavailable)
+}
+
+pub(super) fn resource_constraint() -> StanzaError {
+    StanzaError::new(StanzaCondition::ResourceConstraint)
+}

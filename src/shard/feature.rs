@@ -1,0 +1,101 @@
+//! What a feature is: a manifest that says what it answers, and typed phases with empty defaults.
+
+use super::account::AccountId;
+use super::input::StoreOutcome;
+use super::session::SessionId;
+use super::turn::Turn;
+use crate::xmpp::stanza::Child;
+use crate::xmpp::stanza_error::StanzaError;
+
+/// A specification that a feature implements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// "RFC 6121 §2", "XEP-0199".
+    pub name: &'static str,
+    pub version: &'static str,
+    /// What is left out; empty where it is complete.
+    pub left_out: &'static str,
+}
+
+/// Whose answer an IQ asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// `to` is one of our domains.
+    Server,
+    /// No `to`, or the sender's own bare JID.
+    Own,
+    /// The bare JID of another account.
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Set,
+}
+
+/// One kind of IQ request that a feature answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Answers {
+    pub method: Method,
+    pub namespace: &'static str,
+    pub name: &'static str,
+    pub scopes: &'static [Scope],
+}
+
+/// What the server says of a feature. Disco, stream features and the table in the README come from it.
+#[derive(Debug)]
+pub struct Manifest {
+    pub name: &'static str,
+    pub specs: &'static [Spec],
+    /// Features that `disco#info` of the server lists, and of an account.
+    pub server_disco: &'static [&'static str],
+    pub account_disco: &'static [&'static str],
+    /// What the features of a logged-in stream show, as XML.
+    pub stream: &'static str,
+    pub answers: &'static [Answers],
+}
+
+/// An IQ request that a feature is asked to answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Iq<'a> {
+    pub method: Method,
+    pub scope: Scope,
+    pub payload: Child<'a>,
+    /// Full JID of the sender.
+    pub from: &'a str,
+    /// The sender's session, where it is this account's own.
+    pub session: Option<SessionId>,
+    /// The account that is asked; `None` for the server.
+    pub account: Option<AccountId>,
+    /// The domain or bare JID that is asked.
+    pub subject: &'a str,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The result, with this payload (may be empty).
+    Result(Vec<u8>),
+    Error(StanzaError),
+    /// The store must do something first: the feature gave it to `Turn::store` and will be asked again in `on_stored`.
+    Pending,
+}
+
+/// One feature; one instance per shard. Its fields hold only what can be rebuilt: an account's state is in slots.
+pub trait Feature {
+    fn manifest(&self) -> &'static Manifest;
+
+    /// An IQ that its manifest says it answers.
+    fn on_iq(&mut self, turn: &mut Turn<'_>, iq: &Iq<'_>) -> Verdict;
+
+    /// The store has answered what `on_iq` gave it. Gives the payload of the result.
+    fn on_stored(
+        &mut self,
+        _turn: &mut Turn<'_>,
+        _account: AccountId,
+        _outcome: StoreOutcome,
+    ) -> Result<Vec<u8>, StanzaError> {
+        Ok(Vec::new())
+    }
+}

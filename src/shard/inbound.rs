@@ -1,0 +1,550 @@
+//! Stanzas from our own clients: stamped with their sender, checked, sent on their way.
+
+use super::effect::Effects;
+use super::feature::{Method, Scope};
+use super::ring::FrameRef;
+use super::route::{Route, route};
+use super::session::SessionId;
+use super::turn::{ReplyTo, Request};
+use super::{Core, Post, Shard, Timer, config};
+use crate::base::instant::Wall;
+use crate::frame::frame::{Envelope, Flags, Kind, Recipients};
+use crate::stream::resume::Unacknowledged;
+use crate::xmpp::jid::Jid;
+use crate::xmpp::ns;
+use crate::xmpp::stanza::{IqType, MessageType, Stanza, StanzaKind, write_stamped};
+use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
+use crate::xmpp::stream_error::{StreamCondition, StreamError};
+use crate::xmpp::xml::writer::Writer;
+use std::time::Duration;
+
+/// How long a request for an acknowledgement waits for what came before it.
+const ACK_WAIT: Duration = Duration::from_secs(1);
+/// How long a client may hold stanzas before it is asked about them.
+const REQUEST_AFTER: Duration = Duration::from_millis(500);
+
+/// What a client's stanza still waits for.
+pub(super) enum Fate {
+    /// Answered, refused or dealt with here.
+    Handled,
+    /// Handled when this frame is.
+    Sent(FrameRef),
+    /// Handled when the store has answered.
+    Waiting,
+}
+
+impl Shard {
+    /// - errors: `invalid-from` (RFC 6120 §4.9.3.9)
+    pub(super) fn client_stanza(
+        &mut self,
+        session: SessionId,
+        kind: StanzaKind,
+        stanza: &Stanza<'_>,
+        fx: &mut Effects,
+    ) -> Result<(), StreamError> {
+        let core = &mut self.core;
+        core.probe.stanzas_in += 1;
+        let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(()) };
+        if let Some(from) = stanza.attr("from")
+            && !slot.jid.is(&from)
+            && slot.jid.bare().as_str() != from
+            && !Jid::parse(&from).is_ok_and(|from| from == slot.jid || from == *slot.jid.bare())
+        {
+            return Err(StreamError::new(StreamCondition::InvalidFrom));
+        }
+        let number = slot.counters.as_mut().map(|counters| counters.receive());
+        let to = match stanza.to() {
+            None => Ok(None),
+            Some(text) => core.jids.parse(&text).map(Some),
+        };
+        let fate = match (to, kind) {
+            (Err(_), _) => {
+                self.refuse(session, kind, stanza, StanzaCondition::JidMalformed, fx);
+                Fate::Handled
+            }
+            (Ok(to), StanzaKind::Message) => self.client_message(session, number, to, stanza, fx),
+            (Ok(to), StanzaKind::Presence) => self.client_presence(session, number, to, stanza, fx),
+            (Ok(to), StanzaKind::Iq) => self.client_iq(session, number, to, stanza, fx),
+        };
+        let Some(number) = number else { return Ok(()) };
+        match fate {
+            Fate::Handled => self.core.complete(session, number),
+            Fate::Sent(at) => {
+                let outward = &mut self.core.outward[usize::from(at.ring)];
+                outward.expect(at.number, session, number);
+            }
+            Fate::Waiting => {}
+        }
+        Ok(())
+    }
+
+    fn client_message(
+        &mut self,
+        session: SessionId,
+        number: Option<u32>,
+        to: Option<Jid>,
+        stanza: &Stanza<'_>,
+        fx: &mut Effects,
+    ) -> Fate {
+        let kind = MessageType::parse(stanza.type_().as_deref());
+        let core = &self.core;
+        let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
+        match route(to.as_ref(), &slot.jid, |domain| core.is_local_domain(domain)) {
+            Route::Remote => {
+                self.refuse(session, StanzaKind::Message, stanza, StanzaCondition::RemoteServerNotFound, fx);
+                Fate::Handled
+            }
+            Route::Server => {
+                self.refuse(session, StanzaKind::Message, stanza, StanzaCondition::ServiceUnavailable, fx);
+                Fate::Handled
+            }
+            Route::Own | Route::Owner => {
+                let to = to.unwrap_or_else(|| slot.jid.bare().clone().into());
+                let flags = message_flags(kind, stanza);
+                self.send_client(session, number, Kind::Message, kind.code(), flags, &to, stanza, fx)
+            }
+        }
+    }
+
+    fn client_iq(
+        &mut self,
+        session: SessionId,
+        number: Option<u32>,
+        to: Option<Jid>,
+        stanza: &Stanza<'_>,
+        fx: &mut Effects,
+    ) -> Fate {
+        let Some(kind) = stanza.type_().and_then(|kind| IqType::parse(&kind)) else {
+            self.refuse(session, StanzaKind::Iq, stanza, StanzaCondition::BadRequest, fx);
+            return Fate::Handled;
+        };
+        let Some(id) = stanza.id() else {
+            self.refuse(session, StanzaKind::Iq, stanza, StanzaCondition::BadRequest, fx);
+            return Fate::Handled;
+        };
+        let core = &mut self.core;
+        let Some(slot) = core.sessions.get_mut(session.0) else { return Fate::Handled };
+        let is_local = |domain: &str| core.config.policy.domains.iter().any(|own| **own == *domain);
+        let route = route(to.as_ref(), &slot.jid, is_local);
+        let method = match kind {
+            IqType::Get => Method::Get,
+            IqType::Set => Method::Set,
+            IqType::Result | IqType::Error => {
+                return match (route, to) {
+                    (Route::Owner, Some(to)) if !to.is_bare() => {
+                        let to_text = to.to_string();
+                        slot.open_iqs.retain(|(from, open)| **from != *to_text || **open != *id);
+                        let none = Flags::default();
+                        self.send_client(session, number, Kind::Iq, kind.code(), none, &to, stanza, fx)
+                    }
+                    (Route::Owner | Route::Remote, _) => Fate::Handled,
+                    (Route::Own | Route::Server, _) => {
+                        self.answered_ping(session, &id, fx);
+                        Fate::Handled
+                    }
+                };
+            }
+        };
+        let mut children = stanza.children();
+        let (Some(payload), None) = (children.next(), children.next()) else {
+            // RFC 6120 §8.2.3: a request has exactly one child.
+            self.refuse(session, StanzaKind::Iq, stanza, StanzaCondition::BadRequest, fx);
+            return Fate::Handled;
+        };
+        let scope = match route {
+            Route::Server => Scope::Server,
+            Route::Own => Scope::Own,
+            Route::Remote => {
+                self.refuse(session, StanzaKind::Iq, stanza, StanzaCondition::RemoteServerNotFound, fx);
+                return Fate::Handled;
+            }
+            Route::Owner => {
+                let Some(to) = to else { return Fate::Handled };
+                let none = Flags::default();
+                return self.send_client(session, number, Kind::Iq, kind.code(), none, &to, stanza, fx);
+            }
+        };
+        let from = slot.text.clone();
+        let account = (scope == Scope::Own).then_some(slot.account);
+        let own = slot.jid.bare().clone();
+        let subject = to.as_ref().map(ToString::to_string);
+        let reply = ReplyTo {
+            to: from,
+            id: id.into(),
+            subject: subject.as_deref().map(Into::into),
+            session: Some((session, number)),
+            at: None,
+        };
+        let request = Request {
+            method,
+            scope,
+            payload,
+            account,
+            subject: subject.as_deref().unwrap_or(own.as_str()),
+        };
+        self.ask_features(&request, reply, fx)
+    }
+
+    /// Sends a client's stanza to the owner of its recipient.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one envelope")]
+    pub(super) fn send_client(
+        &mut self,
+        session: SessionId,
+        number: Option<u32>,
+        kind: Kind,
+        subtype: u8,
+        flags: Flags,
+        to: &Jid,
+        stanza: &Stanza<'_>,
+        fx: &mut Effects,
+    ) -> Fate {
+        let core = &mut self.core;
+        let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
+        // Subscriptions belong to accounts, not to resources (RFC 6121 §3).
+        let from = if kind == Kind::Presence && super::presence::is_subscription(subtype) {
+            slot.jid.bare().as_str().into()
+        } else {
+            slot.text.clone()
+        };
+        let formatted;
+        let raw = stanza.attr_raw("to").filter(|raw| to.is(raw));
+        let to_text = match raw {
+            Some(raw) => raw,
+            None if to.is_bare() => to.bare().as_str(),
+            None => {
+                formatted = to.to_string();
+                &formatted
+            }
+        };
+        let mut bytes = core.buffer();
+        let (open_end, close_start) = write_stamped(&mut bytes, stanza, Some(&from), Some(to_text));
+        let tracked = if number.is_some() { Flags::WANTS_ACK } else { Flags::default() };
+        let envelope = Envelope {
+            epoch: core.placement.epoch(),
+            number: 0,
+            hops: 0,
+            ingress: core.now.wall,
+            trace: None,
+            flags: flags.with(tracked),
+            from: &from,
+            to: to_text,
+            also_to: Recipients::NONE,
+            kind,
+            subtype,
+            open_end,
+            close_start,
+            stanza: &bytes,
+        };
+        let sent = self.post(&envelope, to.bare().hash64(), fx);
+        self.core.give_back(bytes);
+        match sent {
+            Some(at) => Fate::Sent(at),
+            None => {
+                if let Some(kind) = stanza.kind() {
+                    self.refuse(session, kind, stanza, StanzaCondition::ResourceConstraint, fx);
+                }
+                Fate::Handled
+            }
+        }
+    }
+
+    /// Sends an envelope to the shard that owns `hash64`, which may be this one. `None` where the ring is so full that
+    /// nothing more may wait for it, or the stanza is too large for a frame.
+    pub(super) fn post(
+        &mut self,
+        envelope: &Envelope<'_>,
+        hash64: u64,
+        fx: &mut Effects,
+    ) -> Option<FrameRef> {
+        let core = &mut self.core;
+        let owner = core.placement.owner(hash64).shard;
+        let ring = usize::from(owner.0);
+        if owner == core.id {
+            let number = core.outward[ring].number();
+            core.inward[ring].received(number);
+            let at = FrameRef { ring: owner.0, number };
+            self.deliver(&Envelope { number, ..*envelope }, at, fx);
+            return Some(at);
+        }
+        if fx.outbox[ring].len_bytes() > config::RING_HARD_BYTES {
+            return None;
+        }
+        let number = core.outward[ring].last() + 1;
+        core.encoder.append(&mut fx.outbox[ring], &Envelope { number, ..*envelope }).ok()?;
+        core.probe.frames_out += 1;
+        Some(FrameRef { ring: owner.0, number: core.outward[ring].number() })
+    }
+
+    /// Sends what handlers left behind for other accounts.
+    pub(super) fn send_posts(&mut self, fx: &mut Effects) {
+        while let Some(post) = self.core.posts.pop_front() {
+            let Ok(to) = self.core.jids.parse(&post.to) else { continue };
+            let remote = !self.core.is_local_domain(to.domain());
+            if remote || to.local().is_none() {
+                continue;
+            }
+            let envelope = Envelope {
+                epoch: self.core.placement.epoch(),
+                number: 0,
+                hops: 0,
+                ingress: self.core.now.wall,
+                trace: None,
+                flags: post.flags,
+                from: &post.from,
+                to: &post.to,
+                also_to: Recipients::NONE,
+                kind: post.kind,
+                subtype: post.subtype,
+                open_end: post.open_end,
+                close_start: post.close_start,
+                stanza: &post.stanza,
+            };
+            if self.post(&envelope, to.bare().hash64(), fx).is_none() {
+                self.core.probe.posts_dropped += 1;
+            }
+        }
+    }
+
+    /// Answers a client's stanza with an error; errors and results get none.
+    pub(super) fn refuse(
+        &mut self,
+        session: SessionId,
+        kind: StanzaKind,
+        stanza: &Stanza<'_>,
+        condition: StanzaCondition,
+        fx: &mut Effects,
+    ) {
+        let answered = match (kind, stanza.type_().as_deref()) {
+            (_, Some("error")) => false,
+            (StanzaKind::Iq, Some("result")) => false,
+            _ => true,
+        };
+        if !answered {
+            return;
+        }
+        if kind == StanzaKind::Message {
+            self.core.probe.messages_bounced += 1;
+        }
+        let error = StanzaError::new(condition);
+        self.core.bounce_to(session, kind, stanza.id().as_deref(), stanza.to().as_deref(), &error, fx);
+    }
+
+    /// The client acknowledged `h` stanzas.
+    pub(super) fn acknowledged(
+        &mut self,
+        session: SessionId,
+        h: u32,
+        fx: &mut Effects,
+    ) -> Result<(), StreamError> {
+        let core = &mut self.core;
+        let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(()) };
+        let account = slot.account;
+        let Some(counters) = slot.counters.as_mut() else { return Ok(()) };
+        let settled = counters.acknowledge(h)?;
+        core.confirmed.extend(settled.log_ids.into_iter().map(|row| (account, row)));
+        core.note(session);
+        self.continue_replay(account, fx);
+        Ok(())
+    }
+
+    /// Another shard (or this one) handled our frames up to `handled`.
+    pub(super) fn handled(
+        &mut self,
+        by: crate::cluster::placement::ShardId,
+        handled: u64,
+        fx: &mut Effects,
+    ) {
+        let Some(outward) = self.core.outward.get_mut(usize::from(by.0)) else { return };
+        for (session, number) in outward.handled(handled) {
+            self.core.complete(session, number);
+        }
+        self.core.settle_noted(fx);
+    }
+}
+
+/// What the owner of the recipient must know of a message to store or bounce it.
+pub(super) fn message_flags(kind: MessageType, stanza: &Stanza<'_>) -> Flags {
+    let lasting = matches!(kind, MessageType::Chat | MessageType::Normal | MessageType::Groupchat);
+    let mut flags = Flags::default();
+    if !lasting {
+        return flags;
+    }
+    let mut forbidden = false;
+    let mut worthy = false;
+    for child in stanza.children() {
+        match (child.namespace, child.name) {
+            (ns::CLIENT, "body") => {
+                worthy = true;
+                flags = flags.with(Flags::CONTENT);
+            }
+            (ns::HINTS, "no-store" | "no-permanent-store") => forbidden = true,
+            (ns::HINTS, "store") | (ns::RECEIPTS | ns::CHAT_MARKERS, _) | (_, "encrypted") => {
+                worthy = true;
+            }
+            _ => {}
+        }
+    }
+    if worthy && !forbidden { flags.with(Flags::STORABLE) } else { flags }
+}
+
+impl Core {
+    /// A stanza of a client is handled.
+    pub(super) fn complete(&mut self, session: SessionId, number: u32) {
+        let slot = self.sessions.get_mut(session.0);
+        let Some(counters) = slot.and_then(|slot| slot.counters.as_mut()) else { return };
+        if counters.complete(number) {
+            self.note(session);
+        }
+    }
+
+    /// The newest stanza of a client is handled, by an error.
+    pub(super) fn complete_newest(&mut self, session: SessionId) {
+        let slot = self.sessions.get_mut(session.0);
+        let Some(counters) = slot.and_then(|slot| slot.counters.as_mut()) else { return };
+        let number = counters.newest();
+        self.complete(session, number);
+    }
+
+    /// `<r/>`
+    pub(super) fn asked(&mut self, session: SessionId) {
+        let now = self.now.mono;
+        let slot = self.sessions.get_mut(session.0);
+        let Some(counters) = slot.and_then(|slot| slot.counters.as_mut()) else { return };
+        let first = counters.asked_at().is_none();
+        counters.ask(now);
+        if first && counters.open_count() > 0 {
+            self.wheel.insert(now + ACK_WAIT, Timer::AckDue(session));
+        }
+        self.note(session);
+    }
+
+    /// A request has waited long enough: it gets the number there is.
+    pub(super) fn answer_due(&mut self, session: SessionId, fx: &mut Effects) {
+        let now = self.now.mono;
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        let Some(counters) = slot.counters.as_mut() else { return };
+        let due = counters.asked_at().is_some_and(|at| now >= at + ACK_WAIT);
+        let (Some(conn), Some(h)) = (slot.conn, counters.answer(due)) else { return };
+        self.write_ack(conn, h, fx);
+    }
+
+    fn write_ack(&mut self, conn: super::ConnId, h: u32, fx: &mut Effects) {
+        let mut out = Vec::with_capacity(48);
+        Writer::new(&mut out).start("a").attr("xmlns", ns::SM3).attr("h", &h.to_string()).empty();
+        self.write(conn, &out, fx);
+    }
+
+    /// The client holds stanzas for a while: it is asked.
+    pub(super) fn request_due(&mut self, session: SessionId, fx: &mut Effects) {
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        slot.request_timer = false;
+        let (Some(conn), Some(counters)) = (slot.conn, slot.counters.as_mut()) else { return };
+        if counters.request(true) {
+            self.write(conn, b"<r xmlns='urn:xmpp:sm:3'/>", fx);
+        }
+    }
+
+    /// Looks at a session again when the turn ends.
+    pub(super) fn note(&mut self, session: SessionId) {
+        if let Some(slot) = self.sessions.get_mut(session.0)
+            && !slot.noted
+        {
+            slot.noted = true;
+            self.noted.push(session);
+        }
+    }
+
+    /// Acknowledgements, requests and pings that the turn's stanzas share.
+    pub(super) fn settle_noted(&mut self, fx: &mut Effects) {
+        let now = self.now.mono;
+        for session in std::mem::take(&mut self.noted) {
+            let Some(slot) = self.sessions.get_mut(session.0) else { continue };
+            slot.noted = false;
+            let Some(conn) = slot.conn else { continue };
+            if let Some(counters) = slot.counters.as_mut() {
+                let ack = counters.answer(false);
+                let request = counters.request(false);
+                if counters.queue_len() > 0 && !slot.request_timer {
+                    slot.request_timer = true;
+                    self.wheel.insert(now + REQUEST_AFTER, Timer::RequestDue(session));
+                }
+                if let Some(h) = ack {
+                    self.write_ack(conn, h, fx);
+                }
+                if request {
+                    self.write(conn, b"<r xmlns='urn:xmpp:sm:3'/>", fx);
+                }
+            }
+            self.ping_behind(session, fx);
+        }
+    }
+
+    /// Sends a stanza to one session: to its socket, and into its queue where it counts.
+    ///
+    /// - `parts`: the stanza, in pieces that are written one after the other
+    /// - `row`: its row in the owner's log, to be confirmed by the client
+    pub(super) fn emit(
+        &mut self,
+        session: SessionId,
+        parts: &[&[u8]],
+        row: Option<u64>,
+        fx: &mut Effects,
+    ) {
+        let limits = &self.config.limits;
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        self.probe.stanzas_out += 1;
+        if let Some(counters) = slot.counters.as_mut() {
+            let bytes = parts.concat().into_boxed_slice();
+            counters.send(Unacknowledged { bytes, log_id: row });
+            self.undo.push(super::Undo::Sent(session));
+            let full = counters.queue_len() > limits.resume_queue
+                || counters.queue_bytes() > limits.output_bytes;
+            if full && !self.overflowing.contains(&session) {
+                self.overflowing.push(session);
+            }
+        } else if let Some(row) = row {
+            slot.confirmation.get_or_insert_default().rows.push_back(row);
+            self.undo.push(super::Undo::Row(session));
+        }
+        let (conn, noted) = (slot.conn, slot.counters.is_some() || row.is_some());
+        if let Some(conn) = conn {
+            for part in parts {
+                self.write(conn, part, fx);
+            }
+        }
+        if noted {
+            self.note(session);
+        }
+    }
+
+    /// Answers one of a session's own stanzas with an error.
+    pub(super) fn bounce_to(
+        &mut self,
+        session: SessionId,
+        kind: StanzaKind,
+        id: Option<&str>,
+        from: Option<&str>,
+        error: &StanzaError,
+        fx: &mut Effects,
+    ) {
+        let Some(to) = self.sessions.get(session.0).map(|slot| slot.text.clone()) else { return };
+        let mut out = Vec::with_capacity(256);
+        write_error_reply(&mut out, kind, id, from, Some(&to), error);
+        self.emit(session, &[&out], None, fx);
+    }
+
+    /// Leaves a stanza to be sent when the present handler is done.
+    pub(super) fn leave(&mut self, post: Post) {
+        self.posts.push_back(post);
+    }
+}
+
+/// A stamp for a delayed stanza (XEP-0203 §4).
+pub(super) fn write_delay(out: &mut Vec<u8>, from: &str, at: Wall) {
+    Writer::new(out)
+        .start("delay")
+        .attr("xmlns", ns::DELAY)
+        .attr("from", from)
+        .attr("stamp", &crate::xmpp::datetime::format(at))
+        .empty();
+}

@@ -1,0 +1,524 @@
+//! The log of an owner: messages are appended before they are acknowledged, stay until a client confirmed them, and
+//! go out to the next session that can take them (XEP-0160). *Confirmed* means an XEP-0198 acknowledgement, or the
+//! answer to a ping that was sent behind them.
+
+use super::account::{AccountId, Busy, Data, Replay, State};
+use super::deliver::{resource_constraint, split};
+use super::effect::{Effects, Ticket};
+use super::input::StoreOutcome;
+use super::ring::FrameRef;
+use super::session::SessionId;
+use super::{Core, Post, Shard, Timer, Waiting};
+use crate::frame::frame::{Envelope, Flags, Kind};
+use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
+use crate::xmpp::jid::{BareJid, Jid};
+use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
+use crate::xmpp::xml::reader::{self, Index};
+use crate::xmpp::xml::writer::Writer;
+
+/// Rows read from the log at a time, and those a session may hold unconfirmed while more are sent.
+const PAGE: u32 = 64;
+const UNCONFIRMED: usize = 256;
+
+/// What is needed to send a message back when it could not be stored.
+#[derive(Debug)]
+pub(super) struct Bounce {
+    pub kind: Kind,
+    pub subtype: u8,
+    pub from: Box<str>,
+    pub to: Box<str>,
+    /// The stanza's open tag.
+    pub open: Box<[u8]>,
+}
+
+impl Bounce {
+    pub(super) fn new(kind: Kind, subtype: u8, from: &str, to: &str, open: &[u8]) -> Self {
+        Self { kind, subtype, from: from.into(), to: to.into(), open: open.into() }
+    }
+}
+
+impl Shard {
+    /// An answer of the store.
+    pub(super) fn stored(&mut self, ticket: Ticket, outcome: StoreOutcome, fx: &mut Effects) {
+        let Some(waiting) = self.core.tickets.remove(&ticket) else { return };
+        match (waiting, outcome) {
+            (Waiting::Account(account), outcome) => self.loaded(account, outcome, fx),
+            (Waiting::Ids(partition), outcome) => {
+                let first = match outcome {
+                    StoreOutcome::Written(Written::Reserved { first }) => Some(first),
+                    _ => None,
+                };
+                for account in self.core.ids_reserved(partition, first) {
+                    self.no_longer_busy(account, Busy::Ids, fx);
+                }
+            }
+            (Waiting::Append { account, owner, at, bounce }, outcome) => {
+                if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
+                    // Not durable: the sender is told, which is what its acknowledgement may cover.
+                    self.core.bounce_later(&bounce, &resource_constraint());
+                    if let Some(data) = self.core.owned_data(account, &owner) {
+                        data.log_rows = data.log_rows.saturating_sub(1);
+                    }
+                }
+                self.release_frame(at);
+            }
+            (Waiting::Page(account), outcome) => self.page(account, outcome, fx),
+            (Waiting::Change { account, at }, outcome) => {
+                if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
+                    self.core.reload(account, fx);
+                }
+                self.release_frame(at);
+            }
+            (Waiting::Feature { feature, account, reply }, outcome) => {
+                self.feature_stored(feature, account, reply, outcome, fx);
+            }
+            (Waiting::Nobody, _) => {}
+        }
+    }
+
+    fn release_frame(&mut self, at: Option<FrameRef>) {
+        if let Some(at) = at {
+            self.core.inward[usize::from(at.ring)].release(at.number);
+        }
+    }
+
+    /// The account is read, or known not to exist: whoever waited goes on.
+    fn loaded(&mut self, id: AccountId, outcome: StoreOutcome, fx: &mut Effects) {
+        let core = &mut self.core;
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
+        slot.state = match outcome {
+            StoreOutcome::Answer(Answer::Account(Some(record))) => {
+                State::Ready(Box::new(Data::new(*record)))
+            }
+            StoreOutcome::Answer(Answer::Account(None)) => State::Unknown,
+            // The store is out of order: nobody may log in by mistake, and nothing is remembered.
+            _ => return self.load_failed(id, fx),
+        };
+        slot.busy = Busy::No;
+        let logins = std::mem::take(&mut slot.logins);
+        if matches!(slot.state, State::Unknown) {
+            self.end_sessions_of(id, fx);
+        }
+        self.drain(id, fx);
+        for conn in logins {
+            self.release(conn, fx);
+        }
+        self.maybe_replay(id, fx);
+        self.core.maybe_idle(id);
+    }
+
+    fn load_failed(&mut self, id: AccountId, fx: &mut Effects) {
+        let core = &mut self.core;
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
+        let queued = std::mem::take(&mut slot.waiting);
+        let logins = std::mem::take(&mut slot.logins);
+        let epoch = core.placement.epoch();
+        for queued in queued {
+            let envelope = queued.envelope(epoch);
+            core.bounce(&envelope, envelope.to, &resource_constraint());
+            if envelope.flags.contains(Flags::WANTS_ACK) {
+                core.inward[usize::from(queued.at.ring)].release(queued.at.number);
+            }
+        }
+        for conn in logins {
+            let error = crate::xmpp::stream_error::StreamError::new(
+                crate::xmpp::stream_error::StreamCondition::ResourceConstraint,
+            );
+            self.close(conn, Some(error), fx);
+        }
+        self.end_sessions_of(id, fx);
+        if let Some(slot) = self.core.accounts.remove(id.0) {
+            self.core.names.remove(slot.jid.as_str());
+        }
+    }
+
+    /// The account was created, deleted or changed by an operator.
+    pub(super) fn account_changed(&mut self, jid: &BareJid, fx: &mut Effects) {
+        if let Some(account) = self.core.names.get(jid.as_str()).copied() {
+            self.core.reload(account, fx);
+        }
+    }
+
+    fn end_sessions_of(&mut self, id: AccountId, fx: &mut Effects) {
+        let sessions = match self.core.accounts.get(id.0) {
+            Some(slot) => slot.sessions.clone(),
+            None => return,
+        };
+        for session in sessions {
+            let conn = self.core.sessions.get(session.0).and_then(|session| session.conn);
+            self.end_session(session, fx);
+            if let Some(conn) = conn {
+                let error = crate::xmpp::stream_error::StreamError::new(
+                    crate::xmpp::stream_error::StreamCondition::NotAuthorized,
+                );
+                if let Some(slot) = self.core.conns.get_mut(conn.0) {
+                    slot.session = None;
+                }
+                self.close(conn, Some(error), fx);
+            }
+        }
+    }
+
+    pub(super) fn no_longer_busy(&mut self, id: AccountId, why: Busy, fx: &mut Effects) {
+        let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
+        if slot.busy == why {
+            slot.busy = Busy::No;
+            self.drain(id, fx);
+        }
+    }
+
+    /// Starts sending offline messages if there are any and a session that can take them.
+    pub(super) fn maybe_replay(&mut self, id: AccountId, fx: &mut Effects) {
+        let core = &mut self.core;
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
+        let due = slot.busy == Busy::No && slot.data().is_some_and(|data| data.replay_due);
+        if !due {
+            return;
+        }
+        let session = slot.sessions.iter().copied().find(|session| {
+            let session = core.sessions.get(session.0);
+            session.and_then(|session| session.priority()).is_some_and(|priority| priority >= 0)
+        });
+        let Some(session) = session else { return };
+        slot.busy = Busy::Replay;
+        slot.replay = Some(Replay { session, after: 0, asked: false });
+        if let Some(data) = slot.data() {
+            data.replay_due = false;
+        }
+        self.continue_replay(id, fx);
+    }
+
+    /// Asks for the next page once the session has confirmed enough of those before.
+    pub(super) fn continue_replay(&mut self, id: AccountId, fx: &mut Effects) {
+        let core = &mut self.core;
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
+        let Some(replay) = slot.replay.as_mut() else { return };
+        let unconfirmed = core.sessions.get(replay.session.0).map_or(0, |session| {
+            session.counters.as_ref().map_or(0, |counters| counters.queue_len())
+                + session.confirmation.as_ref().map_or(0, |waiting| waiting.rows.len())
+        });
+        if replay.asked || unconfirmed > UNCONFIRMED {
+            return;
+        }
+        replay.asked = true;
+        let (owner, after) = (slot.jid.clone(), replay.after);
+        let ticket = core.ticket(Waiting::Page(id));
+        fx.queries.push((ticket, Query::Log { owner, after, limit: PAGE }));
+    }
+
+    /// A page of the log: each row goes to the session, unless another one holds it.
+    fn page(&mut self, id: AccountId, outcome: StoreOutcome, fx: &mut Effects) {
+        let core = &mut self.core;
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
+        let Some(replay) = slot.replay.as_mut() else { return };
+        replay.asked = false;
+        let session = replay.session;
+        let (entries, more) = match outcome {
+            StoreOutcome::Answer(Answer::Log { entries, more }) => (entries, more),
+            _ => {
+                // Unread: they are still there for the next session.
+                slot.replay = None;
+                if let Some(data) = slot.data() {
+                    data.replay_due = true;
+                }
+                return self.no_longer_busy(id, Busy::Replay, fx);
+            }
+        };
+        if let Some(last) = entries.last() {
+            replay.after = last.id;
+        }
+        let holders = slot.sessions.clone();
+        let domain = slot.jid.domain().to_owned();
+        for entry in entries {
+            let held = holders.iter().any(|holder| {
+                let holder = core.sessions.get(holder.0);
+                holder.is_some_and(|holder| holder.holds_row(entry.id))
+            });
+            if held {
+                continue;
+            }
+            let close = (entry.close_start as usize).min(entry.stanza.len());
+            let (body, end) = entry.stanza.split_at(close);
+            let mut delay = Vec::with_capacity(128);
+            super::inbound::write_delay(&mut delay, &domain, entry.at);
+            core.probe.messages_delivered += 1;
+            core.emit(session, &[body, &delay, end], Some(entry.id), fx);
+        }
+        if more {
+            return self.continue_replay(id, fx);
+        }
+        if let Some(slot) = core.accounts.get_mut(id.0) {
+            slot.replay = None;
+        }
+        self.no_longer_busy(id, Busy::Replay, fx);
+        self.maybe_replay(id, fx);
+    }
+
+    /// The client answered something it was asked by the server: a ping behind logged messages confirms them.
+    pub(super) fn answered_ping(&mut self, session: SessionId, id: &str, fx: &mut Effects) {
+        let core = &mut self.core;
+        let Some(slot) = core.sessions.get_mut(session.0) else { return };
+        let account = slot.account;
+        let Some(waiting) = slot.confirmation.as_mut() else { return };
+        if waiting.covered == 0 || id != ping_id(waiting.ping) {
+            return;
+        }
+        let rows = waiting.rows.drain(..waiting.covered.min(waiting.rows.len()));
+        core.confirmed.extend(rows.map(|row| (account, row)));
+        waiting.covered = 0;
+        core.note(session);
+        self.continue_replay(account, fx);
+    }
+
+    /// The socket is gone. A session that can be resumed waits; another ends.
+    pub(super) fn disconnected(&mut self, session: SessionId, fx: &mut Effects) {
+        let core = &mut self.core;
+        let window = core.config.limits.resume;
+        let Some(slot) = core.sessions.get_mut(session.0) else { return };
+        slot.conn = None;
+        let resumable = slot.counters.as_ref().is_some_and(|counters| counters.resume_id.is_some());
+        if !resumable || core.stopping {
+            return self.end_session(session, fx);
+        }
+        let ends_at = core.now.mono + window;
+        slot.ends_at = Some(ends_at);
+        core.wheel.insert(ends_at, Timer::Resume(session));
+    }
+
+    pub(super) fn resume_timed_out(&mut self, session: SessionId, fx: &mut Effects) {
+        let now = self.core.now.mono;
+        let due = self.core.sessions.get(session.0).and_then(|session| session.ends_at);
+        if due.is_some_and(|due| due <= now) {
+            self.end_session(session, fx);
+        }
+    }
+
+    /// Sessions that keep more than they may: nobody can read that fast, and memory is bounded.
+    pub(super) fn end_overflowing(&mut self, fx: &mut Effects) {
+        for session in std::mem::take(&mut self.core.overflowing) {
+            let conn = self.core.sessions.get(session.0).and_then(|session| session.conn);
+            if let Some(conn) = conn {
+                if let Some(slot) = self.core.conns.get_mut(conn.0) {
+                    slot.session = None;
+                }
+                let error = crate::xmpp::stream_error::StreamError::new(
+                    crate::xmpp::stream_error::StreamCondition::PolicyViolation,
+                )
+                .with_text("too many stanzas without an acknowledgement");
+                self.close(conn, Some(error), fx);
+            }
+            self.end_session(session, fx);
+        }
+    }
+
+    /// Ends a session for good: contacts learn of it, requests it owes an answer get one, and what its client never
+    /// acknowledged goes where it would go now (XEP-0198 §4, RFC 6121 §8.5).
+    pub(super) fn end_session(&mut self, session: SessionId, fx: &mut Effects) {
+        if !self.core.sessions.contains(session.0) {
+            return;
+        }
+        self.leave_presence(session, fx);
+        let core = &mut self.core;
+        let Some(slot) = core.sessions.remove(session.0) else { return };
+        let account = slot.account;
+        let resume_id = slot.counters.as_ref().and_then(|counters| counters.resume_id.clone());
+        if let Some(id) = resume_id {
+            core.resumable.remove(&id);
+        }
+        let mut rows: Vec<u64> =
+            slot.confirmation.map_or_else(Vec::new, |waiting| waiting.rows.into());
+        let mut stanzas = Vec::new();
+        for stanza in slot.counters.into_iter().flat_map(|counters| counters.into_unacknowledged()) {
+            match stanza.log_id {
+                Some(row) => rows.push(row),
+                None => stanzas.push(stanza.bytes),
+            }
+        }
+        for (from, id) in slot.open_iqs {
+            core.answer_for_ended(&slot.text, &from, &id);
+        }
+        if let Some(owner) = core.accounts.get_mut(account.0) {
+            owner.sessions.retain(|other| *other != session);
+            if owner.replay.is_some_and(|replay| replay.session == session) {
+                owner.replay = None;
+                owner.busy = if owner.busy == Busy::Replay { Busy::No } else { owner.busy };
+                if let Some(data) = owner.data() {
+                    data.replay_due = true;
+                }
+            }
+            let others = owner.sessions.clone();
+            let unheld = rows.into_iter().any(|row| {
+                !others.iter().any(|other| {
+                    core.sessions.get(other.0).is_some_and(|other| other.holds_row(row))
+                })
+            });
+            if unheld && let Some(data) = owner.data() {
+                data.replay_due = true;
+            }
+        }
+        for stanza in stanzas {
+            core.send_again(&slot.jid, &stanza);
+        }
+        self.drain(account, fx);
+        self.maybe_replay(account, fx);
+        self.core.maybe_idle(account);
+    }
+}
+
+impl Core {
+    /// The account's data, if `id` still is the account it was.
+    fn owned_data(&mut self, id: AccountId, owner: &BareJid) -> Option<&mut Data> {
+        let slot = self.accounts.get_mut(id.0)?;
+        if slot.jid == *owner { slot.data() } else { None }
+    }
+
+    /// Appends a message to the log of its recipient; the frame it came in is handled when it is durable.
+    pub(super) fn append(
+        &mut self,
+        id: AccountId,
+        row: u64,
+        envelope: &Envelope<'_>,
+        to: &str,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
+        let Some(slot) = self.accounts.get_mut(id.0) else { return };
+        let owner = slot.jid.clone();
+        if let Some(data) = slot.data() {
+            data.log_rows = data.log_rows.saturating_add(1);
+        }
+        let (with, _) = split(envelope.from);
+        let with = match self.jids.parse(with) {
+            Ok(with) => with.into_bare(),
+            Err(_) => owner.clone(),
+        };
+        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
+        if wanted {
+            self.inward[usize::from(at.ring)].hold(at.number);
+        }
+        let open = &envelope.stanza[..envelope.open_end as usize];
+        let bounce = Bounce::new(envelope.kind, envelope.subtype, envelope.from, to, open);
+        let ticket = self.ticket(Waiting::Append {
+            account: id,
+            owner: owner.clone(),
+            at: wanted.then_some(at),
+            bounce: Box::new(bounce),
+        });
+        let entry = LogEntry {
+            id: row,
+            at: envelope.ingress,
+            with,
+            origin: Origin {
+                incarnation: self.config.incarnation,
+                link: (u32::from(at.ring) << 16) | u32::from(self.id.0),
+                number: at.number,
+            },
+            stanza: envelope.stanza.to_vec(),
+            open_end: envelope.open_end,
+            close_start: envelope.close_start,
+        };
+        fx.writes.push((ticket, Write::AppendLog { owner, entry }));
+    }
+
+    /// Rows that clients confirmed go from the log, one write per account and turn.
+    pub(super) fn write_confirmed(&mut self, fx: &mut Effects) {
+        if self.confirmed.is_empty() {
+            return;
+        }
+        let mut confirmed = std::mem::take(&mut self.confirmed);
+        confirmed.sort_by_key(|(account, row)| (account.0.to_u64(), *row));
+        confirmed.dedup();
+        for rows in confirmed.chunk_by(|one, other| one.0 == other.0) {
+            let Some(slot) = self.accounts.get_mut(rows[0].0.0) else { continue };
+            let owner = slot.jid.clone();
+            if let Some(data) = slot.data() {
+                let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+                data.log_rows = data.log_rows.saturating_sub(count);
+            }
+            let ids = rows.iter().map(|(_, row)| *row).collect();
+            let ticket = self.ticket(Waiting::Nobody);
+            fx.writes.push((ticket, Write::ConfirmLog { owner, ids }));
+        }
+        confirmed.clear();
+        self.confirmed = confirmed;
+    }
+
+    /// Asks a client without XEP-0198 to confirm what went before, by a ping.
+    pub(super) fn ping_behind(&mut self, session: SessionId, fx: &mut Effects) {
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        let Some(waiting) = slot.confirmation.as_mut() else { return };
+        if waiting.covered > 0 || waiting.rows.is_empty() {
+            return;
+        }
+        waiting.covered = waiting.rows.len();
+        waiting.ping = waiting.ping.wrapping_add(1);
+        let id = ping_id(waiting.ping);
+        self.write_ping(session, &id, fx);
+    }
+
+    /// Asks a silent client for a sign of life.
+    pub(super) fn probe_client(&mut self, session: SessionId, fx: &mut Effects) {
+        let Some(slot) = self.sessions.get(session.0) else { return };
+        match (slot.conn, slot.counters.is_some()) {
+            (Some(conn), true) => self.write(conn, b"<r xmlns='urn:xmpp:sm:3'/>", fx),
+            (Some(_), false) => self.write_ping(session, "silence", fx),
+            (None, _) => {}
+        }
+    }
+
+    fn write_ping(&mut self, session: SessionId, id: &str, fx: &mut Effects) {
+        let Some(slot) = self.sessions.get(session.0) else { return };
+        let mut out = Vec::with_capacity(192);
+        Writer::new(&mut out)
+            .start("iq")
+            .attr("type", "get")
+            .attr("id", id)
+            .attr("from", slot.jid.domain())
+            .attr("to", &slot.text)
+            .open()
+            .start("ping")
+            .attr("xmlns", crate::xmpp::ns::PING)
+            .empty()
+            .end("iq");
+        self.emit(session, &[&out], None, fx);
+    }
+
+    /// R7: the session that got this request has ended without an answer.
+    fn answer_for_ended(&mut self, ended: &str, asker: &str, id: &str) {
+        let mut stanza = Vec::with_capacity(256);
+        let error = super::deliver::service_unavailable();
+        crate::xmpp::stanza_error::write_error_reply(
+            &mut stanza,
+            StanzaKind::Iq,
+            Some(id),
+            Some(ended),
+            Some(asker),
+            &error,
+        );
+        let code = crate::xmpp::stanza::IqType::Error.code();
+        self.leave(Post::whole(ended, asker, Kind::Iq, code, stanza));
+    }
+
+    /// A message that its client never acknowledged, and that is in no log, is sent as if it came now.
+    fn send_again(&mut self, to: &Jid, bytes: &[u8]) {
+        let mut index = Index::default();
+        let limits = &self.config.policy.limits;
+        if reader::read(bytes, &self.usual, limits, &mut index).is_err() {
+            return;
+        }
+        let stanza = Stanza { bytes, index: &index };
+        if stanza.kind() != Some(StanzaKind::Message) {
+            return;
+        }
+        let kind = MessageType::parse(stanza.type_().as_deref());
+        let flags = super::inbound::message_flags(kind, &stanza);
+        let Some(from) = stanza.from() else { return };
+        let mut post = Post::whole(&from, &to.to_string(), Kind::Message, kind.code(), bytes.to_vec());
+        post.flags = flags;
+        self.leave(post);
+    }
+}
+
+fn ping_id(number: u32) -> String {
+    format!("confirm-{number}")
+}

@@ -1,0 +1,667 @@
+//! Presence and subscriptions (RFC 6121 §3, §4): who sees whom, and what they are told.
+
+use super::account::{AccountId, Data};
+use super::effect::Effects;
+use super::inbound::Fate;
+use super::ring::FrameRef;
+use super::roster::{Contact, RosterChange};
+use super::route::{Route, route};
+use super::session::{Presence, SessionId};
+use super::{Core, Post, Shard, Waiting};
+use crate::frame::frame::{Envelope, Flags, Kind, Recipients};
+use crate::store::Subscription;
+use crate::xmpp::jid::Jid;
+use crate::xmpp::stanza::{PresenceType, Stanza, StanzaKind, write_stamped};
+use crate::xmpp::stanza_error::StanzaCondition;
+use crate::xmpp::xml::writer::Writer;
+use std::sync::Arc;
+
+/// Subscription requests and their answers: they belong to accounts and change rosters.
+pub(super) fn is_subscription(code: u8) -> bool {
+    matches!(
+        PresenceType::from_code(code),
+        Some(
+            PresenceType::Subscribe
+                | PresenceType::Subscribed
+                | PresenceType::Unsubscribe
+                | PresenceType::Unsubscribed
+        )
+    )
+}
+
+/// News of a resource, which only sessions can hear.
+pub(super) fn is_news(code: u8) -> bool {
+    matches!(
+        PresenceType::from_code(code),
+        Some(PresenceType::Available | PresenceType::Unavailable | PresenceType::Error)
+    )
+}
+
+pub(super) fn is_subscribe(code: u8) -> bool {
+    PresenceType::from_code(code) == Some(PresenceType::Subscribe)
+}
+
+/// `<presence type=''/>` from one bare JID to another.
+pub(super) fn bare_reply(from: &str, to: &str, kind: &str) -> Post {
+    let (from, _) = super::deliver::split(from);
+    let (to, _) = super::deliver::split(to);
+    let code = PresenceType::parse(Some(kind)).map_or(0, PresenceType::code);
+    let mut stanza = Vec::with_capacity(128);
+    Writer::new(&mut stanza)
+        .start("presence")
+        .attr("from", from)
+        .attr("to", to)
+        .attr("type", kind)
+        .open()
+        .end("presence");
+    Post::whole(from, to, Kind::Presence, code, stanza)
+}
+
+impl Shard {
+    pub(super) fn client_presence(
+        &mut self,
+        session: SessionId,
+        number: Option<u32>,
+        to: Option<Jid>,
+        stanza: &Stanza<'_>,
+        fx: &mut Effects,
+    ) -> Fate {
+        let Some(kind) = PresenceType::parse(stanza.type_().as_deref()) else {
+            self.refuse(session, StanzaKind::Presence, stanza, StanzaCondition::BadRequest, fx);
+            return Fate::Handled;
+        };
+        let Some(slot) = self.core.sessions.get(session.0) else { return Fate::Handled };
+        let Some(to) = to else {
+            match kind {
+                PresenceType::Available => self.available(session, stanza, fx),
+                PresenceType::Unavailable => self.unavailable(session, Some(stanza), fx),
+                PresenceType::Error => {}
+                _ => self.refuse(session, StanzaKind::Presence, stanza, StanzaCondition::BadRequest, fx),
+            }
+            return Fate::Handled;
+        };
+        let core = &self.core;
+        match route(Some(&to), &slot.jid, |domain| core.is_local_domain(domain)) {
+            Route::Remote => {
+                let condition = StanzaCondition::RemoteServerNotFound;
+                if kind != PresenceType::Unavailable {
+                    self.refuse(session, StanzaKind::Presence, stanza, condition, fx);
+                }
+                return Fate::Handled;
+            }
+            Route::Server => return Fate::Handled,
+            Route::Own | Route::Owner => {}
+        }
+        if is_subscription(kind.code()) {
+            let account = slot.account;
+            let to: Jid = to.into_bare().into();
+            let waits = self.core.outbound_subscription(account, kind, &to, fx);
+            return match waits {
+                Outbound::Send => self.send_directed(session, number, kind, &to, stanza, fx),
+                Outbound::Ignore => Fate::Handled,
+                Outbound::Full => {
+                    let condition = StanzaCondition::NotAcceptable;
+                    self.refuse(session, StanzaKind::Presence, stanza, condition, fx);
+                    Fate::Handled
+                }
+            };
+        }
+        if !self.core.note_directed(session, kind, &to) {
+            let condition = StanzaCondition::ResourceConstraint;
+            self.refuse(session, StanzaKind::Presence, stanza, condition, fx);
+            return Fate::Handled;
+        }
+        self.send_directed(session, number, kind, &to, stanza, fx)
+    }
+
+    fn send_directed(
+        &mut self,
+        session: SessionId,
+        number: Option<u32>,
+        kind: PresenceType,
+        to: &Jid,
+        stanza: &Stanza<'_>,
+        fx: &mut Effects,
+    ) -> Fate {
+        let none = Flags::default();
+        self.send_client(session, number, Kind::Presence, kind.code(), none, to, stanza, fx)
+    }
+
+    /// Initial presence or a change of it (RFC 6121 §4.2, §4.4).
+    fn available(&mut self, session: SessionId, stanza: &Stanza<'_>, fx: &mut Effects) {
+        let priority = match priority(stanza) {
+            Ok(priority) => priority,
+            Err(()) => {
+                let condition = StanzaCondition::BadRequest;
+                return self.refuse(session, StanzaKind::Presence, stanza, condition, fx);
+            }
+        };
+        let core = &mut self.core;
+        let Some(slot) = core.sessions.get_mut(session.0) else { return };
+        let initial = slot.presence.is_none();
+        let account = slot.account;
+        let mut bytes = Vec::with_capacity(stanza.bytes.len() + slot.text.len() + 16);
+        let (open_end, close_start) = write_stamped(&mut bytes, stanza, Some(&slot.text), None);
+        let stanza: Box<[u8]> = bytes.into();
+        slot.presence = Some(Box::new(Presence {
+            priority,
+            stanza: stanza.clone(),
+            open_end,
+            close_start,
+        }));
+        let text = slot.text.clone();
+        self.broadcast(session, PresenceType::Available, &stanza, open_end, close_start, fx);
+        if initial {
+            self.send_probes(account, &text, fx);
+            self.core.greet(session, fx);
+        }
+        self.maybe_replay(account, fx);
+    }
+
+    fn unavailable(&mut self, session: SessionId, stanza: Option<&Stanza<'_>>, fx: &mut Effects) {
+        let core = &mut self.core;
+        let Some(slot) = core.sessions.get_mut(session.0) else { return };
+        if slot.presence.take().is_none() && slot.directed.is_empty() {
+            return;
+        }
+        let text = slot.text.clone();
+        let mut bytes = Vec::with_capacity(128);
+        let (open_end, close_start) = match stanza {
+            Some(stanza) => write_stamped(&mut bytes, stanza, Some(&text), None),
+            None => {
+                Writer::new(&mut bytes)
+                    .start("presence")
+                    .attr("from", &text)
+                    .attr("type", "unavailable")
+                    .open()
+                    .end("presence");
+                let close = bytes.len() - "</presence>".len();
+                let close = u32::try_from(close).unwrap_or(0);
+                (close, close)
+            }
+        };
+        self.broadcast(session, PresenceType::Unavailable, &bytes, open_end, close_start, fx);
+    }
+
+    /// A session ends: whoever saw it sees it go.
+    pub(super) fn leave_presence(&mut self, session: SessionId, fx: &mut Effects) {
+        if !self.core.stopping {
+            self.unavailable(session, None, fx);
+        }
+    }
+
+    /// To every contact that may see us, to our own resources, and on leaving to whoever was told directly: one frame
+    /// per core that owns some of them.
+    fn broadcast(
+        &mut self,
+        session: SessionId,
+        kind: PresenceType,
+        stanza: &[u8],
+        open_end: u32,
+        close_start: u32,
+        fx: &mut Effects,
+    ) {
+        let core = &mut self.core;
+        let Some(slot) = core.sessions.get_mut(session.0) else { return };
+        let (account, from) = (slot.account, slot.text.clone());
+        let directed = match kind {
+            PresenceType::Unavailable => std::mem::take(&mut slot.directed),
+            _ => Vec::new(),
+        };
+        let Some(owner) = core.accounts.get_mut(account.0) else { return };
+        let own = owner.sessions.clone();
+        let mut watchers: Vec<(u64, Arc<str>)> = Vec::new();
+        if let Some(data) = owner.data() {
+            for item in &data.roster {
+                if matches!(item.subscription, Subscription::From | Subscription::Both) {
+                    watchers.push((item.jid.bare().hash64(), item.jid.bare().as_str().into()));
+                }
+            }
+        }
+        for jid in directed {
+            watchers.push((jid.bare().hash64(), jid.to_string().into()));
+        }
+        self.fan_out(&from, kind, &watchers, stanza, open_end, close_start, fx);
+        for other in own {
+            let core = &mut self.core;
+            let told = core.sessions.get(other.0).is_some_and(|slot| slot.presence.is_some());
+            if told {
+                core.emit_to(other, stanza, open_end, fx);
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one envelope")]
+    fn fan_out(
+        &mut self,
+        from: &str,
+        kind: PresenceType,
+        watchers: &[(u64, Arc<str>)],
+        stanza: &[u8],
+        open_end: u32,
+        close_start: u32,
+        fx: &mut Effects,
+    ) {
+        let shards = self.core.outward.len();
+        let mut by_shard: Vec<Vec<&str>> = vec![Vec::new(); shards];
+        let mut hashes = vec![0; shards];
+        for (hash, watcher) in watchers {
+            let (bare, _) = super::deliver::split(watcher);
+            let domain = bare.split_once('@').map_or(bare, |(_, domain)| domain);
+            if !self.core.is_local_domain(domain) {
+                continue;
+            }
+            let shard = usize::from(self.core.placement.owner(*hash).shard.0);
+            by_shard[shard].push(watcher);
+            hashes[shard] = *hash;
+        }
+        for (list, hash) in by_shard.iter().zip(hashes) {
+            let Some((first, more)) = list.split_first() else { continue };
+            let envelope = Envelope {
+                epoch: self.core.placement.epoch(),
+                number: 0,
+                hops: 0,
+                ingress: self.core.now.wall,
+                trace: None,
+                flags: Flags::default(),
+                from,
+                to: first,
+                also_to: Recipients::from(more),
+                kind: Kind::Presence,
+                subtype: kind.code(),
+                open_end,
+                close_start,
+                stanza,
+            };
+            if self.post(&envelope, hash, fx).is_none() {
+                self.core.probe.presence_dropped += list.len() as u64;
+            }
+        }
+    }
+
+    /// RFC 6121 §4.3: asks the contacts whom we may see.
+    fn send_probes(&mut self, account: AccountId, from: &str, fx: &mut Effects) {
+        let Some(data) = self.core.accounts.get_mut(account.0).and_then(|slot| slot.data()) else {
+            return;
+        };
+        let seen = |subscription| matches!(subscription, Subscription::To | Subscription::Both);
+        let watched: Vec<(u64, Arc<str>)> = data
+            .roster
+            .iter()
+            .filter(|item| seen(item.subscription))
+            .map(|item| (item.jid.bare().hash64(), item.jid.bare().as_str().into()))
+            .collect();
+        if watched.is_empty() {
+            return;
+        }
+        let mut stanza = Vec::with_capacity(96);
+        Writer::new(&mut stanza)
+            .start("presence")
+            .attr("from", from)
+            .attr("type", "probe")
+            .open()
+            .end("presence");
+        let close = u32::try_from(stanza.len() - "</presence>".len()).unwrap_or(0);
+        self.fan_out(from, PresenceType::Probe, &watched, &stanza, close, close, fx);
+    }
+
+    pub(super) fn deliver_presence(
+        &mut self,
+        account: AccountId,
+        envelope: &Envelope<'_>,
+        resource: Option<&str>,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
+        let Some(kind) = PresenceType::from_code(envelope.subtype) else { return };
+        match kind {
+            PresenceType::Available | PresenceType::Unavailable => {
+                let core = &mut self.core;
+                if let Some(resource) = resource {
+                    let session = core.session_named(account, resource);
+                    if let Some(session) = session {
+                        core.emit_to(session, envelope.stanza, envelope.open_end, fx);
+                    }
+                    return;
+                }
+                for session in core.available_sessions(account) {
+                    core.emit_to(session, envelope.stanza, envelope.open_end, fx);
+                }
+            }
+            PresenceType::Probe => self.core.answer_probe(account, envelope.from, fx),
+            PresenceType::Error => {
+                let session = resource.and_then(|resource| self.core.session_named(account, resource));
+                if let Some(session) = session {
+                    self.core.emit(session, &[envelope.stanza], None, fx);
+                }
+            }
+            PresenceType::Subscribe
+            | PresenceType::Subscribed
+            | PresenceType::Unsubscribe
+            | PresenceType::Unsubscribed => {
+                self.core.inbound_subscription(account, kind, envelope, at, fx);
+            }
+        }
+    }
+}
+
+/// What to do with a client's subscription stanza.
+enum Outbound {
+    Send,
+    /// It would change nothing at the contact's (RFC 6121 appendix A.2).
+    Ignore,
+    /// The roster has no room.
+    Full,
+}
+
+impl Core {
+    /// RFC 6121 appendix A.2: what our own user's request or answer does to the roster.
+    fn outbound_subscription(
+        &mut self,
+        account: AccountId,
+        kind: PresenceType,
+        to: &Jid,
+        fx: &mut Effects,
+    ) -> Outbound {
+        let limit = self.config.limits.roster_items;
+        let Some(data) = self.accounts.get_mut(account.0).and_then(|slot| slot.data()) else {
+            return Outbound::Ignore;
+        };
+        let known = data.roster.iter().any(|item| item.jid == *to);
+        let mut contact = Contact::of(data, to);
+        let before = contact.clone();
+        let mut told = None;
+        let outbound = match kind {
+            PresenceType::Subscribe => {
+                if !known && data.roster.len() >= limit {
+                    return Outbound::Full;
+                }
+                contact.ask = !contact.subscription.has_to();
+                Outbound::Send
+            }
+            PresenceType::Unsubscribe => {
+                contact.ask = false;
+                contact.subscription = contact.subscription.without_to();
+                Outbound::Send
+            }
+            PresenceType::Subscribed => {
+                if contact.pending_in.take().is_none() {
+                    return Outbound::Ignore;
+                }
+                contact.subscription = contact.subscription.with_from();
+                told = Some(true);
+                Outbound::Send
+            }
+            PresenceType::Unsubscribed => {
+                let had = contact.subscription.has_from() || contact.pending_in.is_some();
+                if !had {
+                    return Outbound::Ignore;
+                }
+                told = contact.subscription.has_from().then_some(false);
+                contact.pending_in = None;
+                contact.subscription = contact.subscription.without_from();
+                Outbound::Send
+            }
+            _ => return Outbound::Ignore,
+        };
+        if contact != before {
+            let change = match contact.is_worth_keeping() || known {
+                true => RosterChange::Set(contact),
+                false => RosterChange::Remove(to.clone()),
+            };
+            let ticket = self.change_roster(account, change, fx);
+            self.tickets.insert(ticket, Waiting::Change { account, at: None });
+        }
+        match told {
+            Some(true) => self.leave_presence_for(account, to, true),
+            Some(false) => self.leave_presence_for(account, to, false),
+            None => {}
+        }
+        outbound
+    }
+
+    /// RFC 6121 appendix A.3: what a contact's request or answer does to the roster, and who is told.
+    fn inbound_subscription(
+        &mut self,
+        account: AccountId,
+        kind: PresenceType,
+        envelope: &Envelope<'_>,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
+        let Ok(from) = self.jids.parse(super::deliver::split(envelope.from).0) else { return };
+        let limit = self.config.limits.roster_items;
+        let Some(slot) = self.accounts.get_mut(account.0) else { return };
+        let own = slot.jid.clone();
+        let Some(data) = slot.data() else { return };
+        let known = data.roster.iter().any(|item| item.jid == from);
+        let mut contact = Contact::of(data, &from);
+        let before = contact.clone();
+        let mut forward = true;
+        let mut gone = false;
+        match kind {
+            PresenceType::Subscribe => {
+                if contact.subscription.has_from() {
+                    // §3.1.3: it is subscribed already, and is told so.
+                    return self.leave(bare_reply(own.as_str(), envelope.from, "subscribed"));
+                }
+                if !known && data.roster.len() >= limit {
+                    return self.leave(bare_reply(own.as_str(), envelope.from, "unsubscribed"));
+                }
+                forward = contact.pending_in.as_deref() != Some(envelope.stanza);
+                contact.pending_in = Some(envelope.stanza.to_vec());
+            }
+            PresenceType::Subscribed => {
+                if !contact.ask {
+                    return;
+                }
+                contact.ask = false;
+                contact.subscription = contact.subscription.with_to();
+            }
+            PresenceType::Unsubscribe => {
+                gone = contact.subscription.has_from();
+                if !gone && contact.pending_in.is_none() {
+                    return;
+                }
+                contact.pending_in = None;
+                contact.subscription = contact.subscription.without_from();
+            }
+            PresenceType::Unsubscribed => {
+                if !contact.ask && !contact.subscription.has_to() {
+                    return;
+                }
+                contact.ask = false;
+                contact.subscription = contact.subscription.without_to();
+            }
+            _ => return,
+        }
+        if contact != before {
+            let change = match contact.is_worth_keeping() || known {
+                true => RosterChange::Set(contact),
+                false => RosterChange::Remove(from.clone()),
+            };
+            let ticket = self.change_roster(account, change, fx);
+            let wanted = envelope.flags.contains(Flags::WANTS_ACK);
+            if wanted {
+                self.inward[usize::from(at.ring)].hold(at.number);
+            }
+            self.tickets.insert(ticket, Waiting::Change { account, at: wanted.then_some(at) });
+        }
+        if gone {
+            self.leave_presence_for(account, &from, false);
+        }
+        if forward {
+            for session in self.available_sessions(account) {
+                self.emit_to(session, envelope.stanza, envelope.open_end, fx);
+            }
+        }
+    }
+
+    /// What a newly available resource is owed: requests that wait, and where the account's other resources are.
+    fn greet(&mut self, session: SessionId, fx: &mut Effects) {
+        let Some(account) = self.sessions.get(session.0).map(|slot| slot.account) else { return };
+        let Some(data) = self.accounts.get_mut(account.0).and_then(|slot| slot.data()) else {
+            return;
+        };
+        let pending: Vec<Vec<u8>> =
+            data.roster.iter().filter_map(|item| item.pending_in.clone()).collect();
+        for stanza in pending {
+            self.emit(session, &[&stanza], None, fx);
+        }
+        for other in self.available_sessions(account) {
+            if other == session {
+                continue;
+            }
+            let presence = self.sessions.get(other.0).and_then(|slot| slot.presence.clone());
+            if let Some(presence) = presence {
+                self.emit_to(session, &presence.stanza, presence.open_end, fx);
+            }
+        }
+    }
+
+    /// RFC 6121 §4.3.2.
+    fn answer_probe(&mut self, account: AccountId, from: &str, _fx: &mut Effects) {
+        let (bare, _) = super::deliver::split(from);
+        let Some(slot) = self.accounts.get_mut(account.0) else { return };
+        let own = slot.jid.clone();
+        let Some(data) = slot.data() else { return };
+        let allowed = bare == own.as_str()
+            || data.roster.iter().any(|item| {
+                item.jid.bare().as_str() == bare && item.subscription.has_from()
+            });
+        if !allowed {
+            return self.leave(bare_reply(own.as_str(), from, "unsubscribed"));
+        }
+        let sessions = self.available_sessions(account);
+        if sessions.is_empty() {
+            return self.leave(bare_reply(own.as_str(), from, "unavailable"));
+        }
+        for session in sessions {
+            self.leave_presence_of(session, from, true);
+        }
+    }
+
+    /// Tells a contact of all our available resources, or that they are gone for it.
+    fn leave_presence_for(&mut self, account: AccountId, contact: &Jid, available: bool) {
+        let to = contact.to_string();
+        for session in self.available_sessions(account) {
+            self.leave_presence_of(session, &to, available);
+        }
+    }
+
+    fn leave_presence_of(&mut self, session: SessionId, to: &str, available: bool) {
+        let Some(slot) = self.sessions.get(session.0) else { return };
+        let Some(presence) = slot.presence.as_ref() else { return };
+        let (kind, stanza) = if available {
+            (PresenceType::Available, presence.stanza.to_vec())
+        } else {
+            let mut stanza = Vec::with_capacity(128);
+            Writer::new(&mut stanza)
+                .start("presence")
+                .attr("from", &slot.text)
+                .attr("type", "unavailable")
+                .open()
+                .end("presence");
+            (PresenceType::Unavailable, stanza)
+        };
+        let mut post = Post::whole(&slot.text, to, Kind::Presence, kind.code(), stanza);
+        if available {
+            post.open_end = presence.open_end;
+            post.close_start = presence.close_start;
+        }
+        self.leave(post);
+    }
+
+    /// Sessions that are available, whatever their priority.
+    pub(super) fn available_sessions(&self, account: AccountId) -> super::deliver::Targets {
+        let Some(slot) = self.accounts.get(account.0) else { return Default::default() };
+        let available = |session: &SessionId| {
+            self.sessions.get(session.0).is_some_and(|slot| slot.presence.is_some())
+        };
+        slot.sessions.iter().copied().filter(available).collect()
+    }
+
+    /// A stanza without `to`, to one session, with its bare JID put in (RFC 6121 §4.2.2).
+    fn emit_to(&mut self, session: SessionId, stanza: &[u8], open_end: u32, fx: &mut Effects) {
+        let Some(slot) = self.sessions.get(session.0) else { return };
+        let open_end = (open_end as usize).clamp(1, stanza.len().max(1));
+        let (open, rest) = stanza.split_at((open_end - 1).min(stanza.len()));
+        if memchr::memmem::find(open, b" to=").is_some() {
+            return self.emit(session, &[stanza], None, fx);
+        }
+        let mut to = Vec::with_capacity(96);
+        to.extend_from_slice(b" to='");
+        crate::xmpp::xml::writer::escape_attr(&mut to, slot.jid.bare().as_str());
+        to.push(b'\'');
+        self.emit(session, &[open, &to, rest], None, fx);
+    }
+
+    /// Remembers whom a session has told directly; false where the list is full.
+    fn note_directed(&mut self, session: SessionId, kind: PresenceType, to: &Jid) -> bool {
+        let limit = self.config.limits.directed_presence;
+        let Some(slot) = self.sessions.get_mut(session.0) else { return true };
+        match kind {
+            PresenceType::Available => {
+                if slot.directed.contains(to) {
+                    return true;
+                }
+                if slot.directed.len() >= limit {
+                    return false;
+                }
+                slot.directed.push(to.clone());
+            }
+            PresenceType::Unavailable => slot.directed.retain(|told| told != to),
+            _ => {}
+        }
+        true
+    }
+}
+
+/// RFC 6121 §4.7.2.3: an integer from -128 to 127; absent means 0.
+fn priority(stanza: &Stanza<'_>) -> Result<i8, ()> {
+    let Some(child) = stanza.child(crate::xmpp::ns::CLIENT, "priority") else { return Ok(0) };
+    child.to_element().text().trim().parse().map_err(|_| ())
+}
+
+/// What a subscription state holds, and how it changes.
+impl Subscription {
+    pub(super) fn has_to(self) -> bool {
+        matches!(self, Subscription::To | Subscription::Both)
+    }
+
+    pub(super) fn has_from(self) -> bool {
+        matches!(self, Subscription::From | Subscription::Both)
+    }
+
+    fn of(to: bool, from: bool) -> Self {
+        match (to, from) {
+            (false, false) => Subscription::None,
+            (true, false) => Subscription::To,
+            (false, true) => Subscription::From,
+            (true, true) => Subscription::Both,
+        }
+    }
+
+    fn with_to(self) -> Self {
+        Self::of(true, self.has_from())
+    }
+
+    fn without_to(self) -> Self {
+        Self::of(false, self.has_from())
+    }
+
+    fn with_from(self) -> Self {
+        Self::of(self.has_to(), true)
+    }
+
+    fn without_from(self) -> Self {
+        Self::of(self.has_to(), false)
+    }
+}
+
+impl Data {
+    /// The roster entry of a contact.
+    pub(super) fn contact(&self, jid: &Jid) -> Option<&crate::store::RosterItem> {
+        self.roster.iter().find(|item| item.jid == *jid)
+    }
+}

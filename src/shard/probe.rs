@@ -1,0 +1,25 @@
+//! What one shard counts. One per core, plain numbers, summed when read; labels are enums, never JIDs.
+
+/// Counters since the start, and a few gauges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probe {
+    pub connections: u64,
+    pub connections_accepted: u64,
+    pub connections_moved_out: u64,
+    pub connections_moved_in: u64,
+    pub logins: u64,
+    pub logins_failed: u64,
+    pub sessions_resumed: u64,
+    pub stanzas_in: u64,
+    pub stanzas_out: u64,
+    pub messages_delivered: u64,
+    pub messages_stored: u64,
+    pub messages_bounced: u64,
+    pub presence_dropped: u64,
+    pub frames_out: u64,
+    pub frames_in: u64,
+    pub posts_dropped: u64,
+    pub faults: u64,
+    pub slow_readers_closed: u64,
+    pub reads_paused: u64,
+}

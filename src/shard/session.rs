@@ -1,0 +1,101 @@
+//! A bound resource: its socket, its XEP-0198 state, its presence. Lives on the shard that holds the socket.
+
+use super::account::AccountId;
+use super::effect::ConnId;
+use crate::base::ids::Id;
+use crate::base::instant::Instant;
+use crate::stream::resume::Counters;
+use crate::xmpp::jid::Jid;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub Id);
+
+/// What a resource last told its contacts (RFC 6121 §4).
+#[derive(Clone, Debug)]
+pub struct Presence {
+    pub priority: i8,
+    /// The whole stanza, stamped with the full JID and without `to`.
+    pub stanza: Box<[u8]>,
+    /// Where its open tag ends and its close tag starts.
+    pub open_end: u32,
+    pub close_start: u32,
+}
+
+/// Logged messages that went to a client without XEP-0198: the answer to a ping behind them confirms them.
+#[derive(Debug, Default)]
+pub struct Confirmation {
+    /// Written and not confirmed, oldest first.
+    pub rows: VecDeque<u64>,
+    /// How many of `rows` the ping that is out covers.
+    pub covered: usize,
+    /// Numbers the pings, so that an old answer confirms nothing new.
+    pub ping: u32,
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    pub jid: Jid,
+    /// The full JID as text: the `from` of all it sends.
+    pub text: Arc<str>,
+    pub account: AccountId,
+    /// `None` while the session waits to be resumed.
+    pub conn: Option<ConnId>,
+    pub counters: Option<Box<Counters>>,
+    pub confirmation: Option<Box<Confirmation>>,
+    pub presence: Option<Box<Presence>>,
+    /// Addresses outside the roster that were told of our presence (RFC 6121 §4.6).
+    pub directed: Vec<Jid>,
+    /// Has asked for the roster, so that pushes go to it (RFC 6121 §2.1.6).
+    pub interested: bool,
+    /// IQ requests delivered to the client and not answered: sender and id.
+    pub open_iqs: Vec<(Box<str>, Box<str>)>,
+    /// On the list of sessions to look at when the turn ends.
+    pub noted: bool,
+    /// A timer runs that will ask the client for an acknowledgement.
+    pub request_timer: bool,
+    /// Bugs that its stanzas ran into; repeats end the stream.
+    pub faults: u8,
+    /// When it ends if nobody resumes it.
+    pub ends_at: Option<Instant>,
+}
+
+impl Session {
+    pub fn new(jid: Jid, account: AccountId, conn: ConnId) -> Self {
+        let text = jid.to_string().into();
+        Self {
+            jid,
+            text,
+            account,
+            conn: Some(conn),
+            counters: None,
+            confirmation: None,
+            presence: None,
+            directed: Vec::new(),
+            interested: false,
+            open_iqs: Vec::new(),
+            noted: false,
+            request_timer: false,
+            faults: 0,
+            ends_at: None,
+        }
+    }
+
+    pub fn resource(&self) -> &str {
+        self.jid.resource().unwrap_or_default()
+    }
+
+    /// Priority of an available resource; `None` while unavailable.
+    pub fn priority(&self) -> Option<i8> {
+        self.presence.as_ref().map(|presence| presence.priority)
+    }
+
+    /// Whether it holds the log row `id` unconfirmed.
+    pub fn holds_row(&self, id: u64) -> bool {
+        let counted = self.counters.as_ref();
+        counted.is_some_and(|counters| counters.unacknowledged().any(|sent| sent.log_id == Some(id)))
+            || self.confirmation.as_ref().is_some_and(|waiting| waiting.rows.contains(&id))
+    }
+}

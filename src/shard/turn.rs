@@ -1,0 +1,243 @@
+//! What a feature may do while it answers: read the account, change it, send.
+
+use super::account::{AccountId, Data};
+use super::effect::Effects;
+use super::feature::{Iq, Manifest, Method, Scope, Verdict};
+use super::inbound::Fate;
+use super::input::StoreOutcome;
+use super::ring::FrameRef;
+use super::roster::RosterChange;
+use super::session::SessionId;
+use super::{Core, Hold, Post, Shard, Waiting, presence};
+use crate::base::instant::Now;
+use crate::frame::frame::Kind;
+use crate::store::{Query, Write};
+use crate::xmpp::jid::{BareJid, Jid};
+use crate::xmpp::stanza::{Child, IqType, StanzaKind};
+use crate::xmpp::stanza_error::{StanzaError, write_error_reply};
+use crate::xmpp::xml::writer::Writer;
+use std::sync::Arc;
+
+/// Whom an answer goes to.
+#[derive(Clone, Debug)]
+pub struct ReplyTo {
+    /// Full JID of who asked.
+    pub(super) to: Arc<str>,
+    pub(super) id: Box<str>,
+    /// Who was asked, where the request named it.
+    pub(super) subject: Option<Box<str>>,
+    /// The asking session and its stanza's number, where it is one of ours.
+    pub(super) session: Option<(SessionId, Option<u32>)>,
+    /// The frame that brought the request.
+    pub(super) at: Option<FrameRef>,
+}
+
+/// A request on its way to the features.
+pub(super) struct Request<'a> {
+    pub method: Method,
+    pub scope: Scope,
+    pub payload: Child<'a>,
+    pub account: Option<AccountId>,
+    pub subject: &'a str,
+}
+
+/// A feature's view of its shard during one call.
+pub struct Turn<'a> {
+    core: &'a mut Core,
+    fx: &'a mut Effects,
+    feature: usize,
+    reply: &'a ReplyTo,
+}
+
+impl Turn<'_> {
+    pub fn now(&self) -> Now {
+        self.core.now
+    }
+
+    /// What all features say of themselves.
+    pub fn manifests(&self) -> &[&'static Manifest] {
+        &self.core.manifests
+    }
+
+    pub fn limits(&self) -> &super::Limits {
+        &self.core.config.limits
+    }
+
+    pub fn account(&mut self, account: AccountId) -> Option<&mut Data> {
+        self.core.accounts.get_mut(account.0)?.data()
+    }
+
+    pub fn account_jid(&self, account: AccountId) -> Option<&BareJid> {
+        Some(&self.core.accounts.get(account.0)?.jid)
+    }
+
+    /// Whether `watcher` (bare) may see the account's presence.
+    pub fn may_see(&mut self, account: AccountId, watcher: &str) -> bool {
+        let own = self.account_jid(account).is_some_and(|own| own.as_str() == watcher);
+        own || self.account(account).is_some_and(|data| {
+            data.roster.iter().any(|item| {
+                item.subscription.has_from() && item.jid.bare().as_str() == watcher
+            })
+        })
+    }
+
+    /// The asking session gets roster pushes from now on.
+    pub fn set_interested(&mut self, session: SessionId) {
+        if let Some(slot) = self.core.sessions.get_mut(session.0) {
+            slot.interested = true;
+        }
+    }
+
+    /// Changes the roster; the feature returns `Verdict::Pending` and the request is answered when it is durable.
+    pub fn change_roster(&mut self, account: AccountId, change: RosterChange) {
+        let ticket = self.core.change_roster(account, change, self.fx);
+        self.wait_for(account, ticket);
+    }
+
+    /// Has the store write something; the feature returns `Verdict::Pending`.
+    pub fn write(&mut self, account: AccountId, write: Write) {
+        let ticket = self.core.ticket(Waiting::Nobody);
+        self.fx.writes.push((ticket, write));
+        self.wait_for(account, ticket);
+    }
+
+    /// Asks the store; the feature returns `Verdict::Pending`.
+    pub fn query(&mut self, account: AccountId, query: Query) {
+        let ticket = self.core.ticket(Waiting::Nobody);
+        self.fx.queries.push((ticket, query));
+        self.wait_for(account, ticket);
+    }
+
+    /// Sends `<presence type=''/>` from the account to a contact.
+    pub fn send_subscription(&mut self, account: AccountId, to: &Jid, kind: &str) {
+        if let Some(own) = self.account_jid(account).cloned() {
+            self.core.leave(presence::bare_reply(own.as_str(), &to.to_string(), kind));
+        }
+    }
+
+    /// Tells a contact that the account's resources are gone for it.
+    pub fn hide_from(&mut self, account: AccountId, contact: &Jid) {
+        self.core.leave_presence_for(account, contact, false);
+    }
+
+    fn wait_for(&mut self, account: AccountId, ticket: super::Ticket) {
+        let reply = self.reply.clone();
+        let waiting = Waiting::Feature { feature: self.feature, account, reply };
+        self.core.tickets.insert(ticket, waiting);
+    }
+}
+
+impl Shard {
+    /// Finds the feature that answers a request, and sends its answer.
+    pub(super) fn ask_features(
+        &mut self,
+        request: &Request<'_>,
+        reply: ReplyTo,
+        fx: &mut Effects,
+    ) -> Fate {
+        let answers = |manifest: &Manifest| {
+            manifest.answers.iter().any(|answer| {
+                answer.method == request.method
+                    && answer.namespace == request.payload.namespace
+                    && answer.name == request.payload.name
+                    && answer.scopes.contains(&request.scope)
+            })
+        };
+        let place = self.core.manifests.iter().position(|manifest| answers(manifest));
+        let Some(feature) = place else {
+            self.core.answer(&reply, Err(super::deliver::service_unavailable()), fx);
+            return Fate::Handled;
+        };
+        let iq = Iq {
+            method: request.method,
+            scope: request.scope,
+            payload: request.payload,
+            from: &reply.to,
+            session: reply.session.map(|(session, _)| session),
+            account: request.account,
+            subject: request.subject,
+        };
+        let mut turn = Turn { core: &mut self.core, fx, feature, reply: &reply };
+        let verdict = self.features[feature].on_iq(&mut turn, &iq);
+        match verdict {
+            Verdict::Result(payload) => self.core.answer(&reply, Ok(payload), fx),
+            Verdict::Error(error) => self.core.answer(&reply, Err(error), fx),
+            Verdict::Pending => {
+                // What the client sends next must not overtake the change.
+                let conn = reply.session.and_then(|(session, _)| self.core.sessions.get(session.0));
+                if let Some(conn) = conn.and_then(|slot| slot.conn) {
+                    self.hold(conn, Hold::Answer);
+                }
+                if let Some(at) = reply.at {
+                    self.core.inward[usize::from(at.ring)].hold(at.number);
+                }
+                return Fate::Waiting;
+            }
+        }
+        Fate::Handled
+    }
+
+    /// The store has done what a feature waits for.
+    pub(super) fn feature_stored(
+        &mut self,
+        feature: usize,
+        account: AccountId,
+        reply: ReplyTo,
+        outcome: StoreOutcome,
+        fx: &mut Effects,
+    ) {
+        let failed = matches!(outcome, StoreOutcome::Failed);
+        let result = if failed {
+            self.core.reload(account, fx);
+            Err(super::deliver::resource_constraint())
+        } else {
+            let mut turn = Turn { core: &mut self.core, fx, feature, reply: &reply };
+            self.features[feature].on_stored(&mut turn, account, outcome)
+        };
+        self.core.answer(&reply, result, fx);
+        if let Some(at) = reply.at {
+            self.core.inward[usize::from(at.ring)].release(at.number);
+        }
+        let Some((session, number)) = reply.session else { return };
+        if let Some(number) = number {
+            self.core.complete(session, number);
+        }
+        let conn = self.core.sessions.get(session.0).and_then(|slot| slot.conn);
+        if let Some(conn) = conn
+            && self.core.conns.get(conn.0).is_some_and(|conn| conn.hold == Hold::Answer)
+        {
+            self.release(conn, fx);
+        }
+    }
+}
+
+impl Core {
+    /// Writes the answer to a request: into the asking session, or back along the way it came.
+    fn answer(&mut self, reply: &ReplyTo, result: Result<Vec<u8>, StanzaError>, fx: &mut Effects) {
+        let subject = reply.subject.as_deref();
+        let mut out = Vec::with_capacity(256);
+        let kind = match &result {
+            Ok(payload) => {
+                let mut writer =
+                    Writer::new(&mut out).start("iq").attr("type", "result").attr("id", &reply.id);
+                if let Some(subject) = subject {
+                    writer = writer.attr("from", subject);
+                }
+                writer.attr("to", &reply.to).open().raw(payload).end("iq");
+                IqType::Result
+            }
+            Err(error) => {
+                let (id, to) = (Some(&*reply.id), Some(&*reply.to));
+                write_error_reply(&mut out, StanzaKind::Iq, id, subject, to, error);
+                IqType::Error
+            }
+        };
+        match reply.session {
+            Some((session, _)) => self.emit(session, &[&out], None, fx),
+            None => {
+                let from = subject.unwrap_or_default();
+                self.leave(Post::whole(from, &reply.to, Kind::Iq, kind.code(), out));
+            }
+        }
+    }
+}

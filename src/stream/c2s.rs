@@ -1,0 +1,454 @@
+//! Client streams: RFC 6120 negotiation as a machine. It is fed headers and first-level elements, writes what the
+//! server says, and yields events; whose account it is and whether credentials hold is decided by the shard.
+
+use super::TlsFacts;
+use super::sasl::{Mechanism, SaslFailure, offered};
+use crate::xmpp::ns;
+use crate::xmpp::stanza::{Stanza, StanzaKind};
+use crate::xmpp::stream_error::{StreamCondition, StreamError};
+use crate::xmpp::xml::framer::XmlLimits;
+use crate::xmpp::xml::reader::{StreamContext, StreamHeader};
+use crate::xmpp::xml::writer::Writer;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use std::sync::Arc;
+
+/// What all client streams of a node have in common. Copied to every core.
+#[derive(Clone, Debug)]
+pub struct C2sPolicy {
+    /// The domains served here, prepared.
+    pub domains: Vec<Arc<str>>,
+    /// Plain-text streams get no further than STARTTLS.
+    pub tls_required: bool,
+    /// Limits before login and after.
+    pub limits_before: XmlLimits,
+    pub limits: XmlLimits,
+    /// Features of a bound stream, as XML, from the manifests.
+    pub bound_features: Vec<u8>,
+}
+
+/// What the shard must act on.
+#[derive(Debug)]
+pub enum Event {
+    /// Nothing more to do: the machine has written its answer.
+    Nothing,
+    /// A login was refused before it began; the answer is written.
+    Refused,
+    /// Start the TLS handshake once the output is flushed; no byte may stand behind the element.
+    StartTls,
+    /// The client names its mechanism and, with the initial response, its account.
+    Auth { mechanism: Mechanism, initial: Vec<u8> },
+    /// The client's next SASL message.
+    Response(Vec<u8>),
+    Abort,
+    Bind { id: String, resource: Option<String> },
+    Enable { resume: bool },
+    Resume { previous: String, h: u32 },
+    /// `<r/>`
+    Request,
+    /// `<a h=''/>`
+    Ack { h: u32 },
+    Stanza(StanzaKind),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A stream header is due.
+    Opening,
+    /// Features are out and nobody has logged in.
+    Open,
+    /// `<proceed/>` is out; nothing may come before the handshake.
+    StartingTls,
+    /// The mechanism is chosen, its first message is due.
+    Initial(Mechanism),
+    /// An exchange runs; the shard holds its state.
+    Exchange,
+    /// Logged in, the new header is due.
+    Reopening,
+    /// Logged in, a resource is due.
+    Binding,
+    Bound,
+    /// Our close tag is out.
+    Closed,
+}
+
+/// One client's stream. Lives on the core that holds the socket.
+#[derive(Debug)]
+pub struct C2s {
+    phase: Phase,
+    /// The domain of the stream, known from its first header on.
+    domain: Option<Arc<str>>,
+    /// Namespaces bound on the header, where they differ from what all clients write.
+    context: Option<Box<StreamContext>>,
+    /// There while the connection is secured and nobody has logged in.
+    binding: Option<Box<TlsFacts>>,
+    secure: bool,
+    header_sent: bool,
+}
+
+impl C2s {
+    /// A stream on a fresh connection; `tls` where the connection began with a handshake (XEP-0368).
+    pub fn new(tls: Option<TlsFacts>) -> Self {
+        Self {
+            phase: Phase::Opening,
+            domain: None,
+            context: None,
+            secure: tls.is_some(),
+            binding: tls.map(Box::new),
+            header_sent: false,
+        }
+    }
+
+    pub fn domain(&self) -> Option<&Arc<str>> {
+        self.domain.as_ref()
+    }
+
+    pub fn is_bound(&self) -> bool {
+        self.phase == Phase::Bound
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    pub fn is_logged_in(&self) -> bool {
+        matches!(self.phase, Phase::Reopening | Phase::Binding | Phase::Bound)
+    }
+
+    /// Waiting for the handshake to finish; bytes now are a violation.
+    pub fn is_starting_tls(&self) -> bool {
+        self.phase == Phase::StartingTls
+    }
+
+    pub fn limits<'a>(&self, policy: &'a C2sPolicy) -> &'a XmlLimits {
+        if self.is_logged_in() { &policy.limits } else { &policy.limits_before }
+    }
+
+    /// Namespaces to read this stream's elements with.
+    pub fn context<'a>(&'a self, usual: &'a StreamContext) -> &'a StreamContext {
+        self.context.as_deref().unwrap_or(usual)
+    }
+
+    /// What channel binding may use; `None` on plain connections.
+    pub fn tls_facts(&self) -> Option<&TlsFacts> {
+        self.binding.as_deref()
+    }
+
+    /// STARTTLS is done: the stream begins anew.
+    pub fn secured(&mut self, facts: TlsFacts) {
+        self.secure = true;
+        self.binding = Some(Box::new(facts));
+        self.phase = Phase::Opening;
+        self.header_sent = false;
+    }
+
+    /// Mechanisms for this stream, best first.
+    pub fn mechanisms(&self, policy: &C2sPolicy) -> Vec<Mechanism> {
+        let bindable = self.binding.as_ref().is_some_and(|facts| facts.exporter.is_some());
+        offered(self.secure, bindable, self.secure || !policy.tls_required)
+    }
+
+    /// The client opened its stream. Answers with our header and the features of this stage.
+    ///
+    /// - errors: `host-unknown`, `unsupported-version` (RFC 6120 §4.9.3); our header is out before the error is
+    pub fn header(
+        &mut self,
+        header: StreamHeader,
+        policy: &C2sPolicy,
+        usual: &StreamContext,
+        id: &str,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StreamError> {
+        let found = match (&header.to, &policy.domains[..]) {
+            (Some(to), domains) => domains.iter().find(|domain| domain.eq_ignore_ascii_case(to)),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        };
+        let sticks = match (&self.domain, found) {
+            (Some(before), Some(now)) => before == now,
+            _ => true,
+        };
+        let from = found.or(policy.domains.first());
+        self.write_header(from.map_or("", |domain| domain), id, out);
+        let Some(domain) = found else {
+            return Err(StreamError::new(StreamCondition::HostUnknown));
+        };
+        if !sticks {
+            // A login at one domain must not turn into a session at another.
+            return Err(StreamError::new(StreamCondition::HostUnknown)
+                .with_text("the stream's domain may not change"));
+        }
+        if header.version.is_none_or(|(major, _)| major < 1) {
+            return Err(StreamError::new(StreamCondition::UnsupportedVersion));
+        }
+        self.domain = Some(domain.clone());
+        self.context = (header.context != *usual).then(|| Box::new(header.context));
+        match self.phase {
+            Phase::Opening => self.phase = Phase::Open,
+            Phase::Reopening => self.phase = Phase::Binding,
+            _ => {
+                return Err(StreamError::new(StreamCondition::NotWellFormed)
+                    .with_text("a second stream header"));
+            }
+        }
+        self.write_features(policy, out);
+        Ok(())
+    }
+
+    fn write_header(&mut self, from: &str, id: &str, out: &mut Vec<u8>) {
+        self.header_sent = true;
+        let mut header = Vec::with_capacity(256);
+        Writer::new(&mut header)
+            .start("stream:stream")
+            .attr("xmlns", ns::CLIENT)
+            .attr("xmlns:stream", ns::STREAMS)
+            .attr("from", from)
+            .attr("id", id)
+            .attr("version", "1.0")
+            .attr("xml:lang", "en");
+        out.extend_from_slice(b"<?xml version='1.0'?>");
+        out.extend_from_slice(&header);
+        out.push(b'>');
+    }
+
+    fn write_features(&self, policy: &C2sPolicy, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"<stream:features>");
+        if self.phase == Phase::Binding {
+            out.extend_from_slice(&policy.bound_features);
+        } else {
+            if !self.secure {
+                let required: &[u8] = if policy.tls_required { b"<required/>" } else { b"" };
+                out.extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'>");
+                out.extend_from_slice(required);
+                out.extend_from_slice(b"</starttls>");
+            }
+            let mechanisms = self.mechanisms(policy);
+            if self.secure || !policy.tls_required {
+                out.extend_from_slice(b"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
+                for mechanism in &mechanisms {
+                    out.extend_from_slice(b"<mechanism>");
+                    out.extend_from_slice(mechanism.name().as_bytes());
+                    out.extend_from_slice(b"</mechanism>");
+                }
+                out.extend_from_slice(b"</mechanisms>");
+            }
+            if self.binding.as_ref().is_some_and(|facts| facts.exporter.is_some()) {
+                // XEP-0440: which channel bindings the -PLUS mechanisms can use.
+                out.extend_from_slice(
+                    b"<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>\
+                      <channel-binding type='tls-exporter'/></sasl-channel-binding>",
+                );
+            }
+        }
+        out.extend_from_slice(b"</stream:features>");
+    }
+
+    /// A first-level element after the header.
+    ///
+    /// - errors: the condition of RFC 6120 §4.9.3 for what must not come at this stage
+    pub fn element(
+        &mut self,
+        stanza: &Stanza<'_>,
+        policy: &C2sPolicy,
+        out: &mut Vec<u8>,
+    ) -> Result<Event, StreamError> {
+        match self.phase {
+            Phase::Bound => Self::bound_element(stanza),
+            Phase::Binding => self.binding_element(stanza),
+            Phase::Open | Phase::Initial(_) | Phase::Exchange => {
+                self.negotiation_element(stanza, policy, out)
+            }
+            Phase::Opening | Phase::Reopening | Phase::StartingTls | Phase::Closed => {
+                Err(StreamError::new(StreamCondition::NotAuthorized))
+            }
+        }
+    }
+
+    fn bound_element(stanza: &Stanza<'_>) -> Result<Event, StreamError> {
+        if let Some(kind) = stanza.kind() {
+            return Ok(Event::Stanza(kind));
+        }
+        match (stanza.namespace(), stanza.name()) {
+            (ns::SM3, "r") => Ok(Event::Request),
+            (ns::SM3, "a") => Ok(Event::Ack { h: read_h(stanza)? }),
+            (ns::SM3, "enable") => {
+                let resume = stanza.attr("resume");
+                Ok(Event::Enable { resume: matches!(resume.as_deref(), Some("true" | "1")) })
+            }
+            (ns::SM3, "resume") => Err(StreamError::new(StreamCondition::PolicyViolation)
+                .with_text("resume comes in place of bind")),
+            _ => Err(StreamError::new(StreamCondition::UnsupportedStanzaType)),
+        }
+    }
+
+    fn binding_element(&mut self, stanza: &Stanza<'_>) -> Result<Event, StreamError> {
+        match (stanza.namespace(), stanza.name()) {
+            (ns::SM3, "resume") => {
+                let previous = stanza.attr("previd").map(|id| id.into_owned()).unwrap_or_default();
+                Ok(Event::Resume { previous, h: read_h(stanza)? })
+            }
+            _ => match stanza.kind() {
+                Some(StanzaKind::Iq) if stanza.type_().as_deref() == Some("set") => {
+                    let Some(bind) = stanza.child(ns::BIND, "bind") else {
+                        return Err(StreamError::new(StreamCondition::NotAuthorized)
+                            .with_text("bind a resource first"));
+                    };
+                    let bind = bind.to_element();
+                    let id = stanza.id().map(|id| id.into_owned()).unwrap_or_default();
+                    let resource = bind
+                        .child(ns::BIND, "resource")
+                        .map(|resource| resource.text())
+                        .filter(|resource| !resource.is_empty());
+                    Ok(Event::Bind { id, resource })
+                }
+                // RFC 6120 §7.1: nothing but binding before a resource is bound.
+                _ => Err(StreamError::new(StreamCondition::NotAuthorized)
+                    .with_text("bind a resource first")),
+            },
+        }
+    }
+
+    fn negotiation_element(
+        &mut self,
+        stanza: &Stanza<'_>,
+        policy: &C2sPolicy,
+        out: &mut Vec<u8>,
+    ) -> Result<Event, StreamError> {
+        match (stanza.namespace(), stanza.name()) {
+            (ns::TLS, "starttls") if !self.secure && self.phase == Phase::Open => {
+                out.extend_from_slice(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+                self.phase = Phase::StartingTls;
+                Ok(Event::StartTls)
+            }
+            (ns::SASL, "auth") if self.phase == Phase::Open => {
+                if !self.secure && policy.tls_required {
+                    return self.refuse(SaslFailure::EncryptionRequired, out);
+                }
+                let mechanism = stanza.attr("mechanism").and_then(|name| Mechanism::parse(&name));
+                let Some(mechanism) =
+                    mechanism.filter(|chosen| self.mechanisms(policy).contains(chosen))
+                else {
+                    return self.refuse(SaslFailure::InvalidMechanism, out);
+                };
+                let text = stanza.text();
+                if text.is_empty() {
+                    // No initial response: an empty challenge asks for it (RFC 6120 §6.4.2).
+                    self.phase = Phase::Initial(mechanism);
+                    self.challenge(&[], out);
+                    return Ok(Event::Nothing);
+                }
+                match decode(&text) {
+                    Some(initial) => {
+                        self.phase = Phase::Exchange;
+                        Ok(Event::Auth { mechanism, initial })
+                    }
+                    None => self.refuse(SaslFailure::IncorrectEncoding, out),
+                }
+            }
+            (ns::SASL, "response") => match (self.phase, decode(&stanza.text())) {
+                (Phase::Initial(mechanism), Some(initial)) => {
+                    self.phase = Phase::Exchange;
+                    Ok(Event::Auth { mechanism, initial })
+                }
+                (Phase::Exchange, Some(data)) => Ok(Event::Response(data)),
+                (Phase::Open, _) => Err(StreamError::new(StreamCondition::NotAuthorized)),
+                (_, None) => self.refuse(SaslFailure::IncorrectEncoding, out),
+                (_, Some(_)) => self.refuse(SaslFailure::MalformedRequest, out),
+            },
+            (ns::SASL, "abort") if self.phase != Phase::Open => {
+                self.refuse(SaslFailure::Aborted, out)?;
+                Ok(Event::Abort)
+            }
+            // RFC 6120 §4.9.3.12: a stanza before login.
+            _ => Err(StreamError::new(StreamCondition::NotAuthorized)),
+        }
+    }
+
+    /// The `Auth` event that this element raised will be raised again: the connection moves to another core, which
+    /// reads the same element.
+    pub fn rewind(&mut self, stanza: &Stanza<'_>, mechanism: Mechanism) {
+        self.phase =
+            if stanza.name() == "auth" { Phase::Open } else { Phase::Initial(mechanism) };
+    }
+
+    fn refuse(&mut self, failure: SaslFailure, out: &mut Vec<u8>) -> Result<Event, StreamError> {
+        self.failure(failure, out);
+        Ok(Event::Refused)
+    }
+
+    pub fn challenge(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        write_sasl("challenge", data, out);
+    }
+
+    /// The credentials hold: a new header is due.
+    pub fn success(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        write_sasl("success", data, out);
+        self.phase = Phase::Reopening;
+        self.binding = None;
+    }
+
+    /// The login failed; another may be tried on this stream.
+    pub fn failure(&mut self, failure: SaslFailure, out: &mut Vec<u8>) {
+        Writer::new(out)
+            .start("failure")
+            .attr("xmlns", ns::SASL)
+            .open()
+            .start(failure.name())
+            .empty()
+            .end("failure");
+        self.phase = Phase::Open;
+    }
+
+    /// The resource is bound, or a session is resumed.
+    pub fn bound(&mut self) {
+        self.phase = Phase::Bound;
+    }
+
+    /// Ends the stream, with `error` first where there is one. A header goes before it if none was sent
+    /// (RFC 6120 §4.9.1.2).
+    pub fn close(
+        &mut self,
+        error: Option<&StreamError>,
+        policy: &C2sPolicy,
+        id: &str,
+        out: &mut Vec<u8>,
+    ) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        if self.phase != Phase::StartingTls {
+            if !self.header_sent {
+                let from = self.domain.clone().or_else(|| policy.domains.first().cloned());
+                self.write_header(from.as_deref().unwrap_or(""), id, out);
+            }
+            if let Some(error) = error {
+                error.write(out);
+            }
+            out.extend_from_slice(b"</stream:stream>");
+        }
+        self.phase = Phase::Closed;
+    }
+}
+
+/// Base64 of a SASL element; a lone `=` is a zero-length message (RFC 6120 §6.4.2).
+fn decode(text: &str) -> Option<Vec<u8>> {
+    match text.trim() {
+        "=" => Some(Vec::new()),
+        text => BASE64.decode(text).ok(),
+    }
+}
+
+fn write_sasl(name: &str, data: &[u8], out: &mut Vec<u8>) {
+    let writer = Writer::new(out).start(name).attr("xmlns", ns::SASL);
+    if data.is_empty() {
+        writer.empty();
+    } else {
+        writer.open().text(&BASE64.encode(data)).end(name);
+    }
+}
+
+fn read_h(stanza: &Stanza<'_>) -> Result<u32, StreamError> {
+    stanza.attr("h").and_then(|h| h.parse().ok()).ok_or_else(|| {
+        StreamError::new(StreamCondition::BadFormat).with_text("h must be a number below 2^32")
+    })
+}

@@ -1,0 +1,258 @@
+//! XEP-0198: Stream Management. Counts stanzas both ways and keeps what the other side has not acknowledged.
+//!
+//! Lives in a session, on the shard that holds its socket. It decides nothing about durability: the shard tells it
+//! which stanzas are handled, and it answers with the number that may be acknowledged.
+
+use crate::base::instant::Instant;
+use crate::xmpp::stream_error::{StreamCondition, StreamError};
+use std::collections::VecDeque;
+
+/// Stanzas between two requests for an acknowledgement while output flows.
+const REQUEST_EVERY: u32 = 16;
+
+/// One stanza that the client has not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unacknowledged {
+    pub bytes: Box<[u8]>,
+    /// Its row in the owner's log, to be confirmed when the client acknowledges.
+    pub log_id: Option<u64>,
+}
+
+/// What the client's `<a/>` or `<resume/>` settled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    pub log_ids: Vec<u64>,
+}
+
+/// Both directions of one stream's counting.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Names this session to `<resume/>`; `None` where the client did not ask for resumption.
+    pub resume_id: Option<Box<str>>,
+    received: u32,
+    handled: u32,
+    /// One entry per stanza behind `handled`, true once it is done.
+    open: VecDeque<bool>,
+    /// The number last told to the client.
+    told: u32,
+    /// The client asked and waits for what came before its request.
+    asked: Option<Instant>,
+    /// The last answer came before all was done: one more follows when the number advances.
+    owed: bool,
+    sent: u32,
+    acknowledged: u32,
+    queue: VecDeque<Unacknowledged>,
+    queue_bytes: usize,
+    /// `sent` when the client was last asked, while its answer is out.
+    requested: Option<u32>,
+}
+
+impl Counters {
+    pub fn new(resume_id: Option<Box<str>>) -> Self {
+        Self { resume_id, ..Self::default() }
+    }
+
+    /// Counts a stanza from the client and gives its number; it stays open until `complete`.
+    pub fn receive(&mut self) -> u32 {
+        self.received = self.received.wrapping_add(1);
+        self.open.push_back(false);
+        self.received
+    }
+
+    /// The stanza `number` is handled. Gives true if the number that may be acknowledged advanced.
+    pub fn complete(&mut self, number: u32) -> bool {
+        let place = number.wrapping_sub(self.handled).wrapping_sub(1) as usize;
+        if let Some(done) = self.open.get_mut(place) {
+            *done = true;
+        }
+        let before = self.handled;
+        while self.open.front() == Some(&true) {
+            self.open.pop_front();
+            self.handled = self.handled.wrapping_add(1);
+        }
+        self.handled != before
+    }
+
+    /// The number of the stanza received last.
+    pub fn newest(&self) -> u32 {
+        self.received
+    }
+
+    /// Stanzas received and not yet handled.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The client asked for an acknowledgement (`<r/>`).
+    pub fn ask(&mut self, now: Instant) {
+        self.asked.get_or_insert(now);
+    }
+
+    pub fn asked_at(&self) -> Option<Instant> {
+        self.asked
+    }
+
+    /// The number to tell now, if there is one to tell: everything before a request is done, or the request is `due`,
+    /// or a number told too early has been passed.
+    pub fn answer(&mut self, due: bool) -> Option<u32> {
+        let complete = self.open.is_empty();
+        let tell = match self.asked {
+            Some(_) => complete || due,
+            None => self.owed && self.handled != self.told,
+        };
+        if !tell {
+            return None;
+        }
+        self.asked = None;
+        self.owed = !complete;
+        self.told = self.handled;
+        Some(self.handled)
+    }
+
+    /// The number for `<resumed h=''/>`, which is told without being asked.
+    pub fn tell(&mut self) -> u32 {
+        self.asked = None;
+        self.owed = !self.open.is_empty();
+        self.told = self.handled;
+        self.handled
+    }
+
+    /// Counts a stanza to the client and keeps it.
+    pub fn send(&mut self, stanza: Unacknowledged) {
+        self.sent = self.sent.wrapping_add(1);
+        self.queue_bytes += stanza.bytes.len();
+        self.queue.push_back(stanza);
+    }
+
+    /// Takes back the newest `count` stanzas: their effects were cut back before they left.
+    pub fn unsend(&mut self, count: usize) {
+        for _ in 0..count {
+            if let Some(last) = self.queue.pop_back() {
+                self.queue_bytes -= last.bytes.len();
+                self.sent = self.sent.wrapping_sub(1);
+            }
+        }
+    }
+
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub fn queue_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
+    /// The client handled `h` stanzas of ours.
+    ///
+    /// - errors: `undefined-condition` where `h` counts more than was sent (XEP-0198 §4)
+    pub fn acknowledge(&mut self, h: u32) -> Result<Settled, StreamError> {
+        let newly = h.wrapping_sub(self.acknowledged);
+        if newly as usize > self.queue.len() {
+            // An old number again is no fault: acknowledgements may repeat.
+            if self.acknowledged.wrapping_sub(h) < u32::MAX / 2 {
+                return Ok(Settled::default());
+            }
+            return Err(StreamError::new(StreamCondition::UndefinedCondition)
+                .with_text("acknowledged more stanzas than were sent"));
+        }
+        let mut settled = Settled::default();
+        for _ in 0..newly {
+            if let Some(stanza) = self.queue.pop_front() {
+                self.queue_bytes -= stanza.bytes.len();
+                settled.log_ids.extend(stanza.log_id);
+            }
+        }
+        self.acknowledged = h;
+        if self.requested.is_some_and(|at| h.wrapping_sub(at) < u32::MAX / 2) {
+            self.requested = None;
+        }
+        Ok(settled)
+    }
+
+    /// Whether to ask the client now: enough is out, or it is `due`, and no request waits for its answer.
+    pub fn request(&mut self, due: bool) -> bool {
+        let out = self.sent.wrapping_sub(self.acknowledged);
+        if out == 0 || self.requested.is_some() || (!due && out < REQUEST_EVERY) {
+            return false;
+        }
+        self.requested = Some(self.sent);
+        true
+    }
+
+    /// Everything the client has not acknowledged, oldest first, to be sent again after a resumption.
+    pub fn unacknowledged(&self) -> impl Iterator<Item = &Unacknowledged> {
+        self.queue.iter()
+    }
+
+    /// A resumed stream asks afresh: the answer to the old request went down with the old connection.
+    pub fn resumed(&mut self) {
+        self.requested = None;
+    }
+
+    /// Ends the counting and gives what was never acknowledged, oldest first.
+    pub fn into_unacknowledged(self) -> VecDeque<Unacknowledged> {
+        self.queue
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn stanza(id: u64) -> Unacknowledged {
+        Unacknowledged { bytes: vec![b'x'; 10].into(), log_id: Some(id) }
+    }
+
+    #[test]
+    fn handled_number_is_the_oldest_open_stanza() {
+        let mut counters = Counters::new(None);
+        for expected in 1..=3 {
+            assert_eq!(counters.receive(), expected);
+        }
+        assert!(!counters.complete(2));
+        counters.ask(Instant(0));
+        assert_eq!(counters.answer(false), None);
+        assert!(counters.complete(1));
+        assert_eq!(counters.answer(true), Some(2));
+        assert_eq!(counters.answer(false), None);
+        assert!(counters.complete(3));
+        assert_eq!(counters.answer(false), Some(3));
+    }
+
+    #[test]
+    fn acknowledgement_settles_in_order_and_refuses_too_many() {
+        let mut counters = Counters::new(None);
+        (0..5).for_each(|id| counters.send(stanza(id)));
+        assert_eq!(counters.acknowledge(2).unwrap().log_ids, [0, 1]);
+        assert_eq!(counters.acknowledge(1).unwrap().log_ids, [0u64; 0]);
+        assert_eq!(counters.queue_len(), 3);
+        assert!(counters.acknowledge(6).is_err());
+        assert_eq!(counters.acknowledge(5).unwrap().log_ids, [2, 3, 4]);
+        assert_eq!(counters.queue_bytes(), 0);
+    }
+
+    #[test]
+    fn numbers_wrap_at_32_bits() {
+        let mut counters = Counters { received: u32::MAX, handled: u32::MAX, ..Counters::default() };
+        assert_eq!(counters.receive(), 0);
+        assert!(counters.complete(0));
+        counters.sent = u32::MAX;
+        counters.acknowledged = u32::MAX;
+        counters.send(stanza(1));
+        assert_eq!(counters.acknowledge(0).unwrap().log_ids, [1]);
+    }
+
+    #[test]
+    fn one_request_is_out_at_a_time() {
+        let mut counters = Counters::new(None);
+        assert!(!counters.request(true));
+        counters.send(stanza(1));
+        assert!(!counters.request(false));
+        assert!(counters.request(true));
+        assert!(!counters.request(true));
+        counters.acknowledge(1).unwrap();
+        counters.send(stanza(2));
+        assert!(counters.request(true));
+    }
+}
