@@ -112,7 +112,8 @@ impl ScramClient {
         self.server_first_with(message, &mut SaltedPassword::derive)
     }
 
-    /// As `server_first`, with the caller's own way to the salted password: a client that logs in a thousand times keeps it (RFC 5802 §5.1 permits that).
+    /// As `server_first`, with the caller's own way to the salted password: a client that logs in a thousand times
+    /// keeps it, which RFC 5802 §5.1 permits.
     ///
     /// - errors: `Malformed`, `Nonce`, `Password`
     pub fn server_first_with(
