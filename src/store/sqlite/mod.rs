@@ -19,6 +19,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub use reader::SqliteReader;
@@ -104,6 +105,9 @@ fn connect(path: &Path) -> Result<Connection, Error> {
             });
         }
     }
+    // The bundled SQLite looks at bound values when it plans, and so plans anew whenever one is bound: without this,
+    // that was a quarter of the time of the writer.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // No foreign keys: each append would look its owner up again, which the writer has just done.
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "trusted_schema", false)?;
