@@ -10,6 +10,9 @@ pub const STORE_PARTITIONS: u16 = 64;
 /// How far the rows of a log are counted when an account is read.
 pub const LOG_ROWS_COUNTED: u32 = 100_000;
 
+/// The highest id that a log entry can have; a commit with one above it fails. Blocks of ids start at 1.
+pub const LOG_ID_MAX: u64 = i64::MAX as u64;
+
 /// All that is needed to serve an account, read in one go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountRecord {
