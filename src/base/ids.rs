@@ -15,9 +15,7 @@ impl Id {
     }
 
     pub fn from_u64(number: u64) -> Id {
-        #[expect(clippy::cast_possible_truncation, reason = "the two halves are wanted")]
-        let (generation, index) = ((number >> 32) as u32, number as u32);
-        Id { index, generation }
+        Id { index: number as u32, generation: (number >> 32) as u32 }
     }
 }
 

@@ -1,0 +1,293 @@
+//! Who owns a JID: computed from the JID and the members, never looked up.
+//!
+//! The rule is public, so that other programs (sending services, load balancers, tests) can compute it:
+//!
+//! 1. `hash64` of a prepared bare JID is the first 8 bytes, big endian, of the SHA-256 of its UTF-8 text.
+//! 2. Its *partition* is `hash64 mod 4096`; its partition of the store is `hash64 mod 64`.
+//! 3. A partition belongs to the member with the lowest `cost / weight`, compared as fractions, where
+//!    `cost = 2^38 - log2(d)` and `d` is the `hash64` of the member's name in UTF-8, a zero byte, and the partition as
+//!    two bytes, big endian; a `d` of 0 counts as 1. Equal fractions go to the lower node id.
+//!    A member of weight 0 owns nothing, unless all have weight 0: then all count as 1.
+//! 4. `log2` is in units of 2^-32, rounded down as follows. With `k` the place of the highest one bit of `d` and
+//!    `x = d << (63 - k)`, repeat 32 times: `x = (x * x) >> 63`; if `x >= 2^64`, halve `x` (rounding down) and
+//!    append a one bit to `f`, else a zero bit. The result is `(k << 32) + f`.
+//! 5. The *shard* in the node is `((hash64 >> 32) * shards) >> 32`.
+//!
+//! `cost` is an exponentially distributed number (up to the base of the logarithm), so a member of weight w wins a
+//! partition with probability w over the sum of weights (weighted rendezvous hashing), and a member that joins or
+//! leaves changes the order of no others: only its own share moves. All of it is whole numbers, because two machines
+//! whose logarithms differ in the last bit would disagree about an owner. The partition uses the low bits of the hash
+//! and the shard the high ones, so each spreads evenly within the other.
+
+use crate::base::hash::hash64;
+
+/// Parts into which all JIDs fall; the unit that moves between nodes.
+pub const PARTITIONS: u16 = 4096;
+
+/// Parts of a store, as in `store::record` (which this folder does not import).
+const STORE_PARTITIONS: u16 = 64;
+
+const _: () = assert!(
+    PARTITIONS.is_multiple_of(STORE_PARTITIONS),
+    "a partition lies in one part of the store"
+);
+
+/// A member of the cluster, for as long as the database knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u32);
+
+/// A shard within its node, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+/// Where the state of a bare JID is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner {
+    pub node: NodeId,
+    pub shard: ShardId,
+}
+
+/// What the owner of a partition is computed from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub node: NodeId,
+    /// Unique in the cluster and the same after a restart: it, not the id, draws the partitions.
+    pub name: String,
+    /// Its share against the others' weights; 0 for a node that is being drained.
+    pub weight: u32,
+    /// Shards of the node; 0 counts as 1.
+    pub shards: u16,
+}
+
+/// The owners of all partitions at one epoch. Copied to every core; 16 KiB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    epoch: u64,
+    /// By node id.
+    members: Vec<Member>,
+    /// For each partition, places in `members`.
+    partitions: Vec<Seats>,
+}
+
+/// The first and second in the order of a partition; equal where there is no second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seats {
+    first: u16,
+    second: u16,
+}
+
+impl Placement {
+    /// Computes the table.
+    ///
+    /// - takes: at least one member, at most 65 535; their order does not matter
+    /// - cost: about 0.3 µs per member and partition: some 10 ms for eight members
+    /// - panics: without members, as somebody must own what is there
+    pub fn new(epoch: u64, members: &[Member]) -> Placement {
+        assert!(!members.is_empty(), "a placement has at least one member");
+        assert!(members.len() <= usize::from(u16::MAX), "a placement has at most 65535 members");
+        let mut members = members.to_vec();
+        members.sort_by(|one, two| (one.node, &one.name).cmp(&(two.node, &two.name)));
+        let partitions =
+            (0..PARTITIONS).map(|partition| Seats::draw(partition, &members)).collect();
+        Placement { epoch, members, partitions }
+    }
+
+    /// The placement of a node without a cluster: node 0 owns everything, at epoch 0.
+    pub fn single(shards: u16) -> Placement {
+        let alone = Member { node: NodeId(0), name: String::new(), weight: 1, shards };
+        Placement {
+            epoch: 0,
+            members: vec![alone],
+            partitions: vec![Seats { first: 0, second: 0 }; usize::from(PARTITIONS)],
+        }
+    }
+
+    /// The owner of the bare JID with this hash.
+    ///
+    /// - cost: two reads from tables
+    pub fn owner(&self, hash64: u64) -> Owner {
+        let member = self.member(self.seats(partition(hash64)).first);
+        Owner { node: member.node, shard: shard_at(hash64, member.shards) }
+    }
+
+    /// The node of a partition. Partitions from `PARTITIONS` on wrap round.
+    pub fn node(&self, partition: u16) -> NodeId {
+        self.member(self.seats(partition).first).node
+    }
+
+    /// The next node in the partition's order: its owner if the first one left. `None` where there is no other.
+    pub fn successor(&self, partition: u16) -> Option<NodeId> {
+        let Seats { first, second } = self.seats(partition);
+        (first != second).then(|| self.member(second).node)
+    }
+
+    /// The version of the table: higher is newer.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// All members, by node id.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    fn seats(&self, partition: u16) -> Seats {
+        self.partitions[usize::from(partition % PARTITIONS)]
+    }
+
+    fn member(&self, seat: u16) -> &Member {
+        &self.members[usize::from(seat)]
+    }
+}
+
+/// The partition of a bare JID: rule 2 above.
+pub fn partition(hash64: u64) -> u16 {
+    (hash64 % u64::from(PARTITIONS)) as u16
+}
+
+/// The store's partition of a bare JID: rule 2 above.
+pub fn store_partition(hash64: u64) -> u16 {
+    (hash64 % u64::from(STORE_PARTITIONS)) as u16
+}
+
+/// The shard of a bare JID in a node with this many shards: rule 5 above. 0 shards count as 1.
+pub fn shard_at(hash64: u64, shards: u16) -> ShardId {
+    // The product of two numbers below 2^32 and 2^16, so what remains is below `shards`.
+    ShardId((((hash64 >> 32) * u64::from(shards.max(1))) >> 32) as u16)
+}
+
+impl Seats {
+    fn draw(partition: u16, members: &[Member]) -> Seats {
+        let all_drained = members.iter().all(|member| member.weight == 0);
+        let weight = |member: &Member| if all_drained { 1 } else { member.weight };
+        let mut best: Option<Bid> = None;
+        let mut next: Option<Bid> = None;
+        for (seat, member) in (0u16..).zip(members).filter(|(_, member)| weight(member) > 0) {
+            let bid = Bid { cost: cost(&member.name, partition), weight: weight(member), seat };
+            if best.is_none_or(|best| bid.beats(best)) {
+                next = best.replace(bid);
+            } else if next.is_none_or(|next| bid.beats(next)) {
+                next = Some(bid);
+            }
+        }
+        let first = best.map_or(0, |bid| bid.seat);
+        Seats { first, second: next.map_or(first, |bid| bid.seat) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Bid {
+    cost: u64,
+    weight: u32,
+    seat: u16,
+}
+
+impl Bid {
+    /// Members bid in the order of their ids, so an equal bid that comes later loses.
+    fn beats(self, other: Bid) -> bool {
+        u128::from(self.cost) * u128::from(other.weight)
+            < u128::from(other.cost) * u128::from(self.weight)
+    }
+}
+
+/// `-log2` of the member's draw for this partition as a part of 2^64, in units of 2^-32: rule 3 above.
+fn cost(name: &str, partition: u16) -> u64 {
+    let mut bytes = Vec::with_capacity(name.len() + 3);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(&partition.to_be_bytes());
+    (1 << 38) - log2(hash64(&bytes).max(1))
+}
+
+/// Rule 4 above. `d` is not 0.
+fn log2(d: u64) -> u64 {
+    let mut x = d << d.leading_zeros();
+    let mut log = u64::from(d.ilog2());
+    for _ in 0..32 {
+        let square = u128::from(x) * u128::from(x) >> 63;
+        let carry = (square >> 64) as u64;
+        x = (square >> carry) as u64;
+        log = log << 1 | carry;
+    }
+    log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(node: u32, weight: u32) -> Member {
+        Member { node: NodeId(node), name: format!("node-{node}"), weight, shards: 4 }
+    }
+
+    #[test]
+    fn logarithms_are_exact_at_powers_and_close_between() {
+        assert_eq!((log2(1), log2(2), log2(1 << 63)), (0, 1 << 32, 63 << 32));
+        for d in [3u64, 10, 12_345_678_901, u64::MAX, u64::MAX / 3] {
+            let close = (d as f64).log2() * 4_294_967_296.0;
+            assert!((log2(d) as f64 - close).abs() < 64.0, "{d}");
+        }
+    }
+
+    /// Computed by a program of its own from the rule in the head of this file: they must never change.
+    #[test]
+    fn known_owners_stay() {
+        let members = [member(1, 1), member(2, 2), member(3, 3)];
+        let placement = Placement::new(9, &members);
+        for (text, in_cluster, in_store, node, shard) in [
+            ("alice@example.com", 703, 63, 2, 3),
+            ("bob@example.com", 2412, 44, 3, 1),
+            ("m\u{fc}nchen.example", 299, 43, 3, 0),
+            ("room@conference.example.com", 2659, 35, 1, 1),
+            ("juliet@capulet.lit", 2135, 23, 2, 2),
+        ] {
+            let hash = hash64(text.as_bytes());
+            assert_eq!((partition(hash), store_partition(hash)), (in_cluster, in_store), "{text}");
+            let owner = Owner { node: NodeId(node), shard: ShardId(shard) };
+            assert_eq!(placement.owner(hash), owner, "{text}");
+        }
+        let all: String = (0..PARTITIONS).map(|p| placement.node(p).0.to_string()).collect();
+        assert_eq!(hash64(all.as_bytes()), 0xa61c_205f_9a38_2989);
+    }
+
+    #[test]
+    fn one_node_owns_everything() {
+        let placement = Placement::single(8);
+        for hash in [0, 1 << 32, u64::MAX, 0x1234_5678_9abc_def0] {
+            let owner = placement.owner(hash);
+            assert_eq!((owner.node, owner.shard), (NodeId(0), shard_at(hash, 8)));
+            assert_eq!(placement.successor(partition(hash)), None);
+        }
+        assert_eq!(shard_at(u64::MAX, 8), ShardId(7));
+        assert_eq!(shard_at(u64::MAX, 0), ShardId(0));
+        assert_eq!(shard_at(u64::MAX, u16::MAX), ShardId(u16::MAX - 1));
+    }
+
+    #[test]
+    fn a_drained_member_owns_nothing_unless_all_are() {
+        let placement = Placement::new(1, &[member(1, 0), member(2, 1), member(3, 1)]);
+        assert!((0..PARTITIONS).all(|partition| placement.node(partition) != NodeId(1)));
+        assert!((0..PARTITIONS).all(|partition| placement.successor(partition) != Some(NodeId(1))));
+        let drained = Placement::new(1, &[member(1, 0), member(2, 0)]);
+        let equal = Placement::new(1, &[member(1, 1), member(2, 1)]);
+        assert!((0..PARTITIONS).all(|partition| drained.node(partition) == equal.node(partition)));
+    }
+
+    #[test]
+    fn the_successor_is_who_owns_the_partition_when_the_owner_leaves() {
+        let members = [member(1, 1), member(2, 2), member(3, 1), member(4, 5)];
+        let before = Placement::new(1, &members);
+        for leaver in &members {
+            let rest: Vec<Member> =
+                members.iter().filter(|member| *member != leaver).cloned().collect();
+            let after = Placement::new(2, &rest);
+            for partition in 0..PARTITIONS {
+                let expected = match before.node(partition) {
+                    node if node == leaver.node => before.successor(partition),
+                    node => Some(node),
+                };
+                assert_eq!(Some(after.node(partition)), expected);
+            }
+        }
+    }
+}
