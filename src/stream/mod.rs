@@ -1,1 +1,3 @@
 //! stream/mod
+
+pub mod sasl;

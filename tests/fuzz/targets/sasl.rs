@@ -1,0 +1,120 @@
+//! SASL messages of a hostile client. The first byte chooses the mechanism and the offer; the first line after it is
+//! the first message, the rest is the final one.
+//!
+//! Promised: nothing panics; what `start` takes, `peek_username` takes too; a login succeeds only with a proof made
+//! from the password over exactly these messages.
+
+use std::sync::LazyLock;
+
+use corefire::stream::sasl::client::{ClientBinding, ScramClient};
+use corefire::stream::sasl::{
+    ChannelBinding, ITERATIONS_MIN, Mechanism, Plain, SaltedPassword, ScramServer, TLS_EXPORTER,
+    decode_payload, derive, encode_payload, peek_username,
+};
+use corefire::xmpp::credentials::ScramKeys;
+
+const SALT: &[u8] = b"a salt of 16 byt";
+const NONCE: &str = "3rfcNHYJY1ZVvWVs7j";
+
+struct Account {
+    keys: ScramKeys,
+    salted: SaltedPassword,
+}
+
+static ACCOUNTS: LazyLock<[Option<Account>; 5]> = LazyLock::new(|| {
+    Mechanism::ALL.map(|mechanism| {
+        let hash = mechanism.hash()?;
+        let keys = derive("pencil", SALT, ITERATIONS_MIN, hash).expect("bounds are kept");
+        let salted = SaltedPassword::derive("pencil", SALT, ITERATIONS_MIN, hash);
+        Some(Account { keys, salted: salted.expect("bounds are kept") })
+    })
+});
+
+pub fn sasl(data: &[u8]) {
+    let Some((&choice, messages)) = data.split_first() else { return };
+    let index = usize::from(choice) % Mechanism::ALL.len();
+    let (mechanism, account) = (Mechanism::ALL[index], &ACCOUNTS[index]);
+    let plus_offered = choice & 0x80 == 0;
+    let end_of_first = messages.iter().position(|&byte| byte == b'\n').unwrap_or(messages.len());
+    let (initial, last) = messages.split_at(end_of_first);
+    let last = last.strip_prefix(b"\n").unwrap_or(last);
+
+    check_payload(messages);
+    let peeked = peek_username(mechanism, initial);
+    let plain = Plain::parse(initial);
+    if mechanism == Mechanism::Plain {
+        assert_eq!(peeked.clone().ok(), plain.ok().map(|plain| plain.authcid.clone()));
+    }
+    let Some(account) = account else { return };
+
+    let binding =
+        ChannelBinding { tls_exporter: Some([8; 32]), tls_server_end_point: Some(vec![9; 32]) };
+    let start = |initial: &[u8], known| {
+        ScramServer::start(mechanism, initial, &account.keys, known, NONCE, &binding, plus_offered)
+    };
+    if let Ok((server, _)) = start(initial, true) {
+        assert!(peeked.is_ok(), "start is stricter than peek");
+        let (stranger, _) = start(initial, false).expect("the same first message");
+        assert!(stranger.finish(last).is_err(), "an account that is not there");
+        // Two seeds hold a right proof: it must then cover every byte.
+        if server.finish(last).is_ok() {
+            for at in 0..last.len() {
+                let mut changed = last.to_vec();
+                changed[at] ^= 1;
+                let (server, _) = start(initial, true).expect("the same first message");
+                assert!(server.finish(&changed).is_err(), "byte {at} is not covered");
+            }
+        }
+    }
+    check_changed_login(mechanism, account, &binding, last);
+}
+
+/// A right login succeeds, and fails once any byte of its last message is another.
+fn check_changed_login(
+    mechanism: Mechanism,
+    account: &Account,
+    binding: &ChannelBinding,
+    change: &[u8],
+) {
+    let flag = if mechanism.is_plus() {
+        ClientBinding::Used { kind: TLS_EXPORTER, data: &[8; 32] }
+    } else {
+        ClientBinding::Unsupported
+    };
+    let mut client =
+        ScramClient::new(mechanism, "user", "pencil", "abc", flag).expect("all is printable");
+    let start = |initial: &[u8]| {
+        ScramServer::start(mechanism, initial, &account.keys, true, NONCE, binding, true)
+            .expect("a sound first message")
+    };
+    let (server, server_first) = start(&client.first());
+    let client_final = client
+        .server_first_with(&server_first, &mut |_, _, _, _| Ok(account.salted.clone()))
+        .expect("a sound challenge");
+    let server_final = server.finish(&client_final).expect("the right proof");
+
+    let mut changed = client_final.clone();
+    for pair in change.chunks_exact(2).take(4) {
+        let at = usize::from(pair[0]) % changed.len();
+        changed[at] = pair[1];
+    }
+    if changed != client_final {
+        let (server, _) = start(&client.first());
+        assert!(server.finish(&changed).is_err(), "changed on the way");
+    }
+    client.server_final(&server_final).expect("the server knows the password");
+    // The client must survive any server.
+    let mut client =
+        ScramClient::new(mechanism, "user", "pencil", "abc", flag).expect("all is printable");
+    if client.server_first_with(change, &mut |_, _, _, _| Ok(account.salted.clone())).is_ok() {
+        let _ = client.server_final(change);
+    }
+}
+
+fn check_payload(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(message) = decode_payload(text)
+    {
+        assert!(text == "=" || encode_payload(&message) == text, "two encodings of one message");
+    }
+}
