@@ -1,1 +1,4 @@
 //! runtime/mod
+
+pub mod control;
+pub mod data_dir;

@@ -1,0 +1,244 @@
+//! The keys, their defaults and their rules: the tree of settings to a `Config`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::reader::Section;
+use super::*;
+use crate::xmpp::jid::BareJid;
+
+/// More shards than this are a slip of the pen on any machine of today.
+pub(super) const SHARDS_MAX: u16 = 1024;
+
+pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
+    let domains = domains(top);
+    Config {
+        admins: top.off_list("admins"),
+        node: top.section("node", node),
+        c2s: top.section("c2s", c2s),
+        tls: top.section("tls", |s| tls(s, &domains, check)),
+        auth: top.section("auth", |s| Auth {
+            // RFC 7677 §4 has 4096 as the least.
+            scram_iterations: s.integer("scram_iterations", 10_000, 4096..=1_000_000),
+        }),
+        registration: top
+            .section("registration", |s| Registration { in_band: s.off_boolean("in_band") }),
+        storage: top.section("storage", storage),
+        archive: top.section("archive", |s| Archive { enabled: s.off_boolean("enabled") }),
+        cluster: top.section("cluster", cluster),
+        components: top.section("components", |s| Components {
+            listen: s.off_list("listen"),
+            secrets: s.off_map("secrets"),
+        }),
+        federation: top.section("federation", federation),
+        http: top.section("http", |s| Http {
+            listen: s.off_list("listen"),
+            tls_listen: s.off_list("tls_listen"),
+        }),
+        admin: top.section("admin", |s| Admin { listen: s.off_text("listen", "") }),
+        limits: top.section("limits", Limits::read),
+        log: top.section("log", log),
+        latency: top.section("latency", |s| Latency {
+            log: s.off_text("log", ""),
+            interval_s: s.off_integer("interval_s", 10),
+        }),
+        domains,
+    }
+}
+
+fn domains(top: &mut Section<'_>) -> Vec<String> {
+    let domains = top.list("domains", &["localhost"], &["example.org"], domain);
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = domains.iter().find(|domain| !seen.insert(domain.as_str())) {
+        top.problem("domains", format!("{twice:?} is there twice; write it once"));
+    } else if domains.is_empty() {
+        let remedy = top.remedy("domains", "[\"example.org\"]");
+        top.problem("domains", format!("a server without a domain serves nobody; {remedy}"));
+    }
+    domains
+}
+
+fn domain(text: &str) -> Result<String, String> {
+    match BareJid::from_parts(None, text) {
+        Ok(jid) => Ok(jid.as_str().to_owned()),
+        Err(fault) => Err(format!("is not a domain ({fault})")),
+    }
+}
+
+fn node(s: &mut Section<'_>) -> Node {
+    Node {
+        name: s.parsed("name", "", "node-1", |name| {
+            // It is shown in metrics, logs and beacons.
+            match name.len() <= 63 && !name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+                true => Ok(name.to_owned()),
+                false => Err("is longer than 63 bytes or has blanks"),
+            }
+        }),
+        shards: s.integer("shards", 0, 0..=SHARDS_MAX),
+        data_dir: s.parsed("data_dir", "corefire-data", "corefire-data", path),
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, &'static str> {
+    match text.is_empty() || text.contains('\0') {
+        true => Err("is not a path"),
+        false => Ok(PathBuf::from(text)),
+    }
+}
+
+fn c2s(s: &mut Section<'_>) -> C2s {
+    let listen = s.list("listen", &["127.0.0.1:5222"], &["127.0.0.1:5222"], address);
+    let direct = s.list("direct_tls_listen", &["127.0.0.1:5223"], &["127.0.0.1:5223"], address);
+    let mut seen = BTreeSet::new();
+    for (key, addresses) in [("listen", &listen), ("direct_tls_listen", &direct)] {
+        for address in addresses.iter().filter(|address| address.port() != 0) {
+            if !seen.insert(*address) {
+                let message = format!("{address} is listened on twice; write another port");
+                s.problem(key, message);
+            }
+        }
+    }
+    let redirect = s.parsed("redirect", "off", "off", |text| match text {
+        "off" => Ok(Redirect::Off),
+        "owner" => Err("is not in this version"),
+        _ => Err("is not one of \"off\", \"owner\""),
+    });
+    C2s {
+        listen,
+        direct_tls_listen: direct,
+        tls: s
+            .choice("tls", &[("required", TlsPolicy::Required), ("optional", TlsPolicy::Optional)]),
+        proxy_protocol: s.off_boolean("proxy_protocol"),
+        redirect,
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "is not an IP address with a port")
+}
+
+fn tls(s: &mut Section<'_>, domains: &[String], check: Check) -> Tls {
+    let (certificate, key) = certificate_pair(s, check);
+    let hosts = s.each("hosts", |s, name| {
+        let pair = certificate_pair(s, check);
+        let host = match pair {
+            (Some(certificate), Some(key)) => Some(HostCertificate { certificate, key }),
+            (None, None) => {
+                let message = format!(
+                    "has neither certificate nor key; write both, or remove [tls.hosts.{name:?}]"
+                );
+                s.problem_here(message);
+                None
+            }
+            // Told already.
+            _ => None,
+        };
+        let served = |domain: &str| {
+            domains.iter().any(|ours| {
+                domain == ours
+                    || domain.strip_suffix(ours).is_some_and(|below| below.ends_with('.'))
+            })
+        };
+        match domain(name) {
+            Ok(domain) if served(&domain) => host.map(|host| (domain, host)),
+            Ok(_) => {
+                s.problem_here(format!("{name:?} is not served; add it to domains"));
+                None
+            }
+            Err(fault) => {
+                s.problem_here(format!("{name:?} {fault}; write one of domains"));
+                None
+            }
+        }
+    });
+    Tls { certificate, key, hosts: hosts.into_values().flatten().collect() }
+}
+
+/// Both or neither; where both are, they must fit.
+fn certificate_pair(s: &mut Section<'_>, check: Check) -> (Option<PathBuf>, Option<PathBuf>) {
+    let file = |text: &str| match text {
+        "" => Ok(None),
+        text => path(text).map(Some),
+    };
+    let certificate = s.parsed("certificate", "", "/etc/corefire/certificate.pem", file);
+    let key = s.parsed("key", "", "/etc/corefire/key.pem", file);
+    match (&certificate, &key) {
+        (Some(certificate), Some(key)) if check == Check::ValuesAndCertificates => {
+            if let Err(fault) = super::tls::load_certified(certificate, key) {
+                s.problem(fault.setting.name(), fault.to_string());
+            }
+        }
+        (Some(certificate), None) => {
+            let message = lonely(certificate, "key", "\"/path/to/key.pem\"");
+            s.problem("certificate", message);
+        }
+        (None, Some(key)) => {
+            let message = lonely(key, "certificate", "\"/path/to/certificate.pem\"");
+            s.problem("key", message);
+        }
+        _ => {}
+    }
+    (certificate, key)
+}
+
+fn lonely(file: &Path, missing: &str, example: &str) -> String {
+    format!("{file:?} stands without its {missing}; write {missing} = {example} beside it")
+}
+
+fn storage(s: &mut Section<'_>) -> Storage {
+    Storage {
+        url: s.parsed("url", "sqlite:corefire.db", "sqlite:corefire.db", storage_url),
+        ack: s.choice("ack", &[("stored", AckLevel::Stored), ("received", AckLevel::Received)]),
+    }
+}
+
+fn storage_url(text: &str) -> Result<StorageUrl, &'static str> {
+    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+        return Err("is not in this version");
+    }
+    let file = text.strip_prefix("sqlite:").ok_or("does not start with \"sqlite:\"")?;
+    // sqlite:///var/lib/x.db, as other programs write it.
+    let file = file.strip_prefix("//").unwrap_or(file);
+    match file {
+        "" => Err("names no file"),
+        // It would forget all accounts at each stop.
+        ":memory:" => Err("keeps nothing"),
+        file if file.contains('\0') => Err("is not a path"),
+        file => Ok(StorageUrl::Sqlite(PathBuf::from(file))),
+    }
+}
+
+fn cluster(s: &mut Section<'_>) -> Cluster {
+    Cluster {
+        enabled: s.off_boolean("enabled"),
+        bind: s.off_text("bind", ""),
+        secret_file: s.off_text("secret_file", ""),
+        seeds: s.off_list("seeds"),
+        dns: s.off_text("dns", ""),
+        multicast: s.section("multicast", |s| Multicast {
+            group: s.off_text("group", "239.192.0.77:7077"),
+            interface: s.off_text("interface", ""),
+        }),
+    }
+}
+
+fn federation(s: &mut Section<'_>) -> Federation {
+    Federation {
+        enabled: s.off_boolean("enabled"),
+        listen: s.off_list("listen"),
+        dialback: s.off_boolean("dialback"),
+        executors: s.off_integer("executors", 1),
+        dns: s.off_list("dns"),
+        routes: s.off_map("routes"),
+    }
+}
+
+fn log(s: &mut Section<'_>) -> Log {
+    let levels =
+        [LogLevel::Info, LogLevel::Error, LogLevel::Warn, LogLevel::Debug, LogLevel::Trace];
+    Log {
+        level: s.choice("level", &levels.map(|level| (level.as_str(), level))),
+        format: s.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+    }
+}

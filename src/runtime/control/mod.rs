@@ -1,0 +1,290 @@
+//! The control socket: how the command line talks to the running node.
+//!
+//! `DATA_DIR/control.sock`, mode 0600: whoever may open it may do everything. One JSON object per line each way, with
+//! the version of the protocol in it. Requests of one connection are answered in order.
+//!
+//! Here are the values that pass; `server` and `client` are the two ends, `accounts` does what is asked of accounts.
+
+pub mod accounts;
+pub mod client;
+pub mod server;
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use crate::xmpp::credentials::{Credentials, ScramKeys};
+
+/// Rises when a value changes its meaning. A node refuses a client of another version.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// A line longer than this is refused; an import is sent in batches well below it.
+pub const LINE_BYTES_MAX: u64 = 1 << 20;
+
+/// Accounts of one `AccountRequest::List` at most.
+pub const LIST_MAX: u32 = 1000;
+
+/// A line of the socket: the version, then the value.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Envelope<T> {
+    pub(crate) version: u32,
+    #[serde(flatten)]
+    pub(crate) body: T,
+}
+
+/// What can be asked of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum ControlRequest {
+    Account(AccountRequest),
+    Status,
+    /// Who owns an address.
+    Whereis {
+        jid: String,
+    },
+}
+
+/// What can be asked of the accounts. Addresses are bare; they are prepared by whoever carries the request out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum AccountRequest {
+    Add {
+        jid: String,
+        password: Password,
+    },
+    /// Keys are derived by the one who asks: they cost milliseconds each.
+    Import {
+        accounts: Vec<ImportedAccount>,
+    },
+    /// In the order of their text, after `after`; at most `limit` and `LIST_MAX`.
+    List {
+        after: Option<String>,
+        limit: u32,
+    },
+    Delete {
+        jid: String,
+    },
+    SetPassword {
+        jid: String,
+        password: Password,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "snake_case")]
+pub enum ControlResponse {
+    Done,
+    /// Refused or failed: one line of cause and remedy.
+    Error {
+        message: String,
+    },
+    /// For each account of the request, in its order.
+    Imported {
+        outcomes: Vec<ImportOutcome>,
+    },
+    /// `more`: there are accounts past the last one.
+    Accounts {
+        jids: Vec<String>,
+        more: bool,
+    },
+    Status(Box<Status>),
+    Place(Place),
+}
+
+impl ControlResponse {
+    pub fn error(message: impl fmt::Display) -> ControlResponse {
+        ControlResponse::Error { message: message.to_string() }
+    }
+}
+
+/// In clear, on its way to the key derivation; never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportedAccount {
+    pub jid: String,
+    #[serde(with = "wire_credentials")]
+    pub credentials: Credentials,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ImportOutcome {
+    Created,
+    Exists,
+    /// A clause that says why.
+    Refused {
+        cause: String,
+    },
+}
+
+/// A running node, as `corefire status` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub node: String,
+    /// Of the program.
+    pub version: String,
+    pub pid: u32,
+    /// Grows with each start of this node.
+    pub incarnation: u64,
+    pub uptime_s: u64,
+    pub domains: Vec<String>,
+    pub listeners: Vec<Listener>,
+    pub shards: Vec<ShardStatus>,
+    /// As configured: `stored` or `received`.
+    pub ack: String,
+    /// Where accounts are kept.
+    pub store: String,
+    pub data_dir: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// As bound, so with the port that port 0 became.
+    pub address: String,
+    /// The configuration key: `c2s.listen`, `c2s.direct_tls_listen`.
+    pub key: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardStatus {
+    pub shard: u16,
+    /// Client sockets, logged in or not.
+    pub connections: u64,
+    pub sessions: u64,
+    /// Accounts in memory.
+    pub accounts: u64,
+}
+
+/// Who owns an address, as `corefire whereis` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Prepared.
+    pub jid: String,
+    /// 16 hexadecimal digits.
+    pub hash64: String,
+    pub partition: u16,
+    pub node: String,
+    pub shard: u16,
+}
+
+/// Answers requests; called from several side threads at a time, may block.
+pub trait ControlHandler: Send + Sync {
+    fn handle(&self, request: ControlRequest) -> ControlResponse;
+}
+
+/// `Credentials` as JSON: bytes in base64.
+mod wire_credentials {
+    use serde::{Deserializer, Serializer, de};
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct WireCredentials {
+        sha1: WireKeys,
+        sha256: WireKeys,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct WireKeys {
+        iterations: u32,
+        salt: String,
+        stored_key: String,
+        server_key: String,
+    }
+
+    pub(super) fn serialize<S: Serializer>(keys: &Credentials, s: S) -> Result<S::Ok, S::Error> {
+        let wire = |keys: &ScramKeys| WireKeys {
+            iterations: keys.iterations,
+            salt: BASE64.encode(&keys.salt),
+            stored_key: BASE64.encode(&keys.stored_key),
+            server_key: BASE64.encode(&keys.server_key),
+        };
+        WireCredentials { sha1: wire(&keys.sha1), sha256: wire(&keys.sha256) }.serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Credentials, D::Error> {
+        let bytes = |text: &str| BASE64.decode(text).map_err(de::Error::custom);
+        let keys = |wire: WireKeys, length: usize| {
+            let keys = ScramKeys {
+                iterations: wire.iterations,
+                salt: bytes(&wire.salt)?,
+                stored_key: bytes(&wire.stored_key)?,
+                server_key: bytes(&wire.server_key)?,
+            };
+            match keys.stored_key.len() == length && keys.server_key.len() == length {
+                true => Ok(keys),
+                false => Err(de::Error::custom("a key of the wrong length")),
+            }
+        };
+        let wire = WireCredentials::deserialize(d)?;
+        Ok(Credentials { sha1: keys(wire.sha1, 20)?, sha256: keys(wire.sha256, 32)? })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn keys(length: usize) -> ScramKeys {
+        let bytes = vec![7; length];
+        ScramKeys {
+            iterations: 4096,
+            salt: vec![1; 16],
+            stored_key: bytes.clone(),
+            server_key: bytes,
+        }
+    }
+
+    #[test]
+    fn every_request_reads_back_from_its_line() {
+        let credentials = Credentials { sha1: keys(20), sha256: keys(32) };
+        let jid = "alice@localhost".to_owned();
+        let password = Password("secret".into());
+        let requests = [
+            ControlRequest::Status,
+            ControlRequest::Whereis { jid: jid.clone() },
+            ControlRequest::Account(AccountRequest::Add {
+                jid: jid.clone(),
+                password: password.clone(),
+            }),
+            ControlRequest::Account(AccountRequest::SetPassword { jid: jid.clone(), password }),
+            ControlRequest::Account(AccountRequest::Delete { jid: jid.clone() }),
+            ControlRequest::Account(AccountRequest::List { after: None, limit: 10 }),
+            ControlRequest::Account(AccountRequest::Import {
+                accounts: vec![ImportedAccount { jid, credentials }],
+            }),
+        ];
+        for request in requests {
+            let line =
+                serde_json::to_string(&Envelope { version: PROTOCOL_VERSION, body: &request })
+                    .unwrap();
+            let read: Envelope<ControlRequest> = serde_json::from_str(&line).unwrap();
+            assert_eq!(read.body, request, "{line}");
+        }
+    }
+
+    #[test]
+    fn keys_of_a_wrong_length_are_refused() {
+        let credentials = Credentials { sha1: keys(19), sha256: keys(32) };
+        let account = ImportedAccount { jid: "a@b".into(), credentials };
+        let line = serde_json::to_string(&account).unwrap();
+        assert!(serde_json::from_str::<ImportedAccount>(&line).is_err());
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        assert_eq!(format!("{:?}", Password("secret".into())), "Password(..)");
+    }
+}
