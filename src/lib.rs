@@ -3,9 +3,9 @@
 //! Decisions are plain functions, effects are values, one shell (`runtime`) carries them out. A folder imports only
 //! from folders named after it here; `README.md` has the map and the walk of a stanza.
 
-pub mod node;
-pub mod config;
 pub mod cli;
+pub mod config;
+pub mod node;
 
 pub mod runtime;
 

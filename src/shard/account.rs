@@ -9,8 +9,9 @@ use super::session::SessionId;
 use super::{Core, Waiting};
 use crate::base::ids::Id;
 use crate::base::instant::Instant;
-use crate::frame::frame::{Envelope, Flags, Kind, Recipients};
 use crate::base::instant::Wall;
+use crate::cluster::placement::store_partition;
+use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::{AccountRecord, Query, RosterItem, Write};
 use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::BareJid;
@@ -19,7 +20,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How long an account that nobody uses stays in memory.
-pub const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// Ids taken from the store at a time, and the rest at which the next block is asked for.
 const ID_BLOCK: u32 = 4_096;
 const ID_LOW: u64 = 1_024;
@@ -29,7 +30,7 @@ pub struct AccountId(pub Id);
 
 /// Why an account's stanzas must wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Busy {
+pub(super) enum Busy {
     No,
     Loading,
     /// No id is left to log with; the next block is on its way.
@@ -40,7 +41,7 @@ pub enum Busy {
 
 /// What is known of an account.
 #[derive(Debug)]
-pub enum State {
+pub(super) enum State {
     Loading,
     /// There is no such account, as far as the store said a short while ago.
     Unknown,
@@ -104,7 +105,7 @@ impl Data {
 
 /// Offline messages on their way to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Replay {
+pub(super) struct Replay {
     pub session: SessionId,
     /// The last id that was read.
     pub after: u64,
@@ -114,7 +115,7 @@ pub struct Replay {
 
 /// One account. Lives at its owner.
 #[derive(Debug)]
-pub struct Account {
+pub(super) struct Account {
     pub jid: BareJid,
     pub state: State,
     pub busy: Busy,
@@ -128,7 +129,7 @@ pub struct Account {
 }
 
 impl Account {
-    pub fn data(&mut self) -> Option<&mut Data> {
+    pub(super) fn data(&mut self) -> Option<&mut Data> {
         match &mut self.state {
             State::Ready(data) => Some(data),
             State::Loading | State::Unknown => None,
@@ -145,7 +146,7 @@ impl Account {
 
 /// A frame that waits for its account, copied out of its batch.
 #[derive(Debug)]
-pub struct Queued {
+pub(super) struct Queued {
     pub at: FrameRef,
     ingress: Wall,
     flags: Flags,
@@ -159,7 +160,7 @@ pub struct Queued {
 }
 
 impl Queued {
-    pub fn new(envelope: &Envelope<'_>, to: &str, at: FrameRef) -> Self {
+    pub(super) fn new(envelope: &Envelope<'_>, to: &str, at: FrameRef) -> Self {
         Self {
             at,
             ingress: envelope.ingress,
@@ -174,7 +175,7 @@ impl Queued {
         }
     }
 
-    pub fn envelope(&self, epoch: u64) -> Envelope<'_> {
+    pub(super) fn envelope(&self, epoch: u64) -> Envelope<'_> {
         Envelope {
             epoch,
             number: self.at.number,
@@ -299,7 +300,7 @@ impl Core {
     /// The next id for the log of `account`; `None` while the next block is on its way.
     pub(super) fn next_log_id(&mut self, id: AccountId, fx: &mut Effects) -> Option<u64> {
         let partition = match self.accounts.get(id.0) {
-            Some(account) => self.placement.store_partition(account.jid.hash64()),
+            Some(account) => store_partition(account.jid.hash64()),
             None => return None,
         };
         let block = &mut self.blocks[usize::from(partition)];

@@ -62,7 +62,7 @@ pub struct ShardConfig {
 }
 
 /// Bytes in a ring's batch that stop the reading of clients, and those at which messages bounce.
-pub const RING_SOFT_BYTES: usize = 256 << 10;
-pub const RING_HARD_BYTES: usize = 16 << 20;
+pub(super) const RING_SOFT_BYTES: usize = 256 << 10;
+pub(super) const RING_HARD_BYTES: usize = 16 << 20;
 /// Writes on their way to the store that stop the reading of clients.
-pub const WRITES_SOFT: usize = 8_192;
+pub(super) const WRITES_SOFT: usize = 8_192;

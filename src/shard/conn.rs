@@ -65,6 +65,11 @@ impl Conn {
         self.hold != Hold::No
     }
 
+    /// After SASL the stream begins anew.
+    pub(super) fn restart_stream(&mut self) {
+        self.framer.restart();
+    }
+
     fn output_len(&self) -> usize {
         self.output.len() - self.left
     }
@@ -94,7 +99,12 @@ pub(super) enum Flow {
 
 impl Shard {
     /// A new connection; `tls` where the handshake came first.
-    pub fn accept(&mut self, now: crate::base::instant::Now, peer: IpAddr, tls: Option<TlsFacts>) -> ConnId {
+    pub fn accept(
+        &mut self,
+        now: crate::base::instant::Now,
+        peer: IpAddr,
+        tls: Option<TlsFacts>,
+    ) -> ConnId {
         self.core.now = now;
         self.core.probe.connections += 1;
         self.core.probe.connections_accepted += 1;
@@ -114,7 +124,9 @@ impl Shard {
             heard_at: now.mono,
             pinged: false,
         }));
-        self.core.wheel.insert(now.mono + self.core.config.limits.login_timeout, Timer::Login(conn));
+        self.core
+            .wheel
+            .insert(now.mono + self.core.config.limits.login_timeout, Timer::Login(conn));
         conn
     }
 
@@ -128,7 +140,12 @@ impl Shard {
     }
 
     /// Takes over a connection that another shard extracted, and goes on where that one stopped.
-    pub fn adopt(&mut self, now: crate::base::instant::Now, moved: MovedConn, fx: &mut Effects) -> ConnId {
+    pub fn adopt(
+        &mut self,
+        now: crate::base::instant::Now,
+        moved: MovedConn,
+        fx: &mut Effects,
+    ) -> ConnId {
         self.core.now = now;
         self.core.probe.connections += 1;
         self.core.probe.connections_moved_in += 1;
@@ -150,7 +167,10 @@ impl Shard {
 
     /// Whether the runtime should read from the connection.
     pub fn is_reading(&self, conn: ConnId) -> bool {
-        self.core.conns.get(conn.0).is_some_and(|conn| !conn.is_held() || conn.hold == Hold::Closing)
+        self.core
+            .conns
+            .get(conn.0)
+            .is_some_and(|conn| !conn.is_held() || conn.hold == Hold::Closing)
     }
 
     /// What waits to be written; `None` for a connection that is gone.

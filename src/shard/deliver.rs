@@ -9,8 +9,8 @@ use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
 use super::{AckLevel, Core, Post, Shard, presence};
 use crate::cluster::placement::ShardId;
-use crate::frame::codec::Batch;
-use crate::frame::frame::{Envelope, Flags, Kind};
+use crate::frame::Batch;
+use crate::frame::{Envelope, Flags, Kind};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{IqType, MessageType, Stanza, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
@@ -169,7 +169,13 @@ impl Shard {
         }
     }
 
-    fn wait_for_ids(&mut self, account: AccountId, envelope: &Envelope<'_>, to: &str, at: FrameRef) {
+    fn wait_for_ids(
+        &mut self,
+        account: AccountId,
+        envelope: &Envelope<'_>,
+        to: &str,
+        at: FrameRef,
+    ) {
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
         slot.busy = Busy::Ids;
@@ -354,7 +360,8 @@ impl Core {
                 (StanzaKind::Message, MessageType::Error.code())
             }
             Kind::Iq => {
-                let asks = matches!(IqType::from_code(bounce.subtype), Some(IqType::Get | IqType::Set));
+                let asks =
+                    matches!(IqType::from_code(bounce.subtype), Some(IqType::Get | IqType::Set));
                 if !asks {
                     return;
                 }
@@ -364,7 +371,14 @@ impl Core {
         };
         let id = open_tag_id(&bounce.open);
         let mut stanza = Vec::with_capacity(256);
-        write_error_reply(&mut stanza, kind, id.as_deref(), Some(&bounce.to), Some(&bounce.from), error);
+        write_error_reply(
+            &mut stanza,
+            kind,
+            id.as_deref(),
+            Some(&bounce.to),
+            Some(&bounce.from),
+            error,
+        );
         self.leave(Post::whole(&bounce.to, &bounce.from, bounce.kind, code, stanza));
     }
 }

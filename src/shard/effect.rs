@@ -2,7 +2,7 @@
 
 use crate::base::ids::Id;
 use crate::cluster::placement::ShardId;
-use crate::frame::codec::{Batch, Mark};
+use crate::frame::{Batch, Mark};
 use crate::store::{Query, Write};
 use crate::xmpp::credentials::ScramKeys;
 use std::net::IpAddr;

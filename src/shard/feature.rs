@@ -57,7 +57,7 @@ pub struct Manifest {
 }
 
 /// An IQ request that a feature is asked to answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Iq<'a> {
     pub method: Method,
     pub scope: Scope,

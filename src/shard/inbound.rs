@@ -8,7 +8,7 @@ use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
 use super::{Core, Post, Shard, Timer, config};
 use crate::base::instant::Wall;
-use crate::frame::frame::{Envelope, Flags, Kind, Recipients};
+use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::stream::resume::Unacknowledged;
 use crate::xmpp::jid::Jid;
 use crate::xmpp::ns;
@@ -48,7 +48,9 @@ impl Shard {
         if let Some(from) = stanza.attr("from")
             && !slot.jid.is(&from)
             && slot.jid.bare().as_str() != from
-            && !Jid::parse(&from).is_ok_and(|from| from == slot.jid || from == *slot.jid.bare())
+            && !Jid::parse(&from).is_ok_and(|from| {
+                from == slot.jid || (from.is_bare() && from.bare() == slot.jid.bare())
+            })
         {
             return Err(StreamError::new(StreamCondition::InvalidFrom));
         }
@@ -91,17 +93,38 @@ impl Shard {
         let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
         match route(to.as_ref(), &slot.jid, |domain| core.is_local_domain(domain)) {
             Route::Remote => {
-                self.refuse(session, StanzaKind::Message, stanza, StanzaCondition::RemoteServerNotFound, fx);
+                self.refuse(
+                    session,
+                    StanzaKind::Message,
+                    stanza,
+                    StanzaCondition::RemoteServerNotFound,
+                    fx,
+                );
                 Fate::Handled
             }
             Route::Server => {
-                self.refuse(session, StanzaKind::Message, stanza, StanzaCondition::ServiceUnavailable, fx);
+                self.refuse(
+                    session,
+                    StanzaKind::Message,
+                    stanza,
+                    StanzaCondition::ServiceUnavailable,
+                    fx,
+                );
                 Fate::Handled
             }
             Route::Own | Route::Owner => {
                 let to = to.unwrap_or_else(|| slot.jid.bare().clone().into());
                 let flags = message_flags(kind, stanza);
-                self.send_client(session, number, Kind::Message, kind.code(), flags, &to, stanza, fx)
+                self.send_client(
+                    session,
+                    number,
+                    Kind::Message,
+                    kind.code(),
+                    flags,
+                    &to,
+                    stanza,
+                    fx,
+                )
             }
         }
     }
@@ -114,7 +137,7 @@ impl Shard {
         stanza: &Stanza<'_>,
         fx: &mut Effects,
     ) -> Fate {
-        let Some(kind) = stanza.type_().and_then(|kind| IqType::parse(&kind)) else {
+        let Some(kind) = stanza.iq_type() else {
             self.refuse(session, StanzaKind::Iq, stanza, StanzaCondition::BadRequest, fx);
             return Fate::Handled;
         };
@@ -135,7 +158,16 @@ impl Shard {
                         let to_text = to.to_string();
                         slot.open_iqs.retain(|(from, open)| **from != *to_text || **open != *id);
                         let none = Flags::default();
-                        self.send_client(session, number, Kind::Iq, kind.code(), none, &to, stanza, fx)
+                        self.send_client(
+                            session,
+                            number,
+                            Kind::Iq,
+                            kind.code(),
+                            none,
+                            &to,
+                            stanza,
+                            fx,
+                        )
                     }
                     (Route::Owner | Route::Remote, _) => Fate::Handled,
                     (Route::Own | Route::Server, _) => {
@@ -155,13 +187,28 @@ impl Shard {
             Route::Server => Scope::Server,
             Route::Own => Scope::Own,
             Route::Remote => {
-                self.refuse(session, StanzaKind::Iq, stanza, StanzaCondition::RemoteServerNotFound, fx);
+                self.refuse(
+                    session,
+                    StanzaKind::Iq,
+                    stanza,
+                    StanzaCondition::RemoteServerNotFound,
+                    fx,
+                );
                 return Fate::Handled;
             }
             Route::Owner => {
                 let Some(to) = to else { return Fate::Handled };
                 let none = Flags::default();
-                return self.send_client(session, number, Kind::Iq, kind.code(), none, &to, stanza, fx);
+                return self.send_client(
+                    session,
+                    number,
+                    Kind::Iq,
+                    kind.code(),
+                    none,
+                    &to,
+                    stanza,
+                    fx,
+                );
             }
         };
         let from = slot.text.clone();
@@ -326,7 +373,14 @@ impl Shard {
             self.core.probe.messages_bounced += 1;
         }
         let error = StanzaError::new(condition);
-        self.core.bounce_to(session, kind, stanza.id().as_deref(), stanza.to().as_deref(), &error, fx);
+        self.core.bounce_to(
+            session,
+            kind,
+            stanza.id().as_deref(),
+            stanza.to().as_deref(),
+            &error,
+            fx,
+        );
     }
 
     /// The client acknowledged `h` stanzas.
@@ -430,7 +484,11 @@ impl Core {
 
     fn write_ack(&mut self, conn: super::ConnId, h: u32, fx: &mut Effects) {
         let mut out = Vec::with_capacity(48);
-        Writer::new(&mut out).start("a").attr("xmlns", ns::SM3).attr("h", &h.to_string()).empty();
+        Writer::new(&mut out)
+            .start("a")
+            .attr("xmlns", ns::SM3)
+            .attr("h", &h.to_string())
+            .close_empty();
         self.write(conn, &out, fx);
     }
 
@@ -546,5 +604,5 @@ pub(super) fn write_delay(out: &mut Vec<u8>, from: &str, at: Wall) {
         .attr("xmlns", ns::DELAY)
         .attr("from", from)
         .attr("stamp", &crate::xmpp::datetime::format(at))
-        .empty();
+        .close_empty();
 }

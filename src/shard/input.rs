@@ -1,9 +1,8 @@
 //! All that can happen to a shard.
 
-use super::conn::MovedConn;
 use super::effect::{ConnId, Ticket};
 use crate::cluster::placement::ShardId;
-use crate::frame::codec::Batch;
+use crate::frame::Batch;
 use crate::store::{Answer, Written};
 use crate::stream::TlsFacts;
 use crate::xmpp::jid::BareJid;
@@ -45,4 +44,4 @@ pub enum StoreOutcome {
 }
 
 /// A connection that another shard took out of itself for this one.
-pub type Arrival = Box<MovedConn>;
+pub(super) type Arrival = Box<MovedConn>;

@@ -88,7 +88,14 @@ impl Shard {
             self.core.complete_newest(session);
             if stanza.type_().as_deref() != Some("error") {
                 let to = stanza.to();
-                self.core.bounce_to(session, kind, stanza.id().as_deref(), to.as_deref(), &internal_error(), fx);
+                self.core.bounce_to(
+                    session,
+                    kind,
+                    stanza.id().as_deref(),
+                    to.as_deref(),
+                    &internal_error(),
+                    fx,
+                );
             }
         }
         let Some(slot) = self.core.sessions.get_mut(session.0) else { return Ok(Flow::Taken) };
@@ -192,9 +199,11 @@ impl Shard {
             fake_keys(&config.decoy_secret, jid.as_str(), hash, config.scram_iterations)
         });
         let Some(conn) = core.conns.get_mut(id.0) else { return };
-        let exporter = conn.stream.tls_facts().and_then(|facts| facts.exporter);
-        let binding = ChannelBinding { tls_exporter: exporter, tls_server_end_point: None };
-        let plus = exporter.is_some();
+        let binding = match conn.stream.tls_facts() {
+            Some(facts) => facts.channel_binding(),
+            None => ChannelBinding::default(),
+        };
+        let plus = binding.is_available();
         match ScramServer::start(mechanism, initial, &keys, is_known, &nonce, &binding, plus) {
             Ok((server, challenge)) => {
                 conn.login = Some(Box::new(Login::Scram { server, jid }));
@@ -243,12 +252,7 @@ impl Shard {
         }));
     }
 
-    pub(super) fn password_checked(
-        &mut self,
-        id: ConnId,
-        verdict: Option<bool>,
-        fx: &mut Effects,
-    ) {
+    pub(super) fn password_checked(&mut self, id: ConnId, verdict: Option<bool>, fx: &mut Effects) {
         let Some(conn) = self.core.conns.get_mut(id.0) else { return };
         match (conn.login.take().map(|login| *login), verdict) {
             (Some(Login::Password { jid }), Some(true)) => self.logged_in(id, jid, &[], fx),
@@ -290,7 +294,7 @@ impl Shard {
         conn.account = Some(jid);
         let mut out = Vec::with_capacity(128);
         conn.stream.success(data, &mut out);
-        conn.restart();
+        conn.restart_stream();
         core.write(id, &out, fx);
         core.probe.logins += 1;
     }
@@ -428,21 +432,18 @@ impl Shard {
         let window = core.config.limits.resume.as_secs().to_string();
         let Some(slot) = core.sessions.get_mut(session.0) else { return };
         if slot.counters.is_some() {
-            let out = sm_failed("unexpected-request", None);
+            let out = sm_failed("unexpected-request");
             return core.write(id, &out, fx);
         }
         slot.counters = Some(Box::new(Counters::new(token.as_deref().map(Into::into))));
         let mut out = Vec::with_capacity(128);
-        let writer = Writer::new(&mut out).start("enabled").attr("xmlns", ns::SM3);
-        match &token {
-            Some(token) => {
-                writer.attr("id", token).attr("resume", "true").attr("max", &window).empty();
-                core.resumable.insert(token.as_str().into(), session);
-            }
-            None => {
-                writer.empty();
-            }
+        let mut writer = Writer::new(&mut out);
+        writer.start("enabled").attr("xmlns", ns::SM3);
+        if let Some(token) = token {
+            writer.attr("id", &token).attr("resume", "true").attr("max", &window);
+            core.resumable.insert(token.into(), session);
         }
+        writer.close_empty();
         core.write(id, &out, fx);
     }
 
@@ -461,7 +462,7 @@ impl Shard {
             session.is_some_and(|session| Some(session.jid.bare()) == account.as_ref())
         });
         let Some(session) = session else {
-            let out = sm_failed("item-not-found", None);
+            let out = sm_failed("item-not-found");
             core.write(id, &out, fx);
             return Ok(Flow::Taken);
         };
@@ -485,7 +486,7 @@ impl Shard {
             .attr("xmlns", ns::SM3)
             .attr("h", &counters.tell().to_string())
             .attr("previd", previous)
-            .empty();
+            .close_empty();
         for stanza in counters.unacknowledged() {
             out.extend_from_slice(&stanza.bytes);
         }
@@ -502,13 +503,11 @@ impl Shard {
     }
 }
 
-fn sm_failed(condition: &str, h: Option<u32>) -> Vec<u8> {
+fn sm_failed(condition: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
-    let mut writer = Writer::new(&mut out).start("failed").attr("xmlns", ns::SM3);
-    if let Some(h) = h {
-        writer = writer.attr("h", &h.to_string());
-    }
-    writer.open().start(condition).attr("xmlns", ns::STANZA_ERRORS).empty().end("failed");
+    let mut writer = Writer::new(&mut out);
+    writer.start("failed").attr("xmlns", ns::SM3);
+    writer.start(condition).attr("xmlns", ns::STANZA_ERRORS).close_empty().end("failed");
     out
 }
 

@@ -41,7 +41,7 @@ use crate::base::instant::{Instant, Now};
 use crate::base::rng::Rng;
 use crate::base::wheel::Wheel;
 use crate::cluster::placement::{Placement, ShardId};
-use crate::frame::codec::Encoder;
+use crate::frame::{Encoder, FRAME_BYTES_MAX};
 use crate::store::STORE_PARTITIONS;
 use crate::xmpp::jid::{BareJid, JidCache};
 use crate::xmpp::stanza_error::StanzaError;
@@ -64,13 +64,25 @@ enum Waiting {
     Account(AccountId),
     Ids(u16),
     /// A row of an owner's log; `at` is the frame whose handling waits for it.
-    Append { account: AccountId, owner: BareJid, at: Option<FrameRef>, bounce: Box<offline::Bounce> },
+    Append {
+        account: AccountId,
+        owner: BareJid,
+        at: Option<FrameRef>,
+        bounce: Box<offline::Bounce>,
+    },
     /// A page of offline messages.
     Page(AccountId),
     /// A change of a roster or slot that a frame waits for.
-    Change { account: AccountId, at: Option<FrameRef> },
+    Change {
+        account: AccountId,
+        at: Option<FrameRef>,
+    },
     /// A feature's request; the IQ is answered when it is done.
-    Feature { feature: usize, account: AccountId, reply: turn::ReplyTo },
+    Feature {
+        feature: usize,
+        account: AccountId,
+        reply: turn::ReplyTo,
+    },
     /// Nothing waits, but a failure is counted.
     Nobody,
 }
@@ -103,9 +115,9 @@ enum Undo {
 struct Post {
     from: Box<str>,
     to: Box<str>,
-    kind: crate::frame::frame::Kind,
+    kind: crate::frame::Kind,
     subtype: u8,
-    flags: crate::frame::frame::Flags,
+    flags: crate::frame::Flags,
     stanza: Vec<u8>,
     open_end: u32,
     close_start: u32,
@@ -195,7 +207,7 @@ impl Shard {
             tickets: Map::default(),
             next_ticket: 0,
             blocks: vec![IdBlock::default(); usize::from(STORE_PARTITIONS)],
-            encoder: Encoder::default(),
+            encoder: Encoder::new(FRAME_BYTES_MAX),
             manifests,
             usual: StreamContext::client(),
             probe: Probe::default(),
@@ -340,7 +352,8 @@ impl Core {
                 }
                 Undo::Row(session) => {
                     let session = self.sessions.get_mut(session.0);
-                    if let Some(waiting) = session.and_then(|session| session.confirmation.as_mut()) {
+                    if let Some(waiting) = session.and_then(|session| session.confirmation.as_mut())
+                    {
                         waiting.rows.pop_back();
                     }
                 }

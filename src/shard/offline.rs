@@ -9,7 +9,7 @@ use super::input::StoreOutcome;
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::{Core, Post, Shard, Timer, Waiting};
-use crate::frame::frame::{Envelope, Flags, Kind};
+use crate::frame::{Envelope, Flags, Kind};
 use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
@@ -328,7 +328,8 @@ impl Shard {
         let mut rows: Vec<u64> =
             slot.confirmation.map_or_else(Vec::new, |waiting| waiting.rows.into());
         let mut stanzas = Vec::new();
-        for stanza in slot.counters.into_iter().flat_map(|counters| counters.into_unacknowledged()) {
+        for stanza in slot.counters.into_iter().flat_map(|counters| counters.into_unacknowledged())
+        {
             match stanza.log_id {
                 Some(row) => rows.push(row),
                 None => stanzas.push(stanza.bytes),
@@ -478,7 +479,7 @@ impl Core {
             .open()
             .start("ping")
             .attr("xmlns", crate::xmpp::ns::PING)
-            .empty()
+            .close_empty()
             .end("iq");
         self.emit(session, &[&out], None, fx);
     }
@@ -513,7 +514,8 @@ impl Core {
         let kind = MessageType::parse(stanza.type_().as_deref());
         let flags = super::inbound::message_flags(kind, &stanza);
         let Some(from) = stanza.from() else { return };
-        let mut post = Post::whole(&from, &to.to_string(), Kind::Message, kind.code(), bytes.to_vec());
+        let mut post =
+            Post::whole(&from, &to.to_string(), Kind::Message, kind.code(), bytes.to_vec());
         post.flags = flags;
         self.leave(post);
     }

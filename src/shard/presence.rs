@@ -8,7 +8,7 @@ use super::roster::{Contact, RosterChange};
 use super::route::{Route, route};
 use super::session::{Presence, SessionId};
 use super::{Core, Post, Shard, Waiting};
-use crate::frame::frame::{Envelope, Flags, Kind, Recipients};
+use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::Subscription;
 use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{PresenceType, Stanza, StanzaKind, write_stamped};
@@ -76,7 +76,13 @@ impl Shard {
                 PresenceType::Available => self.available(session, stanza, fx),
                 PresenceType::Unavailable => self.unavailable(session, Some(stanza), fx),
                 PresenceType::Error => {}
-                _ => self.refuse(session, StanzaKind::Presence, stanza, StanzaCondition::BadRequest, fx),
+                _ => self.refuse(
+                    session,
+                    StanzaKind::Presence,
+                    stanza,
+                    StanzaCondition::BadRequest,
+                    fx,
+                ),
             }
             return Fate::Handled;
         };
@@ -143,12 +149,8 @@ impl Shard {
         let mut bytes = Vec::with_capacity(stanza.bytes.len() + slot.text.len() + 16);
         let (open_end, close_start) = write_stamped(&mut bytes, stanza, Some(&slot.text), None);
         let stanza: Box<[u8]> = bytes.into();
-        slot.presence = Some(Box::new(Presence {
-            priority,
-            stanza: stanza.clone(),
-            open_end,
-            close_start,
-        }));
+        slot.presence =
+            Some(Box::new(Presence { priority, stanza: stanza.clone(), open_end, close_start }));
         let text = slot.text.clone();
         self.broadcast(session, PresenceType::Available, &stanza, open_end, close_start, fx);
         if initial {
@@ -330,7 +332,8 @@ impl Shard {
             }
             PresenceType::Probe => self.core.answer_probe(account, envelope.from, fx),
             PresenceType::Error => {
-                let session = resource.and_then(|resource| self.core.session_named(account, resource));
+                let session =
+                    resource.and_then(|resource| self.core.session_named(account, resource));
                 if let Some(session) = session {
                     self.core.emit(session, &[envelope.stanza], None, fx);
                 }
@@ -526,9 +529,10 @@ impl Core {
         let own = slot.jid.clone();
         let Some(data) = slot.data() else { return };
         let allowed = bare == own.as_str()
-            || data.roster.iter().any(|item| {
-                item.jid.bare().as_str() == bare && item.subscription.has_from()
-            });
+            || data
+                .roster
+                .iter()
+                .any(|item| item.jid.bare().as_str() == bare && item.subscription.has_from());
         if !allowed {
             return self.leave(bare_reply(own.as_str(), from, "unsubscribed"));
         }
@@ -542,7 +546,12 @@ impl Core {
     }
 
     /// Tells a contact of all our available resources, or that they are gone for it.
-    fn leave_presence_for(&mut self, account: AccountId, contact: &Jid, available: bool) {
+    pub(super) fn leave_presence_for(
+        &mut self,
+        account: AccountId,
+        contact: &Jid,
+        available: bool,
+    ) {
         let to = contact.to_string();
         for session in self.available_sessions(account) {
             self.leave_presence_of(session, &to, available);

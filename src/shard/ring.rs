@@ -8,14 +8,14 @@ use std::collections::VecDeque;
 
 /// A frame that came in over a ring: whose *handled* number waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameRef {
+pub(super) struct FrameRef {
     pub ring: u16,
     pub number: u64,
 }
 
 /// Our frames to one shard.
 #[derive(Debug, Default)]
-pub struct Outward {
+pub(super) struct Outward {
     last: u64,
     /// Stanzas of acknowledged streams, in the order of their frames.
     waiting: VecDeque<(u64, SessionId, u32)>,
@@ -23,18 +23,18 @@ pub struct Outward {
 
 impl Outward {
     /// The number of the next frame.
-    pub fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
 
     /// The stanza `stanza` of `session` is handled when the frame `number` is.
-    pub fn expect(&mut self, number: u64, session: SessionId, stanza: u32) {
+    pub(super) fn expect(&mut self, number: u64, session: SessionId, stanza: u32) {
         self.waiting.push_back((number, session, stanza));
     }
 
     /// The other side handled all frames up to `handled`: gives the stanzas that are done by that.
-    pub fn handled(&mut self, handled: u64) -> Vec<(SessionId, u32)> {
+    pub(super) fn handled(&mut self, handled: u64) -> Vec<(SessionId, u32)> {
         let mut done = Vec::new();
         while let Some(&(number, session, stanza)) = self.waiting.front() {
             if number > handled {
@@ -47,21 +47,21 @@ impl Outward {
     }
 
     /// Takes back the numbers after `last`: their frames were cut back before they left.
-    pub fn cut_back(&mut self, last: u64) {
+    pub(super) fn cut_back(&mut self, last: u64) {
         self.last = last;
         while self.waiting.back().is_some_and(|&(number, ..)| number > last) {
             self.waiting.pop_back();
         }
     }
 
-    pub fn last(&self) -> u64 {
+    pub(super) fn last(&self) -> u64 {
         self.last
     }
 }
 
 /// The other shard's frames to us.
 #[derive(Debug, Default)]
-pub struct Inward {
+pub(super) struct Inward {
     received: u64,
     /// Frames that wait for something: number, and how many things.
     open: VecDeque<(u64, u32)>,
@@ -70,12 +70,12 @@ pub struct Inward {
 }
 
 impl Inward {
-    pub fn received(&mut self, number: u64) {
+    pub(super) fn received(&mut self, number: u64) {
         self.received = self.received.max(number);
     }
 
     /// The frame `number` waits for one thing more. Numbers come in order, but for a frame that already waits.
-    pub fn hold(&mut self, number: u64) {
+    pub(super) fn hold(&mut self, number: u64) {
         match self.open.binary_search_by_key(&number, |&(open, _)| open) {
             Ok(place) => self.open[place].1 += 1,
             Err(place) => self.open.insert(place, (number, 1)),
@@ -83,7 +83,7 @@ impl Inward {
     }
 
     /// One thing that the frame waited for has come.
-    pub fn release(&mut self, number: u64) {
+    pub(super) fn release(&mut self, number: u64) {
         if let Ok(place) = self.open.binary_search_by_key(&number, |&(open, _)| open) {
             self.open[place].1 = self.open[place].1.saturating_sub(1);
             while self.open.front().is_some_and(|&(_, things)| things == 0) {
@@ -93,12 +93,12 @@ impl Inward {
     }
 
     /// All frames up to this number are handled.
-    pub fn handled(&self) -> u64 {
+    pub(super) fn handled(&self) -> u64 {
         self.open.front().map_or(self.received, |&(number, _)| number - 1)
     }
 
     /// The two numbers to carry back, if they changed since they were last taken.
-    pub fn news(&mut self) -> Option<(u64, u64)> {
+    pub(super) fn news(&mut self) -> Option<(u64, u64)> {
         let now = (self.received, self.handled());
         (now != self.told).then(|| {
             self.told = now;

@@ -10,7 +10,7 @@ use crate::xmpp::ns;
 use crate::xmpp::xml::writer::Writer;
 
 /// A roster item, as it is or as it would begin.
-pub type Contact = RosterItem;
+pub(super) type Contact = RosterItem;
 
 /// One change of a roster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,14 +55,15 @@ impl Contact {
 
     /// `<item/>` as clients see it.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let mut writer = Writer::new(out).start("item").attr("jid", &self.jid.to_string());
+        let mut writer = Writer::new(out);
+        writer.start("item").attr("jid", &self.jid.to_string());
         if !self.name.is_empty() {
-            writer = writer.attr("name", &self.name);
+            writer.attr("name", &self.name);
         }
         if self.approved {
-            writer = writer.attr("approved", "true");
+            writer.attr("approved", "true");
         }
-        writer = writer.attr(
+        writer.attr(
             "subscription",
             match self.subscription {
                 Subscription::None => "none",
@@ -72,11 +73,10 @@ impl Contact {
             },
         );
         if self.ask {
-            writer = writer.attr("ask", "subscribe");
+            writer.attr("ask", "subscribe");
         }
-        let mut writer = writer.open();
         for group in &self.groups {
-            writer = writer.start("group").open().text(group).end("group");
+            writer.start("group").text(group).end("group");
         }
         writer.end("item");
     }
@@ -114,7 +114,7 @@ impl Core {
                     .start("item")
                     .attr("jid", &jid.to_string())
                     .attr("subscription", "remove")
-                    .empty();
+                    .close_empty();
                 (Vec::new(), vec![jid])
             }
         };

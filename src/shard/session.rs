@@ -14,7 +14,7 @@ pub struct SessionId(pub Id);
 
 /// What a resource last told its contacts (RFC 6121 §4).
 #[derive(Clone, Debug)]
-pub struct Presence {
+pub(super) struct Presence {
     pub priority: i8,
     /// The whole stanza, stamped with the full JID and without `to`.
     pub stanza: Box<[u8]>,
@@ -25,7 +25,7 @@ pub struct Presence {
 
 /// Logged messages that went to a client without XEP-0198: the answer to a ping behind them confirms them.
 #[derive(Debug, Default)]
-pub struct Confirmation {
+pub(super) struct Confirmation {
     /// Written and not confirmed, oldest first.
     pub rows: VecDeque<u64>,
     /// How many of `rows` the ping that is out covers.
@@ -36,7 +36,7 @@ pub struct Confirmation {
 
 /// One session.
 #[derive(Debug)]
-pub struct Session {
+pub(super) struct Session {
     pub jid: Jid,
     /// The full JID as text: the `from` of all it sends.
     pub text: Arc<str>,
@@ -63,7 +63,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(jid: Jid, account: AccountId, conn: ConnId) -> Self {
+    pub(super) fn new(jid: Jid, account: AccountId, conn: ConnId) -> Self {
         let text = jid.to_string().into();
         Self {
             jid,
@@ -83,19 +83,20 @@ impl Session {
         }
     }
 
-    pub fn resource(&self) -> &str {
+    pub(super) fn resource(&self) -> &str {
         self.jid.resource().unwrap_or_default()
     }
 
     /// Priority of an available resource; `None` while unavailable.
-    pub fn priority(&self) -> Option<i8> {
+    pub(super) fn priority(&self) -> Option<i8> {
         self.presence.as_ref().map(|presence| presence.priority)
     }
 
     /// Whether it holds the log row `id` unconfirmed.
-    pub fn holds_row(&self, id: u64) -> bool {
+    pub(super) fn holds_row(&self, id: u64) -> bool {
         let counted = self.counters.as_ref();
-        counted.is_some_and(|counters| counters.unacknowledged().any(|sent| sent.log_id == Some(id)))
+        counted
+            .is_some_and(|counters| counters.unacknowledged().any(|sent| sent.log_id == Some(id)))
             || self.confirmation.as_ref().is_some_and(|waiting| waiting.rows.contains(&id))
     }
 }

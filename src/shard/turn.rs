@@ -10,7 +10,7 @@ use super::roster::RosterChange;
 use super::session::SessionId;
 use super::{Core, Hold, Post, Shard, Waiting, presence};
 use crate::base::instant::Now;
-use crate::frame::frame::Kind;
+use crate::frame::Kind;
 use crate::store::{Query, Write};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::stanza::{Child, IqType, StanzaKind};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Whom an answer goes to.
 #[derive(Clone, Debug)]
-pub struct ReplyTo {
+pub(super) struct ReplyTo {
     /// Full JID of who asked.
     pub(super) to: Arc<str>,
     pub(super) id: Box<str>,
@@ -75,9 +75,9 @@ impl Turn<'_> {
     pub fn may_see(&mut self, account: AccountId, watcher: &str) -> bool {
         let own = self.account_jid(account).is_some_and(|own| own.as_str() == watcher);
         own || self.account(account).is_some_and(|data| {
-            data.roster.iter().any(|item| {
-                item.subscription.has_from() && item.jid.bare().as_str() == watcher
-            })
+            data.roster
+                .iter()
+                .any(|item| item.subscription.has_from() && item.jid.bare().as_str() == watcher)
         })
     }
 
@@ -218,12 +218,9 @@ impl Core {
         let mut out = Vec::with_capacity(256);
         let kind = match &result {
             Ok(payload) => {
-                let mut writer =
-                    Writer::new(&mut out).start("iq").attr("type", "result").attr("id", &reply.id);
-                if let Some(subject) = subject {
-                    writer = writer.attr("from", subject);
-                }
-                writer.attr("to", &reply.to).open().raw(payload).end("iq");
+                let mut writer = Writer::new(&mut out);
+                writer.start("iq").attr("type", "result").attr("id", &reply.id);
+                writer.attr_opt("from", subject).attr("to", &reply.to).raw(payload).end("iq");
                 IqType::Result
             }
             Err(error) => {

@@ -10,8 +10,8 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    AccountRecord, Answer, Error, LOG_ID_MAX, LogEntry, Query, Reader, RosterItem, Write, Writer,
-    Written,
+    AccountRecord, Answer, Error, LOG_ID_MAX, LOG_ROWS_COUNTED, LogEntry, Query, Reader,
+    RosterItem, Write, Writer, Written,
 };
 use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::BareJid;
@@ -256,7 +256,9 @@ impl State {
                         roster: account.roster.values().cloned().collect(),
                         roster_version: account.roster_version,
                         slots: account.slots.clone().into_iter().collect(),
-                        log_rows: u32::try_from(account.log.len()).unwrap_or(u32::MAX).min(LOG_ROWS_COUNTED),
+                        log_rows: u32::try_from(account.log.len())
+                            .unwrap_or(u32::MAX)
+                            .min(LOG_ROWS_COUNTED),
                     })
                 }))
             }

@@ -2,15 +2,13 @@
 //! server says, and yields events; whose account it is and whether credentials hold is decided by the shard.
 
 use super::TlsFacts;
-use super::sasl::{Mechanism, SaslFailure, offered};
+use super::sasl::{Mechanism, SaslFailure, decode_payload, encode_payload, offered};
 use crate::xmpp::ns;
 use crate::xmpp::stanza::{Stanza, StanzaKind};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::framer::XmlLimits;
 use crate::xmpp::xml::reader::{StreamContext, StreamHeader};
 use crate::xmpp::xml::writer::Writer;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use std::sync::Arc;
 
 /// What all client streams of a node have in common. Copied to every core.
@@ -37,17 +35,30 @@ pub enum Event {
     /// Start the TLS handshake once the output is flushed; no byte may stand behind the element.
     StartTls,
     /// The client names its mechanism and, with the initial response, its account.
-    Auth { mechanism: Mechanism, initial: Vec<u8> },
+    Auth {
+        mechanism: Mechanism,
+        initial: Vec<u8>,
+    },
     /// The client's next SASL message.
     Response(Vec<u8>),
     Abort,
-    Bind { id: String, resource: Option<String> },
-    Enable { resume: bool },
-    Resume { previous: String, h: u32 },
+    Bind {
+        id: String,
+        resource: Option<String>,
+    },
+    Enable {
+        resume: bool,
+    },
+    Resume {
+        previous: String,
+        h: u32,
+    },
     /// `<r/>`
     Request,
     /// `<a h=''/>`
-    Ack { h: u32 },
+    Ack {
+        h: u32,
+    },
     Stanza(StanzaKind),
 }
 
@@ -144,8 +155,9 @@ impl C2s {
 
     /// Mechanisms for this stream, best first.
     pub fn mechanisms(&self, policy: &C2sPolicy) -> Vec<Mechanism> {
-        let bindable = self.binding.as_ref().is_some_and(|facts| facts.exporter.is_some());
-        offered(self.secure, bindable, self.secure || !policy.tls_required)
+        let bindable =
+            self.binding.as_ref().is_some_and(|facts| facts.channel_binding().is_available());
+        offered(self.secure, bindable, self.secure || !policy.tls_required).collect()
     }
 
     /// The client opened its stream. Answers with our header and the features of this stage.
@@ -232,12 +244,16 @@ impl C2s {
                 }
                 out.extend_from_slice(b"</mechanisms>");
             }
-            if self.binding.as_ref().is_some_and(|facts| facts.exporter.is_some()) {
+            if let Some(facts) = &self.binding
+                && facts.channel_binding().is_available()
+            {
                 // XEP-0440: which channel bindings the -PLUS mechanisms can use.
-                out.extend_from_slice(
-                    b"<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>\
-                      <channel-binding type='tls-exporter'/></sasl-channel-binding>",
-                );
+                let mut writer = Writer::new(out);
+                writer.start("sasl-channel-binding").attr("xmlns", ns::SASL_CB);
+                for kind in facts.channel_binding().types() {
+                    writer.start("channel-binding").attr("type", kind).close_empty();
+                }
+                writer.end("sasl-channel-binding");
             }
         }
         out.extend_from_slice(b"</stream:features>");
@@ -337,23 +353,22 @@ impl C2s {
                     self.challenge(&[], out);
                     return Ok(Event::Nothing);
                 }
-                match decode(&text) {
-                    Some(initial) => {
+                match decode_payload(&text) {
+                    Ok(initial) => {
                         self.phase = Phase::Exchange;
                         Ok(Event::Auth { mechanism, initial })
                     }
-                    None => self.refuse(SaslFailure::IncorrectEncoding, out),
+                    Err(failure) => self.refuse(failure, out),
                 }
             }
-            (ns::SASL, "response") => match (self.phase, decode(&stanza.text())) {
-                (Phase::Initial(mechanism), Some(initial)) => {
+            (ns::SASL, "response") => match (self.phase, decode_payload(&stanza.text())) {
+                (Phase::Open, _) => Err(StreamError::new(StreamCondition::NotAuthorized)),
+                (Phase::Initial(mechanism), Ok(initial)) => {
                     self.phase = Phase::Exchange;
                     Ok(Event::Auth { mechanism, initial })
                 }
-                (Phase::Exchange, Some(data)) => Ok(Event::Response(data)),
-                (Phase::Open, _) => Err(StreamError::new(StreamCondition::NotAuthorized)),
-                (_, None) => self.refuse(SaslFailure::IncorrectEncoding, out),
-                (_, Some(_)) => self.refuse(SaslFailure::MalformedRequest, out),
+                (_, Ok(data)) => Ok(Event::Response(data)),
+                (_, Err(failure)) => self.refuse(failure, out),
             },
             (ns::SASL, "abort") if self.phase != Phase::Open => {
                 self.refuse(SaslFailure::Aborted, out)?;
@@ -367,8 +382,7 @@ impl C2s {
     /// The `Auth` event that this element raised will be raised again: the connection moves to another core, which
     /// reads the same element.
     pub fn rewind(&mut self, stanza: &Stanza<'_>, mechanism: Mechanism) {
-        self.phase =
-            if stanza.name() == "auth" { Phase::Open } else { Phase::Initial(mechanism) };
+        self.phase = if stanza.name() == "auth" { Phase::Open } else { Phase::Initial(mechanism) };
     }
 
     fn refuse(&mut self, failure: SaslFailure, out: &mut Vec<u8>) -> Result<Event, StreamError> {
@@ -394,7 +408,7 @@ impl C2s {
             .attr("xmlns", ns::SASL)
             .open()
             .start(failure.name())
-            .empty()
+            .close_empty()
             .end("failure");
         self.phase = Phase::Open;
     }
@@ -430,21 +444,13 @@ impl C2s {
     }
 }
 
-/// Base64 of a SASL element; a lone `=` is a zero-length message (RFC 6120 §6.4.2).
-fn decode(text: &str) -> Option<Vec<u8>> {
-    match text.trim() {
-        "=" => Some(Vec::new()),
-        text => BASE64.decode(text).ok(),
-    }
-}
-
 fn write_sasl(name: &str, data: &[u8], out: &mut Vec<u8>) {
-    let writer = Writer::new(out).start(name).attr("xmlns", ns::SASL);
-    if data.is_empty() {
-        writer.empty();
-    } else {
-        writer.open().text(&BASE64.encode(data)).end(name);
+    let mut writer = Writer::new(out);
+    writer.start(name).attr("xmlns", ns::SASL);
+    if !data.is_empty() {
+        writer.text(&encode_payload(data));
     }
+    writer.end(name);
 }
 
 fn read_h(stanza: &Stanza<'_>) -> Result<u32, StreamError> {

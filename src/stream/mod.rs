@@ -1,6 +1,9 @@
 //! Bytes to events and back: what one stream is doing, without sockets. `c2s` negotiates, `resume` counts and keeps
 //! what is not acknowledged (XEP-0198), `sasl` judges credentials.
 
+use sasl::ChannelBinding;
+use std::sync::Arc;
+
 pub mod c2s;
 pub mod resume;
 pub mod sasl;
@@ -10,6 +13,18 @@ pub mod sasl;
 pub struct TlsFacts {
     /// Keying material for channel binding (RFC 9266); `None` where the session must not be bound to.
     pub exporter: Option<[u8; 32]>,
+    /// The certificate that was shown, hashed for channel binding (RFC 5929 §4); shared by all connections.
+    pub end_point: Option<Arc<[u8]>>,
     /// The name that the client asked for (SNI), to be compared with the stream's `to`.
     pub server_name: Option<String>,
+}
+
+impl TlsFacts {
+    /// What a client may bind its login to.
+    pub fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding {
+            tls_exporter: self.exporter,
+            tls_server_end_point: self.end_point.as_deref().map(<[u8]>::to_vec),
+        }
+    }
 }

@@ -234,7 +234,8 @@ mod tests {
 
     #[test]
     fn numbers_wrap_at_32_bits() {
-        let mut counters = Counters { received: u32::MAX, handled: u32::MAX, ..Counters::default() };
+        let mut counters =
+            Counters { received: u32::MAX, handled: u32::MAX, ..Counters::default() };
         assert_eq!(counters.receive(), 0);
         assert!(counters.complete(0));
         counters.sent = u32::MAX;

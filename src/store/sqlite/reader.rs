@@ -6,8 +6,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use super::super::{
-    AccountRecord, Answer, Error, LOG_ID_MAX, LogEntry, Origin, Query, Reader, RosterItem,
-    Subscription,
+    AccountRecord, Answer, Error, LOG_ID_MAX, LOG_ROWS_COUNTED, LogEntry, Origin, Query, Reader,
+    RosterItem, Subscription,
 };
 use super::{READER_CACHE_KIB, connect, open_error, schema};
 use crate::base::instant::Wall;
