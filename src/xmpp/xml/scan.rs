@@ -15,6 +15,7 @@ use crate::xmpp::stream_error::StreamCondition;
 use crate::xmpp::xml::chars::{self, NAME_CLASS, NameClass, Reference, is_space};
 use crate::xmpp::xml::context::StreamContext;
 use crate::xmpp::xml::framer::XmlLimits;
+use crate::xmpp::xml::names;
 use crate::xmpp::xml::parts::{
     Attr, AttrRole, Binding, Findings, Names, NsRef, Open, QName, Scratch, Span, Tag, Visit,
 };
@@ -354,7 +355,7 @@ impl<'a> Walk<'a> {
                 None => {
                     let c = self.doc.get(at..).and_then(|rest| rest.chars().next()).unwrap_or('\0');
                     let fits =
-                        if is_first { chars::is_name_start(c) } else { chars::is_name_rest(c) };
+                        if is_first { names::is_name_start(c) } else { names::is_name_rest(c) };
                     if !fits {
                         return Err(StreamCondition::NotWellFormed);
                     }
