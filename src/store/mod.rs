@@ -1,8 +1,12 @@
 //! What is kept: plain values in, plain values out. One narrow contract of domain operations, two backends behind it
 //! (SQLite, and a twin in memory for simulation). Only the storage threads of `runtime` call a backend.
 
+#[cfg(test)]
+pub mod contract;
+pub mod memory;
 pub mod record;
 pub mod request;
+pub mod sqlite;
 
 pub use record::*;
 pub use request::*;
@@ -12,8 +16,14 @@ pub trait Writer: Send {
     /// Commits `batch` as one durable transaction; answers come in the order of the writes.
     ///
     /// A write that cannot be done (account exists, no such account) answers so and disturbs no other.
-    /// - errors: nothing of the batch is durable; the caller must stop acknowledging, reopen, and tell the operator
+    /// - errors: nothing of the batch may be counted as durable (after a flush that failed it may yet be found whole,
+    ///   never in part); the caller must stop acknowledging, reopen, and tell the operator
     fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, Error>;
+
+    /// Makes the writer usable again after a commit that failed; until then each commit fails.
+    ///
+    /// - errors: the trouble is still there; to be tried again later
+    fn reopen(&mut self) -> Result<(), Error>;
 }
 
 /// One that reads. Lives on a reader thread; sees everything committed before the call.
@@ -26,7 +36,9 @@ pub trait Reader: Send {
 pub enum Error {
     #[error("{path}: cannot open the database: {reason}")]
     Open { path: String, reason: String },
-    #[error("the database was written by a newer version (schema {found}, this version reads up to {known})")]
+    #[error(
+        "the database was written by a newer version (schema {found}, this version reads up to {known})"
+    )]
     TooNew { found: u32, known: u32 },
     #[error("the database is damaged: {0}")]
     Damaged(String),

@@ -7,6 +7,9 @@ use crate::xmpp::jid::{BareJid, Jid};
 /// Store partitions: fixed for the life of a database, independent of cores and nodes.
 pub const STORE_PARTITIONS: u16 = 64;
 
+/// The highest id that a log entry can have; a commit with one above it fails. Blocks of ids start at 1.
+pub const LOG_ID_MAX: u64 = i64::MAX as u64;
+
 /// All that is needed to serve an account, read in one go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountRecord {

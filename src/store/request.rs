@@ -7,21 +7,50 @@ use crate::xmpp::jid::{BareJid, Jid};
 /// A change. A batch of them is one transaction; each succeeds or is refused on its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    CreateAccount { owner: BareJid, credentials: Credentials },
+    CreateAccount {
+        owner: BareJid,
+        credentials: Credentials,
+    },
     /// With all that belongs to it.
-    DeleteAccount { owner: BareJid },
-    SetCredentials { owner: BareJid, credentials: Credentials },
-    SetDisabled { owner: BareJid, disabled: bool },
+    DeleteAccount {
+        owner: BareJid,
+    },
+    SetCredentials {
+        owner: BareJid,
+        credentials: Credentials,
+    },
+    SetDisabled {
+        owner: BareJid,
+        disabled: bool,
+    },
     /// Sets the items (by their JID) and removes others; `version` becomes the roster's.
-    PutRoster { owner: BareJid, set: Vec<RosterItem>, remove: Vec<Jid>, version: u64 },
+    PutRoster {
+        owner: BareJid,
+        set: Vec<RosterItem>,
+        remove: Vec<Jid>,
+        version: u64,
+    },
     /// `None` removes the slot.
-    PutSlot { owner: BareJid, name: String, value: Option<Vec<u8>> },
+    PutSlot {
+        owner: BareJid,
+        name: String,
+        value: Option<Vec<u8>>,
+    },
     /// Appends to the owner's log; an (owner, id) that is there already is left as it is.
-    AppendLog { owner: BareJid, entry: LogEntry },
+    AppendLog {
+        owner: BareJid,
+        entry: LogEntry,
+    },
     /// The owner's clients confirmed these rows; without an archive they go.
-    ConfirmLog { owner: BareJid, ids: Vec<u64> },
+    ConfirmLog {
+        owner: BareJid,
+        ids: Vec<u64>,
+    },
     /// Takes a block of `count` ids for a store partition; never given again, whatever happens.
-    ReserveIds { partition: u16, count: u32 },
+    ReserveIds {
+        partition: u16,
+        count: u32,
+    },
 }
 
 /// What became of a `Write`.
@@ -33,23 +62,37 @@ pub enum Written {
     /// The owner has no account; nothing changed.
     NoAccount,
     /// The block is `first .. first + count`.
-    Reserved { first: u64 },
+    Reserved {
+        first: u64,
+    },
 }
 
 /// A question. Sees all that was committed before it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
-    Account { owner: BareJid },
+    Account {
+        owner: BareJid,
+    },
     /// Unconfirmed rows of the owner's log with `id > after`, oldest first.
-    Log { owner: BareJid, after: u64, limit: u32 },
+    Log {
+        owner: BareJid,
+        after: u64,
+        limit: u32,
+    },
     /// Accounts in the order of their text, after `after`.
-    Accounts { after: Option<BareJid>, limit: u32 },
+    Accounts {
+        after: Option<BareJid>,
+        limit: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Account(Option<Box<AccountRecord>>),
     /// `more`: there are rows past the last one.
-    Log { entries: Vec<LogEntry>, more: bool },
+    Log {
+        entries: Vec<LogEntry>,
+        more: bool,
+    },
     Accounts(Vec<BareJid>),
 }

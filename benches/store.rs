@@ -1,0 +1,244 @@
+//! How much the embedded store does: durable messages per second, confirmations, account loads, reopening.
+//!
+//! A message is two rows of 300 bytes, one in the log of each side. Run with `cargo bench --bench store`; the variables
+//! MESSAGES, BATCH and USERS change the size, and TMPDIR the disk.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints figures")]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use corefire::base::instant::Wall;
+use corefire::store::sqlite::{self, SqliteReader, SqliteWriter};
+use corefire::store::{
+    Answer, LogEntry, Origin, Query, Reader, RosterItem, Subscription, Write, Writer,
+};
+use corefire::xmpp::credentials::{Credentials, ScramKeys};
+use corefire::xmpp::jid::{BareJid, Jid};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+const CONTACTS: usize = 10;
+
+fn main() {
+    // `cargo test --benches` only wants to see it run.
+    let quick = std::env::args().any(|argument| argument == "--test");
+    let messages = size("MESSAGES", if quick { 1_000 } else { 200_000 });
+    let users = size("USERS", if quick { 1_000 } else { 100_000 });
+    let batch = size("BATCH", 100);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("corefire.db");
+    println!("{messages} messages of two rows, {users} users, {batch} messages a commit");
+
+    let owners: Vec<BareJid> =
+        (0..users).map(|n| BareJid::parse(&format!("user{n}@example.org")).unwrap()).collect();
+    let mut writer = sqlite::open(&path).unwrap().writer;
+    create(&mut writer, &owners);
+    let rows = append(&mut writer, &owners, messages, batch, &path);
+    loads(&path, &owners, if quick { 100 } else { 50_000 });
+    pages(&path, &owners, if quick { 100 } else { 50_000 });
+    confirm(&mut writer, &owners, &rows, batch);
+    reopen(writer, &path);
+}
+
+fn size(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// CPU time of this thread, without the one that checkpoints.
+fn thread_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// CPU time of all threads, in steps of 10 ms.
+fn process_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = text.rsplit_once(')').unwrap();
+    let ticks: u64 = fields.split(' ').skip(12).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+struct Meter {
+    name: &'static str,
+    start: Instant,
+    thread: Duration,
+    process: Duration,
+    commits: Vec<Duration>,
+}
+
+impl Meter {
+    fn start(name: &'static str) -> Meter {
+        Meter {
+            name,
+            start: Instant::now(),
+            thread: thread_cpu(),
+            process: process_cpu(),
+            commits: Vec::new(),
+        }
+    }
+
+    fn commit(&mut self, writer: &mut SqliteWriter, batch: &[Write]) {
+        let start = Instant::now();
+        writer.commit(batch).unwrap();
+        self.commits.push(start.elapsed());
+    }
+
+    fn stop(mut self, count: usize, what: &str) {
+        let wall = self.start.elapsed().as_secs_f64();
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+        let thread = each(thread_cpu() - self.thread);
+        let process = each(process_cpu() - self.process);
+        let rate = count as f64 / wall;
+        println!(
+            "{:10} {rate:9.0} {what}/s, CPU {thread:.1} us (whole process {process:.1})",
+            self.name
+        );
+        if !self.commits.is_empty() {
+            self.commits.sort_unstable();
+            let at = |part: f64| {
+                let place = (self.commits.len() - 1) as f64 * part;
+                self.commits[place as usize].as_secs_f64() * 1e3
+            };
+            println!(
+                "           commit p50 {:.2} ms, p99 {:.2}, p99.9 {:.2}, max {:.1}",
+                at(0.5),
+                at(0.99),
+                at(0.999),
+                at(1.0)
+            );
+        }
+    }
+}
+
+fn create(writer: &mut SqliteWriter, owners: &[BareJid]) {
+    let keys = |len| ScramKeys {
+        iterations: 4096,
+        salt: vec![1; 16],
+        stored_key: vec![2; len],
+        server_key: vec![3; len],
+    };
+    let credentials = Credentials { sha1: keys(20), sha256: keys(32) };
+    let mut meter = Meter::start("create");
+    for (first, some) in owners.chunks(1_000).enumerate() {
+        let batch: Vec<Write> = some
+            .iter()
+            .enumerate()
+            .flat_map(|(n, owner)| {
+                let set = (1..=CONTACTS).map(|k| contact(owners, first * 1_000 + n, k)).collect();
+                [
+                    Write::CreateAccount { owner: owner.clone(), credentials: credentials.clone() },
+                    Write::PutRoster { owner: owner.clone(), set, remove: Vec::new(), version: 1 },
+                ]
+            })
+            .collect();
+        meter.commit(writer, &batch);
+    }
+    meter.stop(owners.len(), "accounts with rosters");
+}
+
+fn contact(owners: &[BareJid], owner: usize, number: usize) -> RosterItem {
+    RosterItem {
+        jid: Jid::from_bare(owners[(owner + number * 7919) % owners.len()].clone()),
+        name: format!("Contact {number}"),
+        groups: vec!["Friends".to_owned()],
+        subscription: Subscription::Both,
+        ask: false,
+        pending_in: None,
+        approved: false,
+    }
+}
+
+/// Gives the rows in the order in which they were appended.
+fn append(
+    writer: &mut SqliteWriter,
+    owners: &[BareJid],
+    messages: usize,
+    batch: usize,
+    path: &Path,
+) -> Vec<(usize, u64)> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut rows = Vec::with_capacity(2 * messages);
+    let batches: Vec<Vec<Write>> = (0..messages / batch)
+        .map(|number| {
+            let mut writes = Vec::with_capacity(2 * batch);
+            for n in 0..batch {
+                let id = (number * batch + n) as u64 + 1;
+                let from = rng.random_range(0..owners.len());
+                let to = (from + rng.random_range(1..=CONTACTS) * 7919) % owners.len();
+                for (owner, with) in [(from, to), (to, from)] {
+                    rows.push((owner, id));
+                    let entry = LogEntry {
+                        id,
+                        at: Wall(1_700_000_000_000_000 + id),
+                        with: owners[with].clone(),
+                        origin: Origin { incarnation: 1, link: 2, number: id },
+                        stanza: vec![b'x'; 300],
+                        open_end: 90,
+                        close_start: 290,
+                    };
+                    writes.push(Write::AppendLog { owner: owners[owner].clone(), entry });
+                }
+            }
+            writes
+        })
+        .collect();
+    let mut wal_max = 0;
+    let wal = path.with_extension("db-wal");
+    let mut meter = Meter::start("append");
+    for batch in &batches {
+        meter.commit(writer, batch);
+        wal_max = wal_max.max(std::fs::metadata(&wal).map_or(0, |wal| wal.len()));
+    }
+    meter.stop(messages, "durable messages");
+    println!("           WAL at most {} MiB", wal_max >> 20);
+    rows
+}
+
+fn loads(path: &Path, owners: &[BareJid], count: usize) {
+    let mut reader = SqliteReader::open(path).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let meter = Meter::start("load");
+    for _ in 0..count {
+        let owner = owners[rng.random_range(0..owners.len())].clone();
+        let Answer::Account(Some(account)) = reader.read(&Query::Account { owner }).unwrap() else {
+            panic!("each has an account");
+        };
+        assert_eq!(account.roster.len(), CONTACTS);
+    }
+    meter.stop(count, "accounts with 10 contacts");
+}
+
+fn pages(path: &Path, owners: &[BareJid], count: usize) {
+    let mut reader = SqliteReader::open(path).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let meter = Meter::start("page");
+    for _ in 0..count {
+        let owner = owners[rng.random_range(0..owners.len())].clone();
+        reader.read(&Query::Log { owner, after: 0, limit: 50 }).unwrap();
+    }
+    meter.stop(count, "pages of a log");
+}
+
+/// Each owner's client confirms what came, row by row, as with XEP-0198.
+fn confirm(writer: &mut SqliteWriter, owners: &[BareJid], rows: &[(usize, u64)], batch: usize) {
+    let confirm = |(owner, id): &(usize, u64)| Write::ConfirmLog {
+        owner: owners[*owner].clone(),
+        ids: vec![*id],
+    };
+    let mut meter = Meter::start("confirm");
+    for some in rows.chunks(2 * batch) {
+        let batch: Vec<Write> = some.iter().map(confirm).collect();
+        meter.commit(writer, &batch);
+    }
+    meter.stop(rows.len(), "rows");
+}
+
+fn reopen(mut writer: SqliteWriter, path: &Path) {
+    let wal = std::fs::metadata(path.with_extension("db-wal")).map_or(0, |wal| wal.len());
+    let start = Instant::now();
+    writer.reopen().unwrap();
+    println!("reopen     {:.1} ms, WAL of {} MiB", start.elapsed().as_secs_f64() * 1e3, wal >> 20);
+    drop(writer);
+    let bytes = std::fs::metadata(path).unwrap().len();
+    println!("file       {} MiB", bytes >> 20);
+}

@@ -1,0 +1,343 @@
+//! The twin in memory: what SQLite promises, without a disk, for simulation.
+//!
+//! A commit is durable when it returns, as the contract demands. A [`Tear`] stands for a node that dies (or a disk that
+//! fails) while a commit is under way: the caller gets an error, and whether the batch is there is decided by the
+//! simulator. There is nothing between: a batch is there whole or not at all, as with the WAL of SQLite. Nothing here
+//! depends on time, threads or the order of a hash map.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{
+    AccountRecord, Answer, Error, LOG_ID_MAX, LogEntry, Query, Reader, RosterItem, Write, Writer,
+    Written,
+};
+use crate::xmpp::credentials::Credentials;
+use crate::xmpp::jid::BareJid;
+
+/// A store that outlives the nodes which open it: clones are handles to the same state.
+///
+/// The lock is for the traits, which let storage threads own their ends; a simulation has one thread.
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    disk: Arc<Mutex<Disk>>,
+}
+
+/// The one that writes.
+pub struct MemoryWriter {
+    disk: Arc<Mutex<Disk>>,
+    /// After a commit that failed, until it is reopened.
+    closed: bool,
+}
+
+/// One that reads.
+pub struct MemoryReader {
+    disk: Arc<Mutex<Disk>>,
+}
+
+/// All that a store holds at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    incarnation: u64,
+    /// By the text of the owner's JID: in that order accounts are listed.
+    accounts: BTreeMap<String, Account>,
+    /// The first id never given, per store partition.
+    next_ids: BTreeMap<u16, u64>,
+}
+
+/// What becomes of a batch whose commit fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tear {
+    /// It is not there.
+    Lost,
+    /// It is there, though nobody was told.
+    Kept,
+}
+
+#[derive(Default)]
+struct Disk {
+    state: State,
+    tear: Option<(Tear, Error)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Account {
+    owner: BareJid,
+    credentials: Credentials,
+    disabled: bool,
+    /// By the text of the contact's JID.
+    roster: BTreeMap<String, RosterItem>,
+    roster_version: u64,
+    slots: BTreeMap<String, Vec<u8>>,
+    log: BTreeMap<u64, LogEntry>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    /// Opens the store for a node that starts.
+    ///
+    /// - gives: the writer, and the incarnation, which is one more than that of the last opening
+    pub fn open(&self) -> (MemoryWriter, u64) {
+        let mut disk = lock(&self.disk);
+        disk.state.incarnation += 1;
+        let writer = MemoryWriter { disk: Arc::clone(&self.disk), closed: false };
+        (writer, disk.state.incarnation)
+    }
+
+    pub fn reader(&self) -> MemoryReader {
+        MemoryReader { disk: Arc::clone(&self.disk) }
+    }
+
+    /// Makes the next commit with writes in it fail with `error`, after which the writer must be reopened.
+    pub fn tear_next(&self, tear: Tear, error: Error) {
+        lock(&self.disk).tear = Some((tear, error));
+    }
+
+    /// What is durable now.
+    pub fn snapshot(&self) -> State {
+        lock(&self.disk).state.clone()
+    }
+
+    /// Goes back (or forth) to `state`; writers and readers that are open see it at once.
+    pub fn restore(&self, state: State) {
+        *lock(&self.disk) = Disk { state, tear: None };
+    }
+}
+
+impl Writer for MemoryWriter {
+    fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, Error> {
+        if self.closed {
+            return Err(Error::Backend("closed after an error; to be reopened".to_owned()));
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut disk = lock(&self.disk);
+        let result = match disk.tear.take() {
+            Some((Tear::Lost, error)) => Err(error),
+            Some((Tear::Kept, error)) => disk.state.commit(batch).and(Err(error)),
+            None => disk.state.commit(batch),
+        };
+        self.closed = result.is_err();
+        result
+    }
+
+    fn reopen(&mut self) -> Result<(), Error> {
+        self.closed = false;
+        Ok(())
+    }
+}
+
+impl Reader for MemoryReader {
+    fn read(&mut self, query: &Query) -> Result<Answer, Error> {
+        Ok(lock(&self.disk).state.read(query))
+    }
+}
+
+fn lock(disk: &Mutex<Disk>) -> MutexGuard<'_, Disk> {
+    disk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// All of the batch, or on an error nothing.
+    fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, Error> {
+        self.check(batch)?;
+        Ok(batch.iter().map(|write| self.apply(write)).collect())
+    }
+
+    /// Finds beforehand what the whole batch must fail for.
+    fn check(&self, batch: &[Write]) -> Result<(), Error> {
+        let highest = self.next_ids.values().copied().max().unwrap_or(1);
+        let mut reserved = 0u64;
+        for write in batch {
+            match write {
+                Write::AppendLog { entry, .. } if entry.id > LOG_ID_MAX => {
+                    return Err(Error::Backend(format!(
+                        "log id {} is above {LOG_ID_MAX}",
+                        entry.id
+                    )));
+                }
+                Write::ReserveIds { count, .. } => {
+                    reserved = reserved.saturating_add(u64::from(*count));
+                }
+                _ => {}
+            }
+        }
+        if highest.saturating_add(reserved) > LOG_ID_MAX {
+            return Err(Error::Backend("no ids are left".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, write: &Write) -> Written {
+        match write {
+            Write::CreateAccount { owner, credentials } => self.create(owner, credentials),
+            Write::DeleteAccount { owner } => match self.accounts.remove(owner.as_str()) {
+                Some(_) => Written::Done,
+                None => Written::NoAccount,
+            },
+            Write::SetCredentials { owner, credentials } => self.of_account(owner, |account| {
+                account.credentials = credentials.clone();
+            }),
+            Write::SetDisabled { owner, disabled } => self.of_account(owner, |account| {
+                account.disabled = *disabled;
+            }),
+            Write::PutRoster { owner, set, remove, version } => self.of_account(owner, |account| {
+                for jid in remove {
+                    account.roster.remove(&jid.to_string());
+                }
+                for item in set {
+                    account.roster.insert(item.jid.to_string(), item.clone());
+                }
+                account.roster_version = *version;
+            }),
+            Write::PutSlot { owner, name, value } => self.of_account(owner, |account| {
+                match value {
+                    Some(value) => account.slots.insert(name.clone(), value.clone()),
+                    None => account.slots.remove(name),
+                };
+            }),
+            Write::AppendLog { owner, entry } => self.of_account(owner, |account| {
+                account.log.entry(entry.id).or_insert_with(|| entry.clone());
+            }),
+            Write::ConfirmLog { owner, ids } => self.of_account(owner, |account| {
+                for id in ids {
+                    account.log.remove(id);
+                }
+            }),
+            Write::ReserveIds { partition, count } => {
+                let next = self.next_ids.entry(*partition).or_insert(1);
+                let first = *next;
+                *next += u64::from(*count);
+                Written::Reserved { first }
+            }
+        }
+    }
+
+    fn create(&mut self, owner: &BareJid, credentials: &Credentials) -> Written {
+        if self.accounts.contains_key(owner.as_str()) {
+            return Written::Exists;
+        }
+        let account = Account {
+            owner: owner.clone(),
+            credentials: credentials.clone(),
+            disabled: false,
+            roster: BTreeMap::new(),
+            roster_version: 0,
+            slots: BTreeMap::new(),
+            log: BTreeMap::new(),
+        };
+        self.accounts.insert(owner.as_str().to_owned(), account);
+        Written::Done
+    }
+
+    fn of_account(&mut self, owner: &BareJid, change: impl FnOnce(&mut Account)) -> Written {
+        match self.accounts.get_mut(owner.as_str()) {
+            Some(account) => {
+                change(account);
+                Written::Done
+            }
+            None => Written::NoAccount,
+        }
+    }
+
+    fn read(&self, query: &Query) -> Answer {
+        match query {
+            Query::Account { owner } => {
+                Answer::Account(self.accounts.get(owner.as_str()).map(|account| {
+                    Box::new(AccountRecord {
+                        credentials: account.credentials.clone(),
+                        disabled: account.disabled,
+                        roster: account.roster.values().cloned().collect(),
+                        roster_version: account.roster_version,
+                        slots: account.slots.clone().into_iter().collect(),
+                        has_log: !account.log.is_empty(),
+                    })
+                }))
+            }
+            Query::Log { owner, after, limit } => {
+                let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
+                let Some(account) = self.accounts.get(owner.as_str()) else {
+                    return Answer::Log { entries: Vec::new(), more: false };
+                };
+                let mut rows = account.log.range((Bound::Excluded(*after), Bound::Unbounded));
+                let entries = rows.by_ref().take(limit).map(|(_, entry)| entry.clone()).collect();
+                Answer::Log { entries, more: rows.next().is_some() }
+            }
+            Query::Accounts { after, limit } => {
+                let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
+                let after =
+                    after.as_ref().map_or(Bound::Unbounded, |jid| Bound::Excluded(jid.as_str()));
+                let rows = self.accounts.range::<str, _>((after, Bound::Unbounded));
+                Answer::Accounts(
+                    rows.take(limit).map(|(_, account)| account.owner.clone()).collect(),
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::contract;
+    use super::*;
+
+    fn store() -> (MemoryStore, MemoryWriter, MemoryReader) {
+        let store = MemoryStore::new();
+        let (writer, _) = store.open();
+        let reader = store.reader();
+        (store, writer, reader)
+    }
+
+    #[test]
+    fn the_twin_in_memory_keeps_the_contract() {
+        contract::suite(&mut || {
+            let (_, writer, reader) = store();
+            (Box::new(writer), Box::new(reader))
+        });
+    }
+
+    #[test]
+    fn a_torn_commit_is_there_whole_or_not_at_all_and_the_writer_must_be_reopened() {
+        for (tear, there) in [(Tear::Lost, false), (Tear::Kept, true)] {
+            let (store, mut writer, mut reader) = store();
+            let batch =
+                [contract::create("juliet@example.org"), contract::create("romeo@example.org")];
+            store.tear_next(tear, Error::Full);
+            assert!(matches!(writer.commit(&batch), Err(Error::Full)));
+            assert!(matches!(writer.commit(&batch), Err(Error::Backend(_))), "closed");
+            let Answer::Accounts(accounts) =
+                reader.read(&Query::Accounts { after: None, limit: 9 }).unwrap()
+            else {
+                panic!("accounts were asked for");
+            };
+            assert_eq!(accounts.len(), if there { 2 } else { 0 });
+            writer.reopen().unwrap();
+            let expected = if there { Written::Exists } else { Written::Done };
+            assert_eq!(writer.commit(&batch).unwrap(), [expected.clone(), expected]);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_can_be_restored() {
+        let (store, mut writer, _) = store();
+        writer.commit(&[contract::create("juliet@example.org")]).unwrap();
+        let before = store.snapshot();
+        writer.commit(&[contract::create("romeo@example.org")]).unwrap();
+        assert_ne!(store.snapshot(), before);
+        store.restore(before.clone());
+        assert_eq!(store.snapshot(), before);
+    }
+
+    #[test]
+    fn each_opening_is_a_new_incarnation() {
+        let store = MemoryStore::new();
+        assert_eq!((store.open().1, store.open().1), (1, 2));
+    }
+}

@@ -1,0 +1,201 @@
+//! A connection that reads; never in the way of the writer.
+
+use std::path::Path;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
+
+use super::super::{
+    AccountRecord, Answer, Error, LOG_ID_MAX, LogEntry, Origin, Query, Reader, RosterItem,
+    Subscription,
+};
+use super::{READER_CACHE_KIB, connect, open_error, schema};
+use crate::base::instant::Wall;
+use crate::xmpp::credentials::{Credentials, ScramKeys};
+use crate::xmpp::jid::{BareJid, Jid, JidCache};
+
+/// Addresses that a reader keeps parsed: contacts and correspondents come back often.
+const JIDS: usize = 4_096;
+
+/// Answers queries. As many as there are threads to read.
+pub struct SqliteReader {
+    conn: Connection,
+    jids: JidCache,
+}
+
+impl SqliteReader {
+    /// Opens the database at `path`, which a writer has made.
+    ///
+    /// - errors: as [`super::open`]; `Open` where there is none
+    pub fn open(path: &Path) -> Result<SqliteReader, Error> {
+        let conn = connect(path)?;
+        if !matches!(schema::owner(&conn)?, schema::Owner::Ours) {
+            return Err(open_error(path, "the database is empty"));
+        }
+        schema::check(&conn, schema::MIGRATIONS)?;
+        conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+        conn.pragma_update(None, "query_only", true)?;
+        Ok(SqliteReader { conn, jids: JidCache::new(JIDS) })
+    }
+
+    fn account(&mut self, owner: &BareJid) -> Result<Option<Box<AccountRecord>>, Error> {
+        // All statements see the same state of the database; dropping it ends the transaction.
+        let snapshot = self.conn.unchecked_transaction()?;
+        let sql = "SELECT account.owner, disabled, roster_version, \
+                   EXISTS (SELECT 1 FROM log WHERE log.owner = account.owner), \
+                   sha1_iterations, sha1_salt, sha1_stored_key, sha1_server_key, \
+                   sha256_iterations, sha256_salt, sha256_stored_key, sha256_server_key \
+                   FROM jid JOIN account ON account.owner = jid.id WHERE jid.text = ?1";
+        let found = snapshot
+            .prepare_cached(sql)?
+            .query_row([owner.as_str()], |row| {
+                let credentials = Credentials { sha1: keys(row, 4)?, sha256: keys(row, 8)? };
+                let version: i64 = row.get(2)?;
+                let id: i64 = row.get(0)?;
+                Ok((
+                    id,
+                    Box::new(AccountRecord {
+                        credentials,
+                        disabled: row.get(1)?,
+                        roster: Vec::new(),
+                        roster_version: version.cast_unsigned(),
+                        slots: Vec::new(),
+                        has_log: row.get(3)?,
+                    }),
+                ))
+            })
+            .optional()?;
+        let Some((id, mut account)) = found else { return Ok(None) };
+        let mut statement = snapshot.prepare_cached(
+            "SELECT jid, name, groups, subscription, ask, approved, pending_in \
+             FROM roster WHERE owner = ?1 ORDER BY jid",
+        )?;
+        account.roster = roster(&mut statement, id, &mut self.jids)?;
+        let mut statement = snapshot
+            .prepare_cached("SELECT name, value FROM slot WHERE owner = ?1 ORDER BY name")?;
+        let rows = statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        account.slots = rows.collect::<Result<_, _>>()?;
+        Ok(Some(account))
+    }
+
+    fn log(&mut self, owner: &BareJid, after: u64, limit: u32) -> Result<Answer, Error> {
+        let sql = "SELECT log.id, at, jid.text, incarnation, link, number, open_end, close_start, stanza \
+                   FROM log JOIN jid ON jid.id = log.peer \
+                   WHERE log.owner = (SELECT id FROM jid WHERE text = ?1) AND log.id > ?2 \
+                   ORDER BY log.id LIMIT ?3";
+        let after = after.min(LOG_ID_MAX).cast_signed();
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut statement = self.conn.prepare_cached(sql)?;
+        // One row more than asked for tells whether there are more.
+        let mut rows = statement.query(params![owner.as_str(), after, i64::from(limit) + 1])?;
+        let mut entries = Vec::new();
+        while let Some(row) = rows.next()? {
+            if entries.len() == wanted {
+                return Ok(Answer::Log { entries, more: true });
+            }
+            entries.push(entry(row, &mut self.jids)?);
+        }
+        Ok(Answer::Log { entries, more: false })
+    }
+
+    fn accounts(&self, after: Option<&BareJid>, limit: u32) -> Result<Answer, Error> {
+        // CROSS JOIN keeps the order: along the index of the texts, so that a page costs a page.
+        let sql = "SELECT jid.text FROM jid CROSS JOIN account ON account.owner = jid.id \
+                   WHERE jid.text > ?1 ORDER BY jid.text LIMIT ?2";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params![after.map_or("", BareJid::as_str), limit])?;
+        let mut accounts = Vec::new();
+        while let Some(row) = rows.next()? {
+            let text = row.get_ref(0)?.as_str()?;
+            accounts.push(BareJid::parse(text).map_err(|error| bad_jid(text, &error))?);
+        }
+        Ok(Answer::Accounts(accounts))
+    }
+}
+
+#[cfg(test)]
+impl SqliteReader {
+    pub(super) fn attempt_to_write(&self) -> Result<(), Error> {
+        Ok(self.conn.execute_batch("DELETE FROM account")?)
+    }
+}
+
+impl Reader for SqliteReader {
+    fn read(&mut self, query: &Query) -> Result<Answer, Error> {
+        match query {
+            Query::Account { owner } => Ok(Answer::Account(self.account(owner)?)),
+            Query::Log { owner, after, limit } => self.log(owner, *after, *limit),
+            Query::Accounts { after, limit } => self.accounts(after.as_ref(), *limit),
+        }
+    }
+}
+
+/// Four columns from `first` on.
+fn keys(row: &Row<'_>, first: usize) -> rusqlite::Result<ScramKeys> {
+    Ok(ScramKeys {
+        iterations: row.get(first)?,
+        salt: row.get(first + 1)?,
+        stored_key: row.get(first + 2)?,
+        server_key: row.get(first + 3)?,
+    })
+}
+
+fn roster(
+    statement: &mut Statement<'_>,
+    owner: i64,
+    jids: &mut JidCache,
+) -> Result<Vec<RosterItem>, Error> {
+    let mut rows = statement.query([owner])?;
+    let mut roster = Vec::new();
+    while let Some(row) = rows.next()? {
+        let groups = row.get_ref(2)?.as_str()?;
+        // Most contacts are in no group.
+        let groups = match groups {
+            "[]" => Vec::new(),
+            groups => serde_json::from_str(groups)
+                .map_err(|error| Error::Damaged(format!("groups of a contact: {error}")))?,
+        };
+        roster.push(RosterItem {
+            jid: jid(row.get_ref(0)?, jids)?,
+            name: row.get(1)?,
+            groups,
+            subscription: subscription(row.get(3)?)?,
+            ask: row.get(4)?,
+            approved: row.get(5)?,
+            pending_in: row.get(6)?,
+        });
+    }
+    Ok(roster)
+}
+
+fn entry(row: &Row<'_>, jids: &mut JidCache) -> Result<LogEntry, Error> {
+    let unsigned = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    Ok(LogEntry {
+        id: unsigned(0)?,
+        at: Wall(unsigned(1)?),
+        with: jid(row.get_ref(2)?, jids)?.into_bare(),
+        origin: Origin { incarnation: unsigned(3)?, link: row.get(4)?, number: unsigned(5)? },
+        stanza: row.get(8)?,
+        open_end: row.get(6)?,
+        close_start: row.get(7)?,
+    })
+}
+
+fn jid(value: ValueRef<'_>, jids: &mut JidCache) -> Result<Jid, Error> {
+    let text = value.as_str()?;
+    jids.parse(text).map_err(|error| bad_jid(text, &error))
+}
+
+fn bad_jid(text: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Damaged(format!("{text:?} is no address: {error}"))
+}
+
+fn subscription(number: u8) -> Result<Subscription, Error> {
+    match number {
+        0 => Ok(Subscription::None),
+        1 => Ok(Subscription::To),
+        2 => Ok(Subscription::From),
+        3 => Ok(Subscription::Both),
+        _ => Err(Error::Damaged(format!("subscription {number}"))),
+    }
+}

@@ -1,0 +1,94 @@
+//! The schema and how it grows: numbered steps, forward only, each one transaction.
+//!
+//! A step records the oldest version of the schema whose program may still use the database after it. So a step that
+//! only adds leaves older programs running beside newer ones, and only a step that takes something away shuts them out.
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use super::super::Error;
+
+/// In the header of each database of ours (`PRAGMA application_id`): "Core".
+const APPLICATION_ID: i32 = 0x436f_7265;
+
+/// One step of the schema.
+pub(super) struct Migration {
+    /// 1, 2, 3 .. without gaps: the version of the schema after this step.
+    pub(super) number: u32,
+    /// Programs that know at least this version may use the database after this step.
+    pub(super) oldest: u32,
+    pub(super) sql: &'static str,
+}
+
+/// All steps that this program knows, in order.
+pub(super) static MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    oldest: 1,
+    sql: include_str!("migrations/0001_accounts_and_log.sql"),
+}];
+
+/// Whose file this is.
+pub(super) enum Owner {
+    Nobody,
+    Ours,
+    Other,
+}
+
+/// Reads the file's header and changes nothing.
+///
+/// - errors: `NotADatabase` for a file that is none
+pub(super) fn owner(conn: &Connection) -> rusqlite::Result<Owner> {
+    let id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let tables: u32 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(match (id, tables) {
+        (APPLICATION_ID, _) => Owner::Ours,
+        (0, 0) => Owner::Nobody,
+        _ => Owner::Other,
+    })
+}
+
+/// Does the steps that the database lacks.
+///
+/// - gives: the version of the schema afterwards, which may be above what `known` holds
+/// - errors: `TooNew` where the database shuts this program out; then nothing changed
+pub(super) fn migrate(conn: &mut Connection, known: &[Migration]) -> Result<u32, Error> {
+    conn.execute_batch(
+        "CREATE TABLE IF NOT EXISTS migration (
+             number INTEGER PRIMARY KEY,
+             oldest INTEGER NOT NULL   -- programs that know less may not use the database any more
+         ) STRICT",
+    )?;
+    let mut version = check(conn, known)?;
+    for step in known {
+        if step.number <= version {
+            continue;
+        }
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.execute_batch(step.sql)?;
+        tx.execute(
+            "INSERT INTO migration (number, oldest) VALUES (?1, ?2)",
+            params![step.number, step.oldest],
+        )?;
+        tx.commit()?;
+        version = step.number;
+    }
+    Ok(version)
+}
+
+/// The version of the schema, where this program may use it.
+///
+/// - errors: `TooNew`
+pub(super) fn check(conn: &Connection, known: &[Migration]) -> Result<u32, Error> {
+    let newest = known.last().map_or(0, |step| step.number);
+    let row: Option<(Option<u32>, Option<u32>)> = conn
+        .query_row("SELECT max(number), max(oldest) FROM migration", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let (found, oldest) = row.unwrap_or_default();
+    let (found, oldest) = (found.unwrap_or(0), oldest.unwrap_or(0));
+    if oldest > newest {
+        return Err(Error::TooNew { found, known: newest });
+    }
+    Ok(found)
+}

@@ -1,0 +1,376 @@
+//! The connection that writes: a batch is one transaction.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::super::{Error, LOG_ID_MAX, LogEntry, RosterItem, Subscription, Write, Writer, Written};
+use super::checkpoint::Checkpointer;
+use super::intern::{Intern, Known};
+use super::{WAL_PAGES, WRITER_CACHE_KIB, checkpoint, connect, make_private, open_error, schema};
+use crate::xmpp::credentials::Credentials;
+use crate::xmpp::jid::{BareJid, Jid};
+
+/// Commits batches. One per database; lives on the writer's thread.
+pub struct SqliteWriter {
+    path: PathBuf,
+    /// None after a commit that failed, until it is reopened.
+    live: Option<Live>,
+}
+
+struct Live {
+    // Dropped before `conn`: the last connection to close tidies the WAL up.
+    checkpointer: Checkpointer,
+    conn: Connection,
+    known: Intern,
+    /// Changes when another connection writes (`PRAGMA data_version`): then `known` may be wrong.
+    data_version: i64,
+}
+
+impl SqliteWriter {
+    pub(super) fn open(path: &Path) -> Result<SqliteWriter, Error> {
+        Ok(SqliteWriter { path: path.to_owned(), live: Some(Live::open(path)?) })
+    }
+
+    pub(super) fn next_incarnation(&mut self) -> Result<u64, Error> {
+        let live = self.live.as_ref().ok_or_else(closed)?;
+        let number: i64 = live.conn.query_row(
+            "UPDATE node SET incarnation = incarnation + 1 RETURNING incarnation",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(number.cast_unsigned())
+    }
+}
+
+#[cfg(test)]
+impl SqliteWriter {
+    /// Stands for a disk with room for so many pages.
+    pub(super) fn limit_pages(&mut self, pages: u32) {
+        let live = self.live.as_ref().expect("open");
+        live.conn.pragma_update(None, "max_page_count", pages).expect("a pragma");
+    }
+}
+
+impl Writer for SqliteWriter {
+    fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, Error> {
+        let live = self.live.as_mut().ok_or_else(closed)?;
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        match live.commit(batch) {
+            Ok(written) => {
+                if let Err(error) = live.checkpointer.after_commit(&live.conn) {
+                    // The commit stands; where the disk is in trouble, the next one will say so.
+                    tracing::warn!(%error, "the WAL of the store cannot be brought into its file");
+                }
+                Ok(written)
+            }
+            Err(error) => {
+                // Closing rolls back. A connection whose flush failed is not asked again: the kernel reports such a
+                // failure once, and a second flush would succeed without the data.
+                self.live = None;
+                Err(error)
+            }
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), Error> {
+        self.live = None;
+        self.live = Some(Live::open(&self.path)?);
+        Ok(())
+    }
+}
+
+fn closed() -> Error {
+    Error::Backend("closed after an error; to be reopened".to_owned())
+}
+
+impl Live {
+    fn open(path: &Path) -> Result<Live, Error> {
+        let mut conn = connect(path)?;
+        make_private(path).map_err(|error| open_error(path, &error.to_string()))?;
+        let mode: String =
+            conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(open_error(path, "the file system does not support a WAL (shared memory)"));
+        }
+        conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+        conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+        // What stands in the WAL may be there in memory only, if a flush failed before: written into the file and
+        // flushed there, it is durable again.
+        let (busy, _) = checkpoint(&conn, "TRUNCATE")?;
+        if busy {
+            return Err(Error::Backend("a reader holds the WAL".to_owned()));
+        }
+        schema::migrate(&mut conn, schema::MIGRATIONS)?;
+        let data_version = data_version(&conn)?;
+        let checkpointer = Checkpointer::start(path)?;
+        Ok(Live { checkpointer, conn, known: Intern::default(), data_version })
+    }
+
+    fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, Error> {
+        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let data_version = data_version(&self.conn)?;
+        if data_version != self.data_version {
+            self.known.clear();
+            self.data_version = data_version;
+        }
+        let mut written = Vec::with_capacity(batch.len());
+        let mut batch_of = Batch { conn: &self.conn, known: &mut self.known };
+        for write in batch {
+            written.push(batch_of.apply(write)?);
+        }
+        self.conn.prepare_cached("COMMIT")?.execute([])?;
+        Ok(written)
+    }
+}
+
+fn data_version(conn: &Connection) -> Result<i64, Error> {
+    Ok(conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
+}
+
+/// A transaction under way.
+struct Batch<'a> {
+    conn: &'a Connection,
+    known: &'a mut Intern,
+}
+
+impl Batch<'_> {
+    fn apply(&mut self, write: &Write) -> Result<Written, Error> {
+        match write {
+            Write::CreateAccount { owner, credentials } => self.create(owner, credentials),
+            Write::DeleteAccount { owner } => self.of_account(owner, Batch::delete),
+            Write::SetCredentials { owner, credentials } => {
+                self.of_account(owner, |batch, _, id| batch.set_credentials(id, credentials))
+            }
+            Write::SetDisabled { owner, disabled } => self.of_account(owner, |batch, _, id| {
+                let sql = "UPDATE account SET disabled = ?2 WHERE owner = ?1";
+                batch.conn.prepare_cached(sql)?.execute(params![id, disabled])?;
+                Ok(())
+            }),
+            Write::PutRoster { owner, set, remove, version } => {
+                self.of_account(owner, |batch, _, id| batch.put_roster(id, set, remove, *version))
+            }
+            Write::PutSlot { owner, name, value } => {
+                self.of_account(owner, |batch, _, id| batch.put_slot(id, name, value.as_deref()))
+            }
+            Write::AppendLog { entry, .. } if entry.id > LOG_ID_MAX => {
+                Err(Error::Backend(format!("log id {} is above {LOG_ID_MAX}", entry.id)))
+            }
+            Write::AppendLog { owner, entry } => {
+                self.of_account(owner, |batch, _, id| batch.append(id, entry))
+            }
+            Write::ConfirmLog { owner, ids } => {
+                self.of_account(owner, |batch, _, id| batch.confirm(id, ids))
+            }
+            Write::ReserveIds { partition, count } => self.reserve(*partition, *count),
+        }
+    }
+
+    /// Does `change` to the account of `owner`, if there is one.
+    fn of_account(
+        &mut self,
+        owner: &BareJid,
+        change: impl FnOnce(&mut Self, &BareJid, i64) -> Result<(), Error>,
+    ) -> Result<Written, Error> {
+        match self.find(owner)? {
+            Some(Known { id, account: true }) => {
+                change(self, owner, id)?;
+                Ok(Written::Done)
+            }
+            _ => Ok(Written::NoAccount),
+        }
+    }
+
+    fn find(&mut self, jid: &BareJid) -> Result<Option<Known>, Error> {
+        if let Some(known) = self.known.find(jid) {
+            return Ok(Some(known));
+        }
+        let sql = "SELECT jid.id, account.owner IS NOT NULL FROM jid LEFT JOIN account ON account.owner = jid.id \
+                   WHERE jid.text = ?1";
+        let known = self
+            .conn
+            .prepare_cached(sql)?
+            .query_row([jid.as_str()], |row| Ok(Known { id: row.get(0)?, account: row.get(1)? }))
+            .optional()?;
+        if let Some(known) = known {
+            self.known.put(jid.clone(), known);
+        }
+        Ok(known)
+    }
+
+    /// The number of `jid`, which gets one if it has none.
+    fn intern(&mut self, jid: &BareJid) -> Result<Known, Error> {
+        if let Some(known) = self.find(jid)? {
+            return Ok(known);
+        }
+        let id = self
+            .conn
+            .prepare_cached("INSERT INTO jid (text) VALUES (?1)")?
+            .insert([jid.as_str()])?;
+        let known = Known { id, account: false };
+        self.known.put(jid.clone(), known);
+        Ok(known)
+    }
+
+    fn create(&mut self, owner: &BareJid, credentials: &Credentials) -> Result<Written, Error> {
+        let Known { id, account } = self.intern(owner)?;
+        if account {
+            return Ok(Written::Exists);
+        }
+        let Credentials { sha1, sha256 } = credentials;
+        let sql = "INSERT INTO account (owner, disabled, roster_version, \
+                   sha1_iterations, sha1_salt, sha1_stored_key, sha1_server_key, \
+                   sha256_iterations, sha256_salt, sha256_stored_key, sha256_server_key) \
+                   VALUES (?1, 0, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        self.conn.prepare_cached(sql)?.execute(params![
+            id,
+            sha1.iterations,
+            sha1.salt,
+            sha1.stored_key,
+            sha1.server_key,
+            sha256.iterations,
+            sha256.salt,
+            sha256.stored_key,
+            sha256.server_key,
+        ])?;
+        self.known.put(owner.clone(), Known { id, account: true });
+        Ok(Written::Done)
+    }
+
+    /// In the transaction like all else: an account with a long log holds the others up for as long as that takes.
+    fn delete(&mut self, owner: &BareJid, id: i64) -> Result<(), Error> {
+        for sql in [
+            "DELETE FROM log WHERE owner = ?1",
+            "DELETE FROM slot WHERE owner = ?1",
+            "DELETE FROM roster WHERE owner = ?1",
+            "DELETE FROM account WHERE owner = ?1",
+        ] {
+            self.conn.prepare_cached(sql)?.execute([id])?;
+        }
+        self.known.put(owner.clone(), Known { id, account: false });
+        Ok(())
+    }
+
+    fn set_credentials(&mut self, id: i64, credentials: &Credentials) -> Result<(), Error> {
+        let Credentials { sha1, sha256 } = credentials;
+        let sql = "UPDATE account SET \
+                   sha1_iterations = ?2, sha1_salt = ?3, sha1_stored_key = ?4, sha1_server_key = ?5, \
+                   sha256_iterations = ?6, sha256_salt = ?7, sha256_stored_key = ?8, sha256_server_key = ?9 \
+                   WHERE owner = ?1";
+        self.conn.prepare_cached(sql)?.execute(params![
+            id,
+            sha1.iterations,
+            sha1.salt,
+            sha1.stored_key,
+            sha1.server_key,
+            sha256.iterations,
+            sha256.salt,
+            sha256.stored_key,
+            sha256.server_key,
+        ])?;
+        Ok(())
+    }
+
+    fn put_roster(
+        &mut self,
+        id: i64,
+        set: &[RosterItem],
+        remove: &[Jid],
+        version: u64,
+    ) -> Result<(), Error> {
+        let mut delete =
+            self.conn.prepare_cached("DELETE FROM roster WHERE owner = ?1 AND jid = ?2")?;
+        for jid in remove {
+            delete.execute(params![id, jid.to_string()])?;
+        }
+        let mut put = self.conn.prepare_cached(
+            "INSERT OR REPLACE INTO roster \
+             (owner, jid, name, groups, subscription, ask, approved, pending_in) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?;
+        for item in set {
+            let groups = serde_json::to_string(&item.groups)
+                .map_err(|error| Error::Backend(format!("groups of a contact: {error}")))?;
+            put.execute(params![
+                id,
+                item.jid.to_string(),
+                item.name,
+                groups,
+                number_of(item.subscription),
+                item.ask,
+                item.approved,
+                item.pending_in,
+            ])?;
+        }
+        let sql = "UPDATE account SET roster_version = ?2 WHERE owner = ?1";
+        self.conn.prepare_cached(sql)?.execute(params![id, version.cast_signed()])?;
+        Ok(())
+    }
+
+    fn put_slot(&mut self, id: i64, name: &str, value: Option<&[u8]>) -> Result<(), Error> {
+        match value {
+            Some(value) => {
+                let sql = "INSERT OR REPLACE INTO slot (owner, name, value) VALUES (?1, ?2, ?3)";
+                self.conn.prepare_cached(sql)?.execute(params![id, name, value])?;
+            }
+            None => {
+                let sql = "DELETE FROM slot WHERE owner = ?1 AND name = ?2";
+                self.conn.prepare_cached(sql)?.execute(params![id, name])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, id: i64, entry: &LogEntry) -> Result<(), Error> {
+        let peer = self.intern(&entry.with)?.id;
+        let sql = "INSERT INTO log \
+                   (owner, id, peer, at, incarnation, link, number, open_end, close_start, stanza) \
+                   SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 \
+                   WHERE NOT EXISTS (SELECT 1 FROM log WHERE owner = ?1 AND id = ?2)";
+        self.conn.prepare_cached(sql)?.execute(params![
+            id,
+            entry.id.cast_signed(),
+            peer,
+            entry.at.0.cast_signed(),
+            entry.origin.incarnation.cast_signed(),
+            entry.origin.link,
+            entry.origin.number.cast_signed(),
+            entry.open_end,
+            entry.close_start,
+            entry.stanza,
+        ])?;
+        Ok(())
+    }
+
+    fn confirm(&mut self, id: i64, ids: &[u64]) -> Result<(), Error> {
+        let mut delete =
+            self.conn.prepare_cached("DELETE FROM log WHERE owner = ?1 AND id = ?2")?;
+        for entry in ids {
+            // One above `LOG_ID_MAX` finds nothing, as a number below zero.
+            delete.execute(params![id, entry.cast_signed()])?;
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, partition: u16, count: u32) -> Result<Written, Error> {
+        // The first id is 1, so that "after 0" means "from the start". Past `LOG_ID_MAX` the column refuses.
+        let sql = "INSERT INTO id_block (partition, next) VALUES (?1, 1 + ?2) \
+                   ON CONFLICT (partition) DO UPDATE SET next = next + ?2 RETURNING next - ?2";
+        let first: i64 = self
+            .conn
+            .prepare_cached(sql)?
+            .query_row(params![partition, count], |row| row.get(0))?;
+        Ok(Written::Reserved { first: first.cast_unsigned() })
+    }
+}
+
+fn number_of(subscription: Subscription) -> u8 {
+    match subscription {
+        Subscription::None => 0,
+        Subscription::To => 1,
+        Subscription::From => 2,
+        Subscription::Both => 3,
+    }
+}
