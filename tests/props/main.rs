@@ -1,0 +1,5 @@
+//! Properties that must hold for any input; a failure prints the smallest input that breaks one.
+
+mod frame;
+mod jid;
+mod placement;
