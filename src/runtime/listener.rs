@@ -21,9 +21,13 @@ pub enum Transport {
 pub enum ListenError {
     #[error("{key}: {address} is in use by another process; stop it, or set {key} to another port")]
     InUse { key: &'static str, address: SocketAddr },
-    #[error("{key}: {address} may not be bound by this user; use a port above 1023, or grant CAP_NET_BIND_SERVICE")]
+    #[error(
+        "{key}: {address} may not be bound by this user; use a port above 1023, or grant CAP_NET_BIND_SERVICE"
+    )]
     Forbidden { key: &'static str, address: SocketAddr },
-    #[error("{key}: this machine has no address {address}; write one of its own, or 0.0.0.0 or [::] for all")]
+    #[error(
+        "{key}: this machine has no address {address}; write one of its own, or 0.0.0.0 or [::] for all"
+    )]
     NoSuchAddress { key: &'static str, address: SocketAddr },
     #[error("{key}: cannot listen on {address}: {source}")]
     Other { key: &'static str, address: SocketAddr, source: io::Error },

@@ -45,8 +45,9 @@ pub struct Inlet {
 /// Both ends of all rings, by shard: `ends[i].0[j]` leads from i to j, `ends[i].1[j]` from j to i.
 pub fn mesh(bells: &[Arc<Bell>]) -> Vec<(Vec<Option<Outlet>>, Vec<Option<Inlet>>)> {
     let count = bells.len();
-    let mut ends: Vec<(Vec<Option<Outlet>>, Vec<Option<Inlet>>)> =
-        (0..count).map(|_| ((0..count).map(|_| None).collect(), (0..count).map(|_| None).collect())).collect();
+    let mut ends: Vec<(Vec<Option<Outlet>>, Vec<Option<Inlet>>)> = (0..count)
+        .map(|_| ((0..count).map(|_| None).collect(), (0..count).map(|_| None).collect()))
+        .collect();
     for from in 0..count {
         for to in 0..count {
             if from == to {

@@ -30,7 +30,9 @@ impl Network {
     }
 
     fn number(self) -> usize {
-        self.0.iter().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)))
+        self.0
+            .iter()
+            .fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)))
     }
 }
 

@@ -117,7 +117,7 @@ impl Storage {
 impl StoreClient {
     pub fn write(&mut self, writes: &mut Vec<(Ticket, Write)>) {
         for (ticket, write) in writes.drain(..) {
-            if let Some(owner) = owner(&write) {
+            if let Some(owner) = write.owner() {
                 *self.under_way.entry(owner.clone()).or_insert(0) += 1;
                 self.owners.insert(ticket, owner.clone());
             }
@@ -172,20 +172,6 @@ impl StoreHandle {
             .into_iter()
             .map(|answer| answer.recv().unwrap_or_else(|_| Err("the store has stopped".into())))
             .collect()
-    }
-}
-
-fn owner(write: &Write) -> Option<&BareJid> {
-    match write {
-        Write::CreateAccount { owner, .. }
-        | Write::DeleteAccount { owner }
-        | Write::SetCredentials { owner, .. }
-        | Write::SetDisabled { owner, .. }
-        | Write::PutRoster { owner, .. }
-        | Write::PutSlot { owner, .. }
-        | Write::AppendLog { owner, .. }
-        | Write::ConfirmLog { owner, .. } => Some(owner),
-        Write::ReserveIds { .. } => None,
     }
 }
 
@@ -292,7 +278,11 @@ fn commit(writer: &mut dyn Writer, batch: &[Write]) -> Result<Vec<Written>, Stri
     }
 }
 
-fn answer(askers: Vec<(Asker, Ticket)>, outcome: Result<Vec<Written>, String>, mailboxes: &[Mailbox]) {
+fn answer(
+    askers: Vec<(Asker, Ticket)>,
+    outcome: Result<Vec<Written>, String>,
+    mailboxes: &[Mailbox],
+) {
     let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); mailboxes.len()];
     let mut written = outcome.as_ref().ok().map(|written| written.iter());
     for (asker, ticket) in askers {

@@ -66,10 +66,10 @@ pub struct TlsServer {
 impl TlsServer {
     /// TLS 1.2 and 1.3, tickets, no early data.
     pub fn new(certificates: Arc<Certificates>) -> Result<Self, rustls::Error> {
-        let builder = ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-        let mut config =
-            builder.with_no_client_auth().with_cert_resolver(certificates.clone());
+        let builder =
+            ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+        let mut config = builder.with_no_client_auth().with_cert_resolver(certificates.clone());
         config.ticketer = provider::Ticketer::new()?;
         config.send_tls13_tickets = 1;
         // RFC 9266 binds to TLS 1.2 only where the master secret is bound to the handshake.

@@ -42,6 +42,3 @@ pub enum StoreOutcome {
     /// The store could not do it, and has given up trying.
     Failed,
 }
-
-/// A connection that another shard took out of itself for this one.
-pub(super) type Arrival = Box<MovedConn>;

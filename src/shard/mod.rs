@@ -273,6 +273,16 @@ impl Shard {
         )
     }
 
+    /// Clients are stopped until `Input::Relieved`.
+    pub fn has_stalled(&self) -> bool {
+        !self.core.stalled.is_empty()
+    }
+
+    /// Requests to the store that have no answer yet.
+    pub fn waiting_for_store(&self) -> usize {
+        self.core.tickets.len()
+    }
+
     pub fn probe(&self) -> &Probe {
         &self.core.probe
     }
