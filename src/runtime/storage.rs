@@ -32,11 +32,14 @@ enum Job {
     Stop,
 }
 
+/// What a reader is asked; `None` ends it.
+type Question = Option<(u16, Ticket, Query)>;
+
 /// A shard's way to the store. Lives on its core.
 pub struct StoreClient {
     shard: u16,
     writer: Sender<Job>,
-    readers: Vec<Sender<(u16, Ticket, Query)>>,
+    readers: Vec<Sender<Question>>,
     /// Writes on their way, by owner: a question about an owner goes behind them.
     under_way: Map<BareJid, u32>,
     /// Owners of tickets on their way.
@@ -52,7 +55,7 @@ pub struct StoreHandle {
 /// The running threads.
 pub struct Storage {
     writer: Sender<Job>,
-    readers: Vec<Sender<(u16, Ticket, Query)>>,
+    readers: Vec<Sender<Question>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -104,8 +107,9 @@ impl Storage {
     /// Ends when everything sent before is durable.
     pub fn stop(self) {
         let _ = self.writer.send(Job::Stop);
-        drop(self.writer);
-        drop(self.readers);
+        for reader in &self.readers {
+            let _ = reader.send(None);
+        }
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a storage thread had panicked");
@@ -138,7 +142,7 @@ impl StoreClient {
             let hash = owner.map_or(0, BareJid::hash64);
             let reader = usize::try_from(hash >> 32).unwrap_or(0) % self.readers.len().max(1);
             if let Some(reader) = self.readers.get(reader) {
-                let _ = reader.send((self.shard, ticket, query));
+                let _ = reader.send(Some((self.shard, ticket, query)));
             }
         }
     }
@@ -183,11 +187,13 @@ fn weight(write: &Write) -> usize {
     }
 }
 
-fn read(mut reader: Box<dyn Reader>, jobs: &Receiver<(u16, Ticket, Query)>, mailboxes: &[Mailbox]) {
-    while let Ok(first) = jobs.recv() {
+fn read(mut reader: Box<dyn Reader>, jobs: &Receiver<Question>, mailboxes: &[Mailbox]) {
+    while let Ok(Some(first)) = jobs.recv() {
         let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); mailboxes.len()];
-        let more = std::iter::from_fn(|| jobs.try_recv().ok()).take(COMMIT_WRITES);
-        for (shard, ticket, query) in std::iter::once(first).chain(more) {
+        let mut next = Some(first);
+        let mut stopping = false;
+        for _ in 0..COMMIT_WRITES {
+            let Some((shard, ticket, query)) = next else { break };
             let outcome = match reader.read(&query) {
                 Ok(answer) => StoreOutcome::Answer(answer),
                 Err(error) => {
@@ -198,8 +204,18 @@ fn read(mut reader: Box<dyn Reader>, jobs: &Receiver<(u16, Ticket, Query)>, mail
             if let Some(answers) = answers.get_mut(usize::from(shard)) {
                 answers.push((ticket, outcome));
             }
+            next = match jobs.try_recv() {
+                Ok(question) => {
+                    stopping = question.is_none();
+                    question
+                }
+                Err(_) => None,
+            };
         }
         deliver(answers, mailboxes);
+        if stopping {
+            return;
+        }
     }
 }
 
@@ -214,7 +230,7 @@ fn deliver(answers: Vec<Vec<(Ticket, StoreOutcome)>>, mailboxes: &[Mailbox]) {
 fn write(
     mut writer: Box<dyn Writer>,
     jobs: &Receiver<Job>,
-    readers: &[Sender<(u16, Ticket, Query)>],
+    readers: &[Sender<Question>],
     mailboxes: &[Mailbox],
 ) {
     let mut stopping = false;
@@ -245,7 +261,7 @@ fn write(
         for (shard, ticket, query) in queries {
             let reader = usize::from(shard) % readers.len().max(1);
             if let Some(reader) = readers.get(reader) {
-                let _ = reader.send((shard, ticket, query));
+                let _ = reader.send(Some((shard, ticket, query)));
             }
         }
     }
