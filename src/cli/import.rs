@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Directory};
+use super::backend::{Backend, Directory, Running};
 use super::{Refusal, print, tell};
 use crate::config::Config;
 use crate::runtime::control::accounts::{account_jid, credentials};
@@ -45,7 +45,10 @@ struct Row {
 /// - errors: faulty lines (nothing is imported); accounts that were not made (the others are)
 pub(super) fn run(path: &Path, config: &Config) -> Result<(), Refusal> {
     let text = read(path).map_err(Refusal::Plain)?;
-    let rows = match parse(&text) {
+    // A running node judges by the domains that it was started with.
+    let is_running = Running::find(config).map_err(Refusal::Plain)?.is_some();
+    let domains: &[String] = if is_running { &[] } else { &config.domains };
+    let rows = match parse(&text, domains) {
         Ok(rows) => rows,
         Err(faults) => {
             for (line, fault) in &faults {
@@ -208,7 +211,7 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 /// All rows, or all faulty lines with their faults. A first line `jid,password` is a heading; blank lines are nothing.
-fn parse(text: &str) -> Result<Vec<Row>, Vec<(usize, String)>> {
+fn parse(text: &str, domains: &[String]) -> Result<Vec<Row>, Vec<(usize, String)>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut rows: Vec<Row> = Vec::new();
     let mut faults = Vec::new();
@@ -218,7 +221,7 @@ fn parse(text: &str) -> Result<Vec<Row>, Vec<(usize, String)>> {
         {
             continue;
         }
-        match parse_line(content) {
+        match parse_line(content, domains) {
             Ok((jid, password)) => match lines_by_jid.insert(jid.clone(), line) {
                 None => rows.push(Row { line, jid, password: Password(password) }),
                 Some(first) => {
@@ -231,9 +234,9 @@ fn parse(text: &str) -> Result<Vec<Row>, Vec<(usize, String)>> {
     if faults.is_empty() { Ok(rows) } else { Err(faults) }
 }
 
-fn parse_line(line: &str) -> Result<(String, String), String> {
+fn parse_line(line: &str, domains: &[String]) -> Result<(String, String), String> {
     let [jid, password] = fields(line)?;
-    let jid = account_jid(jid.trim(), &[])?.to_string();
+    let jid = account_jid(jid.trim(), domains)?.to_string();
     if password.is_empty() {
         return Err(format!("{jid} has no password; write jid,password"));
     }
@@ -302,7 +305,7 @@ mod tests {
     #[test]
     fn faulty_lines_are_all_told_with_their_numbers() {
         let text = "jid,password\na@b,x\n\nnobody\na@b,y\nlocalhost,x\nc@d,\ne@f,x,y\ng@h,\"x\ni@j,\"x\"y\n";
-        let faults = parse(text).err().unwrap();
+        let faults = parse(text, &[]).err().unwrap();
         let told: Vec<String> =
             faults.iter().map(|(line, fault)| format!("{line}: {fault}")).collect();
         let expected = [
@@ -322,7 +325,7 @@ mod tests {
 
     #[test]
     fn addresses_are_prepared_and_passwords_are_left_alone() {
-        let rows = parse("\u{feff}JID,password\r\n Alice@LocalHost ,pass word \r\n").unwrap();
+        let rows = parse("\u{feff}JID,password\r\n Alice@LocalHost ,pass word \r\n", &[]).unwrap();
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].line, rows[0].jid.as_str()), (2, "alice@localhost"));
         assert_eq!(rows[0].password.0, "pass word ");

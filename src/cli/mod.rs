@@ -9,7 +9,7 @@ mod user;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -91,9 +91,6 @@ enum Refusal {
     Plain(String),
     #[error("corefire: cannot write the answer: {0}")]
     Output(#[source] io::Error),
-    /// Told already.
-    #[error("")]
-    Told,
 }
 
 /// Runs the program on the arguments of the process.
@@ -101,7 +98,6 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Refusal::Told) => ExitCode::FAILURE,
         Err(refusal) => {
             tell(&refusal);
             ExitCode::FAILURE
@@ -125,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
     }
 }
 
-fn check_config(settings: &Settings, file: &PathBuf) -> Result<(), Refusal> {
+fn check_config(settings: &Settings, file: &Path) -> Result<(), Refusal> {
     if settings.config.is_some() {
         let message = "check-config takes its file as FILE; leave --config out";
         return Err(Refusal::Plain(message.to_owned()));
