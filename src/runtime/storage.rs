@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Writes of one commit, and about their bytes, at most.
 const COMMIT_WRITES: usize = 256;
+/// Answers that leave together, at most.
+const READ_TOGETHER: usize = 64;
 const COMMIT_BYTES: usize = 1 << 20;
 /// How long a store that fails is tried again before its writes are refused.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -190,10 +192,9 @@ fn weight(write: &Write) -> usize {
 fn read(mut reader: Box<dyn Reader>, jobs: &Receiver<Question>, mailboxes: &[Mailbox]) {
     while let Ok(Some(first)) = jobs.recv() {
         let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); mailboxes.len()];
-        let mut next = Some(first);
-        let mut stopping = false;
-        for _ in 0..COMMIT_WRITES {
-            let Some((shard, ticket, query)) = next else { break };
+        let mut count = 0;
+        let mut next = Some(Some(first));
+        while let Some(Some((shard, ticket, query))) = next {
             let outcome = match reader.read(&query) {
                 Ok(answer) => StoreOutcome::Answer(answer),
                 Err(error) => {
@@ -204,16 +205,11 @@ fn read(mut reader: Box<dyn Reader>, jobs: &Receiver<Question>, mailboxes: &[Mai
             if let Some(answers) = answers.get_mut(usize::from(shard)) {
                 answers.push((ticket, outcome));
             }
-            next = match jobs.try_recv() {
-                Ok(question) => {
-                    stopping = question.is_none();
-                    question
-                }
-                Err(_) => None,
-            };
+            count += 1;
+            next = if count < READ_TOGETHER { jobs.try_recv().ok() } else { None };
         }
         deliver(answers, mailboxes);
-        if stopping {
+        if next == Some(None) {
             return;
         }
     }

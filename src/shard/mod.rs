@@ -96,8 +96,6 @@ enum Timer {
     Silence(ConnId),
     /// A request for an acknowledgement has waited a second.
     AckDue(SessionId),
-    /// The client holds stanzas that it was not asked about.
-    RequestDue(SessionId),
     /// The window for resumption may be over.
     Resume(SessionId),
 }
@@ -312,7 +310,6 @@ impl Shard {
                 Timer::Login(conn) => self.login_timed_out(conn, fx),
                 Timer::Silence(conn) => self.silence(conn, fx),
                 Timer::AckDue(session) => self.core.answer_due(session, fx),
-                Timer::RequestDue(session) => self.core.request_due(session, fx),
                 Timer::Resume(session) => self.resume_timed_out(session, fx),
             }
         }
