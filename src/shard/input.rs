@@ -43,5 +43,3 @@ pub enum StoreOutcome {
     Failed,
 }
 
-/// A connection that another shard took out of itself for this one.
-pub(super) type Arrival = Box<MovedConn>;
