@@ -245,16 +245,35 @@ impl Shard {
             Input::Tick => self.tick(fx),
             Input::Shutdown => self.shutdown(fx),
         }
-        self.send_posts(fx);
-        self.end_overflowing(fx);
+        self.finish(fx);
     }
 
     /// The end of a turn: acknowledgements, requests and confirmations that many stanzas share.
     pub fn end_turn(&mut self, now: Now, fx: &mut Effects) {
         self.core.now = now;
+        self.handled_here(fx);
+        self.finish(fx);
         self.core.settle_noted(fx);
         self.core.write_confirmed(fx);
-        self.end_overflowing(fx);
+        // What the lines above wrote may have filled a queue.
+        self.finish(fx);
+    }
+
+    /// What handlers leave behind: stanzas to send, sessions to end, which leave more of both.
+    fn finish(&mut self, fx: &mut Effects) {
+        while !self.core.posts.is_empty() || !self.core.overflowing.is_empty() {
+            self.send_posts(fx);
+            self.end_overflowing(fx);
+        }
+    }
+
+    /// The frames that this shard sent to itself are counted like all others.
+    fn handled_here(&mut self, fx: &mut Effects) {
+        let own = self.core.id;
+        let news = self.core.inward.get_mut(usize::from(own.0)).and_then(ring::Inward::news);
+        if let Some((_, handled)) = news {
+            self.handled(own, handled, fx);
+        }
     }
 
     /// When `Tick` is wanted next; `None` while no timer runs.
