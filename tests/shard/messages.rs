@@ -6,7 +6,10 @@ fn a_message_goes() {
     let bob = node.online("bob", "pc");
     let (alice, _) = node.online_acked("alice", "phone");
     node.send(alice, &chat("bob@here", "hi"));
-    assert_eq!(node.read(bob), "<message from='alice@here/phone' to='bob@here' type='chat' id='hi'><body>hi</body></message>");
+    assert_eq!(
+        node.read(bob),
+        "<message from='alice@here/phone' to='bob@here' type='chat' id='hi'><body>hi</body></message>"
+    );
     node.send(alice, "<r xmlns='urn:xmpp:sm:3'/>");
     assert_eq!(node.read(alice), "<a xmlns='urn:xmpp:sm:3' h='2'/>");
 }
