@@ -252,6 +252,7 @@ impl Shard {
     /// The end of a turn: acknowledgements, requests and confirmations that many stanzas share.
     pub fn end_turn(&mut self, now: Now, fx: &mut Effects) {
         self.core.now = now;
+        self.core.settle_own();
         self.core.settle_noted(fx);
         self.core.write_confirmed(fx);
         self.end_overflowing(fx);
