@@ -407,12 +407,9 @@ impl Shard {
         Ok(())
     }
 
-    /// Another shard (or this one) handled our frames up to `handled`.
+    /// Another shard handled our frames up to `handled`.
     pub(super) fn handled(&mut self, by: crate::cluster::placement::ShardId, handled: u64) {
-        let Some(outward) = self.core.outward.get_mut(usize::from(by.0)) else { return };
-        for (session, number) in outward.handled(handled) {
-            self.core.complete(session, number);
-        }
+        self.core.frames_handled(usize::from(by.0), handled);
     }
 }
 
@@ -442,6 +439,21 @@ pub(super) fn message_flags(kind: MessageType, stanza: &Stanza<'_>) -> Flags {
 }
 
 impl Core {
+    /// The stanzas whose frames to `ring` are handled up to this number are done.
+    fn frames_handled(&mut self, ring: usize, handled: u64) {
+        while let Some((session, number)) =
+            self.outward.get_mut(ring).and_then(|outward| outward.done(handled))
+        {
+            self.complete(session, number);
+        }
+    }
+
+    /// What this shard sent to itself crosses no ring, so nobody but the shard tells how far it is handled.
+    pub(super) fn settle_own(&mut self) {
+        let own = usize::from(self.id.0);
+        self.frames_handled(own, self.inward[own].handled());
+    }
+
     /// A stanza of a client is handled.
     pub(super) fn complete(&mut self, session: SessionId, number: u32) {
         let slot = self.sessions.get_mut(session.0);

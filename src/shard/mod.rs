@@ -266,7 +266,7 @@ impl Shard {
     pub fn end_turn(&mut self, now: Now, fx: &mut Effects) {
         self.core.now = now;
         loop {
-            self.handled_here();
+            self.core.settle_own();
             self.core.settle_noted(fx);
             // What that wrote may have filled a queue, and let a session be resumed.
             self.finish(fx);
@@ -288,15 +288,6 @@ impl Shard {
             if self.core.posts.is_empty() && self.core.overflowing.is_empty() {
                 break;
             }
-        }
-    }
-
-    /// The frames that this shard sent to itself are counted like all others.
-    fn handled_here(&mut self) {
-        let own = self.core.id;
-        let news = self.core.inward.get_mut(usize::from(own.0)).and_then(ring::Inward::news);
-        if let Some((_, handled)) = news {
-            self.handled(own, handled);
         }
     }
 
