@@ -344,7 +344,13 @@ impl Shard {
                 close_start: post.close_start,
                 stanza: &post.stanza,
             };
-            if self.post(&envelope, to.bare().hash64(), fx).is_none() {
+            let mut sent = None;
+            let sound = self.contained(fx, |shard, fx| {
+                sent = shard.post(&envelope, to.bare().hash64(), fx);
+            });
+            if !sound {
+                self.faulty_frame(&envelope, fx);
+            } else if sent.is_none() {
                 self.core.probe.posts_dropped += 1;
             }
         }
@@ -399,18 +405,9 @@ impl Shard {
         Ok(())
     }
 
-    /// Another shard (or this one) handled our frames up to `handled`.
-    pub(super) fn handled(
-        &mut self,
-        by: crate::cluster::placement::ShardId,
-        handled: u64,
-        fx: &mut Effects,
-    ) {
-        let Some(outward) = self.core.outward.get_mut(usize::from(by.0)) else { return };
-        for (session, number) in outward.handled(handled) {
-            self.core.complete(session, number);
-        }
-        self.core.settle_noted(fx);
+    /// Another shard handled our frames up to `handled`.
+    pub(super) fn handled(&mut self, by: crate::cluster::placement::ShardId, handled: u64) {
+        self.core.frames_handled(usize::from(by.0), handled);
     }
 }
 
@@ -440,6 +437,21 @@ pub(super) fn message_flags(kind: MessageType, stanza: &Stanza<'_>) -> Flags {
 }
 
 impl Core {
+    /// The stanzas whose frames to `ring` are handled up to this number are done.
+    fn frames_handled(&mut self, ring: usize, handled: u64) {
+        while let Some((session, number)) =
+            self.outward.get_mut(ring).and_then(|outward| outward.done(handled))
+        {
+            self.complete(session, number);
+        }
+    }
+
+    /// What this shard sent to itself crosses no ring, so nobody but the shard tells how far it is handled.
+    pub(super) fn settle_own(&mut self) {
+        let own = usize::from(self.id.0);
+        self.frames_handled(own, self.inward[own].handled());
+    }
+
     /// A stanza of a client is handled.
     pub(super) fn complete(&mut self, session: SessionId, number: u32) {
         let slot = self.sessions.get_mut(session.0);
@@ -505,7 +517,14 @@ impl Core {
         for session in std::mem::take(&mut self.noted) {
             let Some(slot) = self.sessions.get_mut(session.0) else { continue };
             slot.noted = false;
-            let Some(conn) = slot.conn else { continue };
+            let Some(conn) = slot.conn else {
+                // XEP-0198 §5: the number that a resumption tells is final.
+                let rests = slot.counters.as_ref().is_some_and(|it| it.open_count() == 0);
+                if rests {
+                    self.resumers.extend(slot.resumer.take());
+                }
+                continue;
+            };
             if let Some(counters) = slot.counters.as_mut() {
                 let ack = counters.answer(false);
                 let request = counters.request();
@@ -539,13 +558,17 @@ impl Core {
             counters.send(Unacknowledged { bytes, log_id: row });
             self.undo.push(super::Undo::Sent(session));
             let full = counters.queue_len() > limits.resume_queue
-                || counters.queue_bytes() > limits.output_bytes;
+                || counters.queue_bytes() > 2 * limits.output_bytes;
             if full && !self.overflowing.contains(&session) {
                 self.overflowing.push(session);
             }
         } else if let Some(row) = row {
-            slot.confirmation.get_or_insert_default().rows.push_back(row);
+            let rows = &mut slot.confirmation.get_or_insert_default().rows;
+            rows.push_back(row);
             self.undo.push(super::Undo::Row(session));
+            if rows.len() > limits.resume_queue && !self.overflowing.contains(&session) {
+                self.overflowing.push(session);
+            }
         }
         let (conn, noted) = (slot.conn, slot.counters.is_some() || row.is_some());
         if let Some(conn) = conn {

@@ -13,6 +13,7 @@ use crate::frame::{Envelope, Flags, Kind};
 use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
+use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::reader::{self, Index};
 use crate::xmpp::xml::writer::Writer;
 
@@ -42,7 +43,12 @@ impl Shard {
     pub(super) fn stored(&mut self, ticket: Ticket, outcome: StoreOutcome, fx: &mut Effects) {
         let Some(waiting) = self.core.tickets.remove(&ticket) else { return };
         match (waiting, outcome) {
-            (Waiting::Account(account), outcome) => self.loaded(account, outcome, fx),
+            (Waiting::Account(account), outcome) => {
+                let load = self.core.accounts.get(account.0).and_then(|account| account.load);
+                if load == Some(ticket) {
+                    self.loaded(account, outcome, fx);
+                }
+            }
             (Waiting::Ids(partition), outcome) => {
                 let first = match outcome {
                     StoreOutcome::Written(Written::Reserved { first }) => Some(first),
@@ -61,18 +67,38 @@ impl Shard {
                     }
                 }
                 self.release_frame(at);
+                self.written(account, fx);
             }
-            (Waiting::Page(account), outcome) => self.page(account, outcome, fx),
+            (Waiting::Page { account, session, after }, outcome) => {
+                let replay = self.core.accounts.get(account.0).and_then(|account| account.replay);
+                let asked = Replay { session, after, asked: true };
+                if replay == Some(asked) {
+                    self.page(account, outcome, fx);
+                }
+            }
+            (Waiting::Confirm(account), _) => self.written(account, fx),
             (Waiting::Change { account, at }, outcome) => {
                 if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
                     self.core.reload(account, fx);
                 }
                 self.release_frame(at);
+                self.written(account, fx);
             }
-            (Waiting::Feature { feature, account, reply }, outcome) => {
+            (Waiting::Feature { feature, account, reply, wrote }, outcome) => {
                 self.feature_stored(feature, account, reply, outcome, fx);
+                if wrote {
+                    self.written(account, fx);
+                }
             }
             (Waiting::Nobody, _) => {}
+        }
+    }
+
+    /// A write of the account is done: a replay may have waited for it.
+    fn written(&mut self, account: AccountId, fx: &mut Effects) {
+        if self.core.written(account, fx) {
+            self.continue_replay(account, fx);
+            self.core.maybe_idle(account);
         }
     }
 
@@ -84,9 +110,7 @@ impl Shard {
 
     /// The account is read, or known not to exist: whoever waited goes on.
     fn loaded(&mut self, id: AccountId, outcome: StoreOutcome, fx: &mut Effects) {
-        let core = &mut self.core;
-        let Some(slot) = core.accounts.get_mut(id.0) else { return };
-        slot.state = match outcome {
+        let state = match outcome {
             StoreOutcome::Answer(Answer::Account(Some(record))) => {
                 State::Ready(Box::new(Data::new(*record)))
             }
@@ -94,16 +118,18 @@ impl Shard {
             // The store is out of order: nobody may log in by mistake, and nothing is remembered.
             _ => return self.load_failed(id, fx),
         };
-        slot.busy = Busy::No;
-        let logins = std::mem::take(&mut slot.logins);
-        if matches!(slot.state, State::Unknown) {
-            self.end_sessions_of(id, fx);
+        if !matches!(&state, State::Ready(data) if !data.disabled) {
+            // While the old roster still says who must be told.
+            self.end_sessions_of(id, StreamCondition::NotAuthorized, fx);
         }
-        self.drain(id, fx);
+        let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
+        slot.state = state;
+        slot.load = None;
+        let logins = std::mem::take(&mut slot.logins);
+        self.no_longer_busy(id, Busy::Loading, fx);
         for conn in logins {
             self.release(conn, fx);
         }
-        self.maybe_replay(id, fx);
         self.core.maybe_idle(id);
     }
 
@@ -120,13 +146,11 @@ impl Shard {
                 core.inward[usize::from(queued.at.ring)].release(queued.at.number);
             }
         }
+        self.end_sessions_of(id, StreamCondition::InternalServerError, fx);
         for conn in logins {
-            let error = crate::xmpp::stream_error::StreamError::new(
-                crate::xmpp::stream_error::StreamCondition::ResourceConstraint,
-            );
+            let error = StreamError::new(StreamCondition::ResourceConstraint);
             self.close(conn, Some(error), fx);
         }
-        self.end_sessions_of(id, fx);
         if let Some(slot) = self.core.accounts.remove(id.0) {
             self.core.names.remove(slot.jid.as_str());
         }
@@ -139,7 +163,7 @@ impl Shard {
         }
     }
 
-    fn end_sessions_of(&mut self, id: AccountId, fx: &mut Effects) {
+    fn end_sessions_of(&mut self, id: AccountId, why: StreamCondition, fx: &mut Effects) {
         let sessions = match self.core.accounts.get(id.0) {
             Some(slot) => slot.sessions.clone(),
             None => return,
@@ -148,27 +172,27 @@ impl Shard {
             let conn = self.core.sessions.get(session.0).and_then(|session| session.conn);
             self.end_session(session, fx);
             if let Some(conn) = conn {
-                let error = crate::xmpp::stream_error::StreamError::new(
-                    crate::xmpp::stream_error::StreamCondition::NotAuthorized,
-                );
                 if let Some(slot) = self.core.conns.get_mut(conn.0) {
                     slot.session = None;
                 }
-                self.close(conn, Some(error), fx);
+                self.close(conn, Some(StreamError::new(why)), fx);
             }
         }
     }
 
+    /// The account's stanzas go on: first those that wait in the log, then those that wait in memory.
     pub(super) fn no_longer_busy(&mut self, id: AccountId, why: Busy, fx: &mut Effects) {
         let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
         if slot.busy == why {
             slot.busy = Busy::No;
+            self.maybe_replay(id, fx);
             self.drain(id, fx);
         }
     }
 
     /// Starts sending offline messages if there are any and a session that can take them.
     pub(super) fn maybe_replay(&mut self, id: AccountId, fx: &mut Effects) {
+        self.core.write_confirmed(fx);
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         let due = slot.busy == Busy::No && slot.data().is_some_and(|data| data.replay_due);
@@ -197,12 +221,15 @@ impl Shard {
             session.counters.as_ref().map_or(0, |counters| counters.queue_len())
                 + session.confirmation.as_ref().map_or(0, |waiting| waiting.rows.len())
         });
-        if replay.asked || unconfirmed > UNCONFIRMED {
+        // What is on its way to the log must be in it before it is read, and what is confirmed must be gone. Later
+        // pages need not wait: nothing is appended meanwhile.
+        let early = replay.after == 0 && slot.writes > 0;
+        if replay.asked || unconfirmed > UNCONFIRMED || early {
             return;
         }
         replay.asked = true;
-        let (owner, after) = (slot.jid.clone(), replay.after);
-        let ticket = core.ticket(Waiting::Page(id));
+        let (owner, session, after) = (slot.jid.clone(), replay.session, replay.after);
+        let ticket = core.ticket(Waiting::Page { account: id, session, after });
         fx.queries.push((ticket, Query::Log { owner, after, limit: PAGE }));
     }
 
@@ -251,7 +278,6 @@ impl Shard {
             slot.replay = None;
         }
         self.no_longer_busy(id, Busy::Replay, fx);
-        self.maybe_replay(id, fx);
     }
 
     /// The client answered something it was asked by the server: a ping behind logged messages confirms them.
@@ -301,10 +327,8 @@ impl Shard {
                 if let Some(slot) = self.core.conns.get_mut(conn.0) {
                     slot.session = None;
                 }
-                let error = crate::xmpp::stream_error::StreamError::new(
-                    crate::xmpp::stream_error::StreamCondition::PolicyViolation,
-                )
-                .with_text("too many stanzas without an acknowledgement");
+                let error = StreamError::new(StreamCondition::PolicyViolation)
+                    .with_text("too many stanzas without an acknowledgement");
                 self.close(conn, Some(error), fx);
             }
             self.end_session(session, fx);
@@ -360,8 +384,9 @@ impl Shard {
         for stanza in stanzas {
             core.send_again(&slot.jid, &stanza);
         }
-        self.drain(account, fx);
+        core.resumers.extend(slot.resumer);
         self.maybe_replay(account, fx);
+        self.drain(account, fx);
         self.core.maybe_idle(account);
     }
 }
@@ -419,6 +444,7 @@ impl Core {
             close_start: envelope.close_start,
         };
         fx.writes.push((ticket, Write::AppendLog { owner, entry }));
+        self.wrote(id);
     }
 
     /// Rows that clients confirmed go from the log, one write per account and turn.
@@ -437,8 +463,10 @@ impl Core {
                 data.log_rows = data.log_rows.saturating_sub(count);
             }
             let ids = rows.iter().map(|(_, row)| *row).collect();
-            let ticket = self.ticket(Waiting::Nobody);
+            let account = rows[0].0;
+            let ticket = self.ticket(Waiting::Confirm(account));
             fx.writes.push((ticket, Write::ConfirmLog { owner, ids }));
+            self.wrote(account);
         }
         confirmed.clear();
         self.confirmed = confirmed;
@@ -514,8 +542,9 @@ impl Core {
         let kind = MessageType::parse(stanza.type_().as_deref());
         let flags = super::inbound::message_flags(kind, &stanza);
         let Some(from) = stanza.from() else { return };
-        let mut post =
-            Post::whole(&from, &to.to_string(), Kind::Message, kind.code(), bytes.to_vec());
+        // As it was addressed: the account or this very resource.
+        let to = stanza.to().map_or_else(|| to.to_string(), std::borrow::Cow::into_owned);
+        let mut post = Post::whole(&from, &to, Kind::Message, kind.code(), bytes.to_vec());
         post.flags = flags;
         self.leave(post);
     }

@@ -33,17 +33,11 @@ impl Outward {
         self.waiting.push_back((number, session, stanza));
     }
 
-    /// The other side handled all frames up to `handled`: gives the stanzas that are done by that.
-    pub(super) fn handled(&mut self, handled: u64) -> Vec<(SessionId, u32)> {
-        let mut done = Vec::new();
-        while let Some(&(number, session, stanza)) = self.waiting.front() {
-            if number > handled {
-                break;
-            }
-            self.waiting.pop_front();
-            done.push((session, stanza));
-        }
-        done
+    /// The other side handled all frames up to `handled`: gives the stanzas that are done by that, one at a time.
+    pub(super) fn done(&mut self, handled: u64) -> Option<(SessionId, u32)> {
+        let &(_, session, stanza) = self.waiting.front().filter(|(number, ..)| *number <= handled)?;
+        self.waiting.pop_front();
+        Some((session, stanza))
     }
 
     /// Takes back the numbers after `last`: their frames were cut back before they left.
@@ -137,7 +131,8 @@ mod tests {
         outward.number();
         let third = outward.number();
         outward.expect(third, session, 2);
-        assert_eq!(outward.handled(2), [(session, 1)]);
-        assert_eq!(outward.handled(3), [(session, 2)]);
+        assert_eq!(outward.done(2), Some((session, 1)));
+        assert_eq!(outward.done(2), None);
+        assert_eq!(outward.done(3), Some((session, 2)));
     }
 }

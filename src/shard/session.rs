@@ -58,6 +58,8 @@ pub(super) struct Session {
     pub faults: u8,
     /// When it ends if nobody resumes it.
     pub ends_at: Option<Instant>,
+    /// The connection that resumes it as soon as all that the client sent before is handled.
+    pub resumer: Option<ConnId>,
 }
 
 impl Session {
@@ -77,6 +79,7 @@ impl Session {
             noted: false,
             faults: 0,
             ends_at: None,
+            resumer: None,
         }
     }
 

@@ -1,0 +1,159 @@
+//! What was sent, seen and promised, and the checks of it.
+//!
+//! - **R1, R3**: a message that an `<a h/>` or `<resumed h/>` covered reaches a client of its recipient, or its sender's
+//!   stream carried an error for it. *Reaches* means that the client confirmed it (XEP-0198, or the answer to the ping
+//!   behind it): what a client got and did not confirm before its session was lost it forgets, so the server must
+//!   bring it again. At the end nothing is left in any log.
+//! - **R6**: on one receiving session, a message to a bare JID that its account has not confirmed yet never comes behind
+//!   a later one of the same sender. For accounts with one device this holds throughout. With several devices, what
+//!   went to one of them and never arrived goes to another when its session ends, behind newer ones: there it is
+//!   asked only of messages whose recipient lost no stream between sending and receipt.
+//! - **R7**: no request is answered twice; one whose asker's session lives at the end has an answer, unless a client whose
+//!   session lives too has got it and chose to be silent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) from: usize,
+    /// Account, and whether its bare JID was written.
+    pub(crate) to: usize,
+    pub(crate) bare: bool,
+    pub(crate) sent_at: u64,
+    pub(crate) covered: bool,
+    pub(crate) refused: bool,
+    pub(crate) receipts: u32,
+    pub(crate) confirmed: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) from: usize,
+    pub(crate) session: u32,
+    pub(crate) answers: u32,
+    /// The client session that got it last, and whether it answers.
+    pub(crate) holder: Option<(usize, u32, bool)>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    pub(crate) devices: usize,
+    /// When one of its streams was lost last.
+    pub(crate) disturbed_at: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) messages: Vec<Message>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) sessions: u32,
+    /// Per receiving session and sender: the newest message, and all of them.
+    newest: BTreeMap<(u32, usize), usize>,
+    seen: BTreeSet<(u32, usize)>,
+    pub(crate) failure: Option<String>,
+}
+
+impl Model {
+    pub(crate) fn fail(&mut self, what: impl FnOnce() -> String) {
+        if self.failure.is_none() {
+            self.failure = Some(what());
+        }
+    }
+
+    pub(crate) fn session(&mut self) -> u32 {
+        self.sessions += 1;
+        self.sessions
+    }
+
+    pub(crate) fn send(&mut self, from: usize, to: usize, bare: bool, now: u64) -> usize {
+        self.messages.push(Message {
+            from,
+            to,
+            bare,
+            sent_at: now,
+            covered: false,
+            refused: false,
+            receipts: 0,
+            confirmed: false,
+        });
+        self.messages.len() - 1
+    }
+
+    pub(crate) fn ask(&mut self, from: usize, session: u32) -> usize {
+        self.requests.push(Request { from, session, answers: 0, holder: None });
+        self.requests.len() - 1
+    }
+
+    pub(crate) fn answered(&mut self, request: usize) {
+        let Some(slot) = self.requests.get_mut(request) else { return };
+        slot.answers += 1;
+        if slot.answers > 1 {
+            self.fail(|| format!("R7: request q{request} was answered twice"));
+        }
+    }
+
+    pub(crate) fn receive(&mut self, account: usize, session: u32, message: usize, now: u64) {
+        let Some(slot) = self.messages.get_mut(message) else {
+            return self.fail(|| format!("a message m{message} that nobody sent"));
+        };
+        slot.receipts += 1;
+        if slot.to != account {
+            let to = slot.to;
+            return self.fail(|| format!("m{message} for account {to} came to account {account}"));
+        }
+        let (from, bare, again, excused, sent_at) =
+            (slot.from, slot.bare, slot.confirmed, slot.refused, slot.sent_at);
+        if !self.seen.insert((session, message)) || !bare {
+            return;
+        }
+        let newest = self.newest.entry((session, from)).or_insert(message);
+        let late = *newest > message;
+        let newer = *newest;
+        *newest = message.max(*newest);
+        let recipient = &self.accounts[account];
+        let strict = recipient.devices == 1 || recipient.disturbed_at < sent_at;
+        if late && !again && !excused && strict {
+            self.fail(|| {
+                format!("R6: m{message} of client {from} came behind m{newer} in session {session} at {now}")
+            });
+        }
+    }
+
+    pub(crate) fn check_promises(&mut self) {
+        for (index, message) in self.messages.iter().enumerate() {
+            if message.covered && !message.confirmed && !message.refused {
+                let Message { from, to, receipts, .. } = message;
+                let what = format!(
+                    "R1: m{index} of client {from} to account {to} was acknowledged and is lost ({receipts} receipts)"
+                );
+                return self.fail(|| what);
+            }
+        }
+    }
+
+    /// Without cuts and crashes nothing at all may be lost.
+    pub(crate) fn check_nothing_lost(&mut self) {
+        let lost =
+            self.messages.iter().position(|message| message.receipts == 0 && !message.refused);
+        if let Some(index) = lost {
+            self.fail(|| format!("m{index} was lost though nothing broke"));
+        }
+    }
+
+    /// - takes: the session that each client has now
+    pub(crate) fn check_answers(&mut self, alive: &[Option<u32>]) {
+        for (index, request) in self.requests.iter().enumerate() {
+            let Request { from, session, answers, holder } = *request;
+            let silent = holder.is_some_and(|(client, session, answers)| {
+                !answers && alive[client] == Some(session)
+            });
+            if answers == 0 && alive[from] == Some(session) && !silent {
+                let what = format!(
+                    "R7: request q{index} of client {from} has no answer (holder {holder:?})"
+                );
+                return self.fail(|| what);
+            }
+        }
+    }
+}
