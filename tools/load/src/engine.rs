@@ -4,7 +4,7 @@
 //! the scenario queues what it wants sent, and each connection with output is written once.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -18,8 +18,9 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::client::{Client, Counters, Link, write_answer};
 use crate::login::{Login, Mechanism, Step, Wish};
-use crate::scan::{Element, Scanner, Unit, escape};
+use crate::scan::{Element, Unit, escape};
 use crate::scram::KeyCache;
 use crate::sys::{Poller, Ready};
 use crate::tls::{Tls, client_config};
@@ -96,40 +97,6 @@ pub trait Scenario {
     fn turn(&mut self, engine: &mut Engine, now: Instant) -> Result<Control, Error>;
 }
 
-enum Link {
-    Down,
-    Queued,
-    Connecting,
-    Login(Box<Login>),
-    Ready,
-    /// The client has closed its stream and waits for the server's end.
-    Closing,
-}
-
-#[derive(Default)]
-struct Counters {
-    enabled: bool,
-    sent: u32,
-    requested: u32,
-    received: u32,
-}
-
-struct Client {
-    wish: Wish,
-    link: Link,
-    jid: String,
-    socket: Option<TcpStream>,
-    tls: Option<Box<ClientConnection>>,
-    scanner: Scanner,
-    /// Bytes of a stanza that is not whole yet.
-    input: Vec<u8>,
-    output: Vec<u8>,
-    dirty: bool,
-    /// Whether epoll watches for room to write.
-    blocked: bool,
-    counters: Counters,
-}
-
 /// Clients and their loop. Lives on one thread.
 pub struct Engine {
     config: EngineConfig,
@@ -192,27 +159,15 @@ impl Engine {
             return Err(Error::Descriptors { needed, limit: self.descriptors });
         }
         let id = ClientId(self.clients.len() as u32);
-        self.clients.push(Client {
-            wish: Wish {
-                user: client.user,
-                password: client.password,
-                resource: client.resource,
-                mechanism: self.config.mechanism,
-                starttls: self.config.tls == Tls::Starttls,
-                presence: client.presence,
-                sm: client.sm,
-            },
-            link: Link::Down,
-            jid: String::new(),
-            socket: None,
-            tls: None,
-            scanner: Scanner::default(),
-            input: Vec::new(),
-            output: Vec::new(),
-            dirty: false,
-            blocked: false,
-            counters: Counters::default(),
-        });
+        self.clients.push(Client::new(Wish {
+            user: client.user,
+            password: client.password,
+            resource: client.resource,
+            mechanism: self.config.mechanism,
+            starttls: self.config.tls == Tls::Starttls,
+            presence: client.presence,
+            sm: client.sm,
+        }));
         Ok(id)
     }
 
@@ -284,7 +239,11 @@ impl Engine {
         let counters = &self.clients[id.index()].counters;
         if counters.enabled {
             let received = counters.received;
-            self.append(id, |out| write_ack(received, out));
+            self.append(id, |out| {
+                out.extend_from_slice(
+                    format!("<a xmlns='urn:xmpp:sm:3' h='{received}'/>").as_bytes(),
+                );
+            });
         }
     }
 
@@ -553,7 +512,7 @@ impl Engine {
                 return Ok(());
             }
             b"iq" if matches!(element.attribute("type"), Some(b"get" | b"set")) => {
-                self.answer(id, element);
+                self.send(id, 1, |out| write_answer(element, out));
             }
             _ => {}
         }
@@ -597,81 +556,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Every request gets an answer (RFC 6120 §8.2.3): pings succeed, all else is not known here.
-    fn answer(&mut self, id: ClientId, request: &Element<'_>) {
-        let ping = request.child("ping").is_some();
-        let (from, stanza) = (request.attribute("from"), request.attribute("id"));
-        self.send(id, 1, |out| {
-            let kind: &[u8] = if ping { b"result" } else { b"error" };
-            for (piece, value) in
-                [(&b"<iq type='"[..], Some(kind)), (b"' id='", stanza), (b"' to='", from)]
-            {
-                if let Some(value) = value {
-                    out.extend_from_slice(piece);
-                    // Only the quotes can differ from what stood there: entities are kept as they came.
-                    for byte in value {
-                        match byte {
-                            b'\'' => out.extend_from_slice(b"&apos;"),
-                            _ => out.push(*byte),
-                        }
-                    }
-                }
-            }
-            out.extend_from_slice(if ping {
-                b"'/>"
-            } else {
-                b"'><error type='cancel'><service-unavailable \
-                  xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
-            });
-        });
-    }
-
-    /// Writes what is queued; what the socket does not take waits for room.
     fn flush(&mut self, id: ClientId) -> io::Result<()> {
         let client = &mut self.clients[id.index()];
-        client.dirty = false;
-        let Some(mut socket) = client.socket.as_ref() else {
-            return Ok(());
-        };
-        let due = client.counters.sent.wrapping_sub(client.counters.requested);
-        if client.counters.enabled
-            && !matches!(client.link, Link::Closing)
-            && due >= self.config.sm_request_every.max(1)
+        let blocked = client.write(self.config.sm_request_every)?;
+        if let Some(socket) = &client.socket
+            && blocked != client.blocked
         {
-            client.counters.requested = client.counters.sent;
-            client.output.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>");
-        }
-        let mut blocked = false;
-        let written = if let Some(tls) = &mut client.tls {
-            let mut taken = 0;
-            loop {
-                taken += tls.writer().write(&client.output[taken..])?;
-                while tls.wants_write() && !blocked {
-                    match tls.write_tls(&mut socket) {
-                        Ok(_) => {}
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
-                        Err(error) => return Err(error),
-                    }
-                }
-                // During the handshake rustls holds what it can and sends it later.
-                if taken == client.output.len() || blocked || tls.is_handshaking() {
-                    break taken;
-                }
-            }
-        } else {
-            let mut written = 0;
-            while written < client.output.len() && !blocked {
-                match socket.write(&client.output[written..]) {
-                    Ok(count) => written += count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            written
-        };
-        client.output.drain(..written);
-        if blocked != client.blocked {
             self.poller.modify(socket.as_raw_fd(), u64::from(id.0), blocked)?;
             client.blocked = blocked;
         }
@@ -685,23 +575,6 @@ impl Engine {
         self.abandon(id);
         scenario.on_closed(id, cause);
     }
-}
-
-impl Client {
-    fn reset(&mut self) {
-        self.link = Link::Down;
-        self.socket = None;
-        self.tls = None;
-        self.scanner = Scanner::default();
-        self.input = Vec::new();
-        self.output.clear();
-        self.blocked = false;
-        self.counters = Counters::default();
-    }
-}
-
-fn write_ack(received: u32, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("<a xmlns='urn:xmpp:sm:3' h='{received}'/>").as_bytes());
 }
 
 /// How long a run waits for anything at all to happen before it gives up.

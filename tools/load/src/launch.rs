@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -73,7 +74,9 @@ impl Server {
         let begin = Instant::now();
         loop {
             match self.child.try_wait().map_err(|error| Error::Io("waiting", error))? {
-                Some(status) if status.success() => return Ok(()),
+                Some(status) if status.success() || status.signal() == Some(libc::SIGTERM) => {
+                    return Ok(());
+                }
                 Some(status) => return Err(Error::Server(format!("ended with {status}"))),
                 None if begin.elapsed() > STOP_PATIENCE => {
                     return Err(Error::Server("does not end when asked".to_owned()));

@@ -7,9 +7,11 @@
 //! - [`engine`] carries connections through login and hands their stanzas to a [`Scenario`], once per turn
 //! - [`fleet`] logs a range of accounts in; [`pairs`] (closed loop) and [`rate`] (open loop) are what a fleet can do
 //! - [`ledger`] knows what was promised and what arrived; [`server`] reads a process's CPU time and memory;
-//!   [`launch`] starts and stops a server under test
+//!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11
 //! - [`scan`], [`login`], [`scram`] are machines without input or output; [`sys`] holds the system calls
 
+pub mod budget;
+mod client;
 pub mod engine;
 pub mod error;
 pub mod fleet;

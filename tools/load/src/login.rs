@@ -112,11 +112,12 @@ impl Login {
             (Stage::Sasl(Some(scram)), b"challenge") => {
                 let text = element.text();
                 // The server's signature may come as a challenge (RFC 5802 §5 allows both places).
-                let answer = match scram.check(&text) {
-                    Ok(()) => String::new(),
-                    Err(_) => scram
-                        .respond(&text, cache)
-                        .map_err(|error| format!("SCRAM challenge: {error:?}"))?,
+                let answer = if scram.check(&text).is_ok() {
+                    self.stage = Stage::Sasl(None);
+                    String::new()
+                } else {
+                    let answer = scram.respond(&text, cache);
+                    answer.map_err(|error| format!("SCRAM challenge: {error:?}"))?
                 };
                 out.extend_from_slice(b"<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
                 out.extend_from_slice(answer.as_bytes());
@@ -124,9 +125,9 @@ impl Login {
                 Ok(Step::Send)
             }
             (Stage::Sasl(scram), b"success") => {
-                let text = element.text();
-                if let (Some(scram), false) = (scram, text.trim().is_empty()) {
-                    scram.check(&text).map_err(|error| format!("SCRAM success: {error:?}"))?;
+                if let Some(scram) = scram {
+                    let checked = scram.check(&element.text());
+                    checked.map_err(|error| format!("SCRAM success: {error:?}"))?;
                 }
                 self.stage = Stage::BindFeatures;
                 Ok(Step::Restart)
@@ -218,5 +219,106 @@ impl Login {
         out.extend_from_slice(b"</auth>");
         self.stage = Stage::Sasl(scram);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    struct Talk {
+        login: Login,
+        wish: Wish,
+    }
+
+    fn talk(mechanism: Mechanism, starttls: bool, presence: bool, sm: bool) -> Talk {
+        let wish = Wish {
+            user: "a".to_owned(),
+            password: "b".into(),
+            resource: "r&".to_owned(),
+            mechanism,
+            starttls,
+            presence,
+            sm,
+        };
+        Talk { login: Login::new("nonce".to_owned()), wish }
+    }
+
+    impl Talk {
+        fn take(&mut self, element: &str) -> Result<(Step, String), String> {
+            let mut out = Vec::new();
+            let element = Element::parse(element.as_bytes()).unwrap();
+            let step = self.login.take(&element, &self.wish, &mut KeyCache::default(), &mut out)?;
+            Ok((step, String::from_utf8(out).unwrap()))
+        }
+    }
+
+    const MECHANISMS: &str = "<stream:features><mechanisms><mechanism>SCRAM-SHA-1</mechanism>\
+        <mechanism>PLAIN</mechanism></mechanisms></stream:features>";
+    const BOUND: &str = "<iq type='result' id='bind'><bind><jid>a@b/r&amp;</jid></bind></iq>";
+
+    #[test]
+    fn plain_login_over_starttls_enables_sm_and_waits_for_its_own_presence() {
+        let mut talk = talk(Mechanism::Plain, true, true, true);
+        let (step, out) = talk.take("<features><starttls/></features>").unwrap();
+        assert!(step == Step::Send && out.starts_with("<starttls"));
+        assert_eq!(talk.take("<proceed/>").unwrap().0, Step::StartTls);
+        let (_, out) = talk.take(MECHANISMS).unwrap();
+        assert!(out.contains("mechanism='PLAIN'>AGEAYg==<"), "{out}");
+        assert_eq!(talk.take("<success/>").unwrap().0, Step::Restart);
+        let (_, out) = talk.take("<features><bind/><sm/></features>").unwrap();
+        assert!(out.contains("<resource>r&amp;</resource>"), "{out}");
+        let (step, out) = talk.take(BOUND).unwrap();
+        assert!(step == Step::Send && out.starts_with("<enable "));
+        assert_eq!(talk.login.jid, "a@b/r&");
+        let (step, out) = talk.take("<enabled/>").unwrap();
+        assert!(step == Step::Enabled && out == "<presence/>");
+        assert!(!talk.login.is_complete(&talk.wish));
+        assert_eq!(talk.take("<message from='x@y'/>").unwrap().0, Step::Other);
+        assert_eq!(talk.take("<presence from='c@b/r'/>").unwrap().0, Step::Other);
+        assert_eq!(talk.take("<presence from='a@b/r&amp;'/>").unwrap().0, Step::Done);
+    }
+
+    #[test]
+    fn without_presence_and_sm_binding_is_the_end() {
+        let mut talk = talk(Mechanism::Plain, false, false, false);
+        talk.take(MECHANISMS).unwrap();
+        talk.take("<success/>").unwrap();
+        talk.take("<features><bind/></features>").unwrap();
+        assert_eq!(talk.take(BOUND).unwrap(), (Step::Done, String::new()));
+    }
+
+    #[test]
+    fn refusals_and_missing_features_are_named() {
+        let failed = |mut talk: Talk, elements: &[&str]| {
+            elements.iter().find_map(|element| talk.take(element).err()).unwrap()
+        };
+        let plain = || talk(Mechanism::Plain, false, false, true);
+        assert_eq!(
+            failed(plain(), &[MECHANISMS, "<failure><not-authorized/></failure>"]),
+            "login refused: not-authorized"
+        );
+        assert_eq!(
+            failed(plain(), &[MECHANISMS, "<success/>", "<features><bind/></features>"]),
+            "XEP-0198 is not offered"
+        );
+        let scram = talk(Mechanism::ScramSha256, false, false, false);
+        assert_eq!(failed(scram, &[MECHANISMS]), "SCRAM-SHA-256 is not offered");
+        let tls = talk(Mechanism::Plain, true, false, false);
+        assert_eq!(failed(tls, &[MECHANISMS]), "STARTTLS is not offered");
+        assert!(failed(plain(), &["<success/>"]).contains("unexpected <success/>"));
+    }
+
+    #[test]
+    fn a_server_that_does_not_know_the_password_is_refused() {
+        let mut talk = talk(Mechanism::ScramSha1, false, false, false);
+        talk.take(MECHANISMS).unwrap();
+        let challenge = BASE64.encode("r=nonceX,s=QSXCR+Q6sek8bf92,i=2");
+        talk.take(&format!("<challenge>{challenge}</challenge>")).unwrap();
+        assert!(talk.take("<success/>").is_err());
+        let last = BASE64.encode("v=rmF9pqV8S7suAoZWja4dJRkFsKQ=");
+        let error = talk.take(&format!("<success>{last}</success>")).unwrap_err();
+        assert!(error.contains("Signature"), "{error}");
     }
 }

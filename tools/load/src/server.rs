@@ -20,6 +20,21 @@ pub struct Memory {
     pub private_dirty: u64,
 }
 
+/// CPU time that the whole machine has spent, all cores, idle and stolen time excluded; steps of 10 ms.
+pub fn machine_cpu() -> Result<Duration, Error> {
+    let path = PathBuf::from("/proc/stat");
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::File(path, error))?;
+    // cpu user nice system idle iowait irq softirq …, in hundredths of a second (USER_HZ).
+    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let busy: u64 = fields
+        .take(7)
+        .enumerate()
+        .filter(|(at, _)| !matches!(at, 3 | 4))
+        .filter_map(|(_, field)| field.parse::<u64>().ok())
+        .sum();
+    Ok(Duration::from_millis(busy * 10))
+}
+
 impl ServerProbe {
     /// - errors: there is no such process, or its clock may not be read
     pub fn new(pid: u32) -> Result<Self, Error> {

@@ -120,6 +120,20 @@ pub fn process_cpu(pid: u32) -> io::Result<Duration> {
     read_clock(clock)
 }
 
+/// CPU time of the children that have ended and been waited for.
+pub fn children_cpu() -> io::Result<Duration> {
+    // SAFETY: an all-zero rusage is a valid one, and it lives through the call.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        check(libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage))?;
+        usage
+    };
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    Ok(time(usage.ru_utime) + time(usage.ru_stime))
+}
+
 /// CPU time of the calling thread.
 pub fn thread_cpu() -> io::Result<Duration> {
     read_clock(libc::CLOCK_THREAD_CPUTIME_ID)

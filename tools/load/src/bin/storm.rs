@@ -133,9 +133,7 @@ impl Target {
         }
         let binary = options.binary.as_deref().ok_or(Error::Config("no binary".to_owned()))?;
         let data_dir = ScratchDir::new("corefire-storm")?;
-        let mut sets = vec!["archive.enabled=true".to_owned()];
-        sets.extend_from_slice(&options.sets);
-        let corefire = Corefire::new(binary, data_dir.path(), &sets)?;
+        let corefire = Corefire::new(binary, data_dir.path(), &options.sets)?;
         let users = (0..options.pairs).flat_map(|at| [format!("s{at}"), format!("r{at}")]);
         corefire
             .import(users.map(|user| format!("{user}@{}", options.domain)), &options.password)?;
@@ -188,7 +186,6 @@ fn run(options: &Options) -> Result<bool, Error> {
             for (id, sender, recipient) in storm.ledger.lost(10) {
                 println!("lost: message {id:x} of s{sender} to r{recipient}");
             }
-            server.stop()?;
             let verdict = if counts.is_good() { "PASS" } else { "FAIL" };
             println!(
                 "storm: {verdict} kills={kills} sent={} acked={} received={} unacked_received={} lost={} misordered={} \
@@ -205,6 +202,7 @@ fn run(options: &Options) -> Result<bool, Error> {
                 counts.strays,
                 options.seed
             );
+            server.stop()?;
             return Ok(counts.is_good());
         }
         storm.kill_while_busy(&mut engine, server)?;
@@ -230,8 +228,14 @@ enum Phase {
     Login { left: usize, collect: bool },
     /// These log out.
     Logout { until: Instant },
-    /// Senders send until the moment of the kill; then all read what is left.
-    Busy { begun: Instant, kill_at: Instant, server: Option<Server>, budget_used: u64 },
+    /// Senders send, at the end as fast as they may, until the moment of the kill; then all read what is left.
+    Busy {
+        begun: Instant,
+        burst_at: Instant,
+        kill_at: Instant,
+        server: Option<Server>,
+        budget_used: u64,
+    },
 }
 
 struct Storm {
@@ -307,8 +311,10 @@ impl Storm {
         self.phase = Phase::Login { left: self.senders.len(), collect: false };
         engine.run(self)?;
         let begun = Instant::now();
-        let kill_at = begun + Duration::from_millis(200 + self.below(1600));
-        self.phase = Phase::Busy { begun, kill_at, server: Some(server), budget_used: 0 };
+        // The last milliseconds are a burst, so that the kill finds work in every stage and not a server that waits.
+        let burst_at = begun + Duration::from_millis(200 + self.below(1600));
+        let kill_at = burst_at + Duration::from_micros(self.below(20_000));
+        self.phase = Phase::Busy { begun, burst_at, kill_at, server: Some(server), budget_used: 0 };
         engine.run(self)
     }
 
@@ -424,7 +430,7 @@ impl Scenario for Storm {
                 }
                 Ok(if leaving.is_empty() { Control::Done } else { Control::Until(soon) })
             }
-            Phase::Busy { begun, kill_at, server, budget_used } => {
+            Phase::Busy { begun, burst_at, kill_at, server, budget_used } => {
                 if now >= *kill_at {
                     if let Some(mut killed) = server.take() {
                         killed.kill()?;
@@ -441,14 +447,20 @@ impl Scenario for Storm {
                     }
                     return Ok(Control::Until(soon));
                 }
-                let elapsed = now.saturating_duration_since(*begun).as_secs_f64();
-                let due = ((elapsed * self.rate) as u64).saturating_sub(*budget_used);
+                let due = if now >= *burst_at {
+                    u64::MAX
+                } else {
+                    let elapsed = now.saturating_duration_since(*begun).as_secs_f64();
+                    ((elapsed * self.rate) as u64).saturating_sub(*budget_used)
+                };
+                let until = (*kill_at).min(now + Duration::from_micros(500));
                 let sent = self.send_due(engine, due);
                 if let Phase::Busy { budget_used, .. } = &mut self.phase {
                     // What the window refused is not made up for later.
-                    *budget_used += sent.max(due.saturating_sub(WINDOW as u64));
+                    *budget_used =
+                        budget_used.saturating_add(sent.max(due.saturating_sub(WINDOW as u64)));
                 }
-                Ok(Control::Until(now + Duration::from_micros(500)))
+                Ok(Control::Until(until))
             }
         }
     }
