@@ -3,3 +3,4 @@
 mod frame;
 mod jid;
 mod placement;
+mod xml;
