@@ -456,9 +456,12 @@ impl Core {
 
     /// A stanza of a client is handled.
     pub(super) fn complete(&mut self, session: SessionId, number: u32) {
-        let slot = self.sessions.get_mut(session.0);
-        let Some(counters) = slot.and_then(|slot| slot.counters.as_mut()) else { return };
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        let Some(counters) = slot.counters.as_mut() else { return };
         if counters.complete(number) {
+            if counters.open_count() == 0 {
+                self.woken.extend(slot.resuming);
+            }
             self.note(session);
         }
     }

@@ -448,6 +448,9 @@ impl Shard {
     }
 
     /// XEP-0198 §5: the new connection takes over the session, and gets what the old one did not acknowledge.
+    ///
+    /// The client sends again what `<resumed h=''/>` leaves out, and both sides count on from there: so nothing that was
+    /// received may still be open when that number is told.
     fn resume(
         &mut self,
         id: ConnId,
@@ -472,6 +475,20 @@ impl Shard {
                 conn.session = None;
             }
             self.close(old, Some(StreamError::new(StreamCondition::Conflict)), fx);
+            self.disconnected(session, fx);
+        }
+        let slot = self.core.sessions.get_mut(session.0);
+        let rival = slot.and_then(|slot| slot.resuming.take()).filter(|rival| *rival != id);
+        if let Some(rival) = rival {
+            self.close(rival, Some(StreamError::new(StreamCondition::Conflict)), fx);
+        }
+        self.core.settle_own();
+        if let Some(slot) = self.core.sessions.get_mut(session.0)
+            && slot.counters.as_ref().is_some_and(|counters| counters.open_count() > 0)
+        {
+            slot.resuming = Some(id);
+            self.hold(id, Hold::Session);
+            return Ok(Flow::Again);
         }
         self.acknowledged(session, h, fx)?;
         let core = &mut self.core;

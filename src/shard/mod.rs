@@ -155,6 +155,8 @@ struct Core {
     confirmed: Vec<(AccountId, u64)>,
     posts: VecDeque<Post>,
     undo: Vec<Undo>,
+    /// Connections whose session has handled all that it received, or is gone.
+    woken: Vec<ConnId>,
     /// Connections that are not read because rings or the store are full.
     stalled: Vec<ConnId>,
     /// Spare buffers for output and partial stanzas.
@@ -216,6 +218,7 @@ impl Shard {
             confirmed: Vec::new(),
             posts: VecDeque::new(),
             undo: Vec::new(),
+            woken: Vec::new(),
             stalled: Vec::new(),
             buffers: Vec::new(),
             stopping: false,
@@ -253,6 +256,13 @@ impl Shard {
     pub fn end_turn(&mut self, now: Now, fx: &mut Effects) {
         self.core.now = now;
         self.core.settle_own();
+        while let Some(conn) = self.core.woken.pop() {
+            if self.core.conns.get(conn.0).is_some_and(|conn| conn.hold == Hold::Session) {
+                self.release(conn, fx);
+                self.send_posts(fx);
+                self.core.settle_own();
+            }
+        }
         self.core.settle_noted(fx);
         self.core.write_confirmed(fx);
         self.end_overflowing(fx);

@@ -325,6 +325,7 @@ impl Shard {
         if let Some(id) = resume_id {
             core.resumable.remove(&id);
         }
+        core.woken.extend(slot.resuming);
         let mut rows: Vec<u64> =
             slot.confirmation.map_or_else(Vec::new, |waiting| waiting.rows.into());
         let mut stanzas = Vec::new();

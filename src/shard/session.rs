@@ -58,6 +58,8 @@ pub(super) struct Session {
     pub request_timer: bool,
     /// Bugs that its stanzas ran into; repeats end the stream.
     pub faults: u8,
+    /// Wants to resume it, and waits until all that it received is handled.
+    pub resuming: Option<ConnId>,
     /// When it ends if nobody resumes it.
     pub ends_at: Option<Instant>,
 }
@@ -79,6 +81,7 @@ impl Session {
             noted: false,
             request_timer: false,
             faults: 0,
+            resuming: None,
             ends_at: None,
         }
     }
