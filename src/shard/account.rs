@@ -109,8 +109,10 @@ pub(super) struct Replay {
     pub session: SessionId,
     /// The last id that was read.
     pub after: u64,
-    /// A page is on its way from the store.
-    pub asked: bool,
+    /// A page is on its way from the store, as the answer to this.
+    pub asked: Option<Ticket>,
+    /// A timer runs, after which it is tried whether the next page can be read and sent.
+    pub timer: bool,
 }
 
 /// One account. Lives at its owner.
@@ -124,6 +126,8 @@ pub(super) struct Account {
     pub logins: Vec<ConnId>,
     pub sessions: Vec<SessionId>,
     pub replay: Option<Replay>,
+    /// Changes of its log that are on their way to the store: what is read before they are done is out of date.
+    pub changing: u32,
     pub used_at: Instant,
     timer: bool,
 }
@@ -141,6 +145,7 @@ impl Account {
             && self.logins.is_empty()
             && self.waiting.is_empty()
             && self.busy == Busy::No
+            && self.changing == 0
     }
 }
 
@@ -225,6 +230,7 @@ impl Core {
             logins: Vec::new(),
             sessions: Vec::new(),
             replay: None,
+            changing: 0,
             used_at: self.now.mono,
             timer: false,
         }));

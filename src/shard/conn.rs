@@ -72,7 +72,7 @@ impl Conn {
         self.framer.restart();
     }
 
-    fn output_len(&self) -> usize {
+    pub(super) fn output_len(&self) -> usize {
         self.output.len() - self.left
     }
 }

@@ -69,7 +69,14 @@ impl Shard {
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
         if slot.busy != Busy::No {
             if slot.waiting.len() >= limit {
-                return core.bounce(envelope, to, &resource_constraint());
+                let session = resource.and_then(|resource| core.session_named(account, resource));
+                return match session {
+                    // Nobody is told of an answer that is lost, so it goes ahead; the session's own limits bound it.
+                    Some(session) if is_answer(envelope) => {
+                        core.emit(session, &[envelope.stanza], None, fx);
+                    }
+                    _ => core.bounce(envelope, to, &resource_constraint()),
+                };
             }
             slot.waiting.push_back(Queued::new(envelope, to, at));
             if envelope.flags.contains(Flags::WANTS_ACK) {
@@ -398,6 +405,17 @@ impl Post {
             close_start: u32::try_from(close_start).unwrap_or(0),
             stanza,
         }
+    }
+}
+
+/// What is never answered itself.
+fn is_answer(envelope: &Envelope<'_>) -> bool {
+    match envelope.kind {
+        Kind::Message => envelope.subtype == MessageType::Error.code(),
+        Kind::Iq => {
+            matches!(IqType::from_code(envelope.subtype), Some(IqType::Result | IqType::Error))
+        }
+        Kind::Presence | Kind::Control => false,
     }
 }
 

@@ -72,6 +72,8 @@ enum Waiting {
     },
     /// A page of offline messages.
     Page(AccountId),
+    /// A change of an account's log that nobody is told of.
+    Log(AccountId),
     /// A change of a roster or slot that a frame waits for.
     Change {
         account: AccountId,
@@ -100,6 +102,8 @@ enum Timer {
     RequestDue(SessionId),
     /// The window for resumption may be over.
     Resume(SessionId),
+    /// A page of offline messages that could not be read or sent is tried again.
+    Replay(AccountId),
 }
 
 /// What can be undone of one stanza's effects beside `Effects`.
@@ -315,6 +319,7 @@ impl Shard {
                 Timer::AckDue(session) => self.core.answer_due(session, fx),
                 Timer::RequestDue(session) => self.core.request_due(session, fx),
                 Timer::Resume(session) => self.resume_timed_out(session, fx),
+                Timer::Replay(account) => self.replay_due(account, fx),
             }
         }
         self.expired = expired;

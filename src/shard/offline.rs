@@ -15,10 +15,13 @@ use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
 use crate::xmpp::xml::reader::{self, Index};
 use crate::xmpp::xml::writer::Writer;
+use std::time::Duration;
 
 /// Rows read from the log at a time, and those a session may hold unconfirmed while more are sent.
 const PAGE: u32 = 64;
 const UNCONFIRMED: usize = 256;
+/// How long a page waits that the store could not read, or the session not take.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is needed to send a message back when it could not be stored.
 #[derive(Debug)]
@@ -49,6 +52,9 @@ impl Shard {
                     _ => None,
                 };
                 for account in self.core.ids_reserved(partition, first) {
+                    if first.is_none() {
+                        self.core.refuse_first(account);
+                    }
                     self.no_longer_busy(account, Busy::Ids, fx);
                 }
             }
@@ -61,8 +67,10 @@ impl Shard {
                     }
                 }
                 self.release_frame(at);
+                self.log_changed(account, fx);
             }
-            (Waiting::Page(account), outcome) => self.page(account, outcome, fx),
+            (Waiting::Log(account), _) => self.log_changed(account, fx),
+            (Waiting::Page(account), outcome) => self.page(account, ticket, outcome, fx),
             (Waiting::Change { account, at }, outcome) => {
                 if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
                     self.core.reload(account, fx);
@@ -95,15 +103,20 @@ impl Shard {
             _ => return self.load_failed(id, fx),
         };
         slot.busy = Busy::No;
+        let changing = slot.changing > 0;
+        if let Some(data) = slot.data() {
+            data.replay_due |= changing;
+        }
         let logins = std::mem::take(&mut slot.logins);
         if matches!(slot.state, State::Unknown) {
             self.end_sessions_of(id, fx);
         }
+        // What is in the log came before what waits.
+        self.maybe_replay(id, fx);
         self.drain(id, fx);
         for conn in logins {
             self.release(conn, fx);
         }
-        self.maybe_replay(id, fx);
         self.core.maybe_idle(id);
     }
 
@@ -175,13 +188,16 @@ impl Shard {
         if !due {
             return;
         }
+        // What is confirmed already must not be sent again.
+        core.write_confirmed(fx);
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
         let session = slot.sessions.iter().copied().find(|session| {
             let session = core.sessions.get(session.0);
             session.and_then(|session| session.priority()).is_some_and(|priority| priority >= 0)
         });
         let Some(session) = session else { return };
         slot.busy = Busy::Replay;
-        slot.replay = Some(Replay { session, after: 0, asked: false });
+        slot.replay = Some(Replay { session, after: 0, asked: None, timer: false });
         if let Some(data) = slot.data() {
             data.replay_due = false;
         }
@@ -192,44 +208,66 @@ impl Shard {
     pub(super) fn continue_replay(&mut self, id: AccountId, fx: &mut Effects) {
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
-        let Some(replay) = slot.replay.as_mut() else { return };
-        let unconfirmed = core.sessions.get(replay.session.0).map_or(0, |session| {
-            session.counters.as_ref().map_or(0, |counters| counters.queue_len())
-                + session.confirmation.as_ref().map_or(0, |waiting| waiting.rows.len())
-        });
-        if replay.asked || unconfirmed > UNCONFIRMED {
+        let Some(replay) = slot.replay else { return };
+        // While the account replays nothing is logged for it, so only the first page can miss a change.
+        let too_early = replay.after == 0 && slot.changing > 0;
+        if replay.asked.is_some() || too_early {
             return;
         }
-        replay.asked = true;
-        let (owner, after) = (slot.jid.clone(), replay.after);
+        if core.is_full(replay.session) {
+            // Its acknowledgements wake it; output that nobody acknowledges does not.
+            return core.replay_later(id);
+        }
         let ticket = core.ticket(Waiting::Page(id));
-        fx.queries.push((ticket, Query::Log { owner, after, limit: PAGE }));
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
+        slot.replay = Some(Replay { asked: Some(ticket), ..replay });
+        let owner = slot.jid.clone();
+        fx.queries.push((ticket, Query::Log { owner, after: replay.after, limit: PAGE }));
+    }
+
+    pub(super) fn replay_due(&mut self, id: AccountId, fx: &mut Effects) {
+        let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
+        if let Some(replay) = slot.replay.as_mut() {
+            replay.timer = false;
+            self.continue_replay(id, fx);
+        }
+    }
+
+    /// The store has done (or given up) a change of the account's log.
+    fn log_changed(&mut self, id: AccountId, fx: &mut Effects) {
+        let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
+        slot.changing = slot.changing.saturating_sub(1);
+        if slot.changing == 0 {
+            self.continue_replay(id, fx);
+            self.core.maybe_idle(id);
+        }
     }
 
     /// A page of the log: each row goes to the session, unless another one holds it.
-    fn page(&mut self, id: AccountId, outcome: StoreOutcome, fx: &mut Effects) {
+    fn page(&mut self, id: AccountId, ticket: Ticket, outcome: StoreOutcome, fx: &mut Effects) {
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
-        let Some(replay) = slot.replay.as_mut() else { return };
-        replay.asked = false;
-        let session = replay.session;
-        let (entries, more) = match outcome {
+        // A page that an earlier replay asked for is of no use to this one.
+        let Some(replay) = slot.replay.as_mut().filter(|replay| replay.asked == Some(ticket)) else {
+            return;
+        };
+        replay.asked = None;
+        let Replay { session, mut after, timer, .. } = *replay;
+        let (entries, mut more) = match outcome {
             StoreOutcome::Answer(Answer::Log { entries, more }) => (entries, more),
             _ => {
-                // Unread: they are still there for the next session.
-                slot.replay = None;
-                if let Some(data) = slot.data() {
-                    data.replay_due = true;
-                }
-                return self.no_longer_busy(id, Busy::Replay, fx);
+                // Newer messages must not overtake those that cannot be read.
+                return core.replay_later(id);
             }
         };
-        if let Some(last) = entries.last() {
-            replay.after = last.id;
-        }
         let holders = slot.sessions.clone();
         let domain = slot.jid.domain().to_owned();
         for entry in entries {
+            if core.is_full(session) {
+                more = true;
+                break;
+            }
+            after = entry.id;
             let held = holders.iter().any(|holder| {
                 let holder = core.sessions.get(holder.0);
                 holder.is_some_and(|holder| holder.holds_row(entry.id))
@@ -244,12 +282,12 @@ impl Shard {
             core.probe.messages_delivered += 1;
             core.emit(session, &[body, &delay, end], Some(entry.id), fx);
         }
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
         if more {
+            slot.replay = Some(Replay { session, after, asked: None, timer });
             return self.continue_replay(id, fx);
         }
-        if let Some(slot) = core.accounts.get_mut(id.0) {
-            slot.replay = None;
-        }
+        slot.replay = None;
         self.no_longer_busy(id, Busy::Replay, fx);
         self.maybe_replay(id, fx);
     }
@@ -361,8 +399,9 @@ impl Shard {
         for stanza in stanzas {
             core.send_again(&slot.jid, &stanza);
         }
-        self.drain(account, fx);
+        // What is in the log came before what waits.
         self.maybe_replay(account, fx);
+        self.drain(account, fx);
         self.core.maybe_idle(account);
     }
 }
@@ -386,6 +425,7 @@ impl Core {
     ) {
         let Some(slot) = self.accounts.get_mut(id.0) else { return };
         let owner = slot.jid.clone();
+        slot.changing += 1;
         if let Some(data) = slot.data() {
             data.log_rows = data.log_rows.saturating_add(1);
         }
@@ -432,17 +472,54 @@ impl Core {
         confirmed.dedup();
         for rows in confirmed.chunk_by(|one, other| one.0 == other.0) {
             let Some(slot) = self.accounts.get_mut(rows[0].0.0) else { continue };
-            let owner = slot.jid.clone();
+            let (account, owner) = (rows[0].0, slot.jid.clone());
+            slot.changing += 1;
             if let Some(data) = slot.data() {
                 let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
                 data.log_rows = data.log_rows.saturating_sub(count);
             }
             let ids = rows.iter().map(|(_, row)| *row).collect();
-            let ticket = self.ticket(Waiting::Nobody);
+            let ticket = self.ticket(Waiting::Log(account));
             fx.writes.push((ticket, Write::ConfirmLog { owner, ids }));
         }
         confirmed.clear();
         self.confirmed = confirmed;
+    }
+
+    /// The session holds so much that it has not confirmed that a replay must wait: a row that is sent above its limits
+    /// would end it, and the next session, and none would ever get past that row.
+    fn is_full(&self, session: SessionId) -> bool {
+        let limits = &self.config.limits;
+        let Some(slot) = self.sessions.get(session.0) else { return false };
+        let queued = slot.counters.as_ref().map_or((0, 0), |counters| {
+            (counters.queue_len(), counters.queue_bytes())
+        });
+        let rows = queued.0 + slot.confirmation.as_ref().map_or(0, |waiting| waiting.rows.len());
+        let conn = slot.conn.and_then(|conn| self.conns.get(conn.0));
+        let bytes = queued.1.max(conn.map_or(0, |conn| conn.output_len()));
+        rows > UNCONFIRMED.min(limits.resume_queue / 2) || bytes > limits.output_bytes / 2
+    }
+
+    fn replay_later(&mut self, id: AccountId) {
+        let due = self.now.mono + TRY_AGAIN;
+        let slot = self.accounts.get_mut(id.0);
+        if let Some(replay) = slot.and_then(|slot| slot.replay.as_mut()).filter(|one| !one.timer) {
+            replay.timer = true;
+            self.wheel.insert(due, Timer::Replay(id));
+        }
+    }
+
+    /// No id can be had: the message that waits for one goes back.
+    fn refuse_first(&mut self, id: AccountId) {
+        let Some(slot) = self.accounts.get_mut(id.0).filter(|slot| slot.busy == Busy::Ids) else {
+            return;
+        };
+        let Some(first) = slot.waiting.pop_front() else { return };
+        let envelope = first.envelope(self.placement.epoch());
+        self.bounce(&envelope, envelope.to, &resource_constraint());
+        if envelope.flags.contains(Flags::WANTS_ACK) {
+            self.inward[usize::from(first.at.ring)].release(first.at.number);
+        }
     }
 
     /// Asks a client without XEP-0198 to confirm what went before, by a ping.
