@@ -475,7 +475,6 @@ impl Shard {
                 conn.session = None;
             }
             self.close(old, Some(StreamError::new(StreamCondition::Conflict)), fx);
-            self.disconnected(session, fx);
         }
         let slot = self.core.sessions.get_mut(session.0);
         let rival = slot.and_then(|slot| slot.resuming.take()).filter(|rival| *rival != id);
@@ -488,9 +487,13 @@ impl Shard {
         {
             slot.resuming = Some(id);
             self.hold(id, Hold::Session);
+            self.disconnected(session, fx);
             return Ok(Flow::Again);
         }
-        self.acknowledged(session, h, fx)?;
+        if let Err(error) = self.acknowledged(session, h, fx) {
+            self.disconnected(session, fx);
+            return Err(error);
+        }
         let core = &mut self.core;
         let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(Flow::Taken) };
         let Some(counters) = slot.counters.as_mut() else { return Ok(Flow::Taken) };

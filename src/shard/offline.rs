@@ -321,6 +321,7 @@ impl Shard {
         let ends_at = core.now.mono + window;
         slot.ends_at = Some(ends_at);
         core.wheel.insert(ends_at, Timer::Resume(session));
+        core.log_unacknowledged(session, fx);
     }
 
     pub(super) fn resume_timed_out(&mut self, session: SessionId, fx: &mut Effects) {
@@ -460,6 +461,61 @@ impl Core {
             close_start: envelope.close_start,
         };
         fx.writes.push((ticket, Write::AppendLog { owner, entry }));
+    }
+
+    /// What comes for a session that sleeps is logged; so what it holds already is logged first, or it would come behind
+    /// that when the session ends.
+    fn log_unacknowledged(&mut self, session: SessionId, fx: &mut Effects) {
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        let account = slot.account;
+        let Some(mut counters) = slot.counters.take() else { return };
+        let owner = self.accounts.get(account.0).map(|slot| slot.jid.clone());
+        for sent in counters.unacknowledged_mut().filter(|sent| sent.log_id.is_none()) {
+            let Some(owner) = owner.clone() else { break };
+            let Some(mut entry) = self.entry_again(&sent.bytes) else { continue };
+            let Some(id) = self.next_log_id(account, fx) else { break };
+            entry.id = id;
+            sent.log_id = Some(id);
+            if let Some(slot) = self.accounts.get_mut(account.0) {
+                slot.changing += 1;
+                if let Some(data) = slot.data() {
+                    data.log_rows = data.log_rows.saturating_add(1);
+                }
+            }
+            let ticket = self.ticket(Waiting::Log(account));
+            fx.writes.push((ticket, Write::AppendLog { owner, entry }));
+        }
+        if let Some(slot) = self.sessions.get_mut(session.0) {
+            slot.counters = Some(counters);
+        }
+    }
+
+    /// The row of a message that went out without one; `None` for what belongs in no log.
+    fn entry_again(&mut self, bytes: &[u8]) -> Option<LogEntry> {
+        let mut index = Index::default();
+        let limits = &self.config.policy.limits;
+        reader::read(bytes, &self.usual, limits, &mut index).ok()?;
+        let stanza = Stanza { bytes, index: &index };
+        if stanza.kind() != Some(StanzaKind::Message) {
+            return None;
+        }
+        let kind = MessageType::parse(stanza.type_().as_deref());
+        if !super::inbound::message_flags(kind, &stanza).contains(Flags::STORABLE) {
+            return None;
+        }
+        let with = self.jids.parse(&stanza.from()?).ok()?.into_bare();
+        // Stanzas of clients end with a close tag, see `write_stamped`.
+        let close = bytes.len().checked_sub(stanza.name().len() + "</>".len())?;
+        let open = close.checked_sub(stanza.inner().len())?;
+        Some(LogEntry {
+            id: 0,
+            at: self.now.wall,
+            with,
+            origin: Origin { incarnation: self.config.incarnation, ..Origin::default() },
+            stanza: bytes.to_vec(),
+            open_end: u32::try_from(open).ok()?,
+            close_start: u32::try_from(close).ok()?,
+        })
     }
 
     /// Rows that clients confirmed go from the log, one write per account and turn.
