@@ -192,7 +192,7 @@ impl Shard {
         core.write_confirmed(fx);
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         let session = slot.sessions.iter().copied().find(|session| {
-            let session = core.sessions.get(session.0);
+            let session = core.sessions.get(session.0).filter(|session| session.conn.is_some());
             session.and_then(|session| session.priority()).is_some_and(|priority| priority >= 0)
         });
         let Some(session) = session else { return };
@@ -321,7 +321,12 @@ impl Shard {
         let ends_at = core.now.mono + window;
         slot.ends_at = Some(ends_at);
         core.wheel.insert(ends_at, Timer::Resume(session));
+        let account = slot.account;
         core.log_unacknowledged(session, fx);
+        if core.stop_replay(account, session) {
+            self.maybe_replay(account, fx);
+            self.drain(account, fx);
+        }
     }
 
     pub(super) fn resume_timed_out(&mut self, session: SessionId, fx: &mut Effects) {
@@ -380,13 +385,9 @@ impl Shard {
         }
         if let Some(owner) = core.accounts.get_mut(account.0) {
             owner.sessions.retain(|other| *other != session);
-            if owner.replay.is_some_and(|replay| replay.session == session) {
-                owner.replay = None;
-                owner.busy = if owner.busy == Busy::Replay { Busy::No } else { owner.busy };
-                if let Some(data) = owner.data() {
-                    data.replay_due = true;
-                }
-            }
+        }
+        core.stop_replay(account, session);
+        if let Some(owner) = core.accounts.get_mut(account.0) {
             let others = owner.sessions.clone();
             let unheld = rows.into_iter().any(|row| {
                 !others.iter().any(|other| {
@@ -563,6 +564,21 @@ impl Core {
             replay.timer = true;
             self.wheel.insert(due, Timer::Replay(id));
         }
+    }
+
+    /// The session cannot take messages any more: what it did not get is due for another, or for itself when it is
+    /// back. Gives whether a replay to it ran; until then its account was busy, and nothing else went on.
+    fn stop_replay(&mut self, id: AccountId, session: SessionId) -> bool {
+        let Some(slot) = self.accounts.get_mut(id.0) else { return false };
+        if slot.replay.is_none_or(|replay| replay.session != session) {
+            return false;
+        }
+        slot.replay = None;
+        slot.busy = if slot.busy == Busy::Replay { Busy::No } else { slot.busy };
+        if let Some(data) = slot.data() {
+            data.replay_due = true;
+        }
+        true
     }
 
     /// No id can be had: the message that waits for one goes back.
