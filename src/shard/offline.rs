@@ -11,7 +11,7 @@ use super::session::SessionId;
 use super::{Core, Post, Shard, Timer, Waiting};
 use crate::frame::{Envelope, Flags, Kind};
 use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
-use crate::xmpp::jid::{BareJid, Jid};
+use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
 use crate::xmpp::xml::reader::{self, Index};
 use crate::xmpp::xml::writer::Writer;
@@ -399,7 +399,7 @@ impl Shard {
             }
         }
         for stanza in stanzas {
-            core.send_again(&slot.jid, &stanza);
+            core.send_again(&stanza);
         }
         // What is in the log came before what waits.
         self.maybe_replay(account, fx);
@@ -651,7 +651,7 @@ impl Core {
     }
 
     /// A message that its client never acknowledged, and that is in no log, is sent as if it came now.
-    fn send_again(&mut self, to: &Jid, bytes: &[u8]) {
+    fn send_again(&mut self, bytes: &[u8]) {
         let mut index = Index::default();
         let limits = &self.config.policy.limits;
         if reader::read(bytes, &self.usual, limits, &mut index).is_err() {
@@ -663,9 +663,9 @@ impl Core {
         }
         let kind = MessageType::parse(stanza.type_().as_deref());
         let flags = super::inbound::message_flags(kind, &stanza);
-        let Some(from) = stanza.from() else { return };
-        let mut post =
-            Post::whole(&from, &to.to_string(), Kind::Message, kind.code(), bytes.to_vec());
+        // What was for the account must not go to the session that now has the name of the old one, past the log.
+        let (Some(from), Some(to)) = (stanza.from(), stanza.to()) else { return };
+        let mut post = Post::whole(&from, &to, Kind::Message, kind.code(), bytes.to_vec());
         post.flags = flags;
         self.leave(post);
     }

@@ -398,6 +398,7 @@ impl C2s {
     pub fn success(&mut self, data: &[u8], out: &mut Vec<u8>) {
         write_sasl("success", data, out);
         self.phase = Phase::Reopening;
+        self.header_sent = false;
         self.binding = None;
     }
 

@@ -415,9 +415,8 @@ impl Client {
             Later::Pong { id, upto, .. } => {
                 let text = format!("<iq type='result' id='{id}' to='{DOMAIN}'/>");
                 self.say(&mut orders, text.into_bytes(), None);
-                if !self.inbound {
-                    self.confirm(model, |receipt, _| receipt <= upto);
-                }
+                // What came before counting began has no number.
+                self.confirm(model, |receipt, number| receipt <= upto && number == 0);
             }
         }
         orders
