@@ -42,4 +42,3 @@ pub enum StoreOutcome {
     /// The store could not do it, and has given up trying.
     Failed,
 }
-

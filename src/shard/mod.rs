@@ -252,8 +252,7 @@ impl Shard {
             Input::Tick => self.tick(fx),
             Input::Shutdown => self.shutdown(fx),
         }
-        self.send_posts(fx);
-        self.end_overflowing(fx);
+        self.settle_posts(fx);
     }
 
     /// The end of a turn: acknowledgements, requests and confirmations that many stanzas share.
@@ -269,7 +268,17 @@ impl Shard {
         }
         self.core.settle_noted(fx);
         self.core.write_confirmed(fx);
-        self.end_overflowing(fx);
+        self.settle_posts(fx);
+    }
+
+    /// Sends what was left behind, and ends the sessions that keep too much; what these leave goes before anything that
+    /// comes later.
+    fn settle_posts(&mut self, fx: &mut Effects) {
+        self.send_posts(fx);
+        while !self.core.overflowing.is_empty() {
+            self.end_overflowing(fx);
+            self.send_posts(fx);
+        }
     }
 
     /// When `Tick` is wanted next; `None` while no timer runs.

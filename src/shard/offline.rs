@@ -11,6 +11,7 @@ use super::session::SessionId;
 use super::{Core, Post, Shard, Timer, Waiting};
 use crate::frame::{Envelope, Flags, Kind};
 use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
+use crate::stream::resume::Unacknowledged;
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
 use crate::xmpp::xml::reader::{self, Index};
@@ -176,6 +177,8 @@ impl Shard {
         let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
         if slot.busy == why {
             slot.busy = Busy::No;
+            // What is in the log came before what waits.
+            self.maybe_replay(id, fx);
             self.drain(id, fx);
         }
     }
@@ -248,7 +251,8 @@ impl Shard {
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         // A page that an earlier replay asked for is of no use to this one.
-        let Some(replay) = slot.replay.as_mut().filter(|replay| replay.asked == Some(ticket)) else {
+        let Some(replay) = slot.replay.as_mut().filter(|replay| replay.asked == Some(ticket))
+        else {
             return;
         };
         replay.asked = None;
@@ -289,7 +293,6 @@ impl Shard {
         }
         slot.replay = None;
         self.no_longer_busy(id, Busy::Replay, fx);
-        self.maybe_replay(id, fx);
     }
 
     /// The client answered something it was asked by the server: a ping behind logged messages confirms them.
@@ -466,12 +469,15 @@ impl Core {
 
     /// What comes for a session that sleeps is logged; so what it holds already is logged first, or it would come behind
     /// that when the session ends.
-    fn log_unacknowledged(&mut self, session: SessionId, fx: &mut Effects) {
+    pub(super) fn log_unacknowledged(&mut self, session: SessionId, fx: &mut Effects) {
         let Some(slot) = self.sessions.get_mut(session.0) else { return };
         let account = slot.account;
         let Some(mut counters) = slot.counters.take() else { return };
         let owner = self.accounts.get(account.0).map(|slot| slot.jid.clone());
-        for sent in counters.unacknowledged_mut().filter(|sent| sent.log_id.is_none()) {
+        let unlogged = |sent: &&mut Unacknowledged| {
+            sent.log_id.is_none() && sent.bytes.starts_with(b"<message")
+        };
+        for sent in counters.unacknowledged_mut().filter(unlogged) {
             let Some(owner) = owner.clone() else { break };
             let Some(mut entry) = self.entry_again(&sent.bytes) else { continue };
             let Some(id) = self.next_log_id(account, fx) else { break };
@@ -548,9 +554,10 @@ impl Core {
     fn is_full(&self, session: SessionId) -> bool {
         let limits = &self.config.limits;
         let Some(slot) = self.sessions.get(session.0) else { return false };
-        let queued = slot.counters.as_ref().map_or((0, 0), |counters| {
-            (counters.queue_len(), counters.queue_bytes())
-        });
+        let queued = slot
+            .counters
+            .as_ref()
+            .map_or((0, 0), |counters| (counters.queue_len(), counters.queue_bytes()));
         let rows = queued.0 + slot.confirmation.as_ref().map_or(0, |waiting| waiting.rows.len());
         let conn = slot.conn.and_then(|conn| self.conns.get(conn.0));
         let bytes = queued.1.max(conn.map_or(0, |conn| conn.output_len()));
