@@ -559,17 +559,20 @@ impl Node {
 
     fn answer_pings(&mut self, client: usize) {
         let text = String::from_utf8(std::mem::take(&mut self.sockets[client].inbox)).unwrap();
-        let Some(end) = text.find("<ping xmlns='urn:xmpp:ping'/></iq>") else {
-            self.sockets[client].inbox = text.into_bytes();
-            return;
-        };
-        let start = text[..end].rfind("<iq").unwrap();
-        let pong = format!("<iq type='result' id='{}'/>", attr(&text[start..end], "id"));
-        let rest = [&text[..start], text[end..].split_once("</iq>").unwrap().1].concat();
+        let ping = "<ping xmlns='urn:xmpp:ping'/></iq>";
+        let is_ours = |iq: &str| iq.ends_with(ping) && iq.contains(" from='here' ");
+        let (mut kept, mut ids) = (String::new(), Vec::new());
+        for piece in text.split_inclusive("</iq>") {
+            let (before, iq) = piece.split_at(piece.rfind("<iq ").unwrap_or(piece.len()));
+            kept.push_str(before);
+            if is_ours(iq) { ids.push(attr(iq, "id").to_owned()) } else { kept.push_str(iq) }
+        }
         let Socket { shard, conn, .. } = self.sockets[client];
-        self.sockets[client].inbox = rest.into_bytes();
-        self.input(shard, Input::Bytes { conn, bytes: pong.as_bytes() });
-        self.answer_pings(client);
+        self.sockets[client].inbox = kept.into_bytes();
+        for id in ids {
+            let pong = format!("<iq type='result' id='{id}'/>");
+            self.input(shard, Input::Bytes { conn, bytes: pong.as_bytes() });
+        }
     }
 
     fn answer(&mut self, shard: usize, ticket: Ticket, request: Request) {
