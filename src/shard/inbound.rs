@@ -534,7 +534,7 @@ impl Core {
                 // XEP-0198 §5: the number that a resumption tells is final.
                 let rests = slot.counters.as_ref().is_some_and(|it| it.open_count() == 0);
                 if rests {
-                    self.resumers.extend(slot.resumer.take());
+                    self.woken.extend(slot.resuming.take());
                 }
                 continue;
             };

@@ -492,7 +492,7 @@ impl Shard {
         };
         self.acknowledged(session, h, fx)?;
         let slot = self.core.sessions.get_mut(session.0);
-        let (old, other) = slot.map_or((None, None), |slot| (slot.conn, slot.resumer.take()));
+        let (old, other) = slot.map_or((None, None), |slot| (slot.conn, slot.resuming.take()));
         for conn in old.into_iter().chain(other.filter(|other| *other != id)) {
             if let Some(conn) = self.core.conns.get_mut(conn.0) {
                 conn.session = None;
@@ -507,7 +507,7 @@ impl Shard {
         let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(Flow::Taken) };
         let Some(counters) = slot.counters.as_mut() else { return Ok(Flow::Taken) };
         if counters.open_count() > 0 {
-            slot.resumer = Some(id);
+            slot.resuming = Some(id);
             self.hold(id, Hold::Answer);
             return Ok(Flow::Again);
         }

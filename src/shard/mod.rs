@@ -77,7 +77,7 @@ enum Waiting {
         after: u64,
     },
     /// Rows that clients confirmed.
-    Confirm(AccountId),
+    Log(AccountId),
     /// A change of a roster or slot that a frame waits for.
     Change {
         account: AccountId,
@@ -160,7 +160,7 @@ struct Core {
     /// Sessions that keep more than they may.
     overflowing: Vec<SessionId>,
     /// Connections that waited for a session to be at rest, and resume it now.
-    resumers: Vec<ConnId>,
+    woken: Vec<ConnId>,
     /// Rows that clients confirmed in this turn.
     confirmed: Vec<(AccountId, u64)>,
     posts: VecDeque<Post>,
@@ -225,7 +225,7 @@ impl Shard {
             probe: Probe::default(),
             noted: Vec::new(),
             overflowing: Vec::new(),
-            resumers: Vec::new(),
+            woken: Vec::new(),
             confirmed: Vec::new(),
             posts: VecDeque::new(),
             undo: Vec::new(),
@@ -282,7 +282,7 @@ impl Shard {
         loop {
             self.send_posts(fx);
             self.end_overflowing(fx);
-            for conn in std::mem::take(&mut self.core.resumers) {
+            for conn in std::mem::take(&mut self.core.woken) {
                 self.release(conn, fx);
             }
             if self.core.posts.is_empty() && self.core.overflowing.is_empty() {

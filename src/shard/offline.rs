@@ -76,7 +76,7 @@ impl Shard {
                     self.page(account, outcome, fx);
                 }
             }
-            (Waiting::Confirm(account), _) => self.written(account, fx),
+            (Waiting::Log(account), _) => self.written(account, fx),
             (Waiting::Change { account, at }, outcome) => {
                 if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
                     self.core.reload(account, fx);
@@ -223,7 +223,7 @@ impl Shard {
         });
         // What is on its way to the log must be in it before it is read, and what is confirmed must be gone. Later
         // pages need not wait: nothing is appended meanwhile.
-        let early = replay.after == 0 && slot.writes > 0;
+        let early = replay.after == 0 && slot.changing > 0;
         if replay.asked || unconfirmed > UNCONFIRMED || early {
             return;
         }
@@ -384,7 +384,7 @@ impl Shard {
         for stanza in stanzas {
             core.send_again(&slot.jid, &stanza);
         }
-        core.resumers.extend(slot.resumer);
+        core.woken.extend(slot.resuming);
         self.maybe_replay(account, fx);
         self.drain(account, fx);
         self.core.maybe_idle(account);
@@ -464,7 +464,7 @@ impl Core {
             }
             let ids = rows.iter().map(|(_, row)| *row).collect();
             let account = rows[0].0;
-            let ticket = self.ticket(Waiting::Confirm(account));
+            let ticket = self.ticket(Waiting::Log(account));
             fx.writes.push((ticket, Write::ConfirmLog { owner, ids }));
             self.wrote(account);
         }

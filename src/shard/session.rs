@@ -61,7 +61,7 @@ pub(super) struct Session {
     /// When it ends if nobody resumes it.
     pub ends_at: Option<Instant>,
     /// The connection that resumes it as soon as all that the client sent before is handled.
-    pub resumer: Option<ConnId>,
+    pub resuming: Option<ConnId>,
 }
 
 impl Session {
@@ -82,7 +82,7 @@ impl Session {
             request_timer: false,
             faults: 0,
             ends_at: None,
-            resumer: None,
+            resuming: None,
         }
     }
 
