@@ -109,8 +109,10 @@ pub(super) struct Replay {
     pub session: SessionId,
     /// The last id that was read.
     pub after: u64,
-    /// A page is on its way from the store.
-    pub asked: bool,
+    /// A page is on its way from the store, as the answer to this.
+    pub asked: Option<Ticket>,
+    /// A timer runs, after which it is tried whether the next page can be read and sent.
+    pub timer: bool,
 }
 
 /// One account. Lives at its owner.
@@ -285,7 +287,7 @@ impl Core {
         for number in first + 1..=self.next_ticket {
             let Some(waiting) = self.tickets.remove(&Ticket(number)) else { continue };
             match waiting {
-                Waiting::Account(account) | Waiting::Page { account, .. } => {
+                Waiting::Account(account) | Waiting::Page(account) => {
                     self.reload(account, fx);
                 }
                 Waiting::Ids(partition) => self.ask_for_ids(partition, fx),

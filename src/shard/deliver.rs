@@ -75,7 +75,17 @@ impl Shard {
         let limit = core.config.limits.pending_stanzas;
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
         if slot.busy != Busy::No {
-            if slot.waiting.len() >= limit {
+            let full = slot.waiting.len() >= limit;
+            // Nobody is told of an answer that is lost, so it never waits in vain: an error goes ahead, as the sender's
+            // acknowledgement counts on it; a result does where it could not wait. The session's own limits bound both.
+            if is_error(envelope) || full && is_result(envelope) {
+                let session = resource.and_then(|resource| core.session_named(account, resource));
+                if let Some(session) = session {
+                    return core.emit(session, &[envelope.stanza], None, fx);
+                }
+            }
+            let Some(slot) = core.accounts.get_mut(account.0) else { return };
+            if full {
                 return core.bounce(envelope, to, &resource_constraint());
             }
             slot.waiting.push_back(Queued::new(envelope, to, at));
@@ -406,6 +416,18 @@ impl Post {
             stanza,
         }
     }
+}
+
+fn is_error(envelope: &Envelope<'_>) -> bool {
+    match envelope.kind {
+        Kind::Message => envelope.subtype == MessageType::Error.code(),
+        Kind::Iq => envelope.subtype == IqType::Error.code(),
+        Kind::Presence | Kind::Control => false,
+    }
+}
+
+fn is_result(envelope: &Envelope<'_>) -> bool {
+    envelope.kind == Kind::Iq && envelope.subtype == IqType::Result.code()
 }
 
 /// Bare JID and resource of a prepared address.

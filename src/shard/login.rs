@@ -470,8 +470,8 @@ impl Shard {
 
     /// XEP-0198 §5: the new connection takes over the session, and gets what the old one did not acknowledge.
     ///
-    /// The client sends again whatever the `h` of the answer does not cover. So the answer waits until all that came
-    /// over the old connection is handled: else a stanza on its way to the store would come twice.
+    /// The client sends again what `<resumed h=''/>` leaves out, and both sides count on from there: so nothing that was
+    /// received may still be open when that number is told.
     fn resume(
         &mut self,
         id: ConnId,
@@ -503,12 +503,13 @@ impl Shard {
             // This connection may break before it gets its answer.
             self.disconnected(session, fx);
         }
+        self.core.settle_own();
         let core = &mut self.core;
         let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(Flow::Taken) };
         let Some(counters) = slot.counters.as_mut() else { return Ok(Flow::Taken) };
         if counters.open_count() > 0 {
             slot.resuming = Some(id);
-            self.hold(id, Hold::Answer);
+            self.hold(id, Hold::Session);
             return Ok(Flow::Again);
         }
         slot.conn = Some(id);

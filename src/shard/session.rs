@@ -58,10 +58,10 @@ pub(super) struct Session {
     pub request_timer: bool,
     /// Bugs that its stanzas ran into; repeats end the stream.
     pub faults: u8,
+    /// Wants to resume it, and waits until all that it received is handled.
+    pub resuming: Option<ConnId>,
     /// When it ends if nobody resumes it.
     pub ends_at: Option<Instant>,
-    /// The connection that resumes it as soon as all that the client sent before is handled.
-    pub resuming: Option<ConnId>,
 }
 
 impl Session {

@@ -198,6 +198,10 @@ impl Counters {
         self.queue.iter()
     }
 
+    pub fn unacknowledged_mut(&mut self) -> impl Iterator<Item = &mut Unacknowledged> {
+        self.queue.iter_mut()
+    }
+
     /// A resumed stream asks afresh: the answer to the old request went down with the old connection.
     pub fn resumed(&mut self) {
         self.requested = None;

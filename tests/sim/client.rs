@@ -66,6 +66,8 @@ pub(crate) struct Orders {
     pub(crate) send: Vec<u8>,
     pub(crate) later: Vec<(u64, Later)>,
     pub(crate) hang_up: bool,
+    /// It begins the TLS handshake.
+    pub(crate) secure: bool,
     /// It is online now.
     pub(crate) online: bool,
 }
@@ -526,7 +528,8 @@ impl Client {
                 }
                 None => self.bind(orders, model),
             },
-            "proceed" | "stream:features" => {}
+            "proceed" => orders.secure = true,
+            "stream:features" => {}
             "stream:error" => orders.hang_up = true,
             "challenge" | "success" => self.sasl(name, text, orders, model),
             "failure" => orders.hang_up = true,

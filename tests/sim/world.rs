@@ -111,7 +111,7 @@ impl Plan {
             read_faults: if calm || chance.percent(80) { 0 } else { 30 },
             rogues: if chance.percent(30) { 1 } else { 0 },
             ring: if chance.percent(30) { 1 } else { 64 },
-            pause: [100_000, 400_000, 2 * SECOND][chance.index(3)],
+            pause: [200_000, SECOND, 4 * SECOND][chance.index(3)],
             net: [1_000, 50_000, 400_000][chance.index(3)],
             limits,
         }
@@ -265,6 +265,16 @@ pub(crate) struct World {
     rogue_links: Vec<Option<LinkId>>,
     quiet: bool,
     log: bool,
+}
+
+fn show(write: &Write) -> String {
+    match write {
+        Write::AppendLog { owner, entry } => {
+            let text = String::from_utf8_lossy(&entry.stanza);
+            format!("append {} to {owner:?}: {text:.140}", entry.id)
+        }
+        other => format!("{other:.200?}"),
+    }
 }
 
 fn address(user: usize) -> BareJid {
@@ -770,11 +780,7 @@ impl World {
         if let Some(storage) = &mut self.storage {
             for (ticket, write) in writes {
                 if self.log {
-                    eprintln!(
-                        "{} core {core} {ticket:?} write {:.150}",
-                        self.now,
-                        format!("{write:?}")
-                    );
+                    eprintln!("{} core {core} {ticket:?} {}", self.now, show(&write));
                 }
                 storage.push(core, ticket, write);
             }
@@ -812,8 +818,6 @@ impl World {
             Action::StartTls(conn) => {
                 let Some(link) = link_of(&conn) else { return };
                 self.links[link.0].securing = true;
-                let delay = self.chance.delay(100_000) + self.plan.net;
-                self.plan_in(delay, Event::Secure(link));
             }
             Action::Move { conn, to } => {
                 let Some(link) = link_of(&conn) else { return };
@@ -1153,9 +1157,13 @@ impl World {
     }
 
     fn obey(&mut self, client: usize, orders: Orders) {
-        let Orders { send, later, hang_up, online } = orders;
+        let Orders { send, later, hang_up, online, secure } = orders;
         if let Some(link) = self.client_links[client] {
             self.send_up(link, send);
+            if secure {
+                let delay = self.chance.delay(self.plan.net);
+                self.plan_in(delay, Event::Secure(link));
+            }
         }
         for (delay, later) in later {
             self.plan_in(delay, Event::Later(client, later));
@@ -1226,7 +1234,8 @@ impl World {
 
     fn act(&mut self, client: usize, session: u32) {
         let slot = &self.clients[client];
-        if self.quiet || slot.phase != Phase::Online || slot.session != Some(session) {
+        let enough = self.model.messages.len() > 1_500;
+        if self.quiet || enough || slot.phase != Phase::Online || slot.session != Some(session) {
             return;
         }
         let mut orders = Orders::default();
