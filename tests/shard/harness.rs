@@ -441,6 +441,11 @@ impl Node {
         self.cores.iter().map(|core| core.shard.sessions()).sum()
     }
 
+    /// Accounts in memory.
+    pub(crate) fn accounts(&self) -> usize {
+        self.cores.iter().map(|core| core.shard.accounts()).sum()
+    }
+
     pub(crate) fn faults(&self) -> u64 {
         self.cores.iter().map(|core| core.shard.probe().faults).sum()
     }
