@@ -141,13 +141,21 @@ impl Shard {
         fx: &mut Effects,
     ) {
         let kind = MessageType::from_code(envelope.subtype).unwrap_or(MessageType::Normal);
-        let targets = match self.core.message_targets(account, kind, resource) {
+        let mut targets = match self.core.message_targets(account, kind, resource) {
             Choice::Sessions(targets) => targets,
             Choice::Bounce => return self.core.bounce(envelope, to, &service_unavailable()),
             Choice::Drop => return,
         };
         let core = &mut self.core;
         let storable = envelope.flags.contains(Flags::STORABLE);
+        let slot = core.accounts.get_mut(account.0);
+        if storable && slot.and_then(|slot| slot.data()).is_some_and(|data| data.replay_due) {
+            // A session that fell asleep before it had all of the log gets this from there, too.
+            let sessions = &core.sessions;
+            targets.retain(|session| {
+                sessions.get(session.0).is_some_and(|session| session.conn.is_some())
+            });
+        }
         if targets.is_empty() && !storable {
             if envelope.flags.contains(Flags::CONTENT) {
                 core.bounce(envelope, to, &service_unavailable());

@@ -534,7 +534,11 @@ impl Shard {
         core.give_back(out);
         core.probe.sessions_resumed += 1;
         core.note(session);
+        let account = core.sessions.get(session.0).map(|slot| slot.account);
         core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
+        if let Some(account) = account {
+            self.maybe_replay(account, fx);
+        }
         Ok(Flow::Taken)
     }
 }

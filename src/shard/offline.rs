@@ -11,7 +11,7 @@ use super::session::SessionId;
 use super::{Core, Post, Shard, Timer, Waiting};
 use crate::frame::{Envelope, Flags, Kind};
 use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
-use crate::xmpp::jid::{BareJid, Jid};
+use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::reader::{self, Index};
@@ -203,7 +203,7 @@ impl Shard {
         core.write_confirmed(fx);
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         let session = slot.sessions.iter().copied().find(|session| {
-            let session = core.sessions.get(session.0);
+            let session = core.sessions.get(session.0).filter(|session| session.conn.is_some());
             session.and_then(|session| session.priority()).is_some_and(|priority| priority >= 0)
         });
         let Some(session) = session else { return };
@@ -323,7 +323,12 @@ impl Shard {
         let ends_at = core.now.mono + window;
         slot.ends_at = Some(ends_at);
         core.wheel.insert(ends_at, Timer::Resume(session));
+        let account = slot.account;
         core.log_unacknowledged(session, fx);
+        if core.stop_replay(account, session) {
+            self.maybe_replay(account, fx);
+            self.drain(account, fx);
+        }
     }
 
     pub(super) fn resume_timed_out(&mut self, session: SessionId, fx: &mut Effects) {
@@ -380,13 +385,9 @@ impl Shard {
         }
         if let Some(owner) = core.accounts.get_mut(account.0) {
             owner.sessions.retain(|other| *other != session);
-            if owner.replay.is_some_and(|replay| replay.session == session) {
-                owner.replay = None;
-                owner.busy = if owner.busy == Busy::Replay { Busy::No } else { owner.busy };
-                if let Some(data) = owner.data() {
-                    data.replay_due = true;
-                }
-            }
+        }
+        core.stop_replay(account, session);
+        if let Some(owner) = core.accounts.get_mut(account.0) {
             let others = owner.sessions.clone();
             let unheld = rows.into_iter().any(|row| {
                 !others.iter().any(|other| {
@@ -398,7 +399,7 @@ impl Shard {
             }
         }
         for stanza in stanzas {
-            core.send_again(&slot.jid, &stanza);
+            core.send_again(&stanza);
         }
         // What is in the log came before what waits.
         self.maybe_replay(account, fx);
@@ -566,6 +567,21 @@ impl Core {
         }
     }
 
+    /// The session cannot take messages any more: what it did not get is due for another, or for itself when it is
+    /// back. Gives whether a replay to it ran; until then its account was busy, and nothing else went on.
+    fn stop_replay(&mut self, id: AccountId, session: SessionId) -> bool {
+        let Some(slot) = self.accounts.get_mut(id.0) else { return false };
+        if slot.replay.is_none_or(|replay| replay.session != session) {
+            return false;
+        }
+        slot.replay = None;
+        slot.busy = if slot.busy == Busy::Replay { Busy::No } else { slot.busy };
+        if let Some(data) = slot.data() {
+            data.replay_due = true;
+        }
+        true
+    }
+
     /// No id can be had: the message that waits for one goes back.
     fn refuse_first(&mut self, id: AccountId) {
         let Some(slot) = self.accounts.get_mut(id.0).filter(|slot| slot.busy == Busy::Ids) else {
@@ -636,7 +652,7 @@ impl Core {
     }
 
     /// A message that its client never acknowledged, and that is in no log, is sent as if it came now.
-    fn send_again(&mut self, to: &Jid, bytes: &[u8]) {
+    fn send_again(&mut self, bytes: &[u8]) {
         let mut index = Index::default();
         let limits = &self.config.policy.limits;
         if reader::read(bytes, &self.usual, limits, &mut index).is_err() {
@@ -648,9 +664,8 @@ impl Core {
         }
         let kind = MessageType::parse(stanza.type_().as_deref());
         let flags = super::inbound::message_flags(kind, &stanza);
-        let Some(from) = stanza.from() else { return };
-        // As it was addressed: the account or this very resource.
-        let to = stanza.to().map_or_else(|| to.to_string(), std::borrow::Cow::into_owned);
+        // What was for the account must not go to the session that now has the name of the old one, past the log.
+        let (Some(from), Some(to)) = (stanza.from(), stanza.to()) else { return };
         let mut post = Post::whole(&from, &to, Kind::Message, kind.code(), bytes.to_vec());
         post.flags = flags;
         self.leave(post);

@@ -71,7 +71,6 @@ pub(crate) struct Node {
     now: Now,
     cores: Vec<Core>,
     sockets: Vec<Socket>,
-    store: MemoryStore,
     writer: MemoryWriter,
     reader: MemoryReader,
     requests: VecDeque<(usize, Ticket, Request)>,
@@ -154,7 +153,6 @@ impl Node {
             cores: (0..shards).map(core).collect(),
             sockets: Vec::new(),
             reader: store.reader(),
-            store,
             writer,
             requests: VecDeque::new(),
             store_holds: false,
@@ -197,10 +195,6 @@ impl Node {
             corefire::store::Answer::Log { entries, .. } => entries.len(),
             other => panic!("a log, not {other:?}"),
         }
-    }
-
-    pub(crate) fn store(&self) -> &MemoryStore {
-        &self.store
     }
 
     // ---- connections
@@ -371,10 +365,6 @@ impl Node {
             self.input(shard, Input::Tick);
         }
         self.run();
-    }
-
-    pub(crate) fn now(&self) -> Now {
-        self.now
     }
 
     /// From now on the store keeps its answers back.

@@ -49,7 +49,7 @@ fn reader_at_the_bound_is_left_alone() {
 #[test]
 fn account_has_so_many_resources() {
     let mut node = Node::new(1);
-    (0..4).for_each(|number| drop(node.login("alice", &number.to_string())));
+    (0..4).for_each(|number| _ = node.login("alice", &number.to_string()));
     let more = node.authenticate(0, "alice");
     node.send(more, &bind("more"));
     assert!(node.read(more).contains("<resource-constraint "));
@@ -62,7 +62,7 @@ fn account_has_so_many_resources() {
 fn session_that_waits_to_be_resumed_makes_way() {
     let mut node = Node::new(1);
     let (phone, _) = node.online_acked("alice", "phone");
-    (0..3).for_each(|number| drop(node.login("alice", &number.to_string())));
+    (0..3).for_each(|number| _ = node.login("alice", &number.to_string()));
     node.cut(phone);
     node.login("alice", "more");
     assert_eq!(node.sessions(), 4);

@@ -81,6 +81,8 @@ pub(crate) struct Client {
     mechanism: Mechanism,
     /// Sends login, bind and first stanzas in one go.
     eager: bool,
+    /// It does so on this connection.
+    ahead: bool,
     starttls: bool,
     priority: i8,
     /// Of a hundred: requests of peers that it answers.
@@ -150,6 +152,7 @@ impl Client {
             acks,
             mechanism,
             eager: mechanism == Mechanism::Plain && chance.percent(50),
+            ahead: false,
             starttls: chance.percent(10),
             priority: 0,
             answers: [100, 100, 60, 0][chance.index(4)],
@@ -207,7 +210,9 @@ impl Client {
         self.unread.clear();
         self.phase = Phase::Opening;
         orders.send.extend_from_slice(header().as_bytes());
-        if self.is_ahead() {
+        // Not with a session to resume, as that may fail.
+        self.ahead = self.eager && self.resume_id.is_none();
+        if self.ahead {
             self.auth(&mut orders, chance);
             orders.send.extend_from_slice(header().as_bytes());
             self.bind(&mut orders, model);
@@ -220,11 +225,6 @@ impl Client {
             self.phase = Phase::Opening;
         }
         orders
-    }
-
-    /// It sends all steps without waiting; not with a session to resume, as that may fail.
-    fn is_ahead(&self) -> bool {
-        self.eager && self.resume_id.is_none()
     }
 
     pub(crate) fn secured(&mut self) -> Orders {
@@ -431,9 +431,8 @@ impl Client {
             Later::Pong { id, upto, .. } => {
                 let text = format!("<iq type='result' id='{id}' to='{DOMAIN}'/>");
                 self.say(&mut orders, text.into_bytes(), None);
-                if !self.inbound {
-                    self.confirm(model, |receipt, _| receipt <= upto);
-                }
+                // What came before counting began has no number.
+                self.confirm(model, |receipt, number| receipt <= upto && number == 0);
             }
         }
         orders
@@ -506,7 +505,7 @@ impl Client {
     ) {
         let tag = &text[..text.find('>').unwrap_or(text.len())];
         let name = tag[1..].split([' ', '/']).next().unwrap_or_default();
-        let ahead = self.is_ahead();
+        let ahead = self.ahead;
         match name {
             "stream:features" if ahead => self.features_ahead(),
             "stream:features" if self.phase == Phase::Opening => {
@@ -614,7 +613,7 @@ impl Client {
             // What is read next is a new stream: nothing of it came in this element's cut by accident.
             self.framer = Framer::new();
             self.phase = Phase::Reopening;
-            if !self.is_ahead() {
+            if !self.ahead {
                 orders.send.extend_from_slice(header().as_bytes());
             }
             return;

@@ -161,6 +161,8 @@ struct Link {
     /// The connection was lost while it moved.
     lost_on_the_way: bool,
     securing: bool,
+    /// Bytes are on their way from the socket to the shard.
+    reading: bool,
 }
 
 enum Given {
@@ -702,7 +704,13 @@ impl World {
         let (shard, fx) = (&mut slot.shard, &mut slot.fx);
         match given {
             Given::Bytes(link, bytes) => {
-                let Some(conn) = self.links[link.0].conn else { return };
+                let state = &mut self.links[link.0];
+                state.reading = false;
+                let Some(conn) = state.conn.filter(|_| state.shard == core) else {
+                    // It moved meanwhile: a runtime would not have read it.
+                    state.inbox.splice(..0, bytes);
+                    return self.plan_in(1, Event::Readable(link));
+                };
                 if self.log {
                     let text = String::from_utf8_lossy(&bytes);
                     eprintln!("{} core {core} {:?} < {text}", self.now, self.links[link.0].peer);
@@ -717,7 +725,15 @@ impl World {
                 shard.handle(now, Input::Secured { conn, facts }, fx);
             }
             Given::Closed(link) => {
-                let Some(conn) = self.links[link.0].conn.take() else { return };
+                let state = &mut self.links[link.0];
+                if state.shard != core {
+                    let core = state.shard;
+                    return self.give(core, Given::Closed(link));
+                }
+                let Some(conn) = state.conn.take() else {
+                    state.lost_on_the_way = true;
+                    return;
+                };
                 slot.conns.remove(&conn);
                 if self.log {
                     eprintln!("{} core {core} {:?} closed", self.now, self.links[link.0].peer);
@@ -834,12 +850,14 @@ impl World {
             Action::Close(conn) => {
                 let Some(link) = link_of(&conn) else { return };
                 self.links[link.0].closing = true;
+                self.disturb(link);
                 self.flush(link);
             }
             Action::Abort(conn) => {
                 let Some(link) = link_of(&conn) else { return };
                 let at = self.links[link.0].down_at;
                 self.plan_at(at, Event::DownEnd(link));
+                self.disturb(link);
                 self.lose(link);
             }
             Action::ReadAgain(conn) => {
@@ -973,6 +991,7 @@ impl World {
             deaf: false,
             lost_on_the_way: false,
             securing: false,
+            reading: false,
         });
         self.plan_tick(shard);
         Some(link)
@@ -999,7 +1018,7 @@ impl World {
     fn readable(&mut self, link: LinkId) {
         let slot = &self.links[link.0];
         let (Some(conn), core) = (slot.conn, slot.shard) else { return };
-        if slot.gone || slot.securing || slot.boot != self.boot {
+        if slot.gone || slot.securing || slot.reading || slot.boot != self.boot {
             return;
         }
         if !self.cores[core].shard.is_reading(conn) {
@@ -1015,9 +1034,16 @@ impl World {
             true => slot.inbox.len(),
             false => self.chance.within(1, slot.inbox.len() as u64) as usize,
         };
+        self.links[link.0].reading = true;
         let rest = self.links[link.0].inbox.split_off(length);
         let bytes = std::mem::replace(&mut self.links[link.0].inbox, rest);
         self.give(core, Given::Bytes(link, bytes));
+    }
+
+    fn disturb(&mut self, link: LinkId) {
+        if let Peer::Client(client) = self.links[link.0].peer {
+            self.model.accounts[self.clients[client].account].disturbed_at = self.now;
+        }
     }
 
     /// The server learns that the connection is gone.
