@@ -291,7 +291,10 @@ impl Shard {
             if slot.busy != Busy::No {
                 return;
             }
-            let Some(queued) = slot.waiting.pop_front() else { break };
+            let Some(queued) = slot.waiting.pop_front() else {
+                slot.waiting.shrink_to(0);
+                break;
+            };
             let envelope = queued.envelope(epoch);
             let (_, resource) = split(envelope.to);
             let sound = self.contained(fx, |shard, fx| {

@@ -367,12 +367,11 @@ impl Shard {
         condition: StanzaCondition,
         fx: &mut Effects,
     ) {
-        let answered = match (kind, stanza.type_().as_deref()) {
-            (_, Some("error")) => false,
-            (StanzaKind::Iq, Some("result")) => false,
-            _ => true,
-        };
-        if !answered {
+        let is_answer = matches!(
+            (kind, stanza.type_().as_deref()),
+            (_, Some("error")) | (StanzaKind::Iq, Some("result"))
+        );
+        if is_answer {
             return;
         }
         if kind == StanzaKind::Message {

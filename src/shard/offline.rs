@@ -305,6 +305,9 @@ impl Shard {
         }
         let rows = waiting.rows.drain(..waiting.covered.min(waiting.rows.len()));
         core.confirmed.extend(rows.map(|row| (account, row)));
+        if waiting.rows.is_empty() {
+            waiting.rows.shrink_to(8);
+        }
         waiting.covered = 0;
         core.note(session);
         self.continue_replay(account, fx);

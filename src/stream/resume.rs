@@ -11,6 +11,9 @@ use std::collections::VecDeque;
 /// Stanzas between two requests for an acknowledgement while output flows.
 const REQUEST_EVERY: u32 = 16;
 
+/// Stanzas that an empty queue keeps room for.
+const IDLE_CAPACITY: usize = 8;
+
 /// One stanza that the client has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unacknowledged {
@@ -72,6 +75,9 @@ impl Counters {
         while self.open.front() == Some(&true) {
             self.open.pop_front();
             self.handled = self.handled.wrapping_add(1);
+        }
+        if self.open.is_empty() {
+            self.open.shrink_to(8 * IDLE_CAPACITY);
         }
         self.handled != before
     }
@@ -175,6 +181,10 @@ impl Counters {
                 self.queue_bytes -= stanza.bytes.len();
                 settled.log_ids.extend(stanza.log_id);
             }
+        }
+        if self.queue.is_empty() {
+            // Many sessions are idle, and each had a busy moment.
+            self.queue.shrink_to(IDLE_CAPACITY);
         }
         self.acknowledged = h;
         if self.requested.is_some_and(|at| h.wrapping_sub(at) < u32::MAX / 2) {

@@ -180,12 +180,10 @@ fn several_pages_come_whole_and_in_order() {
         node.send(bob, "<presence/>");
         let mut text = node.read(bob);
         let mut h = 0;
-        while acked {
-            let stanzas = text.matches("<message ").count() + text.matches("<presence ").count();
-            if stanzas == h {
-                break;
-            }
-            h = stanzas;
+        let stanzas =
+            |text: &str| text.matches("<message ").count() + text.matches("<presence ").count();
+        while acked && h != stanzas(&text) {
+            h = stanzas(&text);
             node.send(bob, &format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
             text += &node.read(bob);
         }
