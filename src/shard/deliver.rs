@@ -162,13 +162,25 @@ impl Shard {
             }
             return;
         }
-        let asleep = |session: &SessionId| {
+        let asleep = |core: &Core, session: &SessionId| {
             core.sessions.get(session.0).is_none_or(|session| session.conn.is_none())
         };
         let promised =
             envelope.flags.contains(Flags::WANTS_ACK) && core.config.ack == AckLevel::Stored;
-        let logged = storable && (promised || targets.is_empty() || targets.iter().any(asleep));
+        let logged = storable
+            && (promised
+                || targets.is_empty()
+                || targets.iter().any(|session| asleep(core, session)));
         let mut row = None;
+        if logged && !promised {
+            // Only because somebody sleeps or is away: what others hold of this sender must not come behind it later.
+            let sessions = core.accounts.get(account.0).map(|slot| slot.sessions.clone());
+            for session in sessions.unwrap_or_default() {
+                if !asleep(core, &session) {
+                    core.log_unacknowledged(session, fx);
+                }
+            }
+        }
         if logged {
             let limit = core.config.limits.offline_messages;
             let slot = core.accounts.get_mut(account.0);

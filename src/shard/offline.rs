@@ -11,6 +11,7 @@ use super::session::SessionId;
 use super::{Core, Post, Shard, Timer, Waiting};
 use crate::frame::{Envelope, Flags, Kind};
 use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
+use crate::stream::resume::Unacknowledged;
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
@@ -469,12 +470,15 @@ impl Core {
 
     /// What comes for a session that sleeps is logged; so what it holds already is logged first, or it would come behind
     /// that when the session ends.
-    fn log_unacknowledged(&mut self, session: SessionId, fx: &mut Effects) {
+    pub(super) fn log_unacknowledged(&mut self, session: SessionId, fx: &mut Effects) {
         let Some(slot) = self.sessions.get_mut(session.0) else { return };
         let account = slot.account;
         let Some(mut counters) = slot.counters.take() else { return };
         let owner = self.accounts.get(account.0).map(|slot| slot.jid.clone());
-        for sent in counters.unacknowledged_mut().filter(|sent| sent.log_id.is_none()) {
+        let unlogged = |sent: &&mut Unacknowledged| {
+            sent.log_id.is_none() && sent.bytes.starts_with(b"<message")
+        };
+        for sent in counters.unacknowledged_mut().filter(unlogged) {
             let Some(owner) = owner.clone() else { break };
             let Some(mut entry) = self.entry_again(&sent.bytes) else { continue };
             let Some(id) = self.next_log_id(account, fx) else { break };
