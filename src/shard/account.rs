@@ -126,10 +126,12 @@ pub(super) struct Account {
     pub logins: Vec<ConnId>,
     pub sessions: Vec<SessionId>,
     pub replay: Option<Replay>,
-    /// Changes of its log that are on their way to the store: what is read before they are done is out of date.
-    pub changing: u32,
     pub used_at: Instant,
     timer: bool,
+    /// The query whose answer is waited for; an older one's is out of date.
+    pub load: Option<Ticket>,
+    /// Writes of this account that are on their way. What is read before they are done is not what is so.
+    pub changing: u32,
 }
 
 impl Account {
@@ -230,25 +232,85 @@ impl Core {
             logins: Vec::new(),
             sessions: Vec::new(),
             replay: None,
-            changing: 0,
             used_at: self.now.mono,
             timer: false,
+            load: None,
+            changing: 0,
         }));
         self.names.insert(jid.clone(), id);
-        let ticket = self.ticket(Waiting::Account(id));
-        fx.queries.push((ticket, Query::Account { owner: jid.clone() }));
+        self.load(id, fx);
         Some(id)
     }
 
-    /// Starts over with what the store has: after a fault, or when the account was changed from outside.
+    /// Reads the account, once all that was written to it is in the store.
+    fn load(&mut self, id: AccountId, fx: &mut Effects) {
+        let ticket = self.ticket(Waiting::Account(id));
+        let Some(account) = self.accounts.get_mut(id.0) else { return };
+        if account.changing > 0 {
+            account.load = None;
+            self.tickets.remove(&ticket);
+            return;
+        }
+        account.load = Some(ticket);
+        fx.queries.push((ticket, Query::Account { owner: account.jid.clone() }));
+    }
+
+    /// A write of the account is on its way.
+    pub(super) fn wrote(&mut self, id: AccountId) {
+        if let Some(account) = self.accounts.get_mut(id.0) {
+            account.changing += 1;
+        }
+    }
+
+    /// A write of the account is done; a read may have waited for it. Gives whether it was the last.
+    pub(super) fn written(&mut self, id: AccountId, fx: &mut Effects) -> bool {
+        let Some(account) = self.accounts.get_mut(id.0) else { return false };
+        account.changing = account.changing.saturating_sub(1);
+        let last = account.changing == 0;
+        if last && account.busy == Busy::Loading && account.load.is_none() {
+            self.load(id, fx);
+        }
+        last
+    }
+
+    /// Starts over with what the store has: after a fault, or when the account was changed from outside. Until that is
+    /// here, what was known serves for one thing: sessions that end must be able to tell their contacts.
     pub(super) fn reload(&mut self, id: AccountId, fx: &mut Effects) {
         let Some(account) = self.accounts.get_mut(id.0) else { return };
-        account.state = State::Loading;
         account.busy = Busy::Loading;
         account.replay = None;
-        let owner = account.jid.clone();
-        let ticket = self.ticket(Waiting::Account(id));
-        fx.queries.push((ticket, Query::Account { owner }));
+        self.load(id, fx);
+    }
+
+    /// Tickets given since `first` were cut back with what they stood for: whoever would wait for them asks anew.
+    pub(super) fn undo_tickets(&mut self, first: u64, fx: &mut Effects) {
+        for number in first + 1..=self.next_ticket {
+            let Some(waiting) = self.tickets.remove(&Ticket(number)) else { continue };
+            match waiting {
+                Waiting::Account(account) | Waiting::Page(account) => {
+                    self.reload(account, fx);
+                }
+                Waiting::Ids(partition) => self.ask_for_ids(partition, fx),
+                Waiting::Append { account, at, .. } | Waiting::Change { account, at } => {
+                    self.written(account, fx);
+                    if let Some(at) = at {
+                        self.inward[usize::from(at.ring)].release(at.number);
+                    }
+                    self.reload(account, fx);
+                }
+                Waiting::Log(account) => {
+                    self.written(account, fx);
+                    self.reload(account, fx);
+                }
+                Waiting::Feature { account, wrote, .. } => {
+                    if wrote {
+                        self.written(account, fx);
+                    }
+                    self.reload(account, fx);
+                }
+                Waiting::Nobody => {}
+            }
+        }
     }
 
     /// Frees the place of an idle account. Looks at a bounded number of candidates.
@@ -324,11 +386,15 @@ impl Core {
         }
         let low = block.following.is_none() && block.end - block.next < ID_LOW;
         if low && !block.asked {
-            block.asked = true;
-            let ticket = self.ticket(Waiting::Ids(partition));
-            fx.writes.push((ticket, Write::ReserveIds { partition, count: ID_BLOCK }));
+            self.ask_for_ids(partition, fx);
         }
         given
+    }
+
+    fn ask_for_ids(&mut self, partition: u16, fx: &mut Effects) {
+        self.blocks[usize::from(partition)].asked = true;
+        let ticket = self.ticket(Waiting::Ids(partition));
+        fx.writes.push((ticket, Write::ReserveIds { partition, count: ID_BLOCK }));
     }
 
     /// A block came (or failed to come): gives the accounts that waited for it.

@@ -22,7 +22,8 @@ pub struct Limits {
     pub silence: Duration,
     /// Failed logins of one connection; then `policy-violation`.
     pub login_attempts: u8,
-    /// Bytes waiting for a slow reader; above, its connection is closed (and its session may be resumed).
+    /// Bytes waiting for a slow reader; above, its connection is closed (and its session may be resumed). A session
+    /// keeps twice as many unacknowledged; above, it ends.
     pub output_bytes: usize,
     /// Bound resources of an account; above, `resource-constraint`.
     pub resources_per_account: usize,
@@ -37,7 +38,7 @@ pub struct Limits {
     pub offline_messages: u32,
     /// How long a cut session waits for `<resume/>`.
     pub resume: Duration,
-    /// Stanzas that a session keeps unacknowledged; above, the session ends.
+    /// Stanzas or logged rows that a session leaves unacknowledged; above, the session ends.
     pub resume_queue: usize,
     /// Stanzas waiting while an account is read from the store; above, `resource-constraint`.
     pub pending_stanzas: usize,

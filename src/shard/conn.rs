@@ -45,6 +45,8 @@ pub(super) struct Conn {
     output: Vec<u8>,
     /// Bytes at the start of `output` that have left.
     left: usize,
+    /// Bytes of a resumption, which may wait beyond the usual bound: they are kept as it is.
+    pub spare: usize,
     dirty: bool,
     pub hold: Hold,
     pub login: Option<Box<Login>>,
@@ -117,6 +119,7 @@ impl Shard {
             unread: Vec::new(),
             output: Vec::new(),
             left: 0,
+            spare: 0,
             dirty: false,
             hold: Hold::No,
             login: None,
@@ -152,14 +155,18 @@ impl Shard {
         self.core.probe.connections += 1;
         self.core.probe.connections_moved_in += 1;
         let mut conn = moved.conn;
-        conn.hold = Hold::No;
+        // It may have been closed while it was on its way.
+        let closing = conn.hold == Hold::Closing;
+        conn.hold = if closing { Hold::Closing } else { Hold::No };
         let waits = !conn.output.is_empty();
         let id = ConnId(self.core.conns.insert(conn));
         self.core.wheel.insert(now.mono + self.core.config.limits.login_timeout, Timer::Login(id));
         if waits {
             self.core.mark_dirty(id, fx);
         }
-        if self.core.stopping {
+        if closing {
+            fx.actions.push(Action::Close(id));
+        } else if self.core.stopping {
             self.close(id, Some(StreamError::new(StreamCondition::SystemShutdown)), fx);
         } else {
             self.go_on(id, fx);
@@ -312,6 +319,8 @@ impl Shard {
                 && conn.stream.is_starting_tls()
                 && at < bytes.len()
             {
+                let starts = |it: &Action| matches!(it, Action::StartTls(conn) if *conn == id);
+                fx.actions.retain(|action| !starts(action));
                 let error = StreamError::new(StreamCondition::PolicyViolation)
                     .with_text("nothing may follow starttls before the handshake");
                 self.close(id, Some(error), fx);
@@ -474,12 +483,17 @@ impl Core {
         }
         self.mark_dirty(id, fx);
         let Some(conn) = self.conns.get_mut(id.0) else { return };
+        let limit = self.config.limits.output_bytes + conn.spare;
+        if conn.output_len() > limit {
+            // Given up already.
+            return;
+        }
         if conn.output.capacity() == 0 {
             conn.output = self.buffers.pop().unwrap_or_default();
         }
         self.undo.push(Undo::Output { conn: id, length: conn.output.len() });
         conn.output.extend_from_slice(bytes);
-        if conn.output_len() > self.config.limits.output_bytes && conn.hold != Hold::Closing {
+        if conn.output_len() > limit && conn.hold != Hold::Closing {
             conn.hold = Hold::Closing;
             self.probe.slow_readers_closed += 1;
             fx.actions.push(Action::Abort(id));

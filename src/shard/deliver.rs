@@ -30,13 +30,20 @@ impl Shard {
             inward.received(envelope.number);
             let at = FrameRef { ring: from.0, number: envelope.number };
             if !self.contained(fx, |shard, fx| shard.deliver(&envelope, at, fx)) {
-                self.core.bounce(&envelope, envelope.to, &super::internal_error());
-                let (bare, _) = split(envelope.to);
-                if let Some(account) = self.core.names.get(bare).copied() {
-                    self.core.reload(account, fx);
-                }
+                self.faulty_frame(&envelope, fx);
             }
             self.send_posts(fx);
+        }
+    }
+
+    /// Its delivery met a bug: the sender is told, the accounts that it was for start afresh.
+    pub(super) fn faulty_frame(&mut self, envelope: &Envelope<'_>, fx: &mut Effects) {
+        self.core.bounce(envelope, envelope.to, &super::internal_error());
+        for to in std::iter::once(envelope.to).chain(envelope.also_to) {
+            let (bare, _) = split(to);
+            if let Some(account) = self.core.names.get(bare).copied() {
+                self.core.reload(account, fx);
+            }
         }
     }
 
@@ -296,7 +303,10 @@ impl Shard {
             if slot.busy != Busy::No {
                 return;
             }
-            let Some(queued) = slot.waiting.pop_front() else { break };
+            let Some(queued) = slot.waiting.pop_front() else {
+                slot.waiting.shrink_to(0);
+                break;
+            };
             let envelope = queued.envelope(epoch);
             let (_, resource) = split(envelope.to);
             let sound = self.contained(fx, |shard, fx| {

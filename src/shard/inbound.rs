@@ -346,7 +346,13 @@ impl Shard {
                 close_start: post.close_start,
                 stanza: &post.stanza,
             };
-            if self.post(&envelope, to.bare().hash64(), fx).is_none() {
+            let mut sent = None;
+            let sound = self.contained(fx, |shard, fx| {
+                sent = shard.post(&envelope, to.bare().hash64(), fx);
+            });
+            if !sound {
+                self.faulty_frame(&envelope, fx);
+            } else if sent.is_none() {
                 self.core.probe.posts_dropped += 1;
             }
         }
@@ -361,12 +367,11 @@ impl Shard {
         condition: StanzaCondition,
         fx: &mut Effects,
     ) {
-        let answered = match (kind, stanza.type_().as_deref()) {
-            (_, Some("error")) => false,
-            (StanzaKind::Iq, Some("result")) => false,
-            _ => true,
-        };
-        if !answered {
+        let is_answer = matches!(
+            (kind, stanza.type_().as_deref()),
+            (_, Some("error")) | (StanzaKind::Iq, Some("result"))
+        );
+        if is_answer {
             return;
         }
         if kind == StanzaKind::Message {
@@ -402,14 +407,8 @@ impl Shard {
     }
 
     /// Another shard handled our frames up to `handled`.
-    pub(super) fn handled(
-        &mut self,
-        by: crate::cluster::placement::ShardId,
-        handled: u64,
-        fx: &mut Effects,
-    ) {
+    pub(super) fn handled(&mut self, by: crate::cluster::placement::ShardId, handled: u64) {
         self.core.frames_handled(usize::from(by.0), handled);
-        self.core.settle_noted(fx);
     }
 }
 
@@ -571,13 +570,17 @@ impl Core {
             counters.send(Unacknowledged { bytes, log_id: row });
             self.undo.push(super::Undo::Sent(session));
             let full = counters.queue_len() > limits.resume_queue
-                || counters.queue_bytes() > limits.output_bytes;
+                || counters.queue_bytes() > 2 * limits.output_bytes;
             if full && !self.overflowing.contains(&session) {
                 self.overflowing.push(session);
             }
         } else if let Some(row) = row {
-            slot.confirmation.get_or_insert_default().rows.push_back(row);
+            let rows = &mut slot.confirmation.get_or_insert_default().rows;
+            rows.push_back(row);
             self.undo.push(super::Undo::Row(session));
+            if rows.len() > limits.resume_queue && !self.overflowing.contains(&session) {
+                self.overflowing.push(session);
+            }
         }
         let (conn, noted) = (slot.conn, slot.counters.is_some() || row.is_some());
         if let Some(conn) = conn {

@@ -43,11 +43,15 @@ impl Shard {
         core.give_back(out);
         match (event?, session) {
             (Event::Stanza(kind), Some(session)) => {
+                let account = self.core.sessions.get(session.0).map(|session| session.account);
+                if account.is_some_and(|account| self.waits_for_account(id, account)) {
+                    return Ok(Flow::Again);
+                }
                 return self.client_stanza(session, kind, stanza, fx).map(|()| Flow::Taken);
             }
             (Event::Request, Some(session)) => self.core.asked(session),
             (Event::Ack { h }, Some(session)) => self.acknowledged(session, h, fx)?,
-            (Event::Enable { resume }, Some(session)) => self.enable(id, session, resume, fx),
+            (Event::Enable { resume }, Some(session)) => self.enable(id, session, resume, fx)?,
             (Event::Refused, _) => self.count_failure(id, fx),
             (Event::StartTls, _) => {
                 self.hold(id, Hold::Tls);
@@ -98,10 +102,16 @@ impl Shard {
                 );
             }
         }
+        // The bug may have met the recipient's account, which may be ours.
+        let to = stanza.to().and_then(|to| self.core.jids.parse(&to).ok());
+        let to = to.and_then(|to| self.core.names.get(to.bare().as_str()).copied());
         let Some(slot) = self.core.sessions.get_mut(session.0) else { return Ok(Flow::Taken) };
         slot.faults += 1;
         let (faults, account) = (slot.faults, slot.account);
         self.core.reload(account, fx);
+        if let Some(to) = to.filter(|to| *to != account) {
+            self.core.reload(to, fx);
+        }
         if faults > FAULTS_FORGIVEN {
             return Err(StreamError::new(StreamCondition::InternalServerError));
         }
@@ -109,7 +119,9 @@ impl Shard {
     }
 
     pub(super) fn hold(&mut self, id: ConnId, hold: Hold) {
-        if let Some(conn) = self.core.conns.get_mut(id.0) {
+        if let Some(conn) = self.core.conns.get_mut(id.0)
+            && conn.hold != Hold::Closing
+        {
             conn.hold = hold;
         }
     }
@@ -349,8 +361,8 @@ impl Shard {
         }
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(account.0) else { return Flow::Taken };
-        if !matches!(slot.state, State::Ready(_)) {
-            // Deleted between login and bind.
+        if !matches!(&slot.state, State::Ready(data) if !data.disabled) {
+            // Deleted or disabled between login and bind.
             let error = StreamError::new(StreamCondition::NotAuthorized);
             self.close(id, Some(error), fx);
             return Flow::Taken;
@@ -426,14 +438,22 @@ impl Shard {
     }
 
     /// XEP-0198 §3.
-    fn enable(&mut self, id: ConnId, session: SessionId, resume: bool, fx: &mut Effects) {
+    ///
+    /// - errors: `policy-violation` for a second time
+    fn enable(
+        &mut self,
+        id: ConnId,
+        session: SessionId,
+        resume: bool,
+        fx: &mut Effects,
+    ) -> Result<(), StreamError> {
         let core = &mut self.core;
         let token = resume.then(|| core.rng.token(24));
         let window = core.config.limits.resume.as_secs().to_string();
-        let Some(slot) = core.sessions.get_mut(session.0) else { return };
+        let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(()) };
         if slot.counters.is_some() {
-            let out = sm_failed("unexpected-request");
-            return core.write(id, &out, fx);
+            return Err(StreamError::new(StreamCondition::PolicyViolation)
+                .with_text("stream management is enabled already"));
         }
         slot.counters = Some(Box::new(Counters::new(token.as_deref().map(Into::into))));
         let mut out = Vec::with_capacity(128);
@@ -445,6 +465,7 @@ impl Shard {
         }
         writer.close_empty();
         core.write(id, &out, fx);
+        Ok(())
     }
 
     /// XEP-0198 §5: the new connection takes over the session, and gets what the old one did not acknowledge.
@@ -469,34 +490,28 @@ impl Shard {
             core.write(id, &out, fx);
             return Ok(Flow::Taken);
         };
-        let old = core.sessions.get_mut(session.0).and_then(|session| session.conn.take());
-        if let Some(old) = old {
-            if let Some(conn) = core.conns.get_mut(old.0) {
+        self.acknowledged(session, h, fx)?;
+        let slot = self.core.sessions.get_mut(session.0);
+        let (old, other) = slot.map_or((None, None), |slot| (slot.conn, slot.resuming.take()));
+        for conn in old.into_iter().chain(other.filter(|other| *other != id)) {
+            if let Some(conn) = self.core.conns.get_mut(conn.0) {
                 conn.session = None;
             }
-            self.close(old, Some(StreamError::new(StreamCondition::Conflict)), fx);
+            self.close(conn, Some(StreamError::new(StreamCondition::Conflict)), fx);
         }
-        let slot = self.core.sessions.get_mut(session.0);
-        let rival = slot.and_then(|slot| slot.resuming.take()).filter(|rival| *rival != id);
-        if let Some(rival) = rival {
-            self.close(rival, Some(StreamError::new(StreamCondition::Conflict)), fx);
+        if old.is_some() {
+            // This connection may break before it gets its answer.
+            self.disconnected(session, fx);
         }
         self.core.settle_own();
-        if let Some(slot) = self.core.sessions.get_mut(session.0)
-            && slot.counters.as_ref().is_some_and(|counters| counters.open_count() > 0)
-        {
-            slot.resuming = Some(id);
-            self.hold(id, Hold::Session);
-            self.disconnected(session, fx);
-            return Ok(Flow::Again);
-        }
-        if let Err(error) = self.acknowledged(session, h, fx) {
-            self.disconnected(session, fx);
-            return Err(error);
-        }
         let core = &mut self.core;
         let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(Flow::Taken) };
         let Some(counters) = slot.counters.as_mut() else { return Ok(Flow::Taken) };
+        if counters.open_count() > 0 {
+            slot.resuming = Some(id);
+            self.hold(id, Hold::Session);
+            return Ok(Flow::Again);
+        }
         slot.conn = Some(id);
         slot.ends_at = None;
         counters.resumed();
@@ -513,6 +528,7 @@ impl Shard {
         if let Some(conn) = core.conns.get_mut(id.0) {
             conn.session = Some(session);
             conn.stream.bound();
+            conn.spare = out.len();
         }
         core.write(id, &out, fx);
         core.give_back(out);

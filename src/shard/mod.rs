@@ -84,8 +84,10 @@ enum Waiting {
         feature: usize,
         account: AccountId,
         reply: turn::ReplyTo,
+        /// It is a write, and counts among the account's.
+        wrote: bool,
     },
-    /// Nothing waits, but a failure is counted.
+    /// Nothing waits.
     Nobody,
 }
 
@@ -159,6 +161,8 @@ struct Core {
     confirmed: Vec<(AccountId, u64)>,
     posts: VecDeque<Post>,
     undo: Vec<Undo>,
+    /// Faults are contained at this many levels now.
+    contained: u32,
     /// Connections whose session has handled all that it received, or is gone.
     woken: Vec<ConnId>,
     /// Connections that are not read because rings or the store are full.
@@ -222,6 +226,7 @@ impl Shard {
             confirmed: Vec::new(),
             posts: VecDeque::new(),
             undo: Vec::new(),
+            contained: 0,
             woken: Vec::new(),
             stalled: Vec::new(),
             buffers: Vec::new(),
@@ -244,7 +249,7 @@ impl Shard {
             Input::Secured { conn, facts } => self.secured(conn, facts, fx),
             Input::Closed { conn } => self.closed(conn, fx),
             Input::Frames { from, batch } => self.frames(from, batch, fx),
-            Input::Handled { by, received: _, handled } => self.handled(by, handled, fx),
+            Input::Handled { by, received: _, handled } => self.handled(by, handled),
             Input::Relieved => self.relieved(fx),
             Input::Stored { ticket, outcome } => self.stored(ticket, outcome, fx),
             Input::PasswordChecked { conn, verdict } => self.password_checked(conn, verdict, fx),
@@ -252,32 +257,39 @@ impl Shard {
             Input::Tick => self.tick(fx),
             Input::Shutdown => self.shutdown(fx),
         }
-        self.settle_posts(fx);
+        self.finish(fx);
     }
 
     /// The end of a turn: acknowledgements, requests and confirmations that many stanzas share.
     pub fn end_turn(&mut self, now: Now, fx: &mut Effects) {
         self.core.now = now;
-        self.core.settle_own();
-        while let Some(conn) = self.core.woken.pop() {
-            if self.core.conns.get(conn.0).is_some_and(|conn| conn.hold == Hold::Session) {
-                self.release(conn, fx);
-                self.send_posts(fx);
-                self.core.settle_own();
+        loop {
+            self.core.settle_own();
+            self.core.settle_noted(fx);
+            // What that wrote may have filled a queue, and let a session be resumed.
+            self.finish(fx);
+            if self.core.noted.is_empty() {
+                break;
             }
         }
-        self.core.settle_noted(fx);
         self.core.write_confirmed(fx);
-        self.settle_posts(fx);
     }
 
-    /// Sends what was left behind, and ends the sessions that keep too much; what these leave goes before anything that
-    /// comes later.
-    fn settle_posts(&mut self, fx: &mut Effects) {
-        self.send_posts(fx);
-        while !self.core.overflowing.is_empty() {
-            self.end_overflowing(fx);
+    /// What handlers leave behind: stanzas to send, sessions to end or to resume, which leave more of it.
+    fn finish(&mut self, fx: &mut Effects) {
+        loop {
             self.send_posts(fx);
+            self.end_overflowing(fx);
+            for conn in std::mem::take(&mut self.core.woken) {
+                let waits = |conn: &conn::Conn| conn.hold == Hold::Session;
+                if self.core.conns.get(conn.0).is_some_and(waits) {
+                    self.release(conn, fx);
+                    self.core.settle_own();
+                }
+            }
+            if self.core.posts.is_empty() && self.core.overflowing.is_empty() {
+                break;
+            }
         }
     }
 
@@ -339,12 +351,18 @@ impl Shard {
     fn contained(&mut self, fx: &mut Effects, work: impl FnOnce(&mut Self, &mut Effects)) -> bool {
         let mut mark = std::mem::take(&mut self.mark);
         fx.mark_into(&mut mark);
-        self.core.undo.clear();
+        if self.core.contained == 0 {
+            self.core.undo.clear();
+        }
+        self.core.contained += 1;
+        let undo = self.core.undo.len();
         let posts = self.core.posts.len();
+        let tickets = self.core.next_ticket;
         let last: smallvec::SmallVec<[u64; 8]> =
             self.core.outward.iter().map(Outward::last).collect();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self, fx)));
         let sound = outcome.is_ok();
+        self.core.contained -= 1;
         if !sound {
             self.core.probe.faults += 1;
             fx.cut_back(&mark);
@@ -352,7 +370,8 @@ impl Shard {
             for (outward, last) in self.core.outward.iter_mut().zip(last) {
                 outward.cut_back(last);
             }
-            self.core.cut_back_output();
+            self.core.cut_back_output(undo);
+            self.core.undo_tickets(tickets, fx);
             self.index = Index::default();
         }
         self.mark = mark;
@@ -361,8 +380,10 @@ impl Shard {
 }
 
 impl Core {
-    fn cut_back_output(&mut self) {
-        while let Some(undo) = self.undo.pop() {
+    /// Takes back what was written to clients since the list had `length` entries.
+    fn cut_back_output(&mut self, length: usize) {
+        while self.undo.len() > length {
+            let Some(undo) = self.undo.pop() else { return };
             match undo {
                 Undo::Output { conn, length } => {
                     if let Some(conn) = self.conns.get_mut(conn.0) {

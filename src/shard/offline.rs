@@ -14,6 +14,7 @@ use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
 use crate::stream::resume::Unacknowledged;
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
+use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::reader::{self, Index};
 use crate::xmpp::xml::writer::Writer;
 use std::time::Duration;
@@ -46,7 +47,12 @@ impl Shard {
     pub(super) fn stored(&mut self, ticket: Ticket, outcome: StoreOutcome, fx: &mut Effects) {
         let Some(waiting) = self.core.tickets.remove(&ticket) else { return };
         match (waiting, outcome) {
-            (Waiting::Account(account), outcome) => self.loaded(account, outcome, fx),
+            (Waiting::Account(account), outcome) => {
+                let load = self.core.accounts.get(account.0).and_then(|account| account.load);
+                if load == Some(ticket) {
+                    self.loaded(account, outcome, fx);
+                }
+            }
             (Waiting::Ids(partition), outcome) => {
                 let first = match outcome {
                     StoreOutcome::Written(Written::Reserved { first }) => Some(first),
@@ -70,20 +76,32 @@ impl Shard {
                     }
                 }
                 self.release_frame(at);
-                self.log_changed(account, fx);
+                self.written(account, fx);
             }
-            (Waiting::Log(account), _) => self.log_changed(account, fx),
+            (Waiting::Log(account), _) => self.written(account, fx),
             (Waiting::Page(account), outcome) => self.page(account, ticket, outcome, fx),
             (Waiting::Change { account, at }, outcome) => {
                 if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
                     self.core.reload(account, fx);
                 }
                 self.release_frame(at);
+                self.written(account, fx);
             }
-            (Waiting::Feature { feature, account, reply }, outcome) => {
+            (Waiting::Feature { feature, account, reply, wrote }, outcome) => {
                 self.feature_stored(feature, account, reply, outcome, fx);
+                if wrote {
+                    self.written(account, fx);
+                }
             }
             (Waiting::Nobody, _) => {}
+        }
+    }
+
+    /// A write of the account is done: a replay may have waited for it.
+    fn written(&mut self, account: AccountId, fx: &mut Effects) {
+        if self.core.written(account, fx) {
+            self.continue_replay(account, fx);
+            self.core.maybe_idle(account);
         }
     }
 
@@ -95,9 +113,7 @@ impl Shard {
 
     /// The account is read, or known not to exist: whoever waited goes on.
     fn loaded(&mut self, id: AccountId, outcome: StoreOutcome, fx: &mut Effects) {
-        let core = &mut self.core;
-        let Some(slot) = core.accounts.get_mut(id.0) else { return };
-        slot.state = match outcome {
+        let state = match outcome {
             StoreOutcome::Answer(Answer::Account(Some(record))) => {
                 State::Ready(Box::new(Data::new(*record)))
             }
@@ -105,18 +121,15 @@ impl Shard {
             // The store is out of order: nobody may log in by mistake, and nothing is remembered.
             _ => return self.load_failed(id, fx),
         };
-        slot.busy = Busy::No;
-        let changing = slot.changing > 0;
-        if let Some(data) = slot.data() {
-            data.replay_due |= changing;
+        if !matches!(&state, State::Ready(data) if !data.disabled) {
+            // While the old roster still says who must be told.
+            self.end_sessions_of(id, StreamCondition::NotAuthorized, fx);
         }
+        let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
+        slot.state = state;
+        slot.load = None;
         let logins = std::mem::take(&mut slot.logins);
-        if matches!(slot.state, State::Unknown) {
-            self.end_sessions_of(id, fx);
-        }
-        // What is in the log came before what waits.
-        self.maybe_replay(id, fx);
-        self.drain(id, fx);
+        self.no_longer_busy(id, Busy::Loading, fx);
         for conn in logins {
             self.release(conn, fx);
         }
@@ -136,13 +149,11 @@ impl Shard {
                 core.inward[usize::from(queued.at.ring)].release(queued.at.number);
             }
         }
+        self.end_sessions_of(id, StreamCondition::InternalServerError, fx);
         for conn in logins {
-            let error = crate::xmpp::stream_error::StreamError::new(
-                crate::xmpp::stream_error::StreamCondition::ResourceConstraint,
-            );
+            let error = StreamError::new(StreamCondition::ResourceConstraint);
             self.close(conn, Some(error), fx);
         }
-        self.end_sessions_of(id, fx);
         if let Some(slot) = self.core.accounts.remove(id.0) {
             self.core.names.remove(slot.jid.as_str());
         }
@@ -155,7 +166,7 @@ impl Shard {
         }
     }
 
-    fn end_sessions_of(&mut self, id: AccountId, fx: &mut Effects) {
+    fn end_sessions_of(&mut self, id: AccountId, why: StreamCondition, fx: &mut Effects) {
         let sessions = match self.core.accounts.get(id.0) {
             Some(slot) => slot.sessions.clone(),
             None => return,
@@ -164,22 +175,19 @@ impl Shard {
             let conn = self.core.sessions.get(session.0).and_then(|session| session.conn);
             self.end_session(session, fx);
             if let Some(conn) = conn {
-                let error = crate::xmpp::stream_error::StreamError::new(
-                    crate::xmpp::stream_error::StreamCondition::NotAuthorized,
-                );
                 if let Some(slot) = self.core.conns.get_mut(conn.0) {
                     slot.session = None;
                 }
-                self.close(conn, Some(error), fx);
+                self.close(conn, Some(StreamError::new(why)), fx);
             }
         }
     }
 
+    /// The account's stanzas go on: first those that wait in the log, then those that wait in memory.
     pub(super) fn no_longer_busy(&mut self, id: AccountId, why: Busy, fx: &mut Effects) {
         let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
         if slot.busy == why {
             slot.busy = Busy::No;
-            // What is in the log came before what waits.
             self.maybe_replay(id, fx);
             self.drain(id, fx);
         }
@@ -187,6 +195,7 @@ impl Shard {
 
     /// Starts sending offline messages if there are any and a session that can take them.
     pub(super) fn maybe_replay(&mut self, id: AccountId, fx: &mut Effects) {
+        self.core.write_confirmed(fx);
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         let due = slot.busy == Busy::No && slot.data().is_some_and(|data| data.replay_due);
@@ -214,7 +223,8 @@ impl Shard {
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         let Some(replay) = slot.replay else { return };
-        // While the account replays nothing is logged for it, so only the first page can miss a change.
+        // What is on its way to the log must be in it before it is read, and what is confirmed must be gone. Later
+        // pages need not wait: nothing is appended meanwhile.
         let too_early = replay.after == 0 && slot.changing > 0;
         if replay.asked.is_some() || too_early {
             return;
@@ -235,16 +245,6 @@ impl Shard {
         if let Some(replay) = slot.replay.as_mut() {
             replay.timer = false;
             self.continue_replay(id, fx);
-        }
-    }
-
-    /// The store has done (or given up) a change of the account's log.
-    fn log_changed(&mut self, id: AccountId, fx: &mut Effects) {
-        let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
-        slot.changing = slot.changing.saturating_sub(1);
-        if slot.changing == 0 {
-            self.continue_replay(id, fx);
-            self.core.maybe_idle(id);
         }
     }
 
@@ -308,6 +308,9 @@ impl Shard {
         }
         let rows = waiting.rows.drain(..waiting.covered.min(waiting.rows.len()));
         core.confirmed.extend(rows.map(|row| (account, row)));
+        if waiting.rows.is_empty() {
+            waiting.rows.shrink_to(8);
+        }
         waiting.covered = 0;
         core.note(session);
         self.continue_replay(account, fx);
@@ -350,10 +353,8 @@ impl Shard {
                 if let Some(slot) = self.core.conns.get_mut(conn.0) {
                     slot.session = None;
                 }
-                let error = crate::xmpp::stream_error::StreamError::new(
-                    crate::xmpp::stream_error::StreamCondition::PolicyViolation,
-                )
-                .with_text("too many stanzas without an acknowledgement");
+                let error = StreamError::new(StreamCondition::PolicyViolation)
+                    .with_text("too many stanzas without an acknowledgement");
                 self.close(conn, Some(error), fx);
             }
             self.end_session(session, fx);
@@ -432,7 +433,6 @@ impl Core {
     ) {
         let Some(slot) = self.accounts.get_mut(id.0) else { return };
         let owner = slot.jid.clone();
-        slot.changing += 1;
         if let Some(data) = slot.data() {
             data.log_rows = data.log_rows.saturating_add(1);
         }
@@ -467,6 +467,7 @@ impl Core {
             close_start: envelope.close_start,
         };
         fx.writes.push((ticket, Write::AppendLog { owner, entry }));
+        self.wrote(id);
     }
 
     /// What comes for a session that sleeps is logged; so what it holds already is logged first, or it would come behind
@@ -547,7 +548,6 @@ impl Core {
         for rows in confirmed.chunk_by(|one, other| one.0 == other.0) {
             let Some(slot) = self.accounts.get_mut(rows[0].0.0) else { continue };
             let (account, owner) = (rows[0].0, slot.jid.clone());
-            slot.changing += 1;
             if let Some(data) = slot.data() {
                 let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
                 data.log_rows = data.log_rows.saturating_sub(count);
@@ -555,6 +555,7 @@ impl Core {
             let ids = rows.iter().map(|(_, row)| *row).collect();
             let ticket = self.ticket(Waiting::Log(account));
             fx.writes.push((ticket, Write::ConfirmLog { owner, ids }));
+            self.wrote(account);
         }
         confirmed.clear();
         self.confirmed = confirmed;

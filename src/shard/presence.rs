@@ -4,7 +4,7 @@ use super::account::{AccountId, Data};
 use super::effect::Effects;
 use super::inbound::Fate;
 use super::ring::FrameRef;
-use super::roster::{Contact, RosterChange};
+use super::roster::Contact;
 use super::route::{Route, route};
 use super::session::{Presence, SessionId};
 use super::{Core, Post, Shard, Waiting};
@@ -15,6 +15,9 @@ use crate::xmpp::stanza::{PresenceType, Stanza, StanzaKind, write_stamped};
 use crate::xmpp::stanza_error::StanzaCondition;
 use crate::xmpp::xml::writer::Writer;
 use std::sync::Arc;
+
+/// A subscription request longer than this is kept without what was added to it: anyone may send one.
+const REQUEST_BYTES: usize = 4 << 10;
 
 /// Subscription requests and their answers: they belong to accounts and change rosters.
 pub(super) fn is_subscription(code: u8) -> bool {
@@ -163,7 +166,8 @@ impl Shard {
     fn unavailable(&mut self, session: SessionId, stanza: Option<&Stanza<'_>>, fx: &mut Effects) {
         let core = &mut self.core;
         let Some(slot) = core.sessions.get_mut(session.0) else { return };
-        if slot.presence.take().is_none() && slot.directed.is_empty() {
+        let was_available = slot.presence.take().is_some();
+        if !was_available && slot.directed.is_empty() {
             return;
         }
         let text = slot.text.clone();
@@ -182,7 +186,39 @@ impl Shard {
                 (close, close)
             }
         };
-        self.broadcast(session, PresenceType::Unavailable, &bytes, open_end, close_start, fx);
+        if was_available {
+            self.broadcast(session, PresenceType::Unavailable, &bytes, open_end, close_start, fx);
+        }
+        self.retract(session, was_available, &bytes, open_end, close_start, fx);
+    }
+
+    /// RFC 6121 §4.6.3: whoever was told directly, and did not just hear it as a contact, learns that we go.
+    fn retract(
+        &mut self,
+        session: SessionId,
+        was_available: bool,
+        stanza: &[u8],
+        open_end: u32,
+        close_start: u32,
+        fx: &mut Effects,
+    ) {
+        let core = &mut self.core;
+        let Some(slot) = core.sessions.get_mut(session.0) else { return };
+        let (account, from) = (slot.account, slot.text.clone());
+        let directed = std::mem::take(&mut slot.directed);
+        let data = core.accounts.get_mut(account.0).and_then(|slot| slot.data());
+        let hears = |jid: &Jid| {
+            let contact = jid.bare().clone().into();
+            let contact = data.as_ref().and_then(|data| data.contact(&contact));
+            was_available && contact.is_some_and(|contact| contact.subscription.has_from())
+        };
+        let watchers: Vec<(u64, Arc<str>)> = directed
+            .iter()
+            .filter(|jid| !hears(jid))
+            .map(|jid| (jid.bare().hash64(), jid.to_string().into()))
+            .collect();
+        let kind = PresenceType::Unavailable;
+        self.fan_out(&from, kind, &watchers, stanza, open_end, close_start, fx);
     }
 
     /// A session ends: whoever saw it sees it go.
@@ -192,8 +228,7 @@ impl Shard {
         }
     }
 
-    /// To every contact that may see us, to our own resources, and on leaving to whoever was told directly: one frame
-    /// per core that owns some of them.
+    /// To every contact that may see us and to our own resources: one frame per core that owns some of them.
     fn broadcast(
         &mut self,
         session: SessionId,
@@ -206,10 +241,6 @@ impl Shard {
         let core = &mut self.core;
         let Some(slot) = core.sessions.get_mut(session.0) else { return };
         let (account, from) = (slot.account, slot.text.clone());
-        let directed = match kind {
-            PresenceType::Unavailable => std::mem::take(&mut slot.directed),
-            _ => Vec::new(),
-        };
         let Some(owner) = core.accounts.get_mut(account.0) else { return };
         let own = owner.sessions.clone();
         let mut watchers: Vec<(u64, Arc<str>)> = Vec::new();
@@ -219,9 +250,6 @@ impl Shard {
                     watchers.push((item.jid.bare().hash64(), item.jid.bare().as_str().into()));
                 }
             }
-        }
-        for jid in directed {
-            watchers.push((jid.bare().hash64(), jid.to_string().into()));
         }
         self.fan_out(&from, kind, &watchers, stanza, open_end, close_start, fx);
         for other in own {
@@ -408,10 +436,7 @@ impl Core {
             _ => return Outbound::Ignore,
         };
         if contact != before {
-            let change = match contact.is_worth_keeping() || known {
-                true => RosterChange::Set(contact),
-                false => RosterChange::Remove(to.clone()),
-            };
+            let change = contact.change_from(&before, known);
             let ticket = self.change_roster(account, change, fx);
             self.tickets.insert(ticket, Waiting::Change { account, at: None });
         }
@@ -452,7 +477,10 @@ impl Core {
                     return self.leave(bare_reply(own.as_str(), envelope.from, "unsubscribed"));
                 }
                 forward = contact.pending_in.as_deref() != Some(envelope.stanza);
-                contact.pending_in = Some(envelope.stanza.to_vec());
+                contact.pending_in = Some(match envelope.stanza.len() <= REQUEST_BYTES {
+                    true => envelope.stanza.to_vec(),
+                    false => bare_reply(envelope.from, own.as_str(), "subscribe").stanza,
+                });
             }
             PresenceType::Subscribed => {
                 if !contact.ask {
@@ -478,11 +506,18 @@ impl Core {
             }
             _ => return,
         }
-        if contact != before {
-            let change = match contact.is_worth_keeping() || known {
-                true => RosterChange::Set(contact),
-                false => RosterChange::Remove(from.clone()),
+        // §3.1.6 and its like: resources learn what happened before they learn what it did to the roster.
+        if forward {
+            let listeners = match kind {
+                PresenceType::Subscribe => self.available_sessions(account),
+                _ => self.interested_sessions(account),
             };
+            for session in listeners {
+                self.emit_to(session, envelope.stanza, envelope.open_end, fx);
+            }
+        }
+        if contact != before {
+            let change = contact.change_from(&before, known);
             let ticket = self.change_roster(account, change, fx);
             let wanted = envelope.flags.contains(Flags::WANTS_ACK);
             if wanted {
@@ -492,11 +527,6 @@ impl Core {
         }
         if gone {
             self.leave_presence_for(account, &from, false);
-        }
-        if forward {
-            for session in self.available_sessions(account) {
-                self.emit_to(session, envelope.stanza, envelope.open_end, fx);
-            }
         }
     }
 
@@ -579,6 +609,14 @@ impl Core {
             post.close_start = presence.close_start;
         }
         self.leave(post);
+    }
+
+    /// Sessions that asked for the roster (RFC 6121 §2.2).
+    fn interested_sessions(&self, account: AccountId) -> super::deliver::Targets {
+        let Some(slot) = self.accounts.get(account.0) else { return Default::default() };
+        let interested =
+            |session: &SessionId| self.sessions.get(session.0).is_some_and(|slot| slot.interested);
+        slot.sessions.iter().copied().filter(interested).collect()
     }
 
     /// Sessions that are available, whatever their priority.

@@ -43,6 +43,16 @@ impl Contact {
             || !self.groups.is_empty()
     }
 
+    /// How the roster gets from `before` to this. An entry that was only there for a request goes with it; one that the
+    /// user sees stays until the user removes it.
+    pub(super) fn change_from(self, before: &Contact, known: bool) -> RosterChange {
+        if self.is_worth_keeping() || (known && before.is_shown()) {
+            RosterChange::Set(self)
+        } else {
+            RosterChange::Remove(self.jid)
+        }
+    }
+
     /// A contact that only asked and was not answered is not shown (RFC 6121 §2.1.2.5, "None + Pending In").
     pub fn is_shown(&self) -> bool {
         self.subscription != Subscription::None
@@ -109,12 +119,15 @@ impl Core {
                 (vec![contact], Vec::new())
             }
             RosterChange::Remove(jid) => {
+                let shown = data.contact(&jid).is_some_and(Contact::is_shown);
                 data.roster.retain(|old| old.jid != jid);
-                Writer::new(&mut item)
-                    .start("item")
-                    .attr("jid", &jid.to_string())
-                    .attr("subscription", "remove")
-                    .close_empty();
+                if shown {
+                    Writer::new(&mut item)
+                        .start("item")
+                        .attr("jid", &jid.to_string())
+                        .attr("subscription", "remove")
+                        .close_empty();
+                }
                 (Vec::new(), vec![jid])
             }
         };
@@ -122,6 +135,7 @@ impl Core {
             self.push(account, version, &item, fx);
         }
         fx.writes.push((ticket, Write::PutRoster { owner, set, remove, version }));
+        self.wrote(account);
         ticket
     }
 

@@ -81,8 +81,8 @@ impl Session {
             noted: false,
             request_timer: false,
             faults: 0,
-            resuming: None,
             ends_at: None,
+            resuming: None,
         }
     }
 

@@ -91,21 +91,22 @@ impl Turn<'_> {
     /// Changes the roster; the feature returns `Verdict::Pending` and the request is answered when it is durable.
     pub fn change_roster(&mut self, account: AccountId, change: RosterChange) {
         let ticket = self.core.change_roster(account, change, self.fx);
-        self.wait_for(account, ticket);
+        self.wait_for(account, ticket, true);
     }
 
     /// Has the store write something; the feature returns `Verdict::Pending`.
     pub fn write(&mut self, account: AccountId, write: Write) {
         let ticket = self.core.ticket(Waiting::Nobody);
         self.fx.writes.push((ticket, write));
-        self.wait_for(account, ticket);
+        self.core.wrote(account);
+        self.wait_for(account, ticket, true);
     }
 
     /// Asks the store; the feature returns `Verdict::Pending`.
     pub fn query(&mut self, account: AccountId, query: Query) {
         let ticket = self.core.ticket(Waiting::Nobody);
         self.fx.queries.push((ticket, query));
-        self.wait_for(account, ticket);
+        self.wait_for(account, ticket, false);
     }
 
     /// Sends `<presence type=''/>` from the account to a contact.
@@ -120,9 +121,9 @@ impl Turn<'_> {
         self.core.leave_presence_for(account, contact, false);
     }
 
-    fn wait_for(&mut self, account: AccountId, ticket: super::Ticket) {
+    fn wait_for(&mut self, account: AccountId, ticket: super::Ticket, wrote: bool) {
         let reply = self.reply.clone();
-        let waiting = Waiting::Feature { feature: self.feature, account, reply };
+        let waiting = Waiting::Feature { feature: self.feature, account, reply, wrote };
         self.core.tickets.insert(ticket, waiting);
     }
 }
@@ -191,8 +192,15 @@ impl Shard {
             self.core.reload(account, fx);
             Err(super::deliver::resource_constraint())
         } else {
-            let mut turn = Turn { core: &mut self.core, fx, feature, reply: &reply };
-            self.features[feature].on_stored(&mut turn, account, outcome)
+            let mut result = Err(super::internal_error());
+            let sound = self.contained(fx, |shard, fx| {
+                let mut turn = Turn { core: &mut shard.core, fx, feature, reply: &reply };
+                result = shard.features[feature].on_stored(&mut turn, account, outcome);
+            });
+            if !sound {
+                self.core.reload(account, fx);
+            }
+            result
         };
         self.core.answer(&reply, result, fx);
         if let Some(at) = reply.at {

@@ -4,11 +4,15 @@
 //! which stanzas are handled, and it answers with the number that may be acknowledged.
 
 use crate::base::instant::Instant;
+use crate::xmpp::ns;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use std::collections::VecDeque;
 
 /// Stanzas between two requests for an acknowledgement while output flows.
 const REQUEST_EVERY: u32 = 16;
+
+/// Stanzas that an empty queue keeps room for.
+const IDLE_CAPACITY: usize = 8;
 
 /// One stanza that the client has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,9 +39,11 @@ pub struct Counters {
     open: VecDeque<bool>,
     /// The number last told to the client.
     told: u32,
-    /// The client asked and waits for what came before its request.
-    asked: Option<Instant>,
-    /// The last answer came before all was done: one more follows when the number advances.
+    /// The client asked: when, and the stanza before its request, for which the answer waits.
+    asked: Option<(Instant, u32)>,
+    /// The stanza before its newest request.
+    asked_newest: u32,
+    /// The last answer did not cover that: one more follows when the number advances.
     owed: bool,
     sent: u32,
     acknowledged: u32,
@@ -70,6 +76,9 @@ impl Counters {
             self.open.pop_front();
             self.handled = self.handled.wrapping_add(1);
         }
+        if self.open.is_empty() {
+            self.open.shrink_to(8 * IDLE_CAPACITY);
+        }
         self.handled != before
     }
 
@@ -85,26 +94,31 @@ impl Counters {
 
     /// The client asked for an acknowledgement (`<r/>`).
     pub fn ask(&mut self, now: Instant) {
-        self.asked.get_or_insert(now);
+        self.asked.get_or_insert((now, self.received));
+        self.asked_newest = self.received;
     }
 
     pub fn asked_at(&self) -> Option<Instant> {
-        self.asked
+        self.asked.map(|(at, _)| at)
+    }
+
+    /// Whether everything up to the stanza `number` is handled.
+    fn has_handled(&self, number: u32) -> bool {
+        self.handled.wrapping_sub(number) < u32::MAX / 2
     }
 
     /// The number to tell now, if there is one to tell: everything before a request is done, or the request is `due`,
-    /// or a number told too early has been passed.
+    /// or a number told too early has been passed. What comes after a request does not hold its answer up.
     pub fn answer(&mut self, due: bool) -> Option<u32> {
-        let complete = self.open.is_empty();
         let tell = match self.asked {
-            Some(_) => complete || due,
+            Some((_, before)) => due || self.has_handled(before),
             None => self.owed && self.handled != self.told,
         };
         if !tell {
             return None;
         }
         self.asked = None;
-        self.owed = !complete;
+        self.owed = !self.has_handled(self.asked_newest);
         self.told = self.handled;
         Some(self.handled)
     }
@@ -112,7 +126,7 @@ impl Counters {
     /// The number for `<resumed h=''/>`, which is told without being asked.
     pub fn tell(&mut self) -> u32 {
         self.asked = None;
-        self.owed = !self.open.is_empty();
+        self.owed = false;
         self.told = self.handled;
         self.handled
     }
@@ -144,7 +158,7 @@ impl Counters {
 
     /// The client handled `h` stanzas of ours.
     ///
-    /// - errors: `undefined-condition` where `h` counts more than was sent (XEP-0198 §4)
+    /// - errors: `undefined-condition` with `handled-count-too-high` (XEP-0198 §4); nothing is settled then
     pub fn acknowledge(&mut self, h: u32) -> Result<Settled, StreamError> {
         let newly = h.wrapping_sub(self.acknowledged);
         if newly as usize > self.queue.len() {
@@ -152,8 +166,14 @@ impl Counters {
             if self.acknowledged.wrapping_sub(h) < u32::MAX / 2 {
                 return Ok(Settled::default());
             }
+            let detail = format!(
+                "<handled-count-too-high xmlns='{}' h='{h}' send-count='{}'/>",
+                ns::SM3,
+                self.sent
+            );
             return Err(StreamError::new(StreamCondition::UndefinedCondition)
-                .with_text("acknowledged more stanzas than were sent"));
+                .with_text("acknowledged more stanzas than were sent")
+                .with_detail(detail));
         }
         let mut settled = Settled::default();
         for _ in 0..newly {
@@ -161,6 +181,10 @@ impl Counters {
                 self.queue_bytes -= stanza.bytes.len();
                 settled.log_ids.extend(stanza.log_id);
             }
+        }
+        if self.queue.is_empty() {
+            // Many sessions are idle, and each had a busy moment.
+            self.queue.shrink_to(IDLE_CAPACITY);
         }
         self.acknowledged = h;
         if self.requested.is_some_and(|at| h.wrapping_sub(at) < u32::MAX / 2) {
@@ -231,7 +255,9 @@ mod tests {
         assert_eq!(counters.acknowledge(2).unwrap().log_ids, [0, 1]);
         assert_eq!(counters.acknowledge(1).unwrap().log_ids, [0u64; 0]);
         assert_eq!(counters.queue_len(), 3);
-        assert!(counters.acknowledge(6).is_err());
+        let error = counters.acknowledge(6).unwrap_err();
+        let wanted = "<handled-count-too-high xmlns='urn:xmpp:sm:3' h='6' send-count='5'/>";
+        assert_eq!(error.detail.as_deref(), Some(wanted));
         assert_eq!(counters.acknowledge(5).unwrap().log_ids, [2, 3, 4]);
         assert_eq!(counters.queue_bytes(), 0);
     }

@@ -111,11 +111,13 @@ pub struct StreamError {
     pub text: Option<Cow<'static, str>>,
     /// Where to go instead, only with [`StreamCondition::SeeOtherHost`] (§4.9.3.19).
     pub host: Option<Box<str>>,
+    /// An application-specific condition beside the defined one, as XML (§4.9.4).
+    pub detail: Option<Box<str>>,
 }
 
 impl StreamError {
     pub const fn new(condition: StreamCondition) -> StreamError {
-        StreamError { condition, text: None, host: None }
+        StreamError { condition, text: None, host: None, detail: None }
     }
 
     /// `host` is a domain or address with an optional port, IPv6 in brackets.
@@ -126,6 +128,13 @@ impl StreamError {
     #[must_use]
     pub fn with_text(mut self, text: impl Into<Cow<'static, str>>) -> StreamError {
         self.text = Some(text.into());
+        self
+    }
+
+    /// - takes: `detail`, one element with its own namespace
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> StreamError {
+        self.detail = Some(detail.into());
         self
     }
 
@@ -141,6 +150,9 @@ impl StreamError {
         if let Some(text) = &self.text {
             writer.start("text").attr("xmlns", ns::STREAM_ERRORS).attr("xml:lang", "en");
             writer.text(text).end("text");
+        }
+        if let Some(detail) = &self.detail {
+            writer.raw(detail.as_bytes());
         }
         writer.end("stream:error");
     }

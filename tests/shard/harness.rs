@@ -1,0 +1,647 @@
+//! A node of a few shards around a store in memory, and clients that talk to it in XML text.
+//!
+//! ```ignore
+//! let mut node = Node::new(2);
+//! let alice = node.online("alice", "phone");
+//! node.send(alice, "<message to='bob@here'><body>hi</body></message>");
+//! assert!(node.read(alice).contains("service-unavailable"));
+//! ```
+//!
+//! Everything that a call causes has happened when it returns, but for what the test holds back: the store's answers
+//! (`hold_store`), the frames between shards (`hold_rings`), a client's reading (`stop_reading`).
+
+use corefire::base::instant::{Instant, Now, Wall};
+use corefire::base::rng::Rng;
+use corefire::cluster::placement::Placement;
+use corefire::frame::Batch;
+use corefire::shard::{
+    AckLevel, Action, ConnId, Effects, Feature, Input, Limits, Probe, Shard, ShardConfig,
+    StoreOutcome, Ticket,
+};
+use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
+use corefire::store::{Query, Reader as _, Write, Writer as _};
+use corefire::stream::TlsFacts;
+use corefire::stream::c2s::C2sPolicy;
+use corefire::stream::sasl::{client, encode_payload, new_credentials};
+use corefire::xmpp::credentials::Credentials;
+use corefire::xmpp::jid::BareJid;
+use corefire::xmpp::xml::framer::{Framer, Step, XmlLimits};
+use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+/// Everybody's password.
+pub(crate) const PASSWORD: &str = "secret";
+pub(crate) const ITERATIONS: u32 = 4_096;
+pub(crate) const HEADER: &str = "<stream:stream xmlns='jabber:client' \
+    xmlns:stream='http://etherx.jabber.org/streams' to='here' version='1.0'>";
+
+/// One derivation serves all accounts of all tests.
+pub(crate) static CREDENTIALS: LazyLock<Credentials> =
+    LazyLock::new(|| new_credentials(PASSWORD, ITERATIONS, &mut |salt| salt.fill(7)).unwrap());
+
+/// A client of the node, for as long as its connection lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Client(usize);
+
+struct Core {
+    shard: Shard,
+    fx: Effects,
+}
+
+struct Socket {
+    shard: usize,
+    conn: ConnId,
+    /// What has arrived and was not looked at.
+    inbox: Vec<u8>,
+    reads: bool,
+    /// Answers the server's pings, which the test then does not see.
+    answers_pings: bool,
+    open: bool,
+    wants_tls: bool,
+    moves: usize,
+}
+
+enum Request {
+    Write(Write),
+    Query(Query),
+}
+
+pub(crate) struct Node {
+    now: Now,
+    cores: Vec<Core>,
+    sockets: Vec<Socket>,
+    writer: MemoryWriter,
+    reader: MemoryReader,
+    requests: VecDeque<(usize, Ticket, Request)>,
+    store_holds: bool,
+    /// Writes fail as on a disk that gave up.
+    pub(crate) store_fails: bool,
+    rings: VecDeque<(usize, usize, Batch)>,
+    rings_hold: bool,
+}
+
+/// The configuration of all tests, to be changed by some.
+pub(crate) fn config() -> ShardConfig {
+    ShardConfig {
+        policy: C2sPolicy {
+            domains: vec!["here".into()],
+            tls_required: true,
+            limits_before: XmlLimits { stanza_bytes_max: 8_192, ..XmlLimits::default() },
+            limits: XmlLimits { stanza_bytes_max: 65_536, ..XmlLimits::default() },
+            bound_features: corefire::features::stream_features(),
+        },
+        limits: Limits {
+            login_timeout: Duration::from_secs(30),
+            silence: Duration::from_secs(120),
+            login_attempts: 3,
+            output_bytes: 256 << 10,
+            resources_per_account: 4,
+            roster_items: 8,
+            roster_groups: 4,
+            roster_name_bytes: 64,
+            directed_presence: 4,
+            offline_messages: 300,
+            resume: Duration::from_secs(60),
+            resume_queue: 500,
+            pending_stanzas: 400,
+            accounts: 1_000,
+            open_iqs: 4,
+        },
+        ack: AckLevel::Stored,
+        scram_iterations: ITERATIONS,
+        decoy_secret: [9; 32],
+        incarnation: 1,
+    }
+}
+
+impl Node {
+    pub(crate) fn new(shards: u16) -> Node {
+        Node::with(shards, |_| {})
+    }
+
+    pub(crate) fn with(shards: u16, change: impl FnOnce(&mut ShardConfig)) -> Node {
+        Node::with_features(shards, change, corefire::features::all)
+    }
+
+    /// - takes: `features`, called once per shard
+    pub(crate) fn with_features(
+        shards: u16,
+        change: impl FnOnce(&mut ShardConfig),
+        features: impl Fn() -> Vec<Box<dyn Feature>>,
+    ) -> Node {
+        let mut config = config();
+        change(&mut config);
+        let config = Arc::new(config);
+        let placement = Arc::new(Placement::single(shards));
+        let now = Now { mono: Instant(1_000_000_000), wall: Wall(1_700_000_000_000_000) };
+        let core = |id: u16| Core {
+            shard: Shard::new(
+                corefire::cluster::placement::ShardId(id),
+                config.clone(),
+                placement.clone(),
+                features(),
+                Rng::from_u64(u64::from(id)),
+                now,
+            ),
+            fx: Effects::new(shards),
+        };
+        let store = MemoryStore::new();
+        let (writer, _) = store.open();
+        Node {
+            now,
+            cores: (0..shards).map(core).collect(),
+            sockets: Vec::new(),
+            reader: store.reader(),
+            writer,
+            requests: VecDeque::new(),
+            store_holds: false,
+            store_fails: false,
+            rings: VecDeque::new(),
+            rings_hold: false,
+        }
+    }
+
+    // ---- accounts
+
+    /// Creates accounts at `here`.
+    pub(crate) fn users(&mut self, names: &[&str]) {
+        for name in names {
+            let owner = bare(name);
+            let create = Write::CreateAccount { owner, credentials: CREDENTIALS.clone() };
+            self.writer.commit(&[create]).unwrap();
+        }
+    }
+
+    /// Changes an account as an operator would, and tells its shard.
+    pub(crate) fn change_account(&mut self, name: &str, change: Write) {
+        self.writer.commit(&[change]).unwrap();
+        let jid = bare(name);
+        let owner = self.owner(name);
+        self.input(owner, Input::AccountChanged(jid));
+        self.run();
+    }
+
+    /// The shard that owns `name@here`.
+    pub(crate) fn owner(&self, name: &str) -> usize {
+        let placement = Placement::single(u16::try_from(self.cores.len()).unwrap());
+        usize::from(placement.owner(bare(name).hash64()).shard.0)
+    }
+
+    /// Rows in the log of `name@here`.
+    pub(crate) fn logged(&mut self, name: &str) -> usize {
+        let query = Query::Log { owner: bare(name), after: 0, limit: 10_000 };
+        match self.reader.read(&query).unwrap() {
+            corefire::store::Answer::Log { entries, .. } => entries.len(),
+            other => panic!("a log, not {other:?}"),
+        }
+    }
+
+    // ---- connections
+
+    /// A connection on which the TLS handshake came first.
+    pub(crate) fn connect(&mut self, shard: usize) -> Client {
+        self.connect_as(shard, Some(TlsFacts::default()))
+    }
+
+    pub(crate) fn connect_as(&mut self, shard: usize, tls: Option<TlsFacts>) -> Client {
+        let peer = [192, 0, 2, 1].into();
+        let conn = self.cores[shard].shard.accept(self.now, peer, tls);
+        self.sockets.push(Socket {
+            shard,
+            conn,
+            inbox: Vec::new(),
+            reads: true,
+            answers_pings: true,
+            open: true,
+            wants_tls: false,
+            moves: 0,
+        });
+        Client(self.sockets.len() - 1)
+    }
+
+    /// Logs in and binds; the account is created if it is not there yet.
+    pub(crate) fn login(&mut self, name: &str, resource: &str) -> Client {
+        let owner = self.owner(name);
+        self.login_at(owner, name, resource)
+    }
+
+    pub(crate) fn login_at(&mut self, shard: usize, name: &str, resource: &str) -> Client {
+        let client = self.authenticate(shard, name);
+        self.send(client, &bind(resource));
+        let answer = self.read(client);
+        assert!(answer.contains(&format!("<jid>{name}@here/{resource}</jid>")), "{answer}");
+        client
+    }
+
+    /// Logs in, up to where a resource is to be bound or a session resumed.
+    pub(crate) fn authenticate(&mut self, shard: usize, name: &str) -> Client {
+        self.users(&[name]);
+        let client = self.connect(shard);
+        self.send(client, HEADER);
+        self.send(client, &plain(name, PASSWORD));
+        let answer = self.read(client);
+        assert!(answer.contains("<success"), "{answer}");
+        self.send(client, HEADER);
+        self.read(client);
+        client
+    }
+
+    /// Logs in and sends presence; what the server sends at that is read already.
+    pub(crate) fn online(&mut self, name: &str, resource: &str) -> Client {
+        self.online_with(name, resource, 0)
+    }
+
+    pub(crate) fn online_with(&mut self, name: &str, resource: &str, priority: i8) -> Client {
+        let client = self.login(name, resource);
+        let presence = format!("<presence><priority>{priority}</priority></presence>");
+        self.send(client, &presence);
+        self.read(client);
+        client
+    }
+
+    /// As `online`, with XEP-0198; gives the id for `<resume/>`, too.
+    pub(crate) fn online_acked(&mut self, name: &str, resource: &str) -> (Client, String) {
+        let client = self.login(name, resource);
+        let id = self.enable(client);
+        self.send(client, "<presence/>");
+        let h = self.count(client);
+        self.send(client, &format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+        self.read(client);
+        (client, id)
+    }
+
+    /// Enables XEP-0198 with resumption.
+    pub(crate) fn enable(&mut self, client: Client) -> String {
+        self.send(client, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+        attr(&self.read(client), "id").to_owned()
+    }
+
+    /// Sends `xml`, and lets everything happen that follows from it.
+    pub(crate) fn send(&mut self, client: Client, xml: &str) {
+        self.send_bytes(client, xml.as_bytes());
+    }
+
+    pub(crate) fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
+        let Socket { shard, conn, open, .. } = self.sockets[client.0];
+        assert!(open, "{client:?} is closed and sends {:?}", String::from_utf8_lossy(bytes));
+        self.input(shard, Input::Bytes { conn, bytes });
+        self.run();
+    }
+
+    /// Gives the result of the handshake that STARTTLS asked for.
+    pub(crate) fn secure(&mut self, client: Client, facts: TlsFacts) {
+        let socket = &mut self.sockets[client.0];
+        assert!(std::mem::take(&mut socket.wants_tls), "nobody asked for a handshake");
+        let (shard, conn) = (socket.shard, socket.conn);
+        self.input(shard, Input::Secured { conn, facts });
+        self.run();
+    }
+
+    /// What the client has received since it last looked.
+    pub(crate) fn read(&mut self, client: Client) -> String {
+        String::from_utf8(std::mem::take(&mut self.sockets[client.0].inbox)).unwrap()
+    }
+
+    /// As `read`, cut into first-level elements.
+    pub(crate) fn elements(&mut self, client: Client) -> Vec<String> {
+        cut(&self.read(client))
+    }
+
+    /// How many stanzas the client has received since it last looked.
+    pub(crate) fn count(&mut self, client: Client) -> usize {
+        let is_stanza = |element: &&String| {
+            ["<message", "<presence", "<iq"].iter().any(|name| element.starts_with(name))
+        };
+        self.elements(client).iter().filter(is_stanza).count()
+    }
+
+    /// The connection breaks.
+    pub(crate) fn cut(&mut self, client: Client) {
+        let socket = &mut self.sockets[client.0];
+        socket.open = false;
+        let (shard, conn) = (socket.shard, socket.conn);
+        self.input(shard, Input::Closed { conn });
+        self.run();
+    }
+
+    /// Whether the server has left the connection open.
+    pub(crate) fn is_open(&self, client: Client) -> bool {
+        self.sockets[client.0].open
+    }
+
+    /// Whether the server reads from the connection.
+    pub(crate) fn is_read(&self, client: Client) -> bool {
+        let Socket { shard, conn, .. } = self.sockets[client.0];
+        self.cores[shard].shard.is_reading(conn)
+    }
+
+    /// How often the connection changed its shard.
+    pub(crate) fn moves(&self, client: Client) -> usize {
+        self.sockets[client.0].moves
+    }
+
+    pub(crate) fn shard_of(&self, client: Client) -> usize {
+        self.sockets[client.0].shard
+    }
+
+    /// The client takes nothing more from its socket.
+    pub(crate) fn stop_reading(&mut self, client: Client) {
+        self.sockets[client.0].reads = false;
+    }
+
+    /// The client leaves the server's pings unanswered, and the test sees them.
+    pub(crate) fn ignore_pings(&mut self, client: Client) {
+        self.sockets[client.0].answers_pings = false;
+    }
+
+    // ---- time, store, rings
+
+    pub(crate) fn advance(&mut self, span: Duration) {
+        let micros = u64::try_from(span.as_micros()).unwrap();
+        self.now.mono = self.now.mono + span;
+        self.now.wall.0 += micros;
+        for shard in 0..self.cores.len() {
+            self.input(shard, Input::Tick);
+        }
+        self.run();
+    }
+
+    /// From now on the store keeps its answers back.
+    pub(crate) fn hold_store(&mut self) {
+        self.store_holds = true;
+    }
+
+    /// The store answers what it was asked, and whatever comes next.
+    pub(crate) fn free_store(&mut self) {
+        self.store_holds = false;
+        self.run();
+    }
+
+    /// The store answers only the oldest request that it holds.
+    pub(crate) fn answer_one(&mut self) {
+        let oldest = self.requests.pop_front();
+        let (shard, ticket, request) = oldest.expect("nothing was asked of the store");
+        self.answer(shard, ticket, request);
+        self.run();
+    }
+
+    /// The store reads before it writes, as its threads may: the oldest query is answered.
+    pub(crate) fn answer_query(&mut self) {
+        let is_query = |(_, _, request): &(_, _, Request)| matches!(request, Request::Query(_));
+        let place = self.requests.iter().position(is_query);
+        let place = place.expect("no query was given to the store");
+        let (shard, ticket, request) = self.requests.remove(place).unwrap();
+        self.answer(shard, ticket, request);
+        self.run();
+    }
+
+    pub(crate) fn queries_held(&self) -> usize {
+        self.requests.iter().filter(|(_, _, it)| matches!(it, Request::Query(_))).count()
+    }
+
+    pub(crate) fn hold_rings(&mut self) {
+        self.rings_hold = true;
+    }
+
+    pub(crate) fn free_rings(&mut self) {
+        self.rings_hold = false;
+        self.run();
+    }
+
+    pub(crate) fn relieve(&mut self) {
+        for shard in 0..self.cores.len() {
+            self.input(shard, Input::Relieved);
+        }
+        self.run();
+    }
+
+    pub(crate) fn shut_down(&mut self) {
+        for shard in 0..self.cores.len() {
+            self.input(shard, Input::Shutdown);
+        }
+        self.run();
+    }
+
+    pub(crate) fn probe(&self, shard: usize) -> &Probe {
+        self.cores[shard].shard.probe()
+    }
+
+    pub(crate) fn sessions(&self) -> usize {
+        self.cores.iter().map(|core| core.shard.sessions()).sum()
+    }
+
+    /// Accounts in memory.
+    pub(crate) fn accounts(&self) -> usize {
+        self.cores.iter().map(|core| core.shard.accounts()).sum()
+    }
+
+    pub(crate) fn faults(&self) -> u64 {
+        self.cores.iter().map(|core| core.shard.probe().faults).sum()
+    }
+
+    // ---- the world around the shards
+
+    fn input(&mut self, shard: usize, input: Input<'_>) {
+        let Core { shard, fx } = &mut self.cores[shard];
+        shard.handle(self.now, input, fx);
+    }
+
+    /// Turns of all shards until nothing more happens.
+    fn run(&mut self) {
+        for _ in 0..100_000 {
+            let mut busy = false;
+            for shard in 0..self.cores.len() {
+                busy |= self.turn(shard);
+            }
+            while !self.rings_hold
+                && let Some((from, to, batch)) = self.rings.pop_front()
+            {
+                let id = corefire::cluster::placement::ShardId(u16::try_from(from).unwrap());
+                self.input(to, Input::Frames { from: id, batch: &batch });
+                busy = true;
+            }
+            while !self.store_holds
+                && let Some((shard, ticket, request)) = self.requests.pop_front()
+            {
+                self.answer(shard, ticket, request);
+                busy = true;
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("the shards never come to rest");
+    }
+
+    /// The end of one shard's turn: its effects are carried out. Gives whether there were any.
+    fn turn(&mut self, at: usize) -> bool {
+        let Core { shard, fx } = &mut self.cores[at];
+        shard.end_turn(self.now, fx);
+        let mut busy = !fx.is_empty();
+        let writes = fx.writes.drain(..).map(|(ticket, write)| (at, ticket, Request::Write(write)));
+        self.requests.extend(writes);
+        let asked = fx.queries.drain(..).map(|(ticket, query)| (at, ticket, Request::Query(query)));
+        self.requests.extend(asked);
+        for (to, batch) in fx.outbox.iter_mut().enumerate() {
+            if !batch.is_empty() {
+                self.rings.push_back((at, to, std::mem::take(batch)));
+            }
+        }
+        let news: Vec<_> = shard.ring_news().collect();
+        let dirty = std::mem::take(&mut fx.dirty);
+        let actions = std::mem::take(&mut fx.actions);
+        dirty.into_iter().for_each(|conn| self.flush(at, conn));
+        for action in actions {
+            self.act(at, action);
+        }
+        for (of, received, handled) in news {
+            let by = corefire::cluster::placement::ShardId(u16::try_from(at).unwrap());
+            self.input(usize::from(of.0), Input::Handled { by, received, handled });
+            busy = true;
+        }
+        busy
+    }
+
+    fn act(&mut self, at: usize, action: Action) {
+        match action {
+            Action::StartTls(conn) => {
+                let client = self.client(at, conn);
+                self.sockets[client].wants_tls = true;
+            }
+            Action::Move { conn, to } => {
+                let client = self.client(at, conn);
+                let moved = self.cores[at].shard.extract(conn).unwrap();
+                let to = usize::from(to.0);
+                let Core { shard, fx } = &mut self.cores[to];
+                let socket = &mut self.sockets[client];
+                socket.shard = to;
+                socket.moves += 1;
+                socket.conn = shard.adopt(self.now, moved, fx);
+            }
+            Action::Close(conn) | Action::Abort(conn) => {
+                let Some(client) = self.find(at, conn) else { return };
+                if matches!(action, Action::Close(_)) {
+                    self.flush(at, conn);
+                }
+                if std::mem::take(&mut self.sockets[client].open) {
+                    self.input(at, Input::Closed { conn });
+                }
+            }
+            Action::ReadAgain(_) => {}
+            Action::CheckPassword(check) => {
+                let verdict = Some(check.known && check.password == PASSWORD);
+                self.input(at, Input::PasswordChecked { conn: check.conn, verdict });
+            }
+        }
+    }
+
+    fn flush(&mut self, at: usize, conn: ConnId) {
+        let Some(client) = self.find(at, conn) else { return };
+        let shard = &mut self.cores[at].shard;
+        let socket = &mut self.sockets[client];
+        if socket.reads
+            && let Some(output) = shard.output(conn)
+        {
+            socket.inbox.extend_from_slice(output.bytes);
+            let length = output.bytes.len();
+            shard.output_left(conn, length);
+        }
+        if socket.answers_pings {
+            self.answer_pings(client);
+        }
+    }
+
+    fn answer_pings(&mut self, client: usize) {
+        let text = String::from_utf8(std::mem::take(&mut self.sockets[client].inbox)).unwrap();
+        let ping = "<ping xmlns='urn:xmpp:ping'/></iq>";
+        let is_ours = |iq: &str| iq.ends_with(ping) && iq.contains(" from='here' ");
+        let (mut kept, mut ids) = (String::new(), Vec::new());
+        for piece in text.split_inclusive("</iq>") {
+            let (before, iq) = piece.split_at(piece.rfind("<iq ").unwrap_or(piece.len()));
+            kept.push_str(before);
+            if is_ours(iq) { ids.push(attr(iq, "id").to_owned()) } else { kept.push_str(iq) }
+        }
+        let Socket { shard, conn, .. } = self.sockets[client];
+        self.sockets[client].inbox = kept.into_bytes();
+        for id in ids {
+            let pong = format!("<iq type='result' id='{id}'/>");
+            self.input(shard, Input::Bytes { conn, bytes: pong.as_bytes() });
+        }
+    }
+
+    fn answer(&mut self, shard: usize, ticket: Ticket, request: Request) {
+        let outcome = match request {
+            Request::Write(_) if self.store_fails => StoreOutcome::Failed,
+            Request::Write(write) => match self.writer.commit(&[write]) {
+                Ok(mut written) => StoreOutcome::Written(written.remove(0)),
+                Err(_) => StoreOutcome::Failed,
+            },
+            Request::Query(query) => match self.reader.read(&query) {
+                Ok(answer) => StoreOutcome::Answer(answer),
+                Err(_) => StoreOutcome::Failed,
+            },
+        };
+        self.input(shard, Input::Stored { ticket, outcome });
+    }
+
+    fn find(&self, shard: usize, conn: ConnId) -> Option<usize> {
+        self.sockets.iter().position(|it| it.open && it.shard == shard && it.conn == conn)
+    }
+
+    fn client(&self, shard: usize, conn: ConnId) -> usize {
+        self.find(shard, conn).expect("an action for a connection that lives")
+    }
+}
+
+// ---- text
+
+pub(crate) fn bare(name: &str) -> BareJid {
+    BareJid::parse(&format!("{name}@here")).unwrap()
+}
+
+pub(crate) fn plain(user: &str, password: &str) -> String {
+    let message = encode_payload(&client::plain("", user, password));
+    format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{message}</auth>")
+}
+
+pub(crate) fn bind(resource: &str) -> String {
+    format!(
+        "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+         <resource>{resource}</resource></bind></iq>"
+    )
+}
+
+pub(crate) fn chat(to: &str, body: &str) -> String {
+    format!("<message type='chat' id='{body}' to='{to}'><body>{body}</body></message>")
+}
+
+/// Value of the first attribute of that name.
+pub(crate) fn attr<'a>(xml: &'a str, name: &str) -> &'a str {
+    let start = xml.find(&format!(" {name}='")).unwrap_or_else(|| panic!("no {name} in {xml}"));
+    let rest = &xml[start + name.len() + 3..];
+    &rest[..rest.find('\'').unwrap()]
+}
+
+/// The text of each `<body/>`, in order.
+pub(crate) fn bodies(xml: &str) -> Vec<&str> {
+    xml.split("<body>").skip(1).map(|rest| rest.split("</body>").next().unwrap()).collect()
+}
+
+/// Cuts what a server said behind its header into first-level elements.
+fn cut(text: &str) -> Vec<String> {
+    let mut framer = Framer::new();
+    let limits = XmlLimits { stanza_bytes_max: u32::MAX, ..XmlLimits::default() };
+    let mut rest = [HEADER, text].concat().into_bytes();
+    let mut elements = Vec::new();
+    loop {
+        match framer.next(&rest, &limits).unwrap_or_else(|error| panic!("{error} in {text}")) {
+            Step::Open(range) => drop(rest.drain(..range.end)),
+            Step::Stanza(range) => {
+                elements.push(String::from_utf8(rest[range.clone()].to_vec()).unwrap());
+                rest.drain(..range.end);
+            }
+            Step::Close(_) | Step::More(_) => return elements,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What the shard's actor does, seen from its clients: XML goes in, XML comes out, time is told. One file per theme.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod acks;
+mod faults;
+mod harness;
+mod iq;
+mod limits;
+mod messages;
+mod moving;
+mod negotiation;
+mod offline;
+mod presence;
