@@ -524,6 +524,8 @@ impl Client {
                     let text = format!("<resume xmlns='urn:xmpp:sm:3' h='{h}' previd='{id}'/>");
                     orders.send.extend_from_slice(text.as_bytes());
                     self.phase = Phase::Resuming;
+                    // That number confirms as an acknowledgement does.
+                    self.confirm(model, |_, number| number <= h);
                 }
                 None => self.bind(orders, model),
             },
@@ -539,9 +541,6 @@ impl Client {
             }
             "resumed" => {
                 let h = attr(tag, "h").and_then(|h| h.parse().ok()).unwrap_or(u32::MAX);
-                // What `<resume/>` told the server is a confirmation too.
-                let received = self.received;
-                self.confirm(model, |_, number| number <= received);
                 self.acknowledged(h, model);
                 for (_, stanza, _) in &self.unacknowledged {
                     orders.send.extend_from_slice(stanza);
