@@ -579,6 +579,9 @@ impl Client {
                 orders.online = true;
                 if !ahead {
                     self.first_stanzas(orders);
+                } else if self.quiet {
+                    // What it sent ahead may be of before it became quiet.
+                    self.presence(orders);
                 }
                 if self.quiet {
                     self.ask(orders);
