@@ -59,8 +59,10 @@ impl Shard {
                     _ => None,
                 };
                 for account in self.core.ids_reserved(partition, first) {
-                    if first.is_none() {
-                        self.core.refuse_first(account);
+                    match first {
+                        // Sessions that fell asleep meanwhile come before what waits.
+                        Some(_) => self.core.log_sleepers(account, fx),
+                        None => self.core.refuse_first(account),
                     }
                     self.no_longer_busy(account, Busy::Ids, fx);
                 }
@@ -495,6 +497,15 @@ impl Core {
         }
         if let Some(slot) = self.sessions.get_mut(session.0) {
             slot.counters = Some(counters);
+        }
+    }
+
+    fn log_sleepers(&mut self, id: AccountId, fx: &mut Effects) {
+        let sessions = self.accounts.get(id.0).map(|slot| slot.sessions.clone());
+        for session in sessions.unwrap_or_default() {
+            if self.sessions.get(session.0).is_some_and(|session| session.conn.is_none()) {
+                self.log_unacknowledged(session, fx);
+            }
         }
     }
 

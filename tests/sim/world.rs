@@ -100,7 +100,7 @@ impl Plan {
             shards: chance.within(1, 4) as u16,
             accounts: chance.within(2, 6) as usize,
             devices: chance.within(1, 2) as usize,
-            span: chance.within(4, 25) * SECOND,
+            span: chance.within(4, 30) * SECOND,
             crashes: if calm || chance.percent(50) { 0 } else { chance.within(1, 3) },
             cuts: if calm { 0 } else { [0, 10, 40, 100][chance.index(4)] },
             store_faults: if calm || chance.percent(60) {
