@@ -1,1 +1,443 @@
-//! node
+//! The node: wires cores, store, listeners and the control socket from a checked configuration; starts them in order
+//! and ends them in the reverse.
+
+use crate::base::rng::Rng;
+use crate::cluster::placement::Placement;
+use crate::config::{self, Config, LogFormat, TlsPolicy};
+use crate::features;
+use crate::runtime::clock::Clock;
+use crate::runtime::control::accounts::{self, Accounts};
+use crate::runtime::control::{
+    ControlHandler, ControlRequest, ControlResponse, Listener, ShardStatus, Status, server,
+};
+use crate::runtime::data_dir::DataDir;
+use crate::runtime::executor::{self, Cores};
+use crate::runtime::listener::{self, Listening, Transport};
+use crate::runtime::mailbox::{Letter, Mailbox};
+use crate::runtime::passwords::Passwords;
+use crate::runtime::preflight::{self, Granted};
+use crate::runtime::signal::{self, Signal};
+use crate::runtime::storage::{Storage, StoreHandle};
+use crate::runtime::tls::{self, Certificates, TlsServer};
+use crate::shard::{AckLevel, Limits, ShardConfig};
+use crate::store::sqlite::{self, SqliteReader};
+use crate::store::{Answer, Query, Reader, Write, Written};
+use crate::stream::c2s::C2sPolicy;
+use crate::xmpp::jid::BareJid;
+use crate::xmpp::xml::framer::XmlLimits;
+use rustls::sign::CertifiedKey;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Threads that read the store.
+const READERS: usize = 2;
+/// How long a shard may take to tell its figures.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// Elements before login are small and flat.
+const DEPTH_BEFORE_LOGIN: u16 = 8;
+
+/// Why a node did not start, or ended badly: one line of cause and remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    DataDir(#[from] crate::runtime::data_dir::DataDirError),
+    #[error(transparent)]
+    Preflight(#[from] preflight::Refusal),
+    #[error(transparent)]
+    Listen(#[from] listener::ListenError),
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    #[error(transparent)]
+    Cores(#[from] executor::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What main waits for.
+enum Event {
+    Signal(Signal),
+    CoreEnded(u16),
+}
+
+/// Runs a node until it is told to stop.
+pub fn run(config: Config) -> Result<(), Error> {
+    start_log(&config);
+    let began = Instant::now();
+    let data_dir = DataDir::open(&config.node.data_dir)?;
+    let shards = config.shard_count();
+    let granted = preflight::check(shards, config.limits.connections as usize)?;
+    let (events, waiting) = channel();
+    let signals = events.clone();
+    signal::listen(move |signal| {
+        let _ = signals.send(Event::Signal(signal));
+    })
+    .map_err(|error| told("signals cannot be received", &error))?;
+
+    let opened = sqlite::open(&config.store_path())?;
+    let incarnation = opened.incarnation;
+    let mut readers: Vec<Box<dyn Reader>> = Vec::new();
+    for _ in 0..READERS {
+        readers.push(Box::new(SqliteReader::open(&opened.path)?));
+    }
+    let own_reader = SqliteReader::open(&opened.path)?;
+    let tls = tls_server(&config, data_dir.path())?;
+    let decoy_secret = decoy_secret(data_dir.path())?;
+    let listening = listen(&config, shards)?;
+    let addresses = listeners(&listening);
+
+    let (mailboxes, letters): (Vec<_>, Vec<_>) = (0..shards).map(|_| Mailbox::new()).unzip();
+    let storage = Storage::start(Box::new(opened.writer), readers, &mailboxes)
+        .map_err(|error| told("a storage thread cannot be started", &error))?;
+    let password_queue = config.limits.password_checks_queue as usize;
+    let passwords = Passwords::start(usize::from(shards).div_ceil(2), password_queue, &mailboxes)
+        .map_err(|error| told("a password thread cannot be started", &error))?;
+    let setup = setup(&config, shards, granted, incarnation, decoy_secret, tls, passwords);
+    let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
+    let core_ended = move |shard| {
+        let _ = events.send(Event::CoreEnded(shard));
+    };
+    let cores = executor::start(setup, sockets, &mailboxes, letters, &storage, core_ended)?;
+
+    let desk = Desk {
+        config: Mutex::new(config.clone()),
+        mailboxes: mailboxes.clone(),
+        store: storage.handle(),
+        reader: Mutex::new(own_reader),
+        placement: Placement::single(shards),
+        listeners: addresses.clone(),
+        incarnation,
+        began,
+        shards,
+    };
+    let control = server::serve(&data_dir, Arc::new(desk))
+        .map_err(|error| told("the control socket cannot be made", &error))?;
+    for address in &addresses {
+        tracing::info!(address = %address.address, key = %address.key, "listening");
+    }
+    for warning in config.certificate_warnings() {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = %config.node_name(),
+        domains = %config.domains.join(" "),
+        shards,
+        incarnation,
+        ready_ms = began.elapsed().as_millis(),
+        "ready"
+    );
+    let result = wait(&waiting, &mailboxes, cores);
+    drop(control);
+    storage.stop();
+    tracing::info!("stopped");
+    drop(data_dir);
+    result
+}
+
+/// Waits for the end: wanted by a signal, or forced by a core that failed.
+fn wait(events: &Receiver<Event>, mailboxes: &[Mailbox], cores: Cores) -> Result<(), Error> {
+    loop {
+        match events.recv() {
+            Ok(Event::Signal(Signal::Hangup)) => {
+                tracing::info!("SIGHUP: nothing is reloaded in this version; restart the node");
+            }
+            Ok(Event::Signal(Signal::Stop)) => break,
+            Ok(Event::CoreEnded(shard)) => {
+                return Err(Error::Other(format!(
+                    "the core of shard {shard} has ended; see the log"
+                )));
+            }
+            Err(_) => break,
+        }
+    }
+    tracing::info!("stopping");
+    for mailbox in mailboxes {
+        mailbox.send(Letter::Shutdown);
+    }
+    cores.join();
+    Ok(())
+}
+
+fn told(what: &str, why: &dyn Display) -> Error {
+    Error::Other(format!("{what}: {why}"))
+}
+
+fn start_log(config: &Config) {
+    let level = config.log.level.as_str();
+    // Only our own words at the chosen level; libraries warn.
+    let filter = tracing_subscriber::EnvFilter::new(format!("warn,corefire={level}"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    let started = match config.log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    // A log that runs already (tests) stays.
+    let _ = started;
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = std::backtrace::Backtrace::force_capture();
+        tracing::error!("fault: {panic}\n{trace}");
+    }));
+}
+
+fn tls_server(config: &Config, data_dir: &Path) -> Result<TlsServer, Error> {
+    let load = |certificate: &Path, key: &Path| {
+        config::tls::load_certified(certificate, key)
+            .map_err(|error| Error::Other(format!("tls.{}: {error}", error.setting.name())))
+    };
+    let fallback = match (&config.tls.certificate, &config.tls.key) {
+        (Some(certificate), Some(key)) => load(certificate, key)?,
+        _ => self_signed(config, data_dir)?,
+    };
+    let mut hosts = BTreeMap::new();
+    for (domain, host) in &config.tls.hosts {
+        hosts.insert(domain.clone(), load(&host.certificate, &host.key)?);
+    }
+    TlsServer::new(Certificates::new(fallback, hosts)).map_err(|error| told("TLS", &error))
+}
+
+/// The certificate of the first start, made anew when the domains change.
+fn self_signed(config: &Config, data_dir: &Path) -> Result<CertifiedKey, Error> {
+    let directory = data_dir.join("tls");
+    let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
+    if let Ok(found) = config::tls::load_certified(&certificate, &key)
+        && config.domains.iter().all(|domain| config::tls::is_valid_for(&found, domain))
+    {
+        return Ok(found);
+    }
+    let fault = |error: &dyn Display| told("a self-signed certificate cannot be made", error);
+    let (chain, private) = tls::self_signed(&config.domains).map_err(|error| fault(&error))?;
+    std::fs::create_dir_all(&directory).map_err(|error| fault(&error))?;
+    tls::write_private(&key, private.as_bytes()).map_err(|error| fault(&error))?;
+    tls::write_private(&certificate, chain.as_bytes()).map_err(|error| fault(&error))?;
+    tracing::info!(path = %certificate.display(), "made a self-signed certificate");
+    config::tls::load_certified(&certificate, &key).map_err(|error| fault(&error))
+}
+
+/// The secret from which accounts that do not exist get their salts: the same at each start.
+fn decoy_secret(data_dir: &Path) -> Result<[u8; 32], Error> {
+    let path = data_dir.join("decoy-secret");
+    if let Ok(found) = std::fs::read(&path)
+        && let Ok(secret) = <[u8; 32]>::try_from(found.as_slice())
+    {
+        return Ok(secret);
+    }
+    let mut secret = [0; 32];
+    Rng::from_seed(executor::seed()).fill(&mut secret);
+    tls::write_private(&path, &secret)
+        .map_err(|error| told(&format!("{} cannot be written", path.display()), &error))?;
+    Ok(secret)
+}
+
+fn listen(config: &Config, shards: u16) -> Result<Vec<Listening>, Error> {
+    let plain = config.c2s.listen.iter().map(|address| ("c2s.listen", Transport::Plain, *address));
+    let direct = config
+        .c2s
+        .direct_tls_listen
+        .iter()
+        .map(|address| ("c2s.direct_tls_listen", Transport::DirectTls, *address));
+    let mut listening = Vec::new();
+    for (key, transport, address) in plain.chain(direct) {
+        listening.push(listener::listen(key, transport, address, shards)?);
+    }
+    Ok(listening)
+}
+
+fn listeners(listening: &[Listening]) -> Vec<Listener> {
+    listening
+        .iter()
+        .map(|one| Listener { address: one.address.to_string(), key: one.key.to_owned() })
+        .collect()
+}
+
+#[expect(clippy::too_many_arguments, reason = "everything that the start has gathered")]
+fn setup(
+    config: &Config,
+    shards: u16,
+    granted: Granted,
+    incarnation: u64,
+    decoy_secret: [u8; 32],
+    tls: TlsServer,
+    passwords: Passwords,
+) -> executor::Setup {
+    let shard_config = ShardConfig {
+        policy: policy(config),
+        limits: limits(config, shards),
+        ack: match config.storage.ack {
+            config::AckLevel::Stored => AckLevel::Stored,
+            config::AckLevel::Received => AckLevel::Received,
+        },
+        scram_iterations: config.auth.scram_iterations,
+        decoy_secret,
+        incarnation,
+    };
+    executor::Setup {
+        shards,
+        config: Arc::new(shard_config),
+        placement: Arc::new(Placement::single(shards)),
+        features: features::all,
+        tls,
+        passwords,
+        clock: Clock::start(),
+        connections_max: granted.connections,
+        handshakes_max: config.limits.handshakes_in_flight as usize,
+        handshake_timeout: Duration::from_secs(config.limits.login_timeout_s.into()),
+        shutdown_timeout: Duration::from_secs(config.limits.shutdown_s.into()),
+    }
+}
+
+fn policy(config: &Config) -> C2sPolicy {
+    let limits = &config.limits;
+    let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+    let after = XmlLimits {
+        stanza_bytes_max: limits.stanza_bytes,
+        depth_max: small(limits.depth),
+        attributes_max: small(limits.attributes),
+        ..XmlLimits::default()
+    };
+    C2sPolicy {
+        domains: config.domains.iter().map(|domain| domain.as_str().into()).collect(),
+        tls_required: config.c2s.tls == TlsPolicy::Required,
+        limits_before: XmlLimits {
+            stanza_bytes_max: limits.stanza_bytes_before_login,
+            depth_max: DEPTH_BEFORE_LOGIN,
+            ..after.clone()
+        },
+        limits: after,
+        bound_features: features::stream_features(),
+    }
+}
+
+fn limits(config: &Config, shards: u16) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        login_timeout: Duration::from_secs(limits.login_timeout_s.into()),
+        silence: Duration::from_secs(limits.silence_s.into()),
+        login_attempts: 5,
+        output_bytes: limits.output_bytes as usize,
+        resources_per_account: limits.resources_per_account as usize,
+        roster_items: limits.roster_items as usize,
+        roster_groups: limits.roster_groups_per_item as usize,
+        roster_name_bytes: 1023,
+        directed_presence: 256,
+        offline_messages: limits.offline_messages,
+        resume: Duration::from_secs(limits.resume_s.into()),
+        resume_queue: limits.resume_queue as usize,
+        pending_stanzas: limits.pending_stanzas_per_account as usize,
+        accounts: (limits.accounts_cached as usize).div_ceil(usize::from(shards)),
+        open_iqs: 256,
+    }
+}
+
+/// Answers the control socket. Called from its threads.
+struct Desk {
+    config: Mutex<Config>,
+    mailboxes: Vec<Mailbox>,
+    store: StoreHandle,
+    reader: Mutex<SqliteReader>,
+    placement: Placement,
+    listeners: Vec<Listener>,
+    incarnation: u64,
+    began: Instant,
+    shards: u16,
+}
+
+impl ControlHandler for Desk {
+    fn handle(&self, request: ControlRequest) -> ControlResponse {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match request {
+            ControlRequest::Account(request) => {
+                let mut clerk = Clerk { desk: self, config: &config };
+                accounts::perform(&mut clerk, request)
+            }
+            ControlRequest::Status => ControlResponse::Status(Box::new(self.status(&config))),
+            ControlRequest::Whereis { jid } => {
+                match accounts::place(&jid, &config.node_name(), self.shards) {
+                    Ok(place) => ControlResponse::Place(place),
+                    Err(message) => ControlResponse::error(message),
+                }
+            }
+        }
+    }
+}
+
+impl Desk {
+    fn status(&self, config: &Config) -> Status {
+        let (answers, figures) = channel();
+        for mailbox in &self.mailboxes {
+            mailbox.send(Letter::Status(answers.clone()));
+        }
+        drop(answers);
+        let until = Instant::now() + STATUS_PATIENCE;
+        let mut shards = Vec::new();
+        while let Ok(one) = figures.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            shards.push(ShardStatus {
+                shard: one.shard,
+                connections: one.connections,
+                sessions: one.sessions,
+                accounts: one.accounts,
+            });
+        }
+        shards.sort_by_key(|one| one.shard);
+        Status {
+            node: config.node_name(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            incarnation: self.incarnation,
+            uptime_s: self.began.elapsed().as_secs(),
+            domains: config.domains.clone(),
+            listeners: self.listeners.clone(),
+            shards,
+            ack: match config.storage.ack {
+                config::AckLevel::Stored => "stored",
+                config::AckLevel::Received => "received",
+            }
+            .to_owned(),
+            store: config.store_path().display().to_string(),
+            data_dir: config.node.data_dir.display().to_string(),
+        }
+    }
+
+    fn tell_owner(&self, owner: &BareJid) {
+        let shard = self.placement.owner(owner.hash64()).shard;
+        if let Some(mailbox) = self.mailboxes.get(usize::from(shard.0)) {
+            mailbox.send(Letter::AccountChanged(owner.clone()));
+        }
+    }
+}
+
+/// One request's work on the accounts.
+struct Clerk<'a> {
+    desk: &'a Desk,
+    config: &'a Config,
+}
+
+impl Accounts for Clerk<'_> {
+    fn domains(&self) -> &[String] {
+        &self.config.domains
+    }
+
+    fn scram_iterations(&self) -> u32 {
+        self.config.auth.scram_iterations
+    }
+
+    fn write(&mut self, batch: Vec<Write>) -> Result<Vec<Written>, crate::store::Error> {
+        let owners: Vec<BareJid> =
+            batch.iter().filter_map(|write| write.owner().cloned()).collect();
+        let written = self.desk.store.write(batch).map_err(crate::store::Error::Backend)?;
+        for owner in owners {
+            self.desk.tell_owner(&owner);
+        }
+        Ok(written)
+    }
+
+    fn read(&mut self, query: Query) -> Result<Answer, crate::store::Error> {
+        self.desk.reader.lock().unwrap_or_else(PoisonError::into_inner).read(&query)
+    }
+}

@@ -53,7 +53,7 @@ pub struct Limits {
 
 impl Limits {
     pub(super) fn read(s: &mut Section<'_>) -> Limits {
-        Limits {
+        let limits = Limits {
             exempt: s.list("exempt", &[], &["127.0.0.0/8"], str::parse),
             stanza_bytes: s.integer("stanza_bytes", 262_144, 10_000..=16_777_216),
             stanza_bytes_before_login: s.integer(
@@ -78,7 +78,15 @@ impl Limits {
             accounts_cached: s.integer("accounts_cached", 100_000, 64..=100_000_000),
             password_checks_queue: s.integer("password_checks_queue", 256, 1..=65_536),
             shutdown_s: s.integer("shutdown_s", 10, 0..=3600),
+        };
+        if limits.stanza_bytes_before_login > limits.stanza_bytes {
+            let remedy = s.remedy("stanza_bytes_before_login", &limits.stanza_bytes.to_string());
+            s.problem(
+                "stanza_bytes_before_login",
+                format!("more than stanza_bytes ({}); {remedy}", limits.stanza_bytes),
+            );
         }
+        limits
     }
 
     /// Whether a peer is free of rate limits.

@@ -37,7 +37,7 @@ pub(super) struct Section<'r> {
 
 /// Reads the whole tree with `read`.
 ///
-/// - gives: what `read` made, every problem in the order of their places, and the keys that are known
+/// - gives: what `read` made, every problem (unknown keys last), and the keys that are known
 pub(super) fn read<T>(
     tree: Table,
     read: impl FnOnce(&mut Section<'_>) -> T,

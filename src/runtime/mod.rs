@@ -1,4 +1,19 @@
-//! runtime/mod
+//! The shell: alone in naming sockets, clocks, threads, glommio and TLS. It carries bytes and effects and never looks
+//! inside a stanza.
+//!
+//! `executor` runs one shard per core, `listener` and `connection` its sockets, `mesh` the rings between shards;
+//! `storage` and `passwords` are the side threads that may block, `control` is the socket of the command line.
 
+pub mod clock;
+pub mod connection;
 pub mod control;
 pub mod data_dir;
+pub mod executor;
+pub mod listener;
+pub mod mailbox;
+pub mod mesh;
+pub mod passwords;
+pub mod preflight;
+pub mod signal;
+pub mod storage;
+pub mod tls;

@@ -53,6 +53,7 @@ pub struct Effects {
     /// Frames per destination shard of this node.
     pub outbox: Vec<Batch>,
     pub writes: Vec<(Ticket, Write)>,
+    /// Each sees what this shard wrote for the same owner before it.
     pub queries: Vec<(Ticket, Query)>,
 }
 

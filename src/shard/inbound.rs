@@ -20,8 +20,6 @@ use std::time::Duration;
 
 /// How long a request for an acknowledgement waits for what came before it.
 const ACK_WAIT: Duration = Duration::from_secs(1);
-/// How long a client may hold stanzas before it is asked about them.
-const REQUEST_AFTER: Duration = Duration::from_millis(500);
 
 /// What a client's stanza still waits for.
 pub(super) enum Fate {
@@ -506,16 +504,6 @@ impl Core {
         self.write(conn, &out, fx);
     }
 
-    /// The client holds stanzas for a while: it is asked.
-    pub(super) fn request_due(&mut self, session: SessionId, fx: &mut Effects) {
-        let Some(slot) = self.sessions.get_mut(session.0) else { return };
-        slot.request_timer = false;
-        let (Some(conn), Some(counters)) = (slot.conn, slot.counters.as_mut()) else { return };
-        if counters.request(true) {
-            self.write(conn, b"<r xmlns='urn:xmpp:sm:3'/>", fx);
-        }
-    }
-
     /// Looks at a session again when the turn ends.
     pub(super) fn note(&mut self, session: SessionId) {
         if let Some(slot) = self.sessions.get_mut(session.0)
@@ -528,18 +516,13 @@ impl Core {
 
     /// Acknowledgements, requests and pings that the turn's stanzas share.
     pub(super) fn settle_noted(&mut self, fx: &mut Effects) {
-        let now = self.now.mono;
         for session in std::mem::take(&mut self.noted) {
             let Some(slot) = self.sessions.get_mut(session.0) else { continue };
             slot.noted = false;
             let Some(conn) = slot.conn else { continue };
             if let Some(counters) = slot.counters.as_mut() {
                 let ack = counters.answer(false);
-                let request = counters.request(false);
-                if counters.queue_len() > 0 && !slot.request_timer {
-                    slot.request_timer = true;
-                    self.wheel.insert(now + REQUEST_AFTER, Timer::RequestDue(session));
-                }
+                let request = counters.request();
                 if let Some(h) = ack {
                     self.write_ack(conn, h, fx);
                 }

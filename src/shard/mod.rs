@@ -100,8 +100,6 @@ enum Timer {
     Silence(ConnId),
     /// A request for an acknowledgement has waited a second.
     AckDue(SessionId),
-    /// The client holds stanzas that it was not asked about.
-    RequestDue(SessionId),
     /// The window for resumption may be over.
     Resume(SessionId),
     /// A page of offline messages that could not be read or sent is tried again.
@@ -309,6 +307,16 @@ impl Shard {
         )
     }
 
+    /// Clients are stopped until `Input::Relieved`.
+    pub fn has_stalled(&self) -> bool {
+        !self.core.stalled.is_empty()
+    }
+
+    /// Requests to the store that have no answer yet.
+    pub fn waiting_for_store(&self) -> usize {
+        self.core.tickets.len()
+    }
+
     pub fn probe(&self) -> &Probe {
         &self.core.probe
     }
@@ -338,7 +346,6 @@ impl Shard {
                 Timer::Login(conn) => self.login_timed_out(conn, fx),
                 Timer::Silence(conn) => self.silence(conn, fx),
                 Timer::AckDue(session) => self.core.answer_due(session, fx),
-                Timer::RequestDue(session) => self.core.request_due(session, fx),
                 Timer::Resume(session) => self.resume_timed_out(session, fx),
                 Timer::Replay(account) => self.replay_due(account, fx),
             }

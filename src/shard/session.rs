@@ -54,8 +54,6 @@ pub(super) struct Session {
     pub open_iqs: Vec<(Box<str>, Box<str>)>,
     /// On the list of sessions to look at when the turn ends.
     pub noted: bool,
-    /// A timer runs that will ask the client for an acknowledgement.
-    pub request_timer: bool,
     /// Bugs that its stanzas ran into; repeats end the stream.
     pub faults: u8,
     /// Wants to resume it, and waits until all that it received is handled.
@@ -79,7 +77,6 @@ impl Session {
             interested: false,
             open_iqs: Vec::new(),
             noted: false,
-            request_timer: false,
             faults: 0,
             ends_at: None,
             resuming: None,

@@ -53,6 +53,23 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// Whose state it changes; a block of ids is nobody's.
+    pub fn owner(&self) -> Option<&BareJid> {
+        match self {
+            Write::CreateAccount { owner, .. }
+            | Write::DeleteAccount { owner }
+            | Write::SetCredentials { owner, .. }
+            | Write::SetDisabled { owner, .. }
+            | Write::PutRoster { owner, .. }
+            | Write::PutSlot { owner, .. }
+            | Write::AppendLog { owner, .. }
+            | Write::ConfirmLog { owner, .. } => Some(owner),
+            Write::ReserveIds { .. } => None,
+        }
+    }
+}
+
 /// What became of a `Write`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {

@@ -8,9 +8,6 @@ use crate::xmpp::ns;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use std::collections::VecDeque;
 
-/// Stanzas between two requests for an acknowledgement while output flows.
-const REQUEST_EVERY: u32 = 16;
-
 /// Stanzas that an empty queue keeps room for.
 const IDLE_CAPACITY: usize = 8;
 
@@ -193,10 +190,11 @@ impl Counters {
         Ok(settled)
     }
 
-    /// Whether to ask the client now: enough is out, or it is `due`, and no request waits for its answer.
-    pub fn request(&mut self, due: bool) -> bool {
+    /// Whether to ask the client now: something is out, and no request waits for its answer. Asked once per turn, so
+    /// one request covers what a turn sends.
+    pub fn request(&mut self) -> bool {
         let out = self.sent.wrapping_sub(self.acknowledged);
-        if out == 0 || self.requested.is_some() || (!due && out < REQUEST_EVERY) {
+        if out == 0 || self.requested.is_some() {
             return false;
         }
         self.requested = Some(self.sent);
@@ -277,13 +275,12 @@ mod tests {
     #[test]
     fn one_request_is_out_at_a_time() {
         let mut counters = Counters::new(None);
-        assert!(!counters.request(true));
+        assert!(!counters.request());
         counters.send(stanza(1));
-        assert!(!counters.request(false));
-        assert!(counters.request(true));
-        assert!(!counters.request(true));
-        counters.acknowledge(1).unwrap();
+        assert!(counters.request());
         counters.send(stanza(2));
-        assert!(counters.request(true));
+        assert!(!counters.request());
+        counters.acknowledge(1).unwrap();
+        assert!(counters.request());
     }
 }

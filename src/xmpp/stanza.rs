@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use crate::xmpp::xml::chars;
 use crate::xmpp::xml::element::{AttrName, Element};
 use crate::xmpp::xml::framer::XmlLimits;
+use crate::xmpp::xml::parts::{self, AttrRole, NsRef, Span};
 use crate::xmpp::xml::reader::{self, Index};
-use crate::xmpp::xml::scan::{self, AttrRole, NsRef, Span};
 use crate::xmpp::xml::writer::write_attr;
 
 /// The three stanzas. Codes are part of frames: never change one.
@@ -315,7 +315,7 @@ impl<'a> Child<'a> {
     /// Value of an attribute without prefix, or with the prefix `xml`; references resolved.
     pub fn attr(&self, name: &str) -> Option<Cow<'a, str>> {
         let tag = std::str::from_utf8(slice(self.bytes, 0, self.open_end)).unwrap_or_default();
-        let (_, raw) = scan::attrs_of_checked(tag).find(|(known, _)| *known == name)?;
+        let (_, raw) = parts::attrs_of_checked(tag).find(|(known, _)| *known == name)?;
         Some(unescaped_attr(raw))
     }
 

@@ -179,17 +179,18 @@ fn received_level_does_not_wait_for_the_store() {
 // ---- what the client acknowledges
 
 #[test]
-fn client_is_asked_after_a_while_and_after_many_stanzas() {
+fn client_is_asked_once_per_turn_and_not_again_before_it_answers() {
     let mut node = Node::new(1);
     let alice = node.online("alice", "phone");
     let (bob, _) = node.online_acked("bob", "pc");
-    node.send(alice, &chat("bob@here", "1"));
-    assert!(!node.read(bob).contains(R));
-    node.advance(Duration::from_secs(1));
-    assert_eq!(node.read(bob), R);
-    node.send(bob, &a(2));
-    (0..16).for_each(|_| node.send(alice, &chat("bob@here", "x")));
+    node.send(alice, &[chat("bob@here", "1"), chat("bob@here", "2")].concat());
     assert_eq!(node.read(bob).matches(R).count(), 1);
+    node.send(alice, &chat("bob@here", "3"));
+    assert!(!node.read(bob).contains(R));
+    node.send(bob, &a(3));
+    assert_eq!(node.read(bob), R, "there is one more to ask about");
+    node.send(bob, &a(4));
+    assert_eq!(node.read(bob), "");
 }
 
 #[test]

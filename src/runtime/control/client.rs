@@ -50,7 +50,7 @@ impl ControlClient {
     ///
     /// - errors: the node is gone, hangs (30 s), or answers what cannot be read; the request may have been carried out
     pub fn call(&mut self, request: &ControlRequest) -> io::Result<ControlResponse> {
-        let mut line = serde_json::to_vec(&Envelope { version: PROTOCOL_VERSION, body: request })?;
+        let mut line = serde_json::to_vec(&Envelope { protocol: PROTOCOL_VERSION, body: request })?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line)?;
         let mut answer = Vec::new();

@@ -26,10 +26,10 @@ pub const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Accounts of one `AccountRequest::List` at most.
 pub const LIST_MAX: u32 = 1000;
 
-/// A line of the socket: the version, then the value.
+/// A line of the socket: the version of the protocol, then the value, whose fields have other names.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Envelope<T> {
-    pub(crate) version: u32,
+    pub(crate) protocol: u32,
     #[serde(flatten)]
     pub(crate) body: T,
 }
@@ -268,10 +268,46 @@ mod tests {
         ];
         for request in requests {
             let line =
-                serde_json::to_string(&Envelope { version: PROTOCOL_VERSION, body: &request })
+                serde_json::to_string(&Envelope { protocol: PROTOCOL_VERSION, body: &request })
                     .unwrap();
             let read: Envelope<ControlRequest> = serde_json::from_str(&line).unwrap();
             assert_eq!(read.body, request, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_response_reads_back_from_its_line() {
+        let place = Place {
+            jid: "a@b".into(),
+            hash64: format!("{:016x}", u64::MAX),
+            partition: 4095,
+            node: "n".into(),
+            shard: 1,
+        };
+        let responses = [
+            ControlResponse::Done,
+            ControlResponse::error("no"),
+            ControlResponse::Imported {
+                outcomes: vec![
+                    ImportOutcome::Created,
+                    ImportOutcome::Exists,
+                    ImportOutcome::Refused { cause: "no".into() },
+                ],
+            },
+            ControlResponse::Accounts { jids: vec!["a@b".into()], more: true },
+            ControlResponse::Status(Box::new(Status {
+                version: "0.1.0".into(),
+                shards: vec![ShardStatus::default()],
+                ..Status::default()
+            })),
+            ControlResponse::Place(place),
+        ];
+        for response in responses {
+            let line =
+                serde_json::to_string(&Envelope { protocol: PROTOCOL_VERSION, body: &response })
+                    .unwrap();
+            let read: Envelope<ControlResponse> = serde_json::from_str(&line).unwrap();
+            assert_eq!(read.body, response, "{line}");
         }
     }
 

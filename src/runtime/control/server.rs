@@ -146,13 +146,13 @@ fn converse(stream: &UnixStream, handler: &dyn ControlHandler) -> io::Result<()>
 fn read_request(line: &[u8]) -> Result<ControlRequest, String> {
     #[derive(Deserialize)]
     struct Version {
-        version: u32,
+        protocol: u32,
     }
     let bad = |error: serde_json::Error| format!("the request cannot be read: {error}");
-    let Version { version } = serde_json::from_slice(line).map_err(bad)?;
-    if version != PROTOCOL_VERSION {
+    let Version { protocol } = serde_json::from_slice(line).map_err(bad)?;
+    if protocol != PROTOCOL_VERSION {
         return Err(format!(
-            "the running node speaks version {PROTOCOL_VERSION} of the control protocol, this command {version}; \
+            "the running node speaks version {PROTOCOL_VERSION} of the control protocol, this command {protocol}; \
              use the program that the node was started with, or restart the node"
         ));
     }
@@ -161,7 +161,7 @@ fn read_request(line: &[u8]) -> Result<ControlRequest, String> {
 }
 
 fn answer(mut stream: &UnixStream, response: &ControlResponse) -> io::Result<()> {
-    let envelope = Envelope { version: PROTOCOL_VERSION, body: response };
+    let envelope = Envelope { protocol: PROTOCOL_VERSION, body: response };
     let mut line = serde_json::to_vec(&envelope)?;
     line.push(b'\n');
     stream.write_all(&line)
@@ -238,9 +238,9 @@ mod tests {
         let data = DataDir::open(dir.path()).unwrap();
         let _server = serve(&data, Arc::new(Echo)).unwrap();
         let connect = || UnixStream::connect(data.control_socket()).unwrap();
-        let answer = raw(&mut connect(), "{\"version\":1,\"request\":\"fly\"}\n");
+        let answer = raw(&mut connect(), "{\"protocol\":1,\"request\":\"fly\"}\n");
         assert!(answer.contains("cannot be read"), "{answer}");
-        let answer = raw(&mut connect(), "{\"version\":9,\"request\":\"status\"}\n");
+        let answer = raw(&mut connect(), "{\"protocol\":9,\"request\":\"status\"}\n");
         assert!(answer.contains("speaks version 1"), "{answer}");
         let answer = raw(&mut connect(), "hello\n");
         assert!(answer.contains("cannot be read"), "{answer}");
@@ -253,7 +253,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         let _server = serve(&data, Arc::new(Echo)).unwrap();
-        let status = "{\"version\":1,\"request\":\"status\"}\n";
+        let status = "{\"protocol\":1,\"request\":\"status\"}\n";
         let mut held: Vec<UnixStream> = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             let mut stream = UnixStream::connect(data.control_socket()).unwrap();

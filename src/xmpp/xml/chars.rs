@@ -1,4 +1,4 @@
-//! Characters of XML 1.0 (fifth edition) §2.2 and §2.3, and the meaning of references (§4.1, §4.6).
+//! Characters of XML 1.0 (fifth edition) §2.2, those of ASCII in names (§2.3), and the meaning of references (§4.1, §4.6).
 
 /// Whether XML 1.0 allows `c` anywhere in a document (§2.2).
 pub fn is_xml_char(c: char) -> bool {
@@ -16,7 +16,7 @@ pub(super) enum NameClass {
     Other,
 }
 
-/// Class of each ASCII byte; bytes from 0x80 are decoded and asked of [`is_name_start`] and [`is_name_rest`].
+/// Class of each ASCII byte; bytes from 0x80 are decoded and asked of `names`.
 pub(super) static NAME_CLASS: [NameClass; 128] = {
     let mut table = [NameClass::Other; 128];
     let mut byte = 0u8;
@@ -31,20 +31,6 @@ pub(super) static NAME_CLASS: [NameClass; 128] = {
     }
     table
 };
-
-/// Whether a character beyond ASCII may begin a name (XML 1.0 §2.3 `NameStartChar`).
-pub(super) fn is_name_start(c: char) -> bool {
-    matches!(c,
-        '\u{c0}'..='\u{d6}' | '\u{d8}'..='\u{f6}' | '\u{f8}'..='\u{2ff}' | '\u{370}'..='\u{37d}'
-        | '\u{37f}'..='\u{1fff}' | '\u{200c}'..='\u{200d}' | '\u{2070}'..='\u{218f}' | '\u{2c00}'..='\u{2fef}'
-        | '\u{3001}'..='\u{d7ff}' | '\u{f900}'..='\u{fdcf}' | '\u{fdf0}'..='\u{fffd}'
-        | '\u{10000}'..='\u{effff}')
-}
-
-/// Whether a character beyond ASCII may stand inside a name (XML 1.0 §2.3 `NameChar`).
-pub(super) fn is_name_rest(c: char) -> bool {
-    is_name_start(c) || matches!(c, '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
-}
 
 pub(super) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')

@@ -4,8 +4,9 @@ use crate::xmpp::ns;
 use crate::xmpp::stream_error::StreamError;
 use crate::xmpp::xml::chars;
 use crate::xmpp::xml::framer::XmlLimits;
+use crate::xmpp::xml::parts::{Attr, AttrRole, Names, Scratch, Span, Tag, Visit};
 use crate::xmpp::xml::reader::StreamContext;
-use crate::xmpp::xml::scan::{self, Attr, AttrRole, Names, Scratch, Span, Tag, Visit};
+use crate::xmpp::xml::scan;
 use crate::xmpp::xml::writer::Writer;
 
 /// An element with its namespace resolved; prefixes are forgotten.

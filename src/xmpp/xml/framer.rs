@@ -177,10 +177,7 @@ impl Framer {
     /// Goes on from `scanned`; gives the end of what is in progress once it is there.
     fn scan(&mut self, window: &[u8], depth_max: u16) -> Result<Option<usize>, StreamCondition> {
         let mut at = self.scanned as usize;
-        loop {
-            let Some(rest) = window.get(at..).filter(|rest| !rest.is_empty()) else {
-                break;
-            };
+        while let Some(rest) = window.get(at..).filter(|rest| !rest.is_empty()) {
             match self.mode {
                 // White space may stand between declaration and header; any other text may not.
                 Mode::Text if self.phase == Phase::Declared => {

@@ -8,6 +8,8 @@
 //! would only find the angle brackets. It reads the same bytes as a second opinion in `tests/props/xml.rs`.
 
 pub(in crate::xmpp) mod chars;
+mod names;
+pub(in crate::xmpp) mod parts;
 pub(in crate::xmpp) mod scan;
 
 pub mod context;

@@ -1,1 +1,38 @@
-//! Clients by the hundred that drive an XMPP server and count what comes back.
+//! Clients by the thousand that drive an XMPP server, and what each message cost it.
+//!
+//! One thread, one epoll, no async runtime: the generator has to be cheaper than the server it measures. It shares no
+//! code with the server, so that it shares no fault with it, and it speaks to any server: plain TCP, STARTTLS or direct
+//! TLS, SASL PLAIN or SCRAM, classic binding, XEP-0198.
+//!
+//! - [`engine`] carries connections through login and hands their stanzas to a [`Scenario`], once per turn
+//! - [`fleet`] logs a range of accounts in; [`pairs`] (closed loop) and [`rate`] (open loop) are what a fleet can do
+//! - [`ledger`] knows what was promised and what arrived; [`server`] reads a process's CPU time and memory;
+//!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11
+//! - [`scan`], [`login`], [`scram`] are machines without input or output; [`sys`] holds the system calls
+
+pub mod budget;
+mod client;
+pub mod engine;
+pub mod error;
+pub mod fleet;
+pub mod histogram;
+pub mod launch;
+pub mod ledger;
+pub mod login;
+pub mod pairs;
+pub mod rate;
+pub mod scan;
+pub mod scram;
+pub mod server;
+pub mod sys;
+mod tls;
+
+pub use engine::{ClientConfig, ClientId, Control, Engine, EngineConfig, Scenario};
+pub use error::Error;
+pub use fleet::{Accounts, Fleet, FleetConfig};
+pub use histogram::Histogram;
+pub use login::Mechanism;
+pub use pairs::{PairsConfig, PairsReport};
+pub use rate::{RateConfig, RateReport};
+pub use server::ServerProbe;
+pub use tls::Tls;

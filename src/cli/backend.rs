@@ -1,0 +1,143 @@
+//! Who answers a command: the running node through its socket, or the data directory itself where no node runs.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::runtime::control::accounts::{Accounts, perform};
+use crate::runtime::control::{AccountRequest, ControlRequest, ControlResponse, client};
+use crate::runtime::data_dir::{DataDir, DataDirError};
+use crate::store::sqlite::{self, SqliteReader, SqliteWriter};
+use crate::store::{self, Answer, Query, Reader, Write, Writer, Written};
+
+/// How long a directory may be in use without a node that answers: one that starts or stops, or another command.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const PATIENCE_STEP: Duration = Duration::from_millis(50);
+
+pub(super) enum Backend {
+    Running(Running),
+    Stopped(Box<Stopped>),
+}
+
+/// A node that answered; each request has a connection of its own, since the node closes quiet ones.
+pub(super) struct Running {
+    data_dir: PathBuf,
+}
+
+/// The data directory, locked.
+pub(super) struct Stopped {
+    writer: SqliteWriter,
+    reader: SqliteReader,
+    domains: Vec<String>,
+    scram_iterations: u32,
+    /// Last, so that the lock outlives the connections.
+    _lock: DataDir,
+}
+
+/// Whether a command may make the data directory, or expects one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Directory {
+    Made,
+    Expected,
+}
+
+impl Backend {
+    /// - errors: a line of cause and remedy
+    pub(super) fn open(config: &Config, directory: Directory) -> Result<Backend, String> {
+        let path = &config.node.data_dir;
+        let started = Instant::now();
+        loop {
+            if let Some(running) = Running::find(config)? {
+                return Ok(Backend::Running(running));
+            }
+            let opened = match directory {
+                Directory::Made => DataDir::open(path),
+                Directory::Expected => DataDir::open_existing(path),
+            };
+            match opened {
+                Ok(lock) => return Stopped::open(config, lock).map(Box::new).map(Backend::Stopped),
+                Err(DataDirError::InUse { .. }) if started.elapsed() < PATIENCE => {
+                    std::thread::sleep(PATIENCE_STEP);
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// - errors: a line of cause and remedy
+    pub(super) fn account(&mut self, request: AccountRequest) -> Result<ControlResponse, String> {
+        let response = match self {
+            Backend::Running(running) => running.call(&ControlRequest::Account(request))?,
+            Backend::Stopped(stopped) => perform(&mut **stopped, request),
+        };
+        match response {
+            ControlResponse::Error { message } => Err(message),
+            response => Ok(response),
+        }
+    }
+}
+
+impl Running {
+    /// The node that runs on the configured data directory.
+    pub(super) fn find(config: &Config) -> Result<Option<Running>, String> {
+        let data_dir = config.node.data_dir.clone();
+        match client::connect(&data_dir) {
+            Ok(Some(_)) => Ok(Some(Running { data_dir })),
+            Ok(None) => Ok(None),
+            Err(error) => Err(format!(
+                "the control socket in {} cannot be used: {error}; run this as the user of the node",
+                data_dir.display()
+            )),
+        }
+    }
+
+    pub(super) fn call(&self, request: &ControlRequest) -> Result<ControlResponse, String> {
+        let lost = |cause: String| {
+            let path = self.data_dir.display();
+            format!("the node on {path} {cause}; see whether it took effect, and try again")
+        };
+        let mut connection = client::connect(&self.data_dir)
+            .map_err(|error| lost(format!("cannot be reached: {error}")))?
+            .ok_or_else(|| lost("has stopped".into()))?;
+        match connection.call(request) {
+            Ok(ControlResponse::Error { message }) => Err(message),
+            Ok(response) => Ok(response),
+            Err(error) => Err(lost(format!("gave no answer: {error}"))),
+        }
+    }
+}
+
+impl Stopped {
+    fn open(config: &Config, lock: DataDir) -> Result<Stopped, String> {
+        let path = config.store_path();
+        let told = |error: store::Error| format!("{error}; check storage.url and the user");
+        let writer = sqlite::open(&path).map_err(told)?.writer;
+        let reader = SqliteReader::open(&path).map_err(told)?;
+        Ok(Stopped {
+            writer,
+            reader,
+            domains: config.domains.clone(),
+            scram_iterations: config.auth.scram_iterations,
+            _lock: lock,
+        })
+    }
+}
+
+impl Accounts for Stopped {
+    fn domains(&self) -> &[String] {
+        &self.domains
+    }
+
+    fn scram_iterations(&self) -> u32 {
+        self.scram_iterations
+    }
+
+    fn write(&mut self, batch: Vec<Write>) -> Result<Vec<Written>, store::Error> {
+        self.writer.commit(&batch)
+    }
+
+    fn read(&mut self, query: Query) -> Result<Answer, store::Error> {
+        self.reader.read(&query)
+    }
+}

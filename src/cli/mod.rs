@@ -1,0 +1,175 @@
+//! The command line: arguments to a `Config`, and to a node or to what an operator asks of one.
+//!
+//! - exit codes: 0 done, 1 refused (the reason is on standard error, a line for each), 2 wrong arguments
+
+mod backend;
+mod import;
+mod report;
+mod user;
+
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+
+/// An XMPP server in which the owner of an address is computed, never looked up.
+#[derive(Debug, Parser)]
+#[command(
+    name = "corefire",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What each command takes.
+#[derive(Debug, Args)]
+struct Settings {
+    /// Configuration file; without one, the defaults stand
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the database, the lock and the control socket, instead of node.data_dir
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Sets a key over the file, as in c2s.tls=optional; the value is TOML or a bare word
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node until it is told to stop
+    Serve,
+    /// Manage accounts, of the running node or of a stopped one
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Show the running node
+    Status {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show which node and shard own an address
+    Whereis {
+        jid: String,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a configuration file without starting a node
+    CheckConfig { file: PathBuf },
+    #[command(hide = true, disable_help_flag = true)]
+    Session(Unbuilt),
+    #[command(hide = true, disable_help_flag = true)]
+    Drain(Unbuilt),
+    #[command(hide = true, disable_help_flag = true)]
+    Latency(Unbuilt),
+}
+
+/// A command of a later version: whatever its arguments are, it says so.
+#[derive(Debug, Args)]
+struct Unbuilt {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _rest: Vec<String>,
+}
+
+/// Why a command was refused; `Display` is a line for each reason.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("corefire: {0}")]
+    Plain(String),
+    #[error("corefire: cannot write the answer: {0}")]
+    Output(#[source] io::Error),
+}
+
+/// Runs the program on the arguments of the process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            tell(&refusal);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Refusal> {
+    let settings = &arguments.settings;
+    match &arguments.command {
+        Command::Serve => {
+            crate::node::run(settings.load()?).map_err(|error| Refusal::Plain(error.to_string()))
+        }
+        Command::User(command) => user::run(command, settings),
+        Command::Status { json } => report::status(&settings.load_values()?, *json),
+        Command::Whereis { jid, json } => report::whereis(&settings.load_values()?, jid, *json),
+        Command::CheckConfig { file } => check_config(settings, file),
+        Command::Session(_) => Err(not_in_this_version("session")),
+        Command::Drain(_) => Err(not_in_this_version("drain")),
+        Command::Latency(_) => Err(not_in_this_version("latency")),
+    }
+}
+
+fn check_config(settings: &Settings, file: &Path) -> Result<(), Refusal> {
+    if settings.config.is_some() {
+        let message = "check-config takes its file as FILE; leave --config out";
+        return Err(Refusal::Plain(message.to_owned()));
+    }
+    let config = Config::load(Some(file), &settings.sets, settings.data_dir.as_deref())?;
+    for warning in config.certificate_warnings() {
+        tell(format_args!("{}: warning: {warning}", file.display()));
+    }
+    print(format_args!("{}: ok", file.display()))
+}
+
+impl Settings {
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref(), &self.sets, self.data_dir.as_deref())
+    }
+
+    /// Without a look at certificates, which only a node needs and may be the only one to read.
+    fn load_values(&self) -> Result<Config, ConfigError> {
+        Config::load_values(self.config.as_deref(), &self.sets, self.data_dir.as_deref())
+    }
+}
+
+fn not_in_this_version(command: &str) -> Refusal {
+    Refusal::Plain(format!("{command} is not in this version; see: corefire --help"))
+}
+
+/// Writes a line to standard output. A reader that has gone (`| head`) has seen enough.
+fn print(line: impl fmt::Display) -> Result<(), Refusal> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Refusal::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error; where that is impossible there is nobody to tell.
+fn tell(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,139 @@
+//! `corefire status` and `corefire whereis`.
+
+use std::fmt::Write;
+
+use super::backend::Running;
+use super::{Refusal, print};
+use crate::config::Config;
+use crate::runtime::control::accounts::place;
+use crate::runtime::control::{ControlRequest, ControlResponse, Place, Status};
+
+/// Shows the node that runs on the data directory; refused where none does.
+pub(super) fn status(config: &Config, json: bool) -> Result<(), Refusal> {
+    let path = config.node.data_dir.display();
+    let Some(node) = Running::find(config).map_err(Refusal::Plain)? else {
+        if json {
+            let data_dir = config.node.data_dir.to_string_lossy();
+            print(serde_json::json!({ "running": false, "data_dir": data_dir }))?;
+        }
+        return Err(Refusal::Plain(format!(
+            "no node runs on the data directory {path}; start one with corefire serve, or give its --data-dir"
+        )));
+    };
+    let ControlResponse::Status(status) =
+        node.call(&ControlRequest::Status).map_err(Refusal::Plain)?
+    else {
+        return Err(odd_answer());
+    };
+    if !json {
+        return print(status_text(&status).trim_end());
+    }
+    let mut value = serde_json::to_value(&status).map_err(|error| Refusal::Output(error.into()))?;
+    value["running"] = true.into();
+    print(value)
+}
+
+/// Asks the running node, or computes it from the configuration where none runs.
+pub(super) fn whereis(config: &Config, jid: &str, json: bool) -> Result<(), Refusal> {
+    let place = match Running::find(config).map_err(Refusal::Plain)? {
+        Some(node) => {
+            let request = ControlRequest::Whereis { jid: jid.to_owned() };
+            match node.call(&request).map_err(Refusal::Plain)? {
+                ControlResponse::Place(place) => place,
+                _ => return Err(odd_answer()),
+            }
+        }
+        None => place(jid, &config.node_name(), config.shard_count()).map_err(Refusal::Plain)?,
+    };
+    if json {
+        let line = serde_json::to_string(&place).map_err(|error| Refusal::Output(error.into()))?;
+        return print(line);
+    }
+    let Place { jid, hash64, partition, node, shard } = place;
+    print(format_args!("{jid}: node {node}, shard {shard} (partition {partition}, hash {hash64})"))
+}
+
+fn odd_answer() -> Refusal {
+    let message = "the node answered another question; use the program that it was started with";
+    Refusal::Plain(message.to_owned())
+}
+
+fn status_text(status: &Status) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: &dyn std::fmt::Display| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:<11}{value}");
+    };
+    row("node", &status.node);
+    row("program", &format_args!("corefire {}, process {}", status.version, status.pid));
+    row("up", &format_args!("{} (start {})", span(status.uptime_s), status.incarnation));
+    row("domains", &status.domains.join(", "));
+    for listener in &status.listeners {
+        row("listener", &format_args!("{} ({})", listener.address, listener.key));
+    }
+    row("data", &status.data_dir);
+    row("store", &format_args!("{}, ack = {:?}", status.store, status.ack));
+    let sum = |count: fn(&crate::runtime::control::ShardStatus) -> u64| {
+        status.shards.iter().map(count).sum::<u64>()
+    };
+    row(
+        "shards",
+        &format_args!(
+            "{}: {} connections, {} sessions, {} accounts in memory",
+            status.shards.len(),
+            sum(|shard| shard.connections),
+            sum(|shard| shard.sessions),
+            sum(|shard| shard.accounts),
+        ),
+    );
+    for shard in &status.shards {
+        row(
+            "",
+            &format_args!(
+                "shard {}: {} connections, {} sessions, {} accounts",
+                shard.shard, shard.connections, shard.sessions, shard.accounts
+            ),
+        );
+    }
+    text
+}
+
+/// The two largest units of a number of seconds.
+fn span(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::control::{Listener, ShardStatus};
+
+    #[test]
+    fn a_span_has_two_units() {
+        assert_eq!(span(7), "7 s");
+        assert_eq!(span(67), "1 min 7 s");
+        assert_eq!(span(3_700), "1 h 1 min");
+        assert_eq!(span(90_000), "1 d 1 h");
+    }
+
+    #[test]
+    fn a_status_shows_its_parts_and_their_sums() {
+        let shard = |shard| ShardStatus { shard, connections: 3, sessions: 2, accounts: 1 };
+        let listener = Listener { address: "127.0.0.1:5222".into(), key: "c2s.listen".into() };
+        let status = Status {
+            node: "node-1".into(),
+            shards: vec![shard(0), shard(1)],
+            listeners: vec![listener],
+            ..Status::default()
+        };
+        let text = status_text(&status);
+        assert!(text.contains("shards     2: 6 connections, 4 sessions, 2 accounts"), "{text}");
+        assert!(text.contains("listener   127.0.0.1:5222 (c2s.listen)"), "{text}");
+    }
+}

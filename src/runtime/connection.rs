@@ -1,0 +1,567 @@
+//! Client sockets: one task per connection reads; writing needs no task, as the turn's end writes once for each
+//! connection that has output (`executor`). A connection that waits holds no buffer.
+
+use super::executor::Core;
+use super::tls::{Tls, TlsBroken};
+use crate::base::instant::Instant;
+use crate::shard::{ConnId, Input, MovedConn};
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use glommio::net::TcpStream;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Reads of one connection before others get their turn.
+const READS_PER_POLL: u32 = 4;
+/// How long a closed stream's peer may take to close its side.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long the last output may take to leave.
+const LAST_OUTPUT: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Direct TLS: waits for a place among the handshakes.
+    Queued,
+    /// Shaking hands; no stream yet, or one that waits for STARTTLS.
+    Handshake,
+    Open,
+    /// All has left and our side is shut; waits for the peer's.
+    Lingering,
+    /// The task drops the socket.
+    Gone,
+}
+
+struct State {
+    fd: RawFd,
+    peer: IpAddr,
+    conn: Option<ConnId>,
+    tls: Option<Tls>,
+    sealed: Vec<u8>,
+    sealed_left: usize,
+    waker: Option<Waker>,
+    phase: Phase,
+    /// The kernel's buffer is full: the task writes on when there is room.
+    blocked: bool,
+    has_slot: bool,
+}
+
+/// One socket. Lives on the core that reads it.
+pub(super) struct Socket {
+    state: RefCell<State>,
+}
+
+/// A socket on its way to another core.
+pub struct MovedSocket {
+    conn: MovedConn,
+    fd: OwnedFd,
+    peer: IpAddr,
+    tls: Option<Tls>,
+    sealed: Vec<u8>,
+}
+
+impl State {
+    fn new(fd: RawFd, peer: IpAddr) -> Self {
+        Self {
+            fd,
+            peer,
+            conn: None,
+            tls: None,
+            sealed: Vec::new(),
+            sealed_left: 0,
+            waker: None,
+            phase: Phase::Open,
+            blocked: false,
+            has_slot: false,
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn drop_soon(&mut self) {
+        self.phase = Phase::Gone;
+        self.wake();
+    }
+}
+
+/// Begins serving an accepted connection.
+pub(super) fn open(core: &Rc<Core>, stream: TcpStream, peer: IpAddr, direct_tls: bool) {
+    let mut state = State::new(stream.as_raw_fd(), peer);
+    if direct_tls {
+        match core.tls.accept(true) {
+            Ok(tls) => state.tls = Some(tls),
+            Err(error) => {
+                tracing::error!(%error, "TLS cannot be started");
+                core.connections.leave();
+                return;
+            }
+        }
+        state.phase = Phase::Queued;
+        let socket = Rc::new(Socket { state: RefCell::new(state) });
+        core.end_by(&socket, core.handshake_timeout);
+        serve(core, stream, socket);
+    } else {
+        let conn = core.shard.borrow_mut().accept(core.clock.now(), peer, None);
+        state.conn = Some(conn);
+        let socket = Rc::new(Socket { state: RefCell::new(state) });
+        core.register(conn, &socket);
+        serve(core, stream, socket);
+    }
+}
+
+/// Goes on with a socket that another core gave away.
+pub(super) fn adopt(core: &Rc<Core>, moved: MovedSocket) {
+    let mut state = State::new(moved.fd.as_raw_fd(), moved.peer);
+    state.tls = moved.tls;
+    state.blocked = !moved.sealed.is_empty();
+    state.sealed = moved.sealed;
+    let socket = Rc::new(Socket { state: RefCell::new(state) });
+    let conn = {
+        let mut fx = core.fx.borrow_mut();
+        core.shard.borrow_mut().adopt(core.clock.now(), moved.conn, &mut fx)
+    };
+    socket.state.borrow_mut().conn = Some(conn);
+    core.register(conn, &socket);
+    core.flush.notify();
+    serve(core, stream(moved.fd), socket);
+}
+
+#[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
+fn stream(fd: OwnedFd) -> TcpStream {
+    // SAFETY: `fd` is an open socket, and owned by nobody else once it is a raw number.
+    unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) }
+}
+
+fn serve(core: &Rc<Core>, mut stream: TcpStream, socket: Rc<Socket>) {
+    // Output is batched already: waiting for more would only add delay. A socket that is gone says so when read.
+    let _ = stream.set_nodelay(true);
+    let core = core.clone();
+    glommio::spawn_local(async move {
+        poll_fn(|cx| core.guarded(|| step(&core, &socket, &mut stream, cx))).await;
+        ended(&core, &socket);
+    })
+    .detach();
+}
+
+/// One poll of a connection's task: writes what waited for room, reads what is there.
+fn step(
+    core: &Rc<Core>,
+    socket: &Rc<Socket>,
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    {
+        let mut state = socket.state.borrow_mut();
+        if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            state.waker = Some(cx.waker().clone());
+        }
+    }
+    for _ in 0..READS_PER_POLL {
+        if socket.state.borrow().blocked && write_on(core, socket, stream, cx).is_err() {
+            return Poll::Ready(());
+        }
+        let phase = {
+            let mut state = socket.state.borrow_mut();
+            if state.phase == Phase::Queued && core.handshakes.enter(cx.waker()) {
+                state.phase = Phase::Handshake;
+                state.has_slot = true;
+            }
+            state.phase
+        };
+        let conn = socket.state.borrow().conn;
+        let reading = match phase {
+            Phase::Gone => return Poll::Ready(()),
+            Phase::Queued => false,
+            Phase::Handshake | Phase::Lingering => true,
+            Phase::Open => conn.is_some_and(|conn| core.shard.borrow().is_reading(conn)),
+        };
+        if !reading {
+            return Poll::Pending;
+        }
+        let mut scratch = core.scratch.borrow_mut();
+        let length = match Pin::new(&mut *stream).poll_read(cx, &mut scratch[..]) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(length)) => length,
+        };
+        if phase != Phase::Lingering && feed(core, socket, &scratch[..length]).is_err() {
+            return Poll::Ready(());
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// Gives received bytes to the shard, through TLS where there is one.
+fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBroken> {
+    let now = core.clock.now();
+    let mut state = socket.state.borrow_mut();
+    let state = &mut *state;
+    let Some(tls) = state.tls.as_mut() else {
+        if let Some(conn) = state.conn {
+            let mut fx = core.fx.borrow_mut();
+            core.shard.borrow_mut().handle(now, Input::Bytes { conn, bytes }, &mut fx);
+            core.flush.notify();
+        }
+        return Ok(());
+    };
+    let mut plain = core.plain.borrow_mut();
+    let mut rest = bytes;
+    let mut result = Ok(());
+    while !rest.is_empty() {
+        let handshaking = tls.is_handshaking();
+        let taken = match tls.receive(rest) {
+            Ok(taken) => taken,
+            Err(broken) => {
+                result = Err(broken);
+                break;
+            }
+        };
+        rest = &rest[taken..];
+        if handshaking && !tls.is_handshaking() {
+            let facts = core.tls.facts(tls);
+            state.phase = Phase::Open;
+            if std::mem::take(&mut state.has_slot) {
+                core.handshakes.leave();
+            }
+            match state.conn {
+                Some(conn) => {
+                    let mut fx = core.fx.borrow_mut();
+                    let input = Input::Secured { conn, facts };
+                    core.shard.borrow_mut().handle(now, input, &mut fx);
+                }
+                None => {
+                    let conn = core.shard.borrow_mut().accept(now, state.peer, Some(facts));
+                    state.conn = Some(conn);
+                    core.register(conn, socket);
+                }
+            }
+        }
+        let mut progress = taken > 0;
+        while let Some(length) = tls.read(&mut plain[..]) {
+            if length == 0 {
+                break;
+            }
+            progress = true;
+            if let Some(conn) = state.conn {
+                let mut fx = core.fx.borrow_mut();
+                let input = Input::Bytes { conn, bytes: &plain[..length] };
+                core.shard.borrow_mut().handle(now, input, &mut fx);
+            }
+        }
+        if !progress {
+            result = Err(TlsBroken);
+            break;
+        }
+    }
+    // Answers of the handshake, tickets, alerts: at once, there is nothing to batch them with.
+    tls.take_sealed(&mut state.sealed);
+    if !state.blocked && send_sealed(state).is_err() {
+        return Err(TlsBroken);
+    }
+    core.flush.notify();
+    result
+}
+
+/// The turn's end: writes what a connection has.
+pub(super) fn flush(core: &Rc<Core>, conn: ConnId) {
+    let Some(socket) = core.socket(conn) else { return };
+    let mut state = socket.state.borrow_mut();
+    core.shard.borrow_mut().flushing(conn);
+    if state.blocked || state.phase == Phase::Gone {
+        return;
+    }
+    match write_out(core, &mut state) {
+        Ok(Written::All) => {}
+        Ok(Written::Blocked) => {
+            state.blocked = true;
+            state.wake();
+        }
+        Ok(Written::Finished) => finish(core, &socket, &mut state),
+        Err(_) => state.drop_soon(),
+    }
+}
+
+enum Written {
+    All,
+    Blocked,
+    /// All, and nothing comes after it.
+    Finished,
+}
+
+/// Writes until all has left or the kernel takes no more.
+fn write_out(core: &Rc<Core>, state: &mut State) -> io::Result<Written> {
+    loop {
+        if !send_sealed(state)? {
+            return Ok(Written::Blocked);
+        }
+        let Some(conn) = state.conn else { return Ok(Written::All) };
+        let mut shard = core.shard.borrow_mut();
+        let Some(output) = shard.output(conn) else { return Ok(Written::All) };
+        if output.bytes.is_empty() {
+            return Ok(if output.closing { Written::Finished } else { Written::All });
+        }
+        // A handshake has begun: what the stream wants said comes after it.
+        if state.phase == Phase::Handshake {
+            return Ok(Written::All);
+        }
+        match state.tls.as_mut() {
+            Some(tls) => {
+                let length = tls.seal(output.bytes);
+                shard.output_left(conn, length);
+                tls.take_sealed(&mut state.sealed);
+                if length == 0 && state.sealed.is_empty() {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+            }
+            None => {
+                let wanted = output.bytes.len();
+                let Some(length) = send(state.fd, output.bytes)? else {
+                    return Ok(Written::Blocked);
+                };
+                shard.output_left(conn, length);
+                if length < wanted {
+                    return Ok(Written::Blocked);
+                }
+            }
+        }
+    }
+}
+
+/// Sends sealed records; false where the kernel takes no more.
+fn send_sealed(state: &mut State) -> io::Result<bool> {
+    while state.sealed_left < state.sealed.len() {
+        match send(state.fd, &state.sealed[state.sealed_left..])? {
+            Some(length) => state.sealed_left += length,
+            None => return Ok(false),
+        }
+    }
+    state.sealed_left = 0;
+    state.sealed.clear();
+    if state.sealed.capacity() > 0 {
+        // An idle connection holds no buffer.
+        state.sealed = Vec::new();
+    }
+    Ok(true)
+}
+
+/// A non-blocking send; `None` where the kernel takes nothing now.
+#[expect(unsafe_code, reason = "a send without a signal, on a socket that a task reads")]
+fn send(fd: RawFd, bytes: &[u8]) -> io::Result<Option<usize>> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the descriptor is open, as its task takes the state out before it drops the socket; the kernel reads
+    // `bytes.len()` bytes from a slice that lives during the call.
+    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
+    if sent >= 0 {
+        return Ok(usize::try_from(sent).ok());
+    }
+    let error = io::Error::last_os_error();
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+        _ => Err(error),
+    }
+}
+
+/// The kernel's buffer was full: writes on from the connection's task, which is woken when there is room.
+fn write_on(
+    core: &Rc<Core>,
+    socket: &Rc<Socket>,
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+) -> io::Result<()> {
+    let mut state = socket.state.borrow_mut();
+    let state = &mut *state;
+    loop {
+        if state.phase == Phase::Gone {
+            return Ok(());
+        }
+        // One write through the runtime, so that it wakes this task if there is no room.
+        if state.sealed_left < state.sealed.len() {
+            let bytes = &state.sealed[state.sealed_left..];
+            match Pin::new(&mut *stream).poll_write(cx, bytes) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(length) => state.sealed_left += length?,
+            }
+        } else if state.tls.is_none()
+            && let Some(conn) = state.conn
+        {
+            let mut shard = core.shard.borrow_mut();
+            if let Some(output) = shard.output(conn)
+                && !output.bytes.is_empty()
+            {
+                match Pin::new(&mut *stream).poll_write(cx, output.bytes) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(length) => {
+                        let length = length?;
+                        shard.output_left(conn, length);
+                    }
+                }
+            }
+        }
+        match write_out(core, state)? {
+            Written::Blocked => continue,
+            Written::All => state.blocked = false,
+            Written::Finished => {
+                state.blocked = false;
+                finish(core, socket, state);
+            }
+        }
+        return Ok(());
+    }
+}
+
+/// All has left: shuts our side and waits for the peer's, so that what it has not read yet is not lost to a reset.
+fn finish(core: &Rc<Core>, socket: &Rc<Socket>, state: &mut State) {
+    if state.phase == Phase::Lingering {
+        return;
+    }
+    if let Some(tls) = state.tls.as_mut() {
+        tls.close();
+        tls.take_sealed(&mut state.sealed);
+        // A goodbye that finds no room is not waited for.
+        let _ = send_sealed(state);
+    }
+    shut(state.fd);
+    state.phase = Phase::Lingering;
+    state.wake();
+    core.end_by(socket, LINGER);
+}
+
+#[expect(unsafe_code, reason = "half-closing a socket that a task reads")]
+fn shut(fd: RawFd) {
+    // SAFETY: the descriptor is open, as its task takes the state out before it drops the socket.
+    unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// The shard has closed the stream; the output before it still leaves.
+pub(super) fn close(core: &Rc<Core>, conn: ConnId) {
+    if let Some(socket) = core.socket(conn) {
+        core.end_by(&socket, LAST_OUTPUT);
+        flush(core, conn);
+    }
+}
+
+pub(super) fn abort(core: &Rc<Core>, conn: ConnId) {
+    if let Some(socket) = core.socket(conn) {
+        socket.state.borrow_mut().drop_soon();
+    }
+}
+
+/// Reading was stopped and goes on.
+pub(super) fn read_again(core: &Rc<Core>, conn: ConnId) {
+    if let Some(socket) = core.socket(conn) {
+        socket.state.borrow_mut().wake();
+    }
+}
+
+/// STARTTLS: what was said in plain text leaves first.
+pub(super) fn start_tls(core: &Rc<Core>, conn: ConnId) {
+    flush(core, conn);
+    let Some(socket) = core.socket(conn) else { return };
+    let mut state = socket.state.borrow_mut();
+    if state.blocked {
+        // A peer that does not even take `<proceed/>` is not worth waiting for.
+        return state.drop_soon();
+    }
+    match core.tls.accept(false) {
+        Ok(tls) => {
+            state.tls = Some(tls);
+            state.phase = Phase::Queued;
+            state.wake();
+        }
+        Err(error) => {
+            tracing::error!(%error, "TLS cannot be started");
+            state.drop_soon();
+        }
+    }
+}
+
+/// Takes a socket out of this core.
+pub(super) fn extract(core: &Rc<Core>, conn: ConnId) -> Option<Box<MovedSocket>> {
+    let socket = core.socket(conn)?;
+    let moved = core.shard.borrow_mut().extract(conn)?;
+    core.forget(conn);
+    let mut state = socket.state.borrow_mut();
+    state.conn = None;
+    let fd = match duplicate(state.fd) {
+        Ok(fd) => fd,
+        Err(error) => {
+            // The connection ends here; its client comes back.
+            tracing::warn!(%error, "a connection cannot move to its core");
+            state.drop_soon();
+            return None;
+        }
+    };
+    let mut sealed = std::mem::take(&mut state.sealed);
+    sealed.drain(..state.sealed_left.min(sealed.len()));
+    state.sealed_left = 0;
+    let tls = state.tls.take();
+    state.phase = Phase::Gone;
+    state.wake();
+    // The connection goes on elsewhere in this node.
+    core.connections.keep();
+    Some(Box::new(MovedSocket { conn: moved, fd, peer: state.peer, tls, sealed }))
+}
+
+#[expect(unsafe_code, reason = "a second number for a socket that glommio does not give away")]
+fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is open, as its task takes the state out before it drops the socket.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the number was just made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// The task is over: the shard learns of it, and the socket closes as its stream is dropped.
+fn ended(core: &Rc<Core>, socket: &Rc<Socket>) {
+    let conn = {
+        let mut state = socket.state.borrow_mut();
+        state.phase = Phase::Gone;
+        state.waker = None;
+        if std::mem::take(&mut state.has_slot) {
+            core.handshakes.leave();
+        }
+        state.conn.take()
+    };
+    if let Some(conn) = conn {
+        core.forget(conn);
+        let mut fx = core.fx.borrow_mut();
+        core.shard.borrow_mut().handle(core.clock.now(), Input::Closed { conn }, &mut fx);
+        core.flush.notify();
+    }
+    core.connections.leave();
+}
+
+/// The time of a socket is up. One that has become a stream in time goes on.
+pub(super) fn time_is_up(socket: &Rc<Socket>, core: &Core) {
+    let mut state = socket.state.borrow_mut();
+    let over = match state.phase {
+        Phase::Queued | Phase::Handshake => state.conn.is_none(),
+        Phase::Lingering => true,
+        Phase::Open => {
+            let shard = core.shard.borrow();
+            state.conn.and_then(|conn| shard.output(conn)).is_some_and(|output| output.closing)
+        }
+        Phase::Gone => false,
+    };
+    if over {
+        state.drop_soon();
+    }
+}
+
+/// When a socket is looked at again.
+pub(super) struct Deadline {
+    pub at: Instant,
+    pub socket: Rc<Socket>,
+}

@@ -1,0 +1,639 @@
+//! A core: one glommio executor that runs one shard, its sockets and its ends of the rings.
+//!
+//! A turn is what the executor's tasks do between two looks at the kernel: reads feed the shard, and one long-lived
+//! task at the end carries out what all of them wanted, writing once for each connection and once for each ring.
+
+use super::clock::Clock;
+use super::connection::{self, Deadline, Socket};
+use super::listener::Transport;
+use super::mailbox::{Letter, Mailbox, ShardFigures};
+use super::mesh::{Inlet, Outlet, mesh};
+use super::passwords::Passwords;
+use super::storage::{Storage, StoreClient};
+use super::tls::TlsServer;
+use crate::base::rng::Rng;
+use crate::cluster::placement::{Placement, ShardId};
+use crate::shard::{Action, ConnId, Effects, Feature, Input, Shard, ShardConfig};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Binding};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::TcpListener;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// Memory that glommio registers for storage I/O, of which we do none.
+const IO_MEMORY: usize = 64 << 10;
+const RING_DEPTH: usize = 128;
+/// How often a busy core looks at the kernel.
+const PREEMPT: Duration = Duration::from_millis(2);
+/// Bytes of one read, and of one TLS record opened.
+const READ_BYTES: usize = 64 << 10;
+const PLAIN_BYTES: usize = 16 << 10;
+/// The resolution of timers, and of waiting for room among connections.
+const TICK: Duration = Duration::from_millis(100);
+/// How long accepting pauses when the system has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What all cores of a node need to start.
+pub struct Setup {
+    pub shards: u16,
+    pub config: Arc<ShardConfig>,
+    pub placement: Arc<Placement>,
+    pub features: fn() -> Vec<Box<dyn Feature>>,
+    pub tls: TlsServer,
+    pub passwords: Passwords,
+    pub clock: Clock,
+    pub connections_max: usize,
+    pub handshakes_max: usize,
+    pub handshake_timeout: Duration,
+    pub shutdown_timeout: Duration,
+}
+
+/// The running cores.
+pub struct Cores {
+    threads: Vec<ExecutorJoinHandle<()>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("core {shard} cannot be started: {cause}")]
+    Start { shard: u16, cause: String },
+}
+
+/// Starts one core for each shard, and returns when all accept connections.
+///
+/// - `listeners`: for each address, its transport and a socket for each shard
+/// - `letters`: of each shard
+/// - `ended`: called with its number when a core has ended, whatever the reason
+pub fn start(
+    setup: Setup,
+    listeners: Vec<(Transport, Vec<TcpListener>)>,
+    mailboxes: &[Mailbox],
+    letters: Vec<Receiver<Letter>>,
+    storage: &Storage,
+    ended: impl Fn(u16) + Send + Clone + 'static,
+) -> Result<Cores, Error> {
+    let bells: Vec<_> = mailboxes.iter().map(|mailbox| mailbox.bell().clone()).collect();
+    let setup = Arc::new(setup);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let done = Arc::new(AtomicUsize::new(0));
+    let mut by_shard: Vec<Vec<(Transport, TcpListener)>> =
+        (0..setup.shards).map(|_| Vec::new()).collect();
+    for (transport, sockets) in listeners {
+        for (list, socket) in by_shard.iter_mut().zip(sockets) {
+            list.push((transport, socket));
+        }
+    }
+    let pinned = std::thread::available_parallelism()
+        .is_ok_and(|cores| cores.get() >= usize::from(setup.shards));
+    let cpus = allowed_cpus();
+    let (started, starting) = std::sync::mpsc::channel();
+    let mut threads = Vec::new();
+    let parts = mesh(&bells).into_iter().zip(letters).zip(by_shard).enumerate();
+    for (number, (((outlets, inlets), letters), listeners)) in parts {
+        let shard = u16::try_from(number).unwrap_or(u16::MAX);
+        let binding = match cpus.get(number) {
+            Some(cpu) if pinned => Binding::Fixed(*cpu),
+            _ => Binding::Unbound,
+        };
+        let mut part = Part {
+            shard: ShardId(shard),
+            setup: setup.clone(),
+            outlets,
+            inlets,
+            letters,
+            listeners,
+            store: storage.client(shard),
+            mailbox: mailboxes[number].clone(),
+            connections: connections.clone(),
+            done: done.clone(),
+        };
+        let (started, ended) = (started.clone(), Ended(shard, ended.clone()));
+        let thread = LocalExecutorBuilder::new(binding)
+            .name("shard")
+            .io_memory(IO_MEMORY)
+            .ring_depth(RING_DEPTH)
+            .preempt_timer(PREEMPT)
+            .spawn(move || async move {
+                let _ended = ended;
+                let listeners = std::mem::take(&mut part.listeners);
+                let done = part.done.clone();
+                let (core, inlets, letters) = Core::new(part);
+                core.run(inlets, letters, listeners, &done, || {
+                    let _ = started.send(shard);
+                })
+                .await;
+            })
+            .map_err(|error| Error::Start { shard, cause: error.to_string() })?;
+        threads.push(thread);
+    }
+    drop(started);
+    for _ in 0..threads.len() {
+        // A core that could not start has dropped its end of the channel; its thread says why.
+        if starting.recv().is_err() {
+            let failed = threads
+                .into_iter()
+                .enumerate()
+                .find_map(|(shard, thread)| Some((shard, thread.join().err()?.to_string())));
+            let (shard, cause) = failed.unwrap_or((0, "it ended at once".into()));
+            return Err(Error::Start { shard: u16::try_from(shard).unwrap_or(0), cause });
+        }
+    }
+    Ok(Cores { threads })
+}
+
+impl Cores {
+    /// Waits until all cores have ended.
+    pub fn join(self) {
+        for thread in self.threads {
+            if let Err(error) = thread.join() {
+                tracing::error!(%error, "a core has ended badly");
+            }
+        }
+    }
+}
+
+/// Tells that a core has ended when it is dropped, by a panic as well.
+struct Ended<F: Fn(u16)>(u16, F);
+
+impl<F: Fn(u16)> Drop for Ended<F> {
+    fn drop(&mut self) {
+        (self.1)(self.0);
+    }
+}
+
+/// Processors that this process may use, in order.
+#[expect(unsafe_code, reason = "the standard library only counts them")]
+fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: a set of bits, for which all zeroes is a value; the kernel fills in as many bytes as it is told.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
+            return Vec::new();
+        }
+        let limit = usize::try_from(libc::CPU_SETSIZE).unwrap_or(0);
+        (0..limit).filter(|cpu| libc::CPU_ISSET(*cpu, &set)).collect()
+    }
+}
+
+/// One core's share of what `start` made.
+struct Part {
+    shard: ShardId,
+    setup: Arc<Setup>,
+    outlets: Vec<Option<Outlet>>,
+    inlets: Vec<Option<Inlet>>,
+    letters: Receiver<Letter>,
+    listeners: Vec<(Transport, TcpListener)>,
+    store: StoreClient,
+    mailbox: Mailbox,
+    connections: Arc<AtomicUsize>,
+    done: Arc<AtomicUsize>,
+}
+
+/// What the tasks of one core share. No borrow lives across an await.
+pub(super) struct Core {
+    pub shard: RefCell<Shard>,
+    pub fx: RefCell<Effects>,
+    pub clock: Clock,
+    pub tls: TlsServer,
+    pub scratch: RefCell<Box<[u8]>>,
+    pub plain: RefCell<Box<[u8]>>,
+    pub flush: Flush,
+    pub connections: Connections,
+    pub handshakes: Slots,
+    pub handshake_timeout: Duration,
+    id: ShardId,
+    sockets: RefCell<Vec<Option<(ConnId, Rc<Socket>)>>>,
+    outlets: RefCell<Vec<Option<Outlet>>>,
+    store: RefCell<StoreClient>,
+    passwords: Passwords,
+    mailbox: Mailbox,
+    deadlines: RefCell<VecDeque<Deadline>>,
+    stopping: Cell<bool>,
+    shutdown_timeout: Duration,
+    shards: usize,
+}
+
+/// Wakes the task that carries effects out, once per turn.
+#[derive(Default)]
+pub(super) struct Flush {
+    due: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Flush {
+    pub(super) fn notify(&self) {
+        if !self.due.replace(true)
+            && let Some(waker) = self.waker.borrow().as_ref()
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Connections of the node, counted against its limit.
+pub(super) struct Connections {
+    count: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl Connections {
+    fn has_room(&self) -> bool {
+        self.count.load(Ordering::Relaxed) < self.limit
+    }
+
+    fn enter(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A socket moves: its old task will leave, though the connection stays.
+    pub(super) fn keep(&self) {
+        self.enter();
+    }
+}
+
+/// Handshakes in flight, bounded; the others wait in order.
+pub(super) struct Slots {
+    free: Cell<usize>,
+    waiting: RefCell<VecDeque<Waker>>,
+}
+
+impl Slots {
+    /// Takes a place, or has `waker` woken when one is free.
+    pub(super) fn enter(&self, waker: &Waker) -> bool {
+        if self.free.get() == 0 {
+            let mut waiting = self.waiting.borrow_mut();
+            if !waiting.iter().any(|other| other.will_wake(waker)) {
+                waiting.push_back(waker.clone());
+            }
+            return false;
+        }
+        self.free.set(self.free.get() - 1);
+        true
+    }
+
+    pub(super) fn leave(&self) {
+        self.free.set(self.free.get() + 1);
+        if let Some(next) = self.waiting.borrow_mut().pop_front() {
+            next.wake();
+        }
+    }
+}
+
+impl Core {
+    fn new(part: Part) -> (Rc<Self>, Vec<Option<Inlet>>, Receiver<Letter>) {
+        let setup = part.setup;
+        let shard = Shard::new(
+            part.shard,
+            setup.config.clone(),
+            setup.placement.clone(),
+            (setup.features)(),
+            Rng::from_seed(seed()),
+            setup.clock.now(),
+        );
+        let core = Self {
+            shard: RefCell::new(shard),
+            fx: RefCell::new(Effects::new(setup.shards)),
+            clock: setup.clock,
+            tls: setup.tls.clone(),
+            scratch: RefCell::new(vec![0; READ_BYTES].into()),
+            plain: RefCell::new(vec![0; PLAIN_BYTES].into()),
+            flush: Flush::default(),
+            connections: Connections { count: part.connections, limit: setup.connections_max },
+            handshakes: Slots {
+                free: Cell::new(setup.handshakes_max),
+                waiting: RefCell::default(),
+            },
+            handshake_timeout: setup.handshake_timeout,
+            id: part.shard,
+            sockets: RefCell::default(),
+            outlets: RefCell::new(part.outlets),
+            store: RefCell::new(part.store),
+            passwords: setup.passwords.clone(),
+            mailbox: part.mailbox,
+            deadlines: RefCell::default(),
+            stopping: Cell::new(false),
+            shutdown_timeout: setup.shutdown_timeout,
+            shards: usize::from(setup.shards),
+        };
+        (Rc::new(core), part.inlets, part.letters)
+    }
+
+    async fn run(
+        self: Rc<Self>,
+        inlets: Vec<Option<Inlet>>,
+        letters: Receiver<Letter>,
+        listeners: Vec<(Transport, TcpListener)>,
+        done: &AtomicUsize,
+        started: impl FnOnce(),
+    ) {
+        let core = self.clone();
+        glommio::spawn_local(async move {
+            poll_fn(|cx| core.guarded(|| core.turn_ends(cx.waker()))).await;
+        })
+        .detach();
+        let core = self.clone();
+        let (mut inlets, letters) = (inlets, letters);
+        glommio::spawn_local(async move {
+            poll_fn(|cx| {
+                core.guarded(|| {
+                    core.mailbox.bell().listen(cx.waker());
+                    core.look(&mut inlets, &letters);
+                    Poll::<()>::Pending
+                })
+            })
+            .await;
+        })
+        .detach();
+        let mut accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|(transport, listener)| {
+                glommio::spawn_local(accept(self.clone(), transport, listener))
+            })
+            .collect();
+        started();
+        let mut ends_at = None;
+        let mut told = false;
+        loop {
+            glommio::timer::sleep(if self.stopping.get() { TICK / 10 } else { TICK }).await;
+            self.guarded(|| self.tick());
+            if !self.stopping.get() {
+                continue;
+            }
+            // Dropped tasks end, and their listeners close.
+            accepting.clear();
+            let now = self.clock.mono();
+            let ends_at = *ends_at.get_or_insert(now + self.shutdown_timeout);
+            let idle = self.sockets.borrow().iter().all(Option::is_none)
+                && self.shard.borrow().waiting_for_store() == 0
+                && self.fx.borrow().is_empty();
+            if (idle || now >= ends_at) && !told {
+                told = true;
+                done.fetch_add(1, Ordering::AcqRel);
+            }
+            // The others may still send here what their clients said last.
+            if told && (done.load(Ordering::Acquire) >= self.shards || now >= ends_at) {
+                return;
+            }
+        }
+    }
+
+    /// Runs a piece of a task. A panic that reaches this far is outside of any account: the state of the core cannot be
+    /// trusted, so the node ends.
+    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> T) -> T {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+            Ok(value) => value,
+            Err(_) => {
+                tracing::error!(shard = self.id.0, "a fault outside of any account: the node ends");
+                std::process::exit(70)
+            }
+        }
+    }
+
+    fn turn_ends(self: &Rc<Self>, waker: &Waker) -> Poll<()> {
+        {
+            let mut slot = self.flush.waker.borrow_mut();
+            if slot.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+                *slot = Some(waker.clone());
+            }
+        }
+        if self.flush.due.replace(false) {
+            self.carry_out();
+        }
+        Poll::Pending
+    }
+
+    /// Carries out what the turn wanted.
+    fn carry_out(self: &Rc<Self>) {
+        let now = self.clock.now();
+        let (mut actions, mut dirty) = {
+            let mut fx = self.fx.borrow_mut();
+            self.shard.borrow_mut().end_turn(now, &mut fx);
+            (std::mem::take(&mut fx.actions), std::mem::take(&mut fx.dirty))
+        };
+        for action in actions.drain(..) {
+            self.act(action);
+        }
+        for conn in dirty.drain(..) {
+            connection::flush(self, conn);
+        }
+        let mut fx = self.fx.borrow_mut();
+        // The emptied lists keep their memory, unless something was added meanwhile.
+        if fx.actions.is_empty() {
+            fx.actions = actions;
+        }
+        if fx.dirty.is_empty() {
+            fx.dirty = dirty;
+        }
+        let mut store = self.store.borrow_mut();
+        store.write(&mut fx.writes);
+        store.query(&mut fx.queries);
+        let mut shard = self.shard.borrow_mut();
+        let mut outlets = self.outlets.borrow_mut();
+        for (to, received, handled) in shard.ring_news() {
+            if let Some(Some(outlet)) = outlets.get_mut(usize::from(to.0)) {
+                outlet.set_news(received, handled);
+            }
+        }
+        for (outlet, batch) in outlets.iter_mut().zip(&mut fx.outbox) {
+            if let Some(outlet) = outlet {
+                outlet.send(batch);
+            }
+        }
+        if shard.has_stalled() {
+            shard.handle(now, Input::Relieved, &mut fx);
+        }
+        if !fx.actions.is_empty() || !fx.dirty.is_empty() || !fx.writes.is_empty() {
+            self.flush.notify();
+        }
+    }
+
+    fn act(self: &Rc<Self>, action: Action) {
+        match action {
+            Action::StartTls(conn) => connection::start_tls(self, conn),
+            Action::Close(conn) => connection::close(self, conn),
+            Action::Abort(conn) => connection::abort(self, conn),
+            Action::ReadAgain(conn) => connection::read_again(self, conn),
+            Action::Move { conn, to } => {
+                if let Some(socket) = connection::extract(self, conn)
+                    && let Some(Some(outlet)) = self.outlets.borrow_mut().get_mut(usize::from(to.0))
+                {
+                    outlet.add_socket(socket);
+                }
+            }
+            Action::CheckPassword(check) => {
+                if let Err(check) = self.passwords.check(self.id.0, check) {
+                    let mut fx = self.fx.borrow_mut();
+                    let input = Input::PasswordChecked { conn: check.conn, verdict: None };
+                    self.shard.borrow_mut().handle(self.clock.now(), input, &mut fx);
+                    self.flush.notify();
+                }
+            }
+        }
+    }
+
+    /// Reads letters and rings until both are empty.
+    fn look(self: &Rc<Self>, inlets: &mut [Option<Inlet>], letters: &Receiver<Letter>) {
+        let now = self.clock.now();
+        let mut any = false;
+        while let Ok(letter) = letters.try_recv() {
+            any = true;
+            self.read_letter(now, letter);
+        }
+        for (from, inlet) in inlets.iter_mut().enumerate() {
+            let Some(inlet) = inlet else { continue };
+            let from = ShardId(u16::try_from(from).unwrap_or(u16::MAX));
+            while let Some(parcel) = inlet.receive() {
+                any = true;
+                {
+                    let mut fx = self.fx.borrow_mut();
+                    let mut shard = self.shard.borrow_mut();
+                    if !parcel.frames.is_empty() {
+                        let input = Input::Frames { from, batch: &parcel.frames };
+                        shard.handle(now, input, &mut fx);
+                    }
+                    if let Some((received, handled)) = parcel.news {
+                        shard.handle(now, Input::Handled { by: from, received, handled }, &mut fx);
+                    }
+                }
+                for socket in parcel.sockets {
+                    connection::adopt(self, *socket);
+                }
+                inlet.give_back(parcel.frames);
+            }
+        }
+        // A ring of ours may have room again, too.
+        if any || self.fx.borrow().outbox.iter().any(|batch| !batch.is_empty()) {
+            self.flush.notify();
+        }
+    }
+
+    fn read_letter(&self, now: crate::base::instant::Now, letter: Letter) {
+        let mut fx = self.fx.borrow_mut();
+        let mut shard = self.shard.borrow_mut();
+        match letter {
+            Letter::Stored(answers) => {
+                let mut store = self.store.borrow_mut();
+                for (ticket, outcome) in answers {
+                    store.answered(ticket);
+                    shard.handle(now, Input::Stored { ticket, outcome }, &mut fx);
+                }
+            }
+            Letter::PasswordChecked(conn, verdict) => {
+                shard.handle(now, Input::PasswordChecked { conn, verdict }, &mut fx);
+            }
+            Letter::AccountChanged(jid) => shard.handle(now, Input::AccountChanged(jid), &mut fx),
+            Letter::Status(answer) => {
+                let _ = answer.send(ShardFigures {
+                    shard: self.id.0,
+                    connections: shard.probe().connections,
+                    sessions: shard.sessions() as u64,
+                    accounts: shard.accounts() as u64,
+                });
+            }
+            Letter::Shutdown => {
+                self.stopping.set(true);
+                shard.handle(now, Input::Shutdown, &mut fx);
+            }
+        }
+    }
+
+    fn tick(self: &Rc<Self>) {
+        let now = self.clock.now();
+        loop {
+            let due = match self.deadlines.borrow_mut().front() {
+                Some(deadline) => deadline.at <= now.mono,
+                None => false,
+            };
+            if !due {
+                break;
+            }
+            let deadline = self.deadlines.borrow_mut().pop_front();
+            if let Some(deadline) = deadline {
+                connection::time_is_up(&deadline.socket, self);
+            }
+        }
+        let mut fx = self.fx.borrow_mut();
+        let mut shard = self.shard.borrow_mut();
+        if shard.next_due().is_some_and(|due| due <= now.mono) {
+            shard.handle(now, Input::Tick, &mut fx);
+            self.flush.notify();
+        }
+    }
+
+    /// Looks at a socket again after `span`, at the latest.
+    pub(super) fn end_by(&self, socket: &Rc<Socket>, span: Duration) {
+        let at = self.clock.mono() + span;
+        let mut deadlines = self.deadlines.borrow_mut();
+        // Few different spans: the place is near the end.
+        let place = deadlines.iter().rposition(|other| other.at <= at).map_or(0, |place| place + 1);
+        deadlines.insert(place, Deadline { at, socket: socket.clone() });
+    }
+
+    pub(super) fn register(&self, conn: ConnId, socket: &Rc<Socket>) {
+        let mut sockets = self.sockets.borrow_mut();
+        let place = conn.0.index as usize;
+        if sockets.len() <= place {
+            sockets.resize_with(place + 1, || None);
+        }
+        sockets[place] = Some((conn, socket.clone()));
+    }
+
+    pub(super) fn forget(&self, conn: ConnId) {
+        if let Some(slot) = self.sockets.borrow_mut().get_mut(conn.0.index as usize)
+            && slot.as_ref().is_some_and(|(known, _)| *known == conn)
+        {
+            *slot = None;
+        }
+    }
+
+    pub(super) fn socket(&self, conn: ConnId) -> Option<Rc<Socket>> {
+        let sockets = self.sockets.borrow();
+        let (known, socket) = sockets.get(conn.0.index as usize)?.as_ref()?;
+        (*known == conn).then(|| socket.clone())
+    }
+}
+
+/// Accepts connections for as long as the task lives. Without room they wait in the kernel.
+#[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
+async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
+    // SAFETY: the listener is an open socket and owned by nobody else once it is a raw number.
+    let listener =
+        unsafe { glommio::net::TcpListener::from_raw_fd(OwnedFd::from(listener).into_raw_fd()) };
+    loop {
+        if !core.connections.has_room() {
+            glommio::timer::sleep(TICK).await;
+            continue;
+        }
+        match listener.accept().await {
+            Ok(stream) => {
+                // Gone already where it has no address.
+                let Ok(peer) = stream.peer_addr() else { continue };
+                core.connections.enter();
+                connection::open(&core, stream, peer.ip(), transport == Transport::DirectTls);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                glommio::timer::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Randomness of the operating system.
+pub fn seed() -> [u8; 32] {
+    use ring::rand::{SecureRandom, SystemRandom};
+    let mut seed = [0; 32];
+    assert!(SystemRandom::new().fill(&mut seed).is_ok(), "the system gives random bytes");
+    seed
+}

@@ -1,0 +1,78 @@
+//! How a shard's core is woken: by other cores through rings, by side threads through letters.
+
+use crate::shard::{ConnId, StoreOutcome, Ticket};
+use crate::xmpp::jid::BareJid;
+use atomic_waker::AtomicWaker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::Waker;
+
+/// Wakes the one task of a core that looks at its rings and letters. One wake-up serves all that came before it.
+#[derive(Debug, Default)]
+pub struct Bell {
+    waker: AtomicWaker,
+    rung: AtomicBool,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Called by the core before it looks: what comes later rings again.
+    pub fn listen(&self, waker: &Waker) {
+        self.waker.register(waker);
+        self.rung.store(false, Ordering::Release);
+        // Orders the store before the looking that follows.
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+}
+
+/// What a side thread tells a shard.
+#[derive(Debug)]
+pub enum Letter {
+    Stored(Vec<(Ticket, StoreOutcome)>),
+    /// `None`: the queue was full.
+    PasswordChecked(ConnId, Option<bool>),
+    AccountChanged(BareJid),
+    /// The answer goes back on the channel.
+    Status(Sender<ShardFigures>),
+    Shutdown,
+}
+
+/// A shard's present figures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShardFigures {
+    pub shard: u16,
+    pub connections: u64,
+    pub sessions: u64,
+    pub accounts: u64,
+}
+
+/// Sends letters to one shard. Cloned to every side thread.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    letters: Sender<Letter>,
+    bell: Arc<Bell>,
+}
+
+impl Mailbox {
+    pub fn new() -> (Self, Receiver<Letter>) {
+        let (letters, receiver) = channel();
+        (Self { letters, bell: Arc::default() }, receiver)
+    }
+
+    /// Letters to a shard that has ended are lost, as nobody is left to read them.
+    pub fn send(&self, letter: Letter) {
+        if self.letters.send(letter).is_ok() {
+            self.bell.ring();
+        }
+    }
+
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+}

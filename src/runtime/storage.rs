@@ -1,0 +1,316 @@
+//! The storage threads: one writes, committing whatever is queued while the last commit ran; others read. A shard
+//! sends them batches and gets its answers as letters; no shard ever waits for a disk.
+
+use super::mailbox::{Letter, Mailbox};
+use crate::base::hash::Map;
+use crate::shard::{StoreOutcome, Ticket};
+use crate::store::{Query, Reader, Write, Writer, Written};
+use crate::xmpp::jid::BareJid;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Writes of one commit, and about their bytes, at most.
+const COMMIT_WRITES: usize = 256;
+/// Answers that leave together, at most.
+const READ_TOGETHER: usize = 64;
+const COMMIT_BYTES: usize = 1 << 20;
+/// How long a store that fails is tried again before its writes are refused.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause before the first attempt to reopen a store that failed; doubles up to a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// Who gets an answer.
+enum Asker {
+    Shard(u16),
+    /// A side thread that waits for it.
+    Thread(Sender<Result<Written, String>>),
+}
+
+enum Job {
+    Write(Asker, Ticket, Write),
+    /// Goes to a reader when the writes before it are durable.
+    Query(u16, Ticket, Query),
+    Stop,
+}
+
+/// What a reader is asked; `None` ends it.
+type Question = Option<(u16, Ticket, Query)>;
+
+/// A shard's way to the store. Lives on its core.
+pub struct StoreClient {
+    shard: u16,
+    writer: Sender<Job>,
+    readers: Vec<Sender<Question>>,
+    /// Writes on their way, by owner: a question about an owner goes behind them.
+    under_way: Map<BareJid, u32>,
+    /// Owners of tickets on their way.
+    owners: Map<Ticket, BareJid>,
+}
+
+/// A side thread's way to write and read.
+#[derive(Clone)]
+pub struct StoreHandle {
+    writer: Sender<Job>,
+}
+
+/// The running threads.
+pub struct Storage {
+    writer: Sender<Job>,
+    readers: Vec<Sender<Question>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Storage {
+    /// - `mailboxes`: of the shards, by their number
+    /// - errors: a thread cannot be started
+    pub fn start(
+        writer: Box<dyn Writer>,
+        readers: Vec<Box<dyn Reader>>,
+        mailboxes: &[Mailbox],
+    ) -> std::io::Result<Self> {
+        let mut threads = Vec::new();
+        let mut reader_queues = Vec::new();
+        for reader in readers {
+            let (queue, jobs) = channel();
+            let mailboxes = mailboxes.to_vec();
+            reader_queues.push(queue);
+            threads.push(
+                std::thread::Builder::new()
+                    .name("store-read".into())
+                    .spawn(move || read(reader, &jobs, &mailboxes))?,
+            );
+        }
+        let (queue, jobs) = channel();
+        let mailboxes = mailboxes.to_vec();
+        let readers = reader_queues.clone();
+        threads.push(
+            std::thread::Builder::new()
+                .name("store-write".into())
+                .spawn(move || write(writer, &jobs, &readers, &mailboxes))?,
+        );
+        Ok(Self { writer: queue, readers: reader_queues, threads })
+    }
+
+    pub fn client(&self, shard: u16) -> StoreClient {
+        StoreClient {
+            shard,
+            writer: self.writer.clone(),
+            readers: self.readers.clone(),
+            under_way: Map::default(),
+            owners: Map::default(),
+        }
+    }
+
+    pub fn handle(&self) -> StoreHandle {
+        StoreHandle { writer: self.writer.clone() }
+    }
+
+    /// Ends when everything sent before is durable.
+    pub fn stop(self) {
+        let _ = self.writer.send(Job::Stop);
+        for reader in &self.readers {
+            let _ = reader.send(None);
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a storage thread had panicked");
+            }
+        }
+    }
+}
+
+impl StoreClient {
+    pub fn write(&mut self, writes: &mut Vec<(Ticket, Write)>) {
+        for (ticket, write) in writes.drain(..) {
+            if let Some(owner) = write.owner() {
+                *self.under_way.entry(owner.clone()).or_insert(0) += 1;
+                self.owners.insert(ticket, owner.clone());
+            }
+            let _ = self.writer.send(Job::Write(Asker::Shard(self.shard), ticket, write));
+        }
+    }
+
+    pub fn query(&mut self, queries: &mut Vec<(Ticket, Query)>) {
+        for (ticket, query) in queries.drain(..) {
+            let owner = match &query {
+                Query::Account { owner } | Query::Log { owner, .. } => Some(owner),
+                Query::Accounts { .. } => None,
+            };
+            if owner.is_some_and(|owner| self.under_way.contains_key(owner.as_str())) {
+                let _ = self.writer.send(Job::Query(self.shard, ticket, query));
+                continue;
+            }
+            let hash = owner.map_or(0, BareJid::hash64);
+            let reader = usize::try_from(hash >> 32).unwrap_or(0) % self.readers.len().max(1);
+            if let Some(reader) = self.readers.get(reader) {
+                let _ = reader.send(Some((self.shard, ticket, query)));
+            }
+        }
+    }
+
+    /// The answer to a ticket has come.
+    pub fn answered(&mut self, ticket: Ticket) {
+        let Some(owner) = self.owners.remove(&ticket) else { return };
+        if let Some(count) = self.under_way.get_mut(owner.as_str()) {
+            *count -= 1;
+            if *count == 0 {
+                self.under_way.remove(owner.as_str());
+            }
+        }
+    }
+}
+
+impl StoreHandle {
+    /// Writes and waits until it is durable.
+    ///
+    /// - errors: a line of cause
+    pub fn write(&self, batch: Vec<Write>) -> Result<Vec<Written>, String> {
+        let answers: Vec<_> = batch
+            .into_iter()
+            .map(|write| {
+                let (answer, receiver) = channel();
+                let _ = self.writer.send(Job::Write(Asker::Thread(answer), Ticket(0), write));
+                receiver
+            })
+            .collect();
+        answers
+            .into_iter()
+            .map(|answer| answer.recv().unwrap_or_else(|_| Err("the store has stopped".into())))
+            .collect()
+    }
+}
+
+fn weight(write: &Write) -> usize {
+    match write {
+        Write::AppendLog { entry, .. } => entry.stanza.len() + 128,
+        Write::PutSlot { value, .. } => value.as_ref().map_or(0, Vec::len) + 128,
+        _ => 256,
+    }
+}
+
+fn read(mut reader: Box<dyn Reader>, jobs: &Receiver<Question>, mailboxes: &[Mailbox]) {
+    while let Ok(Some(first)) = jobs.recv() {
+        let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); mailboxes.len()];
+        let mut count = 0;
+        let mut next = Some(Some(first));
+        while let Some(Some((shard, ticket, query))) = next {
+            let outcome = match reader.read(&query) {
+                Ok(answer) => StoreOutcome::Answer(answer),
+                Err(error) => {
+                    tracing::error!(%error, "the store cannot be read");
+                    StoreOutcome::Failed
+                }
+            };
+            if let Some(answers) = answers.get_mut(usize::from(shard)) {
+                answers.push((ticket, outcome));
+            }
+            count += 1;
+            next = if count < READ_TOGETHER { jobs.try_recv().ok() } else { None };
+        }
+        deliver(answers, mailboxes);
+        if next == Some(None) {
+            return;
+        }
+    }
+}
+
+fn deliver(answers: Vec<Vec<(Ticket, StoreOutcome)>>, mailboxes: &[Mailbox]) {
+    for (answers, mailbox) in answers.into_iter().zip(mailboxes) {
+        if !answers.is_empty() {
+            mailbox.send(Letter::Stored(answers));
+        }
+    }
+}
+
+fn write(
+    mut writer: Box<dyn Writer>,
+    jobs: &Receiver<Job>,
+    readers: &[Sender<Question>],
+    mailboxes: &[Mailbox],
+) {
+    let mut stopping = false;
+    while !stopping {
+        let Ok(first) = jobs.recv() else { return };
+        let mut askers = Vec::new();
+        let mut batch = Vec::new();
+        let mut queries = Vec::new();
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(job) = next {
+            match job {
+                Job::Write(asker, ticket, write) => {
+                    bytes += weight(&write);
+                    askers.push((asker, ticket));
+                    batch.push(write);
+                }
+                Job::Query(shard, ticket, query) => queries.push((shard, ticket, query)),
+                Job::Stop => stopping = true,
+            }
+            let full = batch.len() >= COMMIT_WRITES || bytes >= COMMIT_BYTES;
+            next = if full || stopping { None } else { jobs.try_recv().ok() };
+        }
+        if !batch.is_empty() {
+            let outcome = commit(writer.as_mut(), &batch);
+            answer(askers, outcome, mailboxes);
+        }
+        for (shard, ticket, query) in queries {
+            let reader = usize::from(shard) % readers.len().max(1);
+            if let Some(reader) = readers.get(reader) {
+                let _ = reader.send(Some((shard, ticket, query)));
+            }
+        }
+    }
+}
+
+/// Commits a batch. A failed commit is never counted: the store is reopened and the batch, which may be applied twice
+/// without harm, is run as a new transaction. Gives `Err` when that has gone on for too long.
+fn commit(writer: &mut dyn Writer, batch: &[Write]) -> Result<Vec<Written>, String> {
+    let began = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match writer.commit(batch) {
+            Ok(written) => {
+                if pause > FIRST_PAUSE {
+                    tracing::info!("the store works again");
+                }
+                return Ok(written);
+            }
+            Err(error) => error,
+        };
+        tracing::error!(%error, "the store failed; nothing is acknowledged until it works again");
+        if began.elapsed() > PATIENCE {
+            return Err(error.to_string());
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(1));
+        if let Err(error) = writer.reopen() {
+            tracing::error!(%error, "the store cannot be reopened");
+        }
+    }
+}
+
+fn answer(
+    askers: Vec<(Asker, Ticket)>,
+    outcome: Result<Vec<Written>, String>,
+    mailboxes: &[Mailbox],
+) {
+    let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); mailboxes.len()];
+    let mut written = outcome.as_ref().ok().map(|written| written.iter());
+    for (asker, ticket) in askers {
+        let one = written.as_mut().and_then(Iterator::next).cloned();
+        match asker {
+            Asker::Shard(shard) => {
+                let outcome = one.map_or(StoreOutcome::Failed, StoreOutcome::Written);
+                if let Some(answers) = answers.get_mut(usize::from(shard)) {
+                    answers.push((ticket, outcome));
+                }
+            }
+            Asker::Thread(sender) => {
+                let refused = || outcome.clone().err().unwrap_or_else(|| "no answer".into());
+                let _ = sender.send(one.ok_or_else(refused));
+            }
+        }
+    }
+    deliver(answers, mailboxes);
+}

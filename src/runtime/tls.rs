@@ -1,0 +1,174 @@
+//! rustls, fed with bytes: certificates per domain, tickets, and one small state per connection.
+
+use crate::stream::TlsFacts;
+use crate::stream::sasl::tls_server_end_point;
+use rustls::crypto::ring as provider;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, ServerConnection};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// ALPN of XMPP over direct TLS (XEP-0368 §2).
+const ALPN_CLIENT: &[u8] = b"xmpp-client";
+/// Label of RFC 9266.
+const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+/// Plain text that one connection may have sealed and not sent.
+const SEALED_MAX: usize = 64 << 10;
+
+/// Certificates by domain, with one for everybody else.
+#[derive(Debug)]
+pub struct Certificates {
+    hosts: BTreeMap<String, Arc<Certificate>>,
+    fallback: Arc<Certificate>,
+}
+
+#[derive(Debug)]
+struct Certificate {
+    key: Arc<CertifiedKey>,
+    end_point: Option<Arc<[u8]>>,
+}
+
+impl Certificate {
+    fn new(key: CertifiedKey) -> Arc<Self> {
+        let end_point = key.cert.first().and_then(|first| tls_server_end_point(first));
+        Arc::new(Self { key: Arc::new(key), end_point: end_point.map(Into::into) })
+    }
+}
+
+impl Certificates {
+    pub fn new(fallback: CertifiedKey, hosts: BTreeMap<String, CertifiedKey>) -> Arc<Self> {
+        let hosts = hosts.into_iter().map(|(host, key)| (host, Certificate::new(key))).collect();
+        Arc::new(Self { hosts, fallback: Certificate::new(fallback) })
+    }
+
+    fn of(&self, name: Option<&str>) -> &Arc<Certificate> {
+        name.and_then(|name| self.hosts.get(name)).unwrap_or(&self.fallback)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.of(hello.server_name()).key.clone())
+    }
+}
+
+/// What the TLS listeners of a node share. Cloned to every core.
+#[derive(Clone)]
+pub struct TlsServer {
+    config: Arc<ServerConfig>,
+    direct: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+}
+
+impl TlsServer {
+    /// TLS 1.2 and 1.3, tickets, no early data.
+    pub fn new(certificates: Arc<Certificates>) -> Result<Self, rustls::Error> {
+        let builder =
+            ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+        let mut config = builder.with_no_client_auth().with_cert_resolver(certificates.clone());
+        config.ticketer = provider::Ticketer::new()?;
+        config.send_tls13_tickets = 1;
+        // RFC 9266 binds to TLS 1.2 only where the master secret is bound to the handshake.
+        config.require_ems = true;
+        let mut direct = config.clone();
+        direct.alpn_protocols = vec![ALPN_CLIENT.to_vec()];
+        Ok(Self { config: Arc::new(config), direct: Arc::new(direct), certificates })
+    }
+
+    /// - `direct`: the handshake is the first thing on the connection, so ALPN is spoken
+    pub fn accept(&self, direct: bool) -> Result<Tls, rustls::Error> {
+        let config = if direct { &self.direct } else { &self.config };
+        let mut connection = ServerConnection::new(config.clone())?;
+        connection.set_buffer_limit(Some(SEALED_MAX));
+        Ok(Tls { connection: Box::new(connection) })
+    }
+
+    /// What channel binding and the stream may know of a finished handshake.
+    pub fn facts(&self, tls: &Tls) -> TlsFacts {
+        let mut material = [0; 32];
+        let exported =
+            tls.connection.export_keying_material(&mut material, EXPORTER_LABEL, None).is_ok();
+        let server_name = tls.connection.server_name().map(str::to_owned);
+        TlsFacts {
+            exporter: exported.then_some(material),
+            end_point: self.certificates.of(server_name.as_deref()).end_point.clone(),
+            server_name,
+        }
+    }
+}
+
+/// One connection's TLS. Moves between cores with its socket.
+pub struct Tls {
+    connection: Box<ServerConnection>,
+}
+
+/// The peer broke TLS.
+#[derive(Debug)]
+pub struct TlsBroken;
+
+impl Tls {
+    pub fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    /// Takes bytes off the wire; gives how many were taken. Plain text waits for `read`.
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<usize, TlsBroken> {
+        let mut rest = bytes;
+        // Reading from memory cannot fail; zero bytes taken means that plain text must be read first.
+        let taken = self.connection.read_tls(&mut rest).map_err(|_| TlsBroken)?;
+        self.connection.process_new_packets().map_err(|_| TlsBroken)?;
+        Ok(taken)
+    }
+
+    /// Plain text that has arrived; `None` where none waits now. `Some(0)`: the peer ended its side.
+    pub fn read(&mut self, into: &mut [u8]) -> Option<usize> {
+        self.connection.reader().read(into).ok()
+    }
+
+    /// Seals as much of `plain` as may wait; gives how much.
+    pub fn seal(&mut self, plain: &[u8]) -> usize {
+        self.connection.writer().write(plain).unwrap_or(0)
+    }
+
+    /// Moves sealed records to `out`.
+    pub fn take_sealed(&mut self, out: &mut Vec<u8>) {
+        while self.connection.wants_write() {
+            if self.connection.write_tls(out).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Says goodbye; `take_sealed` has the bytes.
+    pub fn close(&mut self) {
+        self.connection.send_close_notify();
+    }
+}
+
+/// A self-signed ECDSA certificate and its key, in PEM, for `domains`.
+pub fn self_signed(domains: &[String]) -> Result<(String, String), rcgen::Error> {
+    // Names that a certificate cannot carry as they are go in as IDNA A-labels.
+    let names = domains
+        .iter()
+        .map(|domain| idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.clone()))
+        .collect::<Vec<_>>();
+    let made = rcgen::generate_simple_self_signed(names)?;
+    Ok((made.cert.pem(), made.signing_key.serialize_pem()))
+}
+
+/// Writes a file that only this user may read.
+pub fn write_private(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}

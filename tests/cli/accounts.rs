@@ -1,0 +1,269 @@
+//! Accounts of a node that does not run: the commands work on the data directory itself, and on a running one's socket.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use corefire::runtime::control::server;
+use corefire::runtime::control::{
+    AccountRequest, ControlHandler, ControlRequest, ControlResponse, ImportOutcome,
+};
+use corefire::runtime::control::{Listener, ShardStatus, Status, accounts};
+use corefire::runtime::data_dir::DataDir;
+use corefire::store::sqlite::{self, SqliteReader};
+use corefire::store::{Answer, Query, Reader, Write, Writer};
+use corefire::stream::sasl;
+use corefire::xmpp::credentials::Credentials;
+use corefire::xmpp::jid::BareJid;
+
+use crate::Place;
+
+/// Fewer rounds, so that the tests are quick.
+const QUICK: [&str; 2] = ["--set", "auth.scram_iterations=4096"];
+
+impl Place {
+    fn user(&self, arguments: &[&str]) -> crate::Run {
+        self.run(["user"].iter().chain(arguments).chain(&QUICK))
+    }
+
+    fn credentials(&self, jid: &str) -> Option<Credentials> {
+        let path = self.path("corefire-data/corefire.db");
+        drop(sqlite::open(&path).unwrap());
+        let mut reader = SqliteReader::open(&path).unwrap();
+        let owner = BareJid::parse(jid).unwrap();
+        match reader.read(&Query::Account { owner }).unwrap() {
+            Answer::Account(account) => account.map(|account| account.credentials),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn accepts(&self, jid: &str, password: &str) -> bool {
+        sasl::verify_plain(password, &self.credentials(jid).unwrap().sha256)
+    }
+}
+
+#[test]
+fn an_account_is_added_listed_given_a_password_and_deleted() {
+    let place = Place::new();
+    let added = place.user(&["add", "Alice@LocalHost", "--password", "one"]).done();
+    assert_eq!(added, "added alice@localhost\n");
+    let run = ["user", "add", "bob@localhost", "--password-stdin"];
+    let added = place.run_with(run.iter().chain(&QUICK), "two words \r\nmore\n").done();
+    assert_eq!(added, "added bob@localhost\n");
+    assert_eq!(place.user(&["list"]).done(), "alice@localhost\nbob@localhost\n");
+    assert!(place.accepts("alice@localhost", "one"));
+    assert!(place.accepts("bob@localhost", "two words "));
+    assert_eq!(place.credentials("alice@localhost").unwrap().sha256.iterations, 4096);
+
+    let set = place.user(&["passwd", "alice@localhost", "--password", "three"]).done();
+    assert_eq!(set, "set the password of alice@localhost\n");
+    assert!(place.accepts("alice@localhost", "three") && !place.accepts("alice@localhost", "one"));
+
+    assert_eq!(place.user(&["delete", "alice@localhost"]).done(), "deleted alice@localhost\n");
+    assert_eq!(place.user(&["list"]).done(), "bob@localhost\n");
+    assert!(place.credentials("alice@localhost").is_none());
+}
+
+#[test]
+fn what_cannot_be_done_says_what_to_do() {
+    let place = Place::new();
+    place.user(&["list"]).refused(&["corefire: data directory corefire-data does not exist; \
+         start a node or add an account first, or give the right --data-dir"]);
+    place.user(&["add", "alice@localhost", "--password", "x"]).done();
+    place
+        .user(&["add", "alice@localhost", "--password", "y"])
+        .refused(&["corefire: alice@localhost: the account exists; \
+         set its password with: corefire user passwd alice@localhost --password-stdin"]);
+    assert!(place.accepts("alice@localhost", "x"));
+    for command in
+        [&["delete", "bob@localhost"][..], &["passwd", "bob@localhost", "--password", "x"]]
+    {
+        place
+            .user(command)
+            .refused(&["corefire: bob@localhost: no such account; see: corefire user list"]);
+    }
+    place
+        .user(&["add", "alice@example.org", "--password", "x"])
+        .refused(&["corefire: alice@example.org: this server serves localhost, not example.org; \
+         add it to domains in the configuration"]);
+    place
+        .user(&["add", "localhost", "--password", "x"])
+        .refused(&["corefire: \"localhost\" has no name before the domain; write NAME@localhost"]);
+    let run = place.user(&["add", "a/b", "--password", "x"]);
+    assert!(run.code == 1 && run.stderr.contains("write NAME@DOMAIN"), "{}", run.stderr);
+    let run = place.user(&["add", "carol@localhost", "--password", ""]);
+    assert!(run.code == 1 && run.stderr.contains("choose another password"), "{}", run.stderr);
+    place.run(["user", "add", "carol@localhost", "--password-stdin"]).refused(&[
+        "corefire: no password: standard input is empty; give it as one line of standard input",
+    ]);
+    assert_eq!(place.user(&["list"]).done(), "alice@localhost\n");
+}
+
+#[test]
+fn a_made_data_directory_is_private() {
+    let place = Place::new();
+    place.user(&["add", "alice@localhost", "--password", "x"]).done();
+    let mode = |name: &str| std::fs::metadata(place.path(name)).unwrap().mode() & 0o777;
+    assert_eq!(mode("corefire-data"), 0o700);
+    assert_eq!(mode("corefire-data/corefire.db"), 0o600);
+    assert_eq!(mode("corefire-data/lock"), 0o600);
+}
+
+/// More than one batch.
+#[test]
+fn a_file_of_accounts_is_imported() {
+    let place = Place::new();
+    let rows: Vec<String> = (0..260).map(|n| format!("user{n:03}@localhost,pw-{n}")).collect();
+    place.write("users.csv", &(rows.join("\n") + "\nquoted@localhost,\"a,\"\"b\"\n"));
+    let run = place.user(&["import", "users.csv"]);
+    assert_eq!((run.code, run.stdout.as_str()), (0, "imported 261 accounts\n"), "{}", run.stderr);
+    assert_eq!(place.user(&["list"]).done().lines().count(), 261);
+    for (jid, password) in [("user000@localhost", "pw-0"), ("user259@localhost", "pw-259")] {
+        assert!(place.accepts(jid, password), "{jid}");
+    }
+    assert!(place.accepts("quoted@localhost", "a,\"b"));
+}
+
+#[test]
+fn a_list_has_all_pages() {
+    let place = Place::new();
+    place.user(&["add", "user0000@localhost", "--password", "x"]).done();
+    let credentials = place.credentials("user0000@localhost").unwrap();
+    let jids: Vec<String> = (0..2001).map(|n| format!("user{n:04}@localhost")).collect();
+    let accounts: Vec<Write> = jids[1..]
+        .iter()
+        .map(|jid| Write::CreateAccount {
+            owner: BareJid::parse(jid).unwrap(),
+            credentials: credentials.clone(),
+        })
+        .collect();
+    let mut store = sqlite::open(&place.path("corefire-data/corefire.db")).unwrap();
+    store.writer.commit(&accounts).unwrap();
+    drop(store);
+    let list = place.user(&["list"]).done();
+    assert_eq!(list.lines().collect::<Vec<_>>(), jids);
+}
+
+#[test]
+fn a_file_with_faulty_lines_imports_nothing() {
+    let place = Place::new();
+    place.write("users.csv", "a@localhost,x\nb\nc@example.org,x\n");
+    place.user(&["import", "users.csv"]).refused(&[
+        "users.csv:2: only one field; write jid,password",
+        "users.csv:3: c@example.org: this server serves localhost, not example.org; \
+         add it to domains in the configuration",
+        "corefire: users.csv: nothing was imported; correct the 2 lines above",
+    ]);
+    assert!(!place.path("corefire-data").exists());
+    place
+        .user(&["import", "none.csv"])
+        .refused(&["corefire: none.csv: cannot be read: No such file or directory (os error 2); \
+         give a file of lines jid,password"]);
+}
+
+#[test]
+fn an_import_leaves_accounts_that_exist_and_tells_their_lines() {
+    let place = Place::new();
+    place.user(&["add", "b@localhost", "--password", "old"]).done();
+    place.write("users.csv", "a@localhost,x\nb@localhost,new\nc@localhost,x\n");
+    let run = place.user(&["import", "users.csv"]);
+    assert_eq!(run.stdout, "imported 2 accounts\n");
+    run.refused(&[
+        "users.csv:2: b@localhost: the account exists and keeps its password; \
+         set it with: corefire user passwd b@localhost --password-stdin",
+        "corefire: users.csv: 1 account not imported; see the lines above",
+    ]);
+    assert!(place.accepts("b@localhost", "old"));
+    assert_eq!(place.user(&["list"]).done(), "a@localhost\nb@localhost\nc@localhost\n");
+}
+
+#[test]
+fn commands_beside_each_other_wait_for_the_directory() {
+    let place = Place::new();
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c", "d"] {
+            let place = &place;
+            let jid = format!("{name}@localhost");
+            scope.spawn(move || place.user(&["add", &jid, "--password", "x"]).done());
+        }
+    });
+    assert_eq!(place.user(&["list"]).done().lines().count(), 4);
+}
+
+#[test]
+fn a_directory_in_use_by_one_that_does_not_answer_is_told_with_its_process() {
+    let place = Place::new();
+    let _held = DataDir::open(&place.path("corefire-data")).unwrap();
+    let started = Instant::now();
+    place.user(&["list"]).refused(&[&format!(
+        "corefire: data directory corefire-data is in use by process {}; \
+         stop that process, or give another --data-dir",
+        std::process::id()
+    )]);
+    assert!(started.elapsed().as_secs() >= 4, "it waited for it first");
+}
+
+/// Stands in for a node: answers as one would whose accounts are all taken.
+struct Full;
+
+impl ControlHandler for Full {
+    fn handle(&self, request: ControlRequest) -> ControlResponse {
+        match request {
+            ControlRequest::Status => ControlResponse::Status(Box::new(Status {
+                node: "n1".into(),
+                pid: 7,
+                listeners: vec![Listener {
+                    address: "127.0.0.1:1".into(),
+                    key: "c2s.listen".into(),
+                }],
+                shards: vec![ShardStatus { shard: 0, connections: 1, sessions: 1, accounts: 1 }],
+                ..Status::default()
+            })),
+            ControlRequest::Whereis { jid } => match accounts::place(&jid, "n1", 1) {
+                Ok(place) => ControlResponse::Place(place),
+                Err(message) => ControlResponse::error(message),
+            },
+            ControlRequest::Account(AccountRequest::Import { accounts }) => {
+                ControlResponse::Imported { outcomes: vec![ImportOutcome::Exists; accounts.len()] }
+            }
+            ControlRequest::Account(AccountRequest::List { after: None, .. }) => {
+                ControlResponse::Accounts { jids: vec!["a@localhost".into()], more: true }
+            }
+            ControlRequest::Account(AccountRequest::List { after: Some(_), .. }) => {
+                ControlResponse::Accounts { jids: vec!["b@localhost".into()], more: false }
+            }
+            ControlRequest::Account(AccountRequest::Delete { .. }) => ControlResponse::Done,
+            ControlRequest::Account(_) => ControlResponse::error("all are taken; delete one"),
+        }
+    }
+}
+
+#[test]
+fn a_running_node_is_asked_through_its_socket() {
+    let place = Place::new();
+    let data = DataDir::open(&place.path("corefire-data")).unwrap();
+    let _server = server::serve(&data, Arc::new(Full)).unwrap();
+
+    place
+        .user(&["add", "a@localhost", "--password", "x"])
+        .refused(&["corefire: all are taken; delete one"]);
+    assert_eq!(place.user(&["list"]).done(), "a@localhost\nb@localhost\n");
+    assert_eq!(place.user(&["delete", "a@localhost"]).done(), "deleted a@localhost\n");
+    place.write("users.csv", "a@example.org,x\n");
+    let run = place.user(&["import", "users.csv"]);
+    assert_eq!((run.code, run.stdout.as_str()), (1, "imported 0 accounts\n"));
+    assert!(
+        run.stderr.starts_with("users.csv:1: a@example.org: the account exists"),
+        "{}",
+        run.stderr
+    );
+
+    let status: serde_json::Value =
+        serde_json::from_str(&place.run(["status", "--json"]).done()).unwrap();
+    assert_eq!(status["running"], true);
+    assert_eq!(status["pid"], 7);
+    assert_eq!(status["shards"][0]["sessions"], 1);
+    assert!(place.run(["status"]).done().contains("127.0.0.1:1 (c2s.listen)"));
+    assert!(place.run(["whereis", "a@localhost"]).done().contains("node n1, shard 0"));
+    assert!(!place.path("corefire-data/corefire.db").exists(), "only the node touches its store");
+}

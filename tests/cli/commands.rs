@@ -1,0 +1,77 @@
+//! The arguments of the contract: what is there, what is not in this version, what is wrong.
+
+use crate::Place;
+
+#[test]
+fn wrong_arguments_are_told_apart_from_refusals() {
+    let place = Place::new();
+    for arguments in [
+        &["fly"][..],
+        &["serve", "--fly"],
+        &["user", "add", "a@localhost"],
+        &["user", "add", "a@localhost", "--password", "x", "--password-stdin"],
+        &["check-config"],
+    ] {
+        let run = place.run(arguments);
+        assert_eq!(run.code, 2, "{arguments:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn later_commands_say_so_and_are_not_listed() {
+    let place = Place::new();
+    let cases: [(&[&str], &str); 5] = [
+        (&["drain"], "drain"),
+        (&["session", "kick", "a@localhost"], "session"),
+        (&["session", "list", "--config", "x"], "session"),
+        (&["latency", "--hlog", "x"], "latency"),
+        (&["user", "disable", "a@localhost"], "user disable"),
+    ];
+    for (arguments, command) in cases {
+        let line = format!("corefire: {command} is not in this version; see: corefire --help");
+        place.run(arguments).refused(&[&line]);
+    }
+    let help = place.run(["--help"]).done() + &place.run(["user", "--help"]).done();
+    for word in ["drain", "session", "latency", "disable"] {
+        assert!(!help.contains(word), "{word}\n{help}");
+    }
+    for word in ["serve", "status", "whereis", "check-config", "import", "passwd", "delete", "list"]
+    {
+        assert!(help.contains(word), "{word}\n{help}");
+    }
+}
+
+/// The values of the owner rule, which other programs compute as well: see `cluster::placement`.
+#[test]
+fn whereis_computes_the_owner_when_no_node_runs() {
+    let place = Place::new();
+    let set = ["--set", "node.shards=4", "--set", "node.name=n1"];
+    let run = |jid, more: &[&str]| {
+        let arguments =
+            ["whereis", jid].iter().chain(more).chain(&set).copied().collect::<Vec<_>>();
+        place.run(arguments)
+    };
+    let text = run("Alice@LocalHost/phone", &["--json"]).done();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let hash = u64::from_str_radix(value["hash64"].as_str().unwrap(), 16).unwrap();
+    assert_eq!(value["jid"], "alice@localhost");
+    assert_eq!(value["node"], "n1");
+    assert_eq!(value["partition"], hash % 4096);
+    assert_eq!(value["shard"], ((hash >> 32) * 4) >> 32);
+    let text = run("alice@localhost", &[]).done();
+    assert!(text.starts_with("alice@localhost: node n1, shard "), "{text}");
+    run("a@b@c", &[]).refused(&[
+        "corefire: \"a@b@c\" is no address: the domain is neither a host name nor an IP address; \
+         write NAME@DOMAIN or DOMAIN",
+    ]);
+    assert!(!place.path("corefire-data").exists(), "nothing was made for a question");
+}
+
+#[test]
+fn status_without_a_node_refused() {
+    let place = Place::new();
+    let run = place.run(["status", "--json", "--data-dir", "data"]);
+    assert_eq!(run.stdout, "{\"data_dir\":\"data\",\"running\":false}\n");
+    run.refused(&["corefire: no node runs on the data directory data; \
+         start one with corefire serve, or give its --data-dir"]);
+}

@@ -1,0 +1,315 @@
+//! Each way in which a configuration can be wrong is told with place, key and remedy.
+
+use crate::Place;
+
+#[test]
+fn a_good_file_is_ok() {
+    let place = Place::new();
+    let text = "domains = [\"Example.ORG\"]\n[c2s]\ntls = \"optional\"\n";
+    assert_eq!(place.check(text).done(), "corefire.toml: ok\n");
+}
+
+#[test]
+fn values_are_refused_with_file_line_key_and_remedy() {
+    let cases = [
+        (
+            "[c2s]\ntls = \"never\"",
+            "2: c2s.tls: \"never\" is not one of \"required\", \"optional\"; write tls = \"required\"",
+        ),
+        (
+            "[c2s]\ntls = true",
+            "2: c2s.tls: true is not a text in double quotes; write tls = \"required\"",
+        ),
+        (
+            "[limits]\ndepth = \"9\"",
+            "2: limits.depth: \"9\" is not a whole number; write depth = 64",
+        ),
+        ("[limits]\n\ndepth = 0", "3: limits.depth: 0 is not within 8 to 1024; write depth = 64"),
+        (
+            "[limits]\ndepth = 99999999999999999999",
+            "2: limits.depth: 99999999999999999999 is not within 8 to 1024; write depth = 64",
+        ),
+        ("[limits]\ndepth = 1.5", "2: limits.depth: 1.5 is not a whole number; write depth = 64"),
+        (
+            "[archive]\nenabled = \"no\"",
+            "2: archive.enabled: \"no\" is neither true nor false; write enabled = false",
+        ),
+        (
+            "[c2s]\nlisten = \"127.0.0.1:5222\"",
+            "2: c2s.listen: \"127.0.0.1:5222\" is not a list; write listen = [\"127.0.0.1:5222\"]",
+        ),
+        (
+            "[c2s]\nlisten = [\"localhost:5222\", 5222]",
+            "2: c2s.listen: \"localhost:5222\" is not an IP address with a port, \
+             5222 is not a text in double quotes; write listen = [\"127.0.0.1:5222\"]",
+        ),
+        (
+            "[c2s]\nlisten = [\"127.0.0.1:5223\"]",
+            "1: c2s.direct_tls_listen: 127.0.0.1:5223 is listened on twice; write another port",
+        ),
+        (
+            "domains = [\"a b\"]",
+            "1: domains: \"a b\" is not a domain (the domain is neither a host name nor an IP address); \
+             write domains = [\"example.org\"]",
+        ),
+        (
+            "domains = []",
+            "1: domains: a server without a domain serves nobody; write domains = [\"example.org\"]",
+        ),
+        ("domains = [\"a.b\", \"A.b\"]", "1: domains: \"a.b\" is there twice; write it once"),
+        (
+            "[limits]\nexempt = [\"10.0.0.0/99\"]",
+            "2: limits.exempt: \"10.0.0.0/99\" is not a network; write exempt = [\"127.0.0.0/8\"]",
+        ),
+        (
+            "[limits]\nstanza_bytes = 20000\nstanza_bytes_before_login = 30000",
+            "3: limits.stanza_bytes_before_login: more than stanza_bytes (20000); \
+             write stanza_bytes_before_login = 20000",
+        ),
+        ("node = 1", "1: node: 1 is not a table; write [node] and its keys below"),
+        (
+            "[storage]\nurl = \"mysql://x\"",
+            "2: storage.url: \"mysql://x\" does not start with \"sqlite:\"; write url = \"sqlite:corefire.db\"",
+        ),
+        (
+            "[storage]\nurl = \"sqlite::memory:\"",
+            "2: storage.url: \"sqlite::memory:\" keeps nothing; write url = \"sqlite:corefire.db\"",
+        ),
+    ];
+    let place = Place::new();
+    for (text, line) in cases {
+        place.check(text).refused(&[&format!("corefire.toml:{line}")]);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
+    let place = Place::new();
+    let cases = [
+        ("[c2s]\nlisen = []", "2: c2s.lisen: no such key; write c2s.listen"),
+        ("[c2z]\nlisten = []", "1: c2z: no such key; write c2s"),
+        ("domain = \"a.b\"", "1: domain: no such key; write domains"),
+        ("shards = 4", "1: shards: no such key; write node.shards"),
+        (
+            "[storage]\nflavour = 1",
+            "2: storage.flavour: no such key; remove it, or write one of url, ack",
+        ),
+        (
+            "[tls.hosts.localhost]\ncert = \"x\"",
+            "2: tls.hosts.localhost.cert: no such key; remove it, or write one of certificate, key",
+        ),
+    ];
+    for (text, line) in cases {
+        let run = place.check(text);
+        assert_eq!(run.code, 1);
+        let expected = format!("corefire.toml:{line}");
+        assert!(run.stderr.lines().any(|told| told == expected), "{}\n{expected}", run.stderr);
+    }
+}
+
+#[test]
+fn all_faults_are_told_at_once() {
+    let place = Place::new();
+    let run =
+        place.check("[c2s]\ntls = 1\nport = 5222\n[limits]\ndepth = 0\n[log]\nlevel = \"loud\"\n");
+    assert_eq!(run.code, 1);
+    let lines: Vec<&str> = run.stderr.lines().collect();
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    for place in
+        ["corefire.toml:2: ", "corefire.toml:3: ", "corefire.toml:5: ", "corefire.toml:7: "]
+    {
+        assert!(lines.iter().any(|line| line.starts_with(place)), "{lines:#?}");
+    }
+}
+
+#[test]
+fn what_is_not_toml_is_refused_with_its_line() {
+    let place = Place::new();
+    let run = place.check("[c2s]\ntls = required\n");
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.starts_with("corefire.toml:2: not TOML: "), "{}", run.stderr);
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+}
+
+#[test]
+fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
+    let cases = [
+        ("admins = [\"a@b\"]", "1: admins: [\"a@b\"] is not in this version; write admins = []"),
+        (
+            "[archive]\nenabled = true",
+            "2: archive.enabled: true is not in this version; write enabled = false",
+        ),
+        (
+            "[cluster]\nenabled = true",
+            "2: cluster.enabled: true is not in this version; write enabled = false",
+        ),
+        (
+            "[federation]\nenabled = true",
+            "2: federation.enabled: true is not in this version; write enabled = false",
+        ),
+        (
+            "[federation]\nlisten = [\"127.0.0.1:5269\"]",
+            "2: federation.listen: [\"127.0.0.1:5269\"] is not in this version; write listen = []",
+        ),
+        (
+            "[federation.routes]\n\"a.b\" = \"192.0.2.1:5269\"",
+            "2: federation.routes: its entries are not in this version; remove [federation.routes]",
+        ),
+        (
+            "[components]\nlisten = [\"127.0.0.1:5347\"]",
+            "2: components.listen: [\"127.0.0.1:5347\"] is not in this version; write listen = []",
+        ),
+        (
+            "[components.secrets]\n\"a.b\" = \"hunter2\"",
+            "2: components.secrets: its entries are not in this version; remove [components.secrets]",
+        ),
+        (
+            "[http]\nlisten = [\"127.0.0.1:5280\"]",
+            "2: http.listen: [\"127.0.0.1:5280\"] is not in this version; write listen = []",
+        ),
+        (
+            "[admin]\nlisten = \"127.0.0.1:5290\"",
+            "2: admin.listen: \"127.0.0.1:5290\" is not in this version; write listen = \"\"",
+        ),
+        (
+            "[registration]\nin_band = true",
+            "2: registration.in_band: true is not in this version; write in_band = false",
+        ),
+        (
+            "[c2s]\nredirect = \"owner\"",
+            "2: c2s.redirect: \"owner\" is not in this version; write redirect = \"off\"",
+        ),
+        (
+            "[c2s]\nproxy_protocol = true",
+            "2: c2s.proxy_protocol: true is not in this version; write proxy_protocol = false",
+        ),
+        (
+            "[storage]\nurl = \"postgres://a/b\"",
+            "2: storage.url: \"postgres://a/b\" is not in this version; write url = \"sqlite:corefire.db\"",
+        ),
+        (
+            "[latency]\nlog = \"latency.hlog\"",
+            "2: latency.log: \"latency.hlog\" is not in this version; write log = \"\"",
+        ),
+    ];
+    let place = Place::new();
+    for (text, line) in cases {
+        place.check(text).refused(&[&format!("corefire.toml:{line}")]);
+    }
+}
+
+#[test]
+fn the_values_that_mean_off_are_taken() {
+    let place = Place::new();
+    let text = "admins = []\n[archive]\nenabled = false\n[cluster]\nenabled = false\n[federation]\nenabled = false\n\
+                listen = []\n[http]\nlisten = []\ntls_listen = []\n[admin]\nlisten = \"\"\n[components]\nlisten = []\n\
+                [components.secrets]\n[latency]\nlog = \"\"\n";
+    assert_eq!(place.check(text).done(), "corefire.toml: ok\n");
+}
+
+#[test]
+fn settings_on_the_command_line_are_refused_with_themselves() {
+    let place = Place::new();
+    let check = |set: &str| {
+        place.write("corefire.toml", "");
+        place.run(["check-config", "corefire.toml", "--set", set])
+    };
+    check("c2s.tls=never").refused(&[
+        "--set c2s.tls=never: c2s.tls: \"never\" is not one of \"required\", \"optional\"; write --set c2s.tls=required",
+    ]);
+    check("limits.depth=many").refused(&[
+        "--set limits.depth=many: limits.depth: \"many\" is not a whole number; write --set limits.depth=64",
+    ]);
+    check("c2s.listen=127.0.0.1:5222").refused(&[
+        "--set c2s.listen=127.0.0.1:5222: c2s.listen: \"127.0.0.1:5222\" is not a list; \
+         write --set 'c2s.listen=[\"127.0.0.1:5222\"]'",
+    ]);
+    check("c2s.tsl=x").refused(&["--set c2s.tsl=x: c2s.tsl: no such key; write c2s.tls"]);
+    check("c2s.tls").refused(&["--set c2s.tls: no \"=\"; write --set c2s.tls=optional"]);
+    assert_eq!(check("c2s.tls=optional").done(), "corefire.toml: ok\n");
+    assert_eq!(check("c2s.listen=[\"127.0.0.1:0\"]").done(), "corefire.toml: ok\n");
+}
+
+#[test]
+fn settings_lie_over_the_file_and_the_last_wins() {
+    let place = Place::new();
+    place.write("corefire.toml", "[c2s]\ntls = \"never\"\n");
+    let arguments =
+        ["check-config", "corefire.toml", "--set", "c2s.tls=1", "--set", "c2s.tls=optional"];
+    assert_eq!(place.run(arguments).done(), "corefire.toml: ok\n");
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_text_refused() {
+    let place = Place::new();
+    place
+        .run(["check-config", "missing.toml"])
+        .refused(&["missing.toml: cannot be read: No such file or directory (os error 2); \
+         give the configuration file as --config FILE"]);
+    std::fs::write(place.path("corefire.toml"), b"# ok\n# \xff\n").unwrap();
+    place
+        .run(["check-config", "corefire.toml"])
+        .refused(&["corefire.toml:2: not UTF-8; save the file as UTF-8"]);
+    let run = place.run(["serve", "--config", "missing.toml"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.starts_with("missing.toml: cannot be read"), "{}", run.stderr);
+}
+
+#[test]
+fn certificates_are_refused_with_the_key_that_names_them() {
+    let place = Place::new();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    place.write("a.crt", &made.cert.pem());
+    place.write("a.key", &made.signing_key.serialize_pem());
+    place.write("b.key", &other.signing_key.serialize_pem());
+
+    let pair = "[tls]\ncertificate = \"a.crt\"\nkey = \"a.key\"\n";
+    assert_eq!(place.check(pair).done(), "corefire.toml: ok\n");
+    place
+        .check(&pair.replace("a.key", "b.key"))
+        .refused(&["corefire.toml:3: tls.key: b.key: does not belong to the certificate a.crt; \
+         give the key that the certificate was made for"]);
+    place.check(&pair.replace("a.crt", "c.crt")).refused(&[
+        "corefire.toml:2: tls.certificate: c.crt: cannot be read: No such file or directory (os error 2); \
+         name a PEM file that this process may read",
+    ]);
+    place
+        .check(&pair.replace("a.crt", "a.key"))
+        .refused(&["corefire.toml:2: tls.certificate: a.key: holds no PEM certificate; \
+         give the PEM chain, the server's own certificate first (\"BEGIN CERTIFICATE\")"]);
+    place
+        .check("[tls]\ncertificate = \"a.crt\"\n")
+        .refused(&["corefire.toml:2: tls.certificate: \"a.crt\" stands without its key; \
+         write key = \"/path/to/key.pem\" beside it"]);
+    let host = "[tls.hosts.\"example.org\"]\ncertificate = \"a.crt\"\nkey = \"b.key\"\n";
+    place.check(&format!("domains = [\"example.org\"]\n{host}")).refused(&[
+        "corefire.toml:4: tls.hosts.\"example.org\".key: b.key: does not belong to the certificate a.crt; \
+         give the key that the certificate was made for",
+    ]);
+    place.check(&host.replace("b.key", "a.key")).refused(&[
+        "corefire.toml:1: tls.hosts.\"example.org\": \"example.org\" is not served; add it to domains",
+    ]);
+}
+
+#[test]
+fn a_certificate_of_another_domain_is_a_warning() {
+    let place = Place::new();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    place.write("a.crt", &made.cert.pem());
+    place.write("a.key", &made.signing_key.serialize_pem());
+    let text = "domains = [\"localhost\", \"example.org\"]\n[tls]\ncertificate = \"a.crt\"\nkey = \"a.key\"\n";
+    let run = place.check(text);
+    assert_eq!((run.code, run.stdout.as_str()), (0, "corefire.toml: ok\n"));
+    let warning = "corefire.toml: warning: a.crt: does not name example.org; clients of that domain will refuse it\n";
+    assert_eq!(run.stderr, warning);
+}
+
+#[test]
+fn a_missing_certificate_does_not_keep_an_operator_from_the_accounts() {
+    let place = Place::new();
+    place.write("corefire.toml", "[tls]\ncertificate = \"none\"\nkey = \"none\"\n");
+    let run =
+        place.run(["user", "add", "a@localhost", "--password", "x", "--config", "corefire.toml"]);
+    assert_eq!(run.done(), "added a@localhost\n");
+}

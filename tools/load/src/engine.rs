@@ -1,0 +1,581 @@
+//! The loop: one thread, one epoll, any number of clients.
+//!
+//! A turn: what waits on the sockets is read (one read per ready socket), stanzas are cut and shown to the scenario,
+//! the scenario queues what it wants sent, and each connection with output is written once.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ring::rand::{SecureRandom, SystemRandom};
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::client::{Client, Counters, Link, write_answer};
+use crate::login::{Login, Mechanism, Step, Wish};
+use crate::scan::{Element, Unit, escape};
+use crate::scram::KeyCache;
+use crate::sys::{Poller, Ready};
+use crate::tls::{Tls, client_config};
+use crate::{Error, sys};
+
+/// Bytes taken from a socket in one read.
+const READ_BYTES: usize = 64 * 1024;
+/// Connections per source address: the ephemeral ports of one are some 28 000.
+const PER_SOURCE: usize = 25_000;
+/// Descriptors kept for other things than connections.
+const DESCRIPTORS_SPARE: u64 = 64;
+
+/// What all clients of an engine share.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    pub address: SocketAddr,
+    /// The XMPP domain, which also names the TLS server.
+    pub domain: String,
+    pub tls: Tls,
+    pub mechanism: Mechanism,
+    /// Logins under way at once; others queue.
+    pub login_in_flight: usize,
+    /// With XEP-0198: stanzas after which an `<r/>` follows, at the end of that write.
+    pub sm_request_every: u32,
+}
+
+/// One client.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    pub user: String,
+    pub password: Rc<str>,
+    pub resource: String,
+    /// Send initial presence, and count as logged in when the server shows it back.
+    pub presence: bool,
+    /// Enable XEP-0198 (without resumption).
+    pub sm: bool,
+}
+
+/// Names a client of one engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(u32);
+
+impl ClientId {
+    /// Its place in the order of [`Engine::add`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What a scenario wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Wait for the network, but not beyond this moment.
+    Until(Instant),
+    /// Leave [`Engine::run`].
+    Done,
+}
+
+/// What is done with the clients. The `on_` methods only note; [`Scenario::turn`] acts.
+pub trait Scenario {
+    /// A login is complete.
+    fn on_ready(&mut self, _client: ClientId) {}
+
+    /// A stanza arrived, during login too; `at` is when it was read. IQs of type get and set are answered already.
+    fn on_stanza(&mut self, client: ClientId, stanza: &Element<'_>, at: Instant);
+
+    /// The server has handled so many of the client's stanzas since XEP-0198 was enabled (`<a h=''/>`, modulo 2^32).
+    fn on_acked(&mut self, _client: ClientId, _handled: u32) {}
+
+    /// The connection is gone.
+    fn on_closed(&mut self, client: ClientId, cause: &str);
+
+    /// Called before each wait: queue what is due, say what comes next.
+    fn turn(&mut self, engine: &mut Engine, now: Instant) -> Result<Control, Error>;
+}
+
+/// Clients and their loop. Lives on one thread.
+pub struct Engine {
+    config: EngineConfig,
+    clients: Vec<Client>,
+    poller: Poller,
+    tls: Arc<rustls::ClientConfig>,
+    server_name: ServerName<'static>,
+    keys: KeyCache,
+    random: SystemRandom,
+    header: Vec<u8>,
+    descriptors: u64,
+    queued: VecDeque<ClientId>,
+    logging_in: usize,
+    dirty: Vec<ClientId>,
+    ready: Vec<Ready>,
+    read_buffer: Vec<u8>,
+    plain_buffer: Vec<u8>,
+}
+
+impl Engine {
+    /// - errors: no epoll; a domain that cannot name a TLS server
+    pub fn new(config: EngineConfig) -> Result<Self, Error> {
+        let descriptors = sys::raise_descriptor_limit()
+            .map_err(|error| Error::Io("limit of descriptors", error))?;
+        sys::precise_timers().map_err(|error| Error::Io("timer slack", error))?;
+        let server_name = ServerName::try_from(config.domain.clone())
+            .map_err(|error| Error::Config(format!("domain {}: {error}", config.domain)))?;
+        let mut header = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+            xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='"
+            .to_vec();
+        escape(&config.domain, &mut header);
+        header.extend_from_slice(b"'>");
+        Ok(Self {
+            poller: Poller::new().map_err(|error| Error::Io("epoll", error))?,
+            tls: client_config()?,
+            server_name,
+            keys: KeyCache::default(),
+            random: SystemRandom::new(),
+            header,
+            descriptors,
+            clients: Vec::new(),
+            queued: VecDeque::new(),
+            logging_in: 0,
+            dirty: Vec::new(),
+            ready: Vec::new(),
+            read_buffer: vec![0; READ_BYTES],
+            plain_buffer: vec![0; READ_BYTES],
+            config,
+        })
+    }
+
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// Adds a client, not yet connected.
+    pub fn add(&mut self, client: ClientConfig) -> Result<ClientId, Error> {
+        let needed = self.clients.len() as u64 + 1 + DESCRIPTORS_SPARE;
+        if needed > self.descriptors {
+            return Err(Error::Descriptors { needed, limit: self.descriptors });
+        }
+        let id = ClientId(self.clients.len() as u32);
+        self.clients.push(Client::new(Wish {
+            user: client.user,
+            password: client.password,
+            resource: client.resource,
+            mechanism: self.config.mechanism,
+            starttls: self.config.tls == Tls::Starttls,
+            presence: client.presence,
+            sm: client.sm,
+        }));
+        Ok(id)
+    }
+
+    /// Connects a client and logs it in as soon as the limit of logins allows. No effect unless it is down.
+    pub fn start(&mut self, id: ClientId) {
+        let client = &mut self.clients[id.index()];
+        if matches!(client.link, Link::Down) {
+            client.link = Link::Queued;
+            self.queued.push_back(id);
+        }
+    }
+
+    /// Ends the client's stream in order; the scenario sees it closed when the server has closed its side.
+    pub fn close(&mut self, id: ClientId) {
+        if self.is_ready(id) {
+            self.acknowledge(id);
+            self.append(id, |out| out.extend_from_slice(b"</stream:stream>"));
+            self.clients[id.index()].link = Link::Closing;
+        }
+    }
+
+    /// Drops the client's connection without a word, and without telling the scenario.
+    pub fn abandon(&mut self, id: ClientId) {
+        self.queued.retain(|queued| *queued != id);
+        let client = &mut self.clients[id.index()];
+        if matches!(client.link, Link::Connecting | Link::Login(_)) {
+            self.logging_in -= 1;
+        }
+        client.reset();
+    }
+
+    /// Whether the client is logged in.
+    pub fn is_ready(&self, id: ClientId) -> bool {
+        matches!(self.clients[id.index()].link, Link::Ready)
+    }
+
+    /// Whether the client is neither connected nor about to be.
+    pub fn is_down(&self, id: ClientId) -> bool {
+        matches!(self.clients[id.index()].link, Link::Down)
+    }
+
+    /// Whether [`Engine::close`] was called and the server has not closed its side yet.
+    pub fn is_closing(&self, id: ClientId) -> bool {
+        matches!(self.clients[id.index()].link, Link::Closing)
+    }
+
+    /// Full JID of a client that is or was logged in.
+    pub fn jid(&self, id: ClientId) -> &str {
+        &self.clients[id.index()].jid
+    }
+
+    /// Account name of a client.
+    pub fn user(&self, id: ClientId) -> &str {
+        &self.clients[id.index()].wish.user
+    }
+
+    /// Queues `stanzas` stanzas that `write` appends; they leave together at the end of the turn.
+    ///
+    /// - gives: the number of the last one since XEP-0198 was enabled, as `<a h=''/>` will count it
+    pub fn send(&mut self, id: ClientId, stanzas: u32, write: impl FnOnce(&mut Vec<u8>)) -> u32 {
+        self.append(id, write);
+        let counters = &mut self.clients[id.index()].counters;
+        counters.sent = counters.sent.wrapping_add(stanzas);
+        counters.sent
+    }
+
+    /// Tells the server what the client has received (XEP-0198 §4), unasked.
+    pub fn acknowledge(&mut self, id: ClientId) {
+        let counters = &self.clients[id.index()].counters;
+        if counters.enabled {
+            let received = counters.received;
+            self.append(id, |out| {
+                out.extend_from_slice(
+                    format!("<a xmlns='urn:xmpp:sm:3' h='{received}'/>").as_bytes(),
+                );
+            });
+        }
+    }
+
+    fn append(&mut self, id: ClientId, write: impl FnOnce(&mut Vec<u8>)) {
+        let client = &mut self.clients[id.index()];
+        if client.socket.is_none() || matches!(client.link, Link::Closing) {
+            return;
+        }
+        write(&mut client.output);
+        if !client.dirty {
+            client.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Turns until the scenario is done.
+    ///
+    /// - errors: what the scenario gives; epoll failing
+    pub fn run<S: Scenario>(&mut self, scenario: &mut S) -> Result<(), Error> {
+        loop {
+            let now = Instant::now();
+            let control = scenario.turn(self, now)?;
+            while self.logging_in < self.config.login_in_flight
+                && let Some(id) = self.queued.pop_front()
+            {
+                if let Err(error) = self.connect(id) {
+                    self.end(id, &format!("connecting: {error}"), scenario);
+                }
+            }
+            while let Some(id) = self.dirty.pop() {
+                if let Err(error) = self.flush(id) {
+                    // What the server sent before it closed may still wait to be read.
+                    self.readable(id, scenario);
+                    self.end(id, &format!("writing: {error}"), scenario);
+                }
+            }
+            let Control::Until(deadline) = control else {
+                return Ok(());
+            };
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            let mut ready = std::mem::take(&mut self.ready);
+            let waited = self.poller.wait(Some(timeout), &mut ready);
+            waited.map_err(|error| Error::Io("epoll", error))?;
+            for event in &ready {
+                self.event(event, scenario);
+            }
+            self.ready = ready;
+        }
+    }
+
+    fn event<S: Scenario>(&mut self, event: &Ready, scenario: &mut S) {
+        let id = ClientId(event.token as u32);
+        let client = &mut self.clients[id.index()];
+        let Some(socket) = &client.socket else {
+            return;
+        };
+        if matches!(client.link, Link::Connecting) {
+            let outcome = if event.writable { socket.take_error() } else { return };
+            match outcome {
+                Ok(None) => self.open(id),
+                Ok(Some(error)) | Err(error) => {
+                    return self.end(id, &format!("connecting: {error}"), scenario);
+                }
+            }
+        } else if event.writable && client.blocked && !client.dirty {
+            client.dirty = true;
+            self.dirty.push(id);
+        }
+        if event.readable {
+            self.readable(id, scenario);
+        }
+    }
+
+    fn connect(&mut self, id: ClientId) -> io::Result<()> {
+        let address = self.config.address;
+        let client = &mut self.clients[id.index()];
+        self.logging_in += 1;
+        client.link = Link::Connecting;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        let source = id.index() / PER_SOURCE;
+        if source > 0 && address.ip().is_loopback() && address.is_ipv4() {
+            let host = Ipv4Addr::new(127, 0, (source >> 8) as u8, (source & 255) as u8 + 1);
+            socket.bind(&SocketAddr::new(IpAddr::V4(host), 0).into())?;
+        }
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        let socket = TcpStream::from(socket);
+        self.poller.add(socket.as_raw_fd(), u64::from(id.0), true)?;
+        client.blocked = true;
+        client.socket = Some(socket);
+        Ok(())
+    }
+
+    /// The TCP connection stands.
+    fn open(&mut self, id: ClientId) {
+        let mut nonce = [0; 18];
+        // Only uniqueness matters here, and the operating system's source does not fail once it has begun to work.
+        let _ = self.random.fill(&mut nonce);
+        self.clients[id.index()].link = Link::Login(Box::new(Login::new(BASE64.encode(nonce))));
+        if self.config.tls == Tls::Direct {
+            self.secure(id);
+        }
+        self.open_stream(id);
+    }
+
+    fn secure(&mut self, id: ClientId) {
+        // Cannot fail for a configuration that has built: the name and the protocol versions are given.
+        let connection = ClientConnection::new(Arc::clone(&self.tls), self.server_name.clone());
+        self.clients[id.index()].tls = connection.ok().map(Box::new);
+    }
+
+    fn open_stream(&mut self, id: ClientId) {
+        self.clients[id.index()].scanner.restart();
+        let header = std::mem::take(&mut self.header);
+        self.append(id, |out| out.extend_from_slice(&header));
+        self.header = header;
+    }
+
+    fn readable<S: Scenario>(&mut self, id: ClientId, scenario: &mut S) {
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let cause = loop {
+            let Some(mut socket) = self.clients[id.index()].socket.as_ref() else {
+                break None;
+            };
+            match socket.read(&mut buffer) {
+                Ok(0) => break Some("closed by the server".to_owned()),
+                Ok(count) => {
+                    let at = Instant::now();
+                    if let Err(cause) = self.received(id, &buffer[..count], at, scenario) {
+                        break Some(cause);
+                    }
+                    if count < buffer.len() {
+                        break None;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break None,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Some(format!("reading: {error}")),
+            }
+        };
+        self.read_buffer = buffer;
+        if let Some(cause) = cause {
+            self.end(id, &cause, scenario);
+        }
+    }
+
+    /// Opens TLS records if there are any, and passes the plain bytes on.
+    fn received<S: Scenario>(
+        &mut self,
+        id: ClientId,
+        mut bytes: &[u8],
+        at: Instant,
+        scenario: &mut S,
+    ) -> Result<(), String> {
+        if self.clients[id.index()].tls.is_none() {
+            return self.plain(id, bytes, at, scenario);
+        }
+        let mut plain = std::mem::take(&mut self.plain_buffer);
+        let mut outcome = Ok(());
+        while !bytes.is_empty() && outcome.is_ok() {
+            outcome = self.records(id, &mut bytes, &mut plain, at, scenario);
+        }
+        self.plain_buffer = plain;
+        outcome
+    }
+
+    fn records<S: Scenario>(
+        &mut self,
+        id: ClientId,
+        bytes: &mut &[u8],
+        plain: &mut [u8],
+        at: Instant,
+        scenario: &mut S,
+    ) -> Result<(), String> {
+        let tls = self.clients[id.index()].tls.as_mut().ok_or("TLS state is gone")?;
+        tls.read_tls(bytes).map_err(|error| format!("TLS: {error}"))?;
+        tls.process_new_packets().map_err(|error| format!("TLS: {error}"))?;
+        if tls.wants_write() {
+            self.append(id, |_| {});
+        }
+        loop {
+            let Some(tls) = self.clients[id.index()].tls.as_mut() else {
+                return Ok(());
+            };
+            match tls.reader().read(plain) {
+                Ok(0) => return Err("closed by the server".to_owned()),
+                Ok(count) => self.plain(id, &plain[..count], at, scenario)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(format!("TLS: {error}")),
+            }
+        }
+    }
+
+    /// Cuts stanzas; what is left stays with the client.
+    fn plain<S: Scenario>(
+        &mut self,
+        id: ClientId,
+        bytes: &[u8],
+        at: Instant,
+        scenario: &mut S,
+    ) -> Result<(), String> {
+        let client = &mut self.clients[id.index()];
+        let mut held = std::mem::take(&mut client.input);
+        let data = if held.is_empty() {
+            bytes
+        } else {
+            held.extend_from_slice(bytes);
+            &held
+        };
+        loop {
+            let scanner = &mut self.clients[id.index()].scanner;
+            match scanner.next(data).map_err(|error| error.to_string())? {
+                Some(Unit::Open(_)) => {}
+                Some(Unit::Element(range)) => {
+                    let element =
+                        Element::parse(&data[range]).ok_or("a tag that makes no sense")?;
+                    self.element(id, &element, at, scenario)?;
+                }
+                Some(Unit::Close) => return Err("stream closed by the server".to_owned()),
+                None => break,
+            }
+        }
+        let client = &mut self.clients[id.index()];
+        let kept = client.scanner.kept_from();
+        client.scanner.forget();
+        if kept < data.len() {
+            if held.is_empty() {
+                client.input = bytes[kept..].to_vec();
+            } else {
+                held.drain(..kept);
+                client.input = held;
+            }
+        }
+        Ok(())
+    }
+
+    fn element<S: Scenario>(
+        &mut self,
+        id: ClientId,
+        element: &Element<'_>,
+        at: Instant,
+        scenario: &mut S,
+    ) -> Result<(), String> {
+        let client = &mut self.clients[id.index()];
+        let name = element.name();
+        if let b"message" | b"presence" | b"iq" = name {
+            client.counters.received = client.counters.received.wrapping_add(1);
+        }
+        match name {
+            b"error" => {
+                let condition = element.children().next();
+                let condition = condition.map_or(&b"unknown"[..], |child| child.name());
+                return Err(format!("stream error {}", String::from_utf8_lossy(condition)));
+            }
+            b"r" => {
+                self.acknowledge(id);
+                return Ok(());
+            }
+            b"a" => {
+                let handled = element.text_of("h").and_then(|h| h.parse().ok());
+                scenario.on_acked(id, handled.ok_or("an <a/> without h")?);
+                return Ok(());
+            }
+            b"iq" if matches!(element.attribute("type"), Some(b"get" | b"set")) => {
+                self.send(id, 1, |out| write_answer(element, out));
+            }
+            _ => {}
+        }
+        let client = &mut self.clients[id.index()];
+        if let Link::Login(login) = &mut client.link {
+            let had = client.output.len();
+            let step = login.take(element, &client.wish, &mut self.keys, &mut client.output)?;
+            let wrote = client.output.len() > had;
+            if step == Step::Enabled {
+                client.counters =
+                    Counters { enabled: true, sent: u32::from(wrote), ..Counters::default() };
+            }
+            let done =
+                step == Step::Done || (step == Step::Enabled && login.is_complete(&client.wish));
+            if done {
+                client.jid = std::mem::take(&mut login.jid);
+                client.link = Link::Ready;
+                self.logging_in -= 1;
+            }
+            if wrote {
+                self.append(id, |_| {});
+            }
+            match step {
+                Step::StartTls => {
+                    self.secure(id);
+                    self.open_stream(id);
+                }
+                Step::Restart => self.open_stream(id),
+                _ => {}
+            }
+            if done {
+                scenario.on_ready(id);
+            }
+            if step != Step::Other {
+                return Ok(());
+            }
+        }
+        if let b"message" | b"presence" | b"iq" = name {
+            scenario.on_stanza(id, element, at);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, id: ClientId) -> io::Result<()> {
+        let client = &mut self.clients[id.index()];
+        let blocked = client.write(self.config.sm_request_every)?;
+        if let Some(socket) = &client.socket
+            && blocked != client.blocked
+        {
+            self.poller.modify(socket.as_raw_fd(), u64::from(id.0), blocked)?;
+            client.blocked = blocked;
+        }
+        Ok(())
+    }
+
+    fn end<S: Scenario>(&mut self, id: ClientId, cause: &str, scenario: &mut S) {
+        if self.is_down(id) {
+            return;
+        }
+        self.abandon(id);
+        scenario.on_closed(id, cause);
+    }
+}
+
+/// How long a run waits for anything at all to happen before it gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,253 @@
+//! A range of accounts, logged in.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::engine::PATIENCE;
+use crate::scan::Element;
+use crate::{
+    ClientConfig, ClientId, Control, Engine, EngineConfig, Error, Mechanism, Scenario, Tls,
+};
+
+/// Which accounts: `pattern` with `{}` replaced by `first`, `first + 1`, …
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    pub pattern: String,
+    pub first: usize,
+    pub count: usize,
+    pub password: String,
+}
+
+impl Accounts {
+    /// Name of the account at a place of the range.
+    pub fn user(&self, index: usize) -> String {
+        self.pattern.replace("{}", &(self.first + index).to_string())
+    }
+}
+
+/// How the accounts of a fleet log in.
+#[derive(Clone, Debug)]
+pub struct FleetConfig {
+    pub address: SocketAddr,
+    pub domain: String,
+    pub accounts: Accounts,
+    pub tls: Tls,
+    pub mechanism: Mechanism,
+    /// Send initial presence and wait until the server shows it.
+    pub presence: bool,
+    /// Enable XEP-0198; an `<r/>` then closes every write that holds stanzas.
+    pub sm: bool,
+    pub login_in_flight: usize,
+}
+
+impl FleetConfig {
+    /// Plain TCP, SCRAM-SHA-256, presence, no XEP-0198, 32 logins in flight.
+    pub fn new(address: SocketAddr, domain: &str, accounts: Accounts) -> Self {
+        Self {
+            address,
+            domain: domain.to_owned(),
+            accounts,
+            tls: Tls::None,
+            mechanism: Mechanism::ScramSha256,
+            presence: true,
+            sm: false,
+            login_in_flight: 32,
+        }
+    }
+}
+
+/// Sessions that stay up together: if one ends, the run it is in fails.
+pub struct Fleet {
+    pub(crate) engine: Engine,
+    pub(crate) clients: Vec<ClientId>,
+    login: Duration,
+}
+
+impl Fleet {
+    /// Logs all accounts in.
+    ///
+    /// - errors: a login that fails, no login complete for 30 s, too few descriptors
+    pub fn connect(config: &FleetConfig) -> Result<Self, Error> {
+        let mut engine = Engine::new(EngineConfig {
+            address: config.address,
+            domain: config.domain.clone(),
+            tls: config.tls,
+            mechanism: config.mechanism,
+            login_in_flight: config.login_in_flight.max(1),
+            sm_request_every: 1,
+        })?;
+        let password: Rc<str> = config.accounts.password.as_str().into();
+        let mut clients = Vec::with_capacity(config.accounts.count);
+        for index in 0..config.accounts.count {
+            let id = engine.add(ClientConfig {
+                user: config.accounts.user(index),
+                password: Rc::clone(&password),
+                resource: "load".to_owned(),
+                presence: config.presence,
+                sm: config.sm,
+            })?;
+            engine.start(id);
+            clients.push(id);
+        }
+        let begin = Instant::now();
+        let mut logins = Logins { left: clients.len(), moved: begin, closed: None };
+        engine.run(&mut logins)?;
+        Ok(Self { engine, clients, login: begin.elapsed() })
+    }
+
+    /// Sessions in the fleet.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// How long the logins took together.
+    pub fn login_time(&self) -> Duration {
+        self.login
+    }
+
+    /// Stays connected and silent, but answers what the server asks.
+    pub fn idle(&mut self, duration: Duration) -> Result<(), Error> {
+        let mut idle = Idle { until: Instant::now() + duration, closed: None };
+        self.engine.run(&mut idle)
+    }
+
+    /// Ends all streams in order; after 5 s the rest are dropped.
+    pub fn close(mut self) -> Result<(), Error> {
+        for id in &self.clients {
+            self.engine.close(*id);
+        }
+        let mut closing =
+            Closing { left: self.clients.len(), until: Instant::now() + Duration::from_secs(5) };
+        self.engine.run(&mut closing)
+    }
+}
+
+/// The first connection that ended although it should not have.
+pub(crate) type FirstClosed = Option<(ClientId, String)>;
+
+pub(crate) fn note_closed(closed: &mut FirstClosed, client: ClientId, cause: &str) {
+    closed.get_or_insert_with(|| (client, cause.to_owned()));
+}
+
+pub(crate) fn check_closed(closed: &mut FirstClosed, engine: &Engine) -> Result<(), Error> {
+    match closed.take() {
+        Some((client, cause)) => Err(Error::Closed { user: engine.user(client).to_owned(), cause }),
+        None => Ok(()),
+    }
+}
+
+struct Logins {
+    left: usize,
+    moved: Instant,
+    closed: FirstClosed,
+}
+
+impl Scenario for Logins {
+    fn on_ready(&mut self, _client: ClientId) {
+        self.left -= 1;
+        self.moved = Instant::now();
+    }
+
+    fn on_stanza(&mut self, _client: ClientId, _stanza: &Element<'_>, _at: Instant) {}
+
+    fn on_closed(&mut self, client: ClientId, cause: &str) {
+        note_closed(&mut self.closed, client, cause);
+    }
+
+    fn turn(&mut self, engine: &mut Engine, now: Instant) -> Result<Control, Error> {
+        check_closed(&mut self.closed, engine)?;
+        if self.left == 0 {
+            return Ok(Control::Done);
+        }
+        let deadline = self.moved + PATIENCE;
+        if now > deadline {
+            return Err(Error::Stalled { waiting_for: format!("{} logins", self.left) });
+        }
+        Ok(Control::Until(deadline + Duration::from_millis(1)))
+    }
+}
+
+struct Idle {
+    until: Instant,
+    closed: FirstClosed,
+}
+
+impl Scenario for Idle {
+    fn on_stanza(&mut self, _client: ClientId, _stanza: &Element<'_>, _at: Instant) {}
+
+    fn on_closed(&mut self, client: ClientId, cause: &str) {
+        note_closed(&mut self.closed, client, cause);
+    }
+
+    fn turn(&mut self, engine: &mut Engine, now: Instant) -> Result<Control, Error> {
+        check_closed(&mut self.closed, engine)?;
+        Ok(if now >= self.until { Control::Done } else { Control::Until(self.until) })
+    }
+}
+
+struct Closing {
+    left: usize,
+    until: Instant,
+}
+
+impl Scenario for Closing {
+    fn on_stanza(&mut self, _client: ClientId, _stanza: &Element<'_>, _at: Instant) {}
+
+    fn on_closed(&mut self, _client: ClientId, _cause: &str) {
+        self.left -= 1;
+    }
+
+    fn turn(&mut self, _engine: &mut Engine, now: Instant) -> Result<Control, Error> {
+        let done = self.left == 0 || now >= self.until;
+        Ok(if done { Control::Done } else { Control::Until(self.until) })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn engine() -> Engine {
+        Engine::new(EngineConfig {
+            address: ([127, 0, 0, 1], 1).into(),
+            domain: "localhost".to_owned(),
+            tls: Tls::None,
+            mechanism: Mechanism::Plain,
+            login_in_flight: 1,
+            sm_request_every: 1,
+        })
+        .unwrap()
+    }
+
+    pub(crate) fn client(engine: &mut Engine) -> ClientId {
+        let config = ClientConfig {
+            user: "user".to_owned(),
+            password: "secret".into(),
+            resource: "load".to_owned(),
+            presence: true,
+            sm: false,
+        };
+        engine.add(config).unwrap()
+    }
+
+    #[test]
+    fn refused_connections_fail_the_login_of_a_fleet() {
+        let accounts = Accounts {
+            pattern: "user{}".to_owned(),
+            first: 7,
+            count: 2,
+            password: "secret".to_owned(),
+        };
+        assert_eq!(accounts.user(1), "user8");
+        // Port 1 of loopback: nobody listens there.
+        let config = FleetConfig::new(([127, 0, 0, 1], 1).into(), "localhost", accounts);
+        let error = Fleet::connect(&config).err().unwrap().to_string();
+        assert!(error.contains("connection of user") && error.contains("refused"), "{error}");
+    }
+}

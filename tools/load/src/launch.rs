@@ -1,0 +1,214 @@
+//! Starts a server under test, waits until it accepts, and ends it, in order or by SIGKILL.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Error, ServerProbe, sys};
+
+/// How long a server may take to accept its first connection, or to end when asked.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    /// From the start of the process to the first accepted connection.
+    pub start_time: Duration,
+}
+
+impl Server {
+    /// Runs a command line, on `cores` if there are any, until it accepts on `address`.
+    ///
+    /// - errors: it cannot be run, ends before it accepts, or takes more than 30 s
+    pub fn start(
+        program: &Path,
+        arguments: &[OsString],
+        cores: &[usize],
+        address: SocketAddr,
+    ) -> Result<Self, Error> {
+        let own = sys::affinity().map_err(|error| Error::Io("affinity", error))?;
+        if !cores.is_empty() {
+            sys::set_affinity(cores).map_err(|error| Error::Io("affinity", error))?;
+        }
+        let begin = Instant::now();
+        // The child inherits the affinity of the thread that starts it.
+        let child = Command::new(program).args(arguments).stdin(Stdio::null()).spawn();
+        sys::set_affinity(&own).map_err(|error| Error::Io("affinity", error))?;
+        let child = child.map_err(|error| Error::File(program.to_owned(), error))?;
+        let mut server = Self { child, start_time: Duration::ZERO };
+        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+            let ended = server.child.try_wait().map_err(|error| Error::Io("waiting", error))?;
+            if let Some(status) = ended {
+                return Err(Error::Server(format!("ended before it accepted: {status}")));
+            }
+            if begin.elapsed() > START_PATIENCE {
+                return Err(Error::Server(format!("does not accept on {address}")));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        server.start_time = begin.elapsed();
+        Ok(server)
+    }
+
+    pub fn probe(&self) -> Result<ServerProbe, Error> {
+        ServerProbe::new(self.child.id())
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) -> Result<(), Error> {
+        self.child.kill().map_err(|error| Error::Io("kill", error))?;
+        self.child.wait().map_err(|error| Error::Io("waiting", error))?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// - errors: it ends with a failure, or not within 10 s
+    pub fn stop(mut self) -> Result<(), Error> {
+        sys::terminate(self.child.id()).map_err(|error| Error::Io("terminate", error))?;
+        let begin = Instant::now();
+        loop {
+            match self.child.try_wait().map_err(|error| Error::Io("waiting", error))? {
+                Some(status) if status.success() || status.signal() == Some(libc::SIGTERM) => {
+                    return Ok(());
+                }
+                Some(status) => return Err(Error::Server(format!("ended with {status}"))),
+                None if begin.elapsed() > STOP_PATIENCE => {
+                    return Err(Error::Server("does not end when asked".to_owned()));
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing to do about a failure here: it has ended already, or the parent is ending too.
+        let _ = self.kill();
+    }
+}
+
+/// A directory for one run, removed when dropped.
+pub struct ScratchDir(PathBuf);
+
+impl ScratchDir {
+    pub fn new(name: &str) -> Result<Self, Error> {
+        let unique = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos());
+        let path = std::env::temp_dir().join(format!("{name}-{}-{unique}", std::process::id()));
+        std::fs::create_dir(&path).map_err(|error| Error::File(path.clone(), error))?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ScratchDir {
+    fn drop(&mut self) {
+        // A directory that stays behind does no harm.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A port of loopback that was free a moment ago.
+pub fn free_address() -> Result<SocketAddr, Error> {
+    let bind = || TcpListener::bind(("127.0.0.1", 0))?.local_addr();
+    bind().map_err(|error| Error::Io("a free port", error))
+}
+
+/// A Corefire binary with a data directory of its own, described by its command line (DESIGN §10).
+pub struct Corefire {
+    binary: PathBuf,
+    data_dir: PathBuf,
+    /// Accepts plain TCP and STARTTLS.
+    pub plain: SocketAddr,
+    /// Accepts direct TLS.
+    pub direct_tls: SocketAddr,
+    sets: Vec<String>,
+}
+
+fn key(set: &str) -> &str {
+    set.split('=').next().unwrap_or(set)
+}
+
+/// PBKDF2 rounds for accounts under test: the least that RFC 7677 §4 allows.
+const SCRAM_ITERATIONS: u32 = 4096;
+
+impl Corefire {
+    /// - takes: `sets`, further `key=value` for `--set`, which replace the settings of DESIGN §11
+    pub fn new(binary: &Path, data_dir: &Path, sets: &[String]) -> Result<Self, Error> {
+        let (plain, direct_tls) = (free_address()?, free_address()?);
+        let mut all = vec![
+            "node.shards=1".to_owned(),
+            format!("c2s.listen=[\"{plain}\"]"),
+            format!("c2s.direct_tls_listen=[\"{direct_tls}\"]"),
+            "c2s.tls=\"optional\"".to_owned(),
+            "archive.enabled=false".to_owned(),
+            "federation.enabled=false".to_owned(),
+            "http.listen=[]".to_owned(),
+            "http.tls_listen=[]".to_owned(),
+            "admin.listen=\"\"".to_owned(),
+            "limits.exempt=[\"127.0.0.0/8\"]".to_owned(),
+            format!("auth.scram_iterations={SCRAM_ITERATIONS}"),
+            "log.level=\"warn\"".to_owned(),
+        ];
+        all.extend_from_slice(sets);
+        Ok(Self {
+            binary: binary.to_owned(),
+            data_dir: data_dir.to_owned(),
+            plain,
+            direct_tls,
+            sets: all,
+        })
+    }
+
+    /// Creates accounts in the data directory of a server that does not run.
+    pub fn import(&self, jids: impl Iterator<Item = String>, password: &str) -> Result<(), Error> {
+        let mut csv = String::new();
+        for jid in jids {
+            // Writing to a String does not fail.
+            let _ = writeln!(csv, "{jid},{password}");
+        }
+        let file = self.data_dir.join("accounts.csv");
+        std::fs::write(&file, csv).map_err(|error| Error::File(file.clone(), error))?;
+        // `--set` is for `serve` alone, so what the accounts are made with is in a file.
+        let config = self.data_dir.join("accounts.toml");
+        std::fs::write(&config, format!("[auth]\nscram_iterations = {SCRAM_ITERATIONS}\n"))
+            .map_err(|error| Error::File(config.clone(), error))?;
+        let status = Command::new(&self.binary)
+            .args(["user", "import"])
+            .arg(&file)
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .map_err(|error| Error::File(self.binary.clone(), error))?;
+        if status.success() { Ok(()) } else { Err(Error::Server(format!("user import: {status}"))) }
+    }
+
+    /// Starts it, with settings of this start only after the others.
+    pub fn start(&self, cores: &[usize], sets: &[String]) -> Result<Server, Error> {
+        let mut arguments: Vec<OsString> =
+            vec!["serve".into(), "--data-dir".into(), self.data_dir.clone().into()];
+        let sets: Vec<&String> = self.sets.iter().chain(sets).collect();
+        for (at, set) in sets.iter().enumerate() {
+            let is_later = |later: &&String| key(later) == key(set);
+            if !sets[at + 1..].iter().any(is_later) {
+                arguments.extend(["--set".into(), (*set).into()]);
+            }
+        }
+        Server::start(&self.binary, &arguments, cores, self.plain)
+    }
+}
