@@ -366,10 +366,8 @@ impl World {
             let orders = self.clients[client].settle();
             self.obey(client, orders);
         }
-        if self.plan.store_faults > 0 || self.plan.read_faults > 0 {
-            if let Some(storage) = &mut self.storage {
-                storage.faults = 0;
-            }
+        if let Some(storage) = &mut self.storage {
+            storage.faults = 0;
         }
         // Longer than any session waits to be resumed, and any silence lasts.
         self.run_for(90 * SECOND);
