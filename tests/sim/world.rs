@@ -266,6 +266,8 @@ pub(crate) struct World {
     client_links: Vec<Option<LinkId>>,
     rogue_links: Vec<Option<LinkId>>,
     quiet: bool,
+    /// Nothing breaks in this run.
+    calm: bool,
     log: bool,
 }
 
@@ -305,6 +307,7 @@ impl World {
         let mut world = World {
             client_links: vec![None; clients.len()],
             rogue_links: vec![None; plan.rogues],
+            calm: plan.is_calm(),
             plan,
             model,
             counts: Counts::default(),
@@ -392,7 +395,7 @@ impl World {
             }
         }
         self.model.check_promises();
-        if self.plan.is_calm() {
+        if self.calm {
             self.model.check_nothing_lost();
         }
         let alive: Vec<Option<u32>> = self.clients.iter().map(|client| client.session).collect();
