@@ -444,6 +444,10 @@ fn shut(fd: RawFd) {
 /// The shard has closed the stream; the output before it still leaves.
 pub(super) fn close(core: &Rc<Core>, conn: ConnId) {
     if let Some(socket) = core.socket(conn) {
+        if matches!(socket.state.borrow().phase, Phase::Queued | Phase::Handshake) {
+            // Between `<proceed/>` and the end of the handshake nothing can be said.
+            return socket.state.borrow_mut().drop_soon();
+        }
         core.end_by(&socket, LAST_OUTPUT);
         flush(core, conn);
     }
@@ -470,6 +474,10 @@ pub(super) fn start_tls(core: &Rc<Core>, conn: ConnId) {
     if state.blocked {
         // A peer that does not even take `<proceed/>` is not worth waiting for.
         return state.drop_soon();
+    }
+    if state.phase != Phase::Open {
+        // What came behind `<starttls/>` has ended the stream.
+        return;
     }
     match core.tls.accept(false) {
         Ok(tls) => {
@@ -527,7 +535,9 @@ fn ended(core: &Rc<Core>, socket: &Rc<Socket>) {
     let conn = {
         let mut state = socket.state.borrow_mut();
         state.phase = Phase::Gone;
-        state.waker = None;
+        if let Some(waker) = state.waker.take() {
+            core.handshakes.forget(&waker);
+        }
         if std::mem::take(&mut state.has_slot) {
             core.handshakes.leave();
         }
@@ -546,9 +556,9 @@ fn ended(core: &Rc<Core>, socket: &Rc<Socket>) {
 pub(super) fn time_is_up(socket: &Rc<Socket>, core: &Core) {
     let mut state = socket.state.borrow_mut();
     let over = match state.phase {
-        Phase::Queued | Phase::Handshake => state.conn.is_none(),
+        Phase::Queued | Phase::Handshake if state.conn.is_none() => true,
         Phase::Lingering => true,
-        Phase::Open => {
+        Phase::Queued | Phase::Handshake | Phase::Open => {
             let shard = core.shard.borrow();
             state.conn.and_then(|conn| shard.output(conn)).is_some_and(|output| output.closing)
         }

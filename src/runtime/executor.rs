@@ -284,6 +284,18 @@ impl Slots {
 
     pub(super) fn leave(&self) {
         self.free.set(self.free.get() + 1);
+        self.wake_next();
+    }
+
+    /// A task that may wait, or was woken a moment ago, ends: the place it would have taken goes to the next.
+    pub(super) fn forget(&self, waker: &Waker) {
+        self.waiting.borrow_mut().retain(|other| !other.will_wake(waker));
+        if self.free.get() > 0 {
+            self.wake_next();
+        }
+    }
+
+    fn wake_next(&self) {
         if let Some(next) = self.waiting.borrow_mut().pop_front() {
             next.wake();
         }
