@@ -276,6 +276,7 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
 pub(super) fn flush(core: &Rc<Core>, conn: ConnId) {
     let Some(socket) = core.socket(conn) else { return };
     let mut state = socket.state.borrow_mut();
+    core.shard.borrow_mut().flushing(conn);
     if state.blocked || state.phase == Phase::Gone {
         return;
     }

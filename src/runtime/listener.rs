@@ -59,7 +59,7 @@ pub fn listen(
         _ => ListenError::Other { key, address, source },
     };
     let probe = socket(address, false).map_err(fault)?;
-    probe.listen(1).map_err(fault)?;
+    // Bound and not listening: whoever connects already would find a socket that closes.
     let bound = probe.local_addr().map_err(fault)?.as_socket().unwrap_or(address);
     drop(probe);
     let mut sockets = Vec::new();

@@ -186,6 +186,13 @@ impl Shard {
         Some(Output { bytes: &conn.output[conn.left..], closing: conn.hold == Hold::Closing })
     }
 
+    /// The connection is off `Effects::dirty`: output from now on puts it there again.
+    pub fn flushing(&mut self, conn: ConnId) {
+        if let Some(slot) = self.core.conns.get_mut(conn.0) {
+            slot.dirty = false;
+        }
+    }
+
     /// `length` bytes of the output have left.
     pub fn output_left(&mut self, conn: ConnId, length: usize) {
         let Some(slot) = self.core.conns.get_mut(conn.0) else { return };
