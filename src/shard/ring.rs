@@ -35,7 +35,8 @@ impl Outward {
 
     /// The other side handled all frames up to `handled`: gives the stanzas that are done by that, one at a time.
     pub(super) fn done(&mut self, handled: u64) -> Option<(SessionId, u32)> {
-        let &(_, session, stanza) = self.waiting.front().filter(|(number, ..)| *number <= handled)?;
+        let &(_, session, stanza) =
+            self.waiting.front().filter(|(number, ..)| *number <= handled)?;
         self.waiting.pop_front();
         Some((session, stanza))
     }

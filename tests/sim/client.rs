@@ -1,8 +1,8 @@
 //! A client: logs in in its own way, counts as XEP-0198 wants it, and tells the model what it saw.
 
+use crate::DOMAIN;
 use crate::chance::Chance;
 use crate::model::Model;
-use crate::DOMAIN;
 use corefire::stream::sasl::client::{ClientBinding, ScramClient, plain};
 use corefire::stream::sasl::{
     ITERATIONS_MIN, Mechanism, SaltedPassword, ScramHash, decode_payload, encode_payload,
@@ -247,8 +247,10 @@ impl Client {
         };
         let (name, text) = (self.mechanism.name(), encode_payload(&initial));
         orders.send.extend_from_slice(
-            format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{name}'>{text}</auth>")
-                .as_bytes(),
+            format!(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{name}'>{text}</auth>"
+            )
+            .as_bytes(),
         );
     }
 
@@ -298,7 +300,13 @@ impl Client {
         }
     }
 
-    pub(crate) fn chat(&mut self, orders: &mut Orders, model: &mut Model, chance: &mut Chance, now: u64) {
+    pub(crate) fn chat(
+        &mut self,
+        orders: &mut Orders,
+        model: &mut Model,
+        chance: &mut Chance,
+        now: u64,
+    ) {
         let to = chance.index(model.accounts.len());
         let bare = chance.percent(85);
         let message = model.send(self.index, to, bare, now);
@@ -349,7 +357,13 @@ impl Client {
     }
 
     /// Subscriptions, priorities, directed presence.
-    pub(crate) fn social(&mut self, orders: &mut Orders, model: &mut Model, chance: &mut Chance, now: u64) {
+    pub(crate) fn social(
+        &mut self,
+        orders: &mut Orders,
+        model: &mut Model,
+        chance: &mut Chance,
+        now: u64,
+    ) {
         let peer = jid(&format!("user{}", chance.index(model.accounts.len())));
         let text = match chance.below(8) {
             0 | 1 => {
@@ -406,7 +420,9 @@ impl Client {
             Later::Say { bytes, .. } => orders.send.extend_from_slice(&bytes),
             Later::Acknowledge { .. } if self.inbound => {
                 let h = self.received;
-                orders.send.extend_from_slice(format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>").as_bytes());
+                orders
+                    .send
+                    .extend_from_slice(format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>").as_bytes());
                 self.confirm(model, |_, number| number <= h);
             }
             Later::Acknowledge { .. } => {}
@@ -567,7 +583,9 @@ impl Client {
                     self.ask(orders);
                 }
             }
-            "iq" | "message" | "presence" => self.stanza(name, tag, text, orders, model, chance, now),
+            "iq" | "message" | "presence" => {
+                self.stanza(name, tag, text, orders, model, chance, now)
+            }
             _ => model.fail(|| format!("the server wrote {text}")),
         }
     }

@@ -15,9 +15,9 @@ mod rogue;
 mod storage;
 mod world;
 
+use std::sync::Mutex;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use world::{Counts, World};
 
@@ -59,7 +59,10 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// Runs seeds on two threads until one fails, gives the failures and what was done.
-fn campaign(seeds: impl Iterator<Item = u64> + Send, until: Option<Instant>) -> (Vec<String>, Counts, u64) {
+fn campaign(
+    seeds: impl Iterator<Item = u64> + Send,
+    until: Option<Instant>,
+) -> (Vec<String>, Counts, u64) {
     let seeds = Mutex::new(seeds);
     let sums = Mutex::new((Vec::new(), Counts::default()));
     let done = AtomicU64::new(0);
@@ -102,7 +105,11 @@ fn promises_hold_under_every_seed() {
         println!("{:?}", World::new(seed).plan);
         let outcome = run(seed);
         println!("{:?}", outcome.counts);
-        assert!(outcome.failure.is_none(), "failed: seed {seed} ({})", outcome.failure.unwrap_or_default());
+        assert!(
+            outcome.failure.is_none(),
+            "failed: seed {seed} ({})",
+            outcome.failure.unwrap_or_default()
+        );
         return;
     }
     let first = variable("COREFIRE_SIM_FIRST").unwrap_or(0);

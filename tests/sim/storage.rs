@@ -83,8 +83,10 @@ impl Storage {
         };
         self.failures = 0;
         let group = std::mem::take(&mut self.group);
-        let answers =
-            group.into_iter().zip(outcomes).map(|((shard, ticket, _), outcome)| (shard, ticket, outcome));
+        let answers = group
+            .into_iter()
+            .zip(outcomes)
+            .map(|((shard, ticket, _), outcome)| (shard, ticket, outcome));
         Commit::Done(answers.collect())
     }
 

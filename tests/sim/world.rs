@@ -103,7 +103,11 @@ impl Plan {
             span: chance.within(4, 25) * SECOND,
             crashes: if calm || chance.percent(50) { 0 } else { chance.within(1, 3) },
             cuts: if calm { 0 } else { [0, 10, 40, 100][chance.index(4)] },
-            store_faults: if calm || chance.percent(60) { 0 } else { [10, 100, 400][chance.index(3)] },
+            store_faults: if calm || chance.percent(60) {
+                0
+            } else {
+                [10, 100, 400][chance.index(3)]
+            },
             read_faults: if calm || chance.percent(80) { 0 } else { 30 },
             rogues: if chance.percent(30) { 1 } else { 0 },
             ring: if chance.percent(30) { 1 } else { 64 },
@@ -273,10 +277,8 @@ impl World {
         let plan = Plan::of(&mut chance);
         let disk = MemoryStore::new();
         let owners = plan.accounts + plan.rogues;
-        let create = |user| Write::CreateAccount {
-            owner: address(user),
-            credentials: CREDENTIALS.clone(),
-        };
+        let create =
+            |user| Write::CreateAccount { owner: address(user), credentials: CREDENTIALS.clone() };
         let batch: Vec<Write> = (0..owners).map(create).collect();
         disk.open().0.commit(&batch).expect("a store in memory");
         let mut model = Model::default();
@@ -509,8 +511,7 @@ impl World {
             Event::Read(core, ticket, query) if of_now => {
                 let failed = self.chance.per_mille(self.plan.read_faults) && !self.quiet;
                 let Some(storage) = &mut self.storage else { return };
-                let outcome =
-                    if failed { StoreOutcome::Failed } else { storage.read(&query) };
+                let outcome = if failed { StoreOutcome::Failed } else { storage.read(&query) };
                 let delay = self.chance.delay(20_000);
                 self.plan_in(delay, Event::Give(core, Given::Stored(ticket, outcome)));
             }
@@ -769,7 +770,11 @@ impl World {
         if let Some(storage) = &mut self.storage {
             for (ticket, write) in writes {
                 if self.log {
-                    eprintln!("{} core {core} {ticket:?} write {:.150}", self.now, format!("{write:?}"));
+                    eprintln!(
+                        "{} core {core} {ticket:?} write {:.150}",
+                        self.now,
+                        format!("{write:?}")
+                    );
                 }
                 storage.push(core, ticket, write);
             }

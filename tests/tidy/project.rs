@@ -9,9 +9,7 @@ use crate::{none, root};
 
 /// What the root may hold. Configuration that a tool finds nowhere else, and the folders of the map in README.md.
 const ENTRIES: &[&str] = &[
-    ".cargo",
     ".ci",
-    ".clippy.toml",
     ".git",
     ".gitignore",
     "CHANGELOG.md",
@@ -102,7 +100,8 @@ fn specifications() -> String {
         }
     }
     rows.sort();
-    let mut table = String::from("| specification | version | in | left out |\n|---|---|---|---|\n");
+    let mut table =
+        String::from("| specification | version | in | left out |\n|---|---|---|---|\n");
     for (_, row) in rows {
         writeln!(table, "{row}").unwrap();
     }

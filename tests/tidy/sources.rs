@@ -46,7 +46,8 @@ fn unsafe_code_is_where_it_is_known_to_be() {
 
 fn sorted(list: &[&str]) -> Vec<String> {
     // As the folders are read: src, tests, benches, tools.
-    let rank = |path: &str| ["src", "tests", "benches", "tools"].iter().position(|f| path.starts_with(f));
+    let rank =
+        |path: &str| ["src", "tests", "benches", "tools"].iter().position(|f| path.starts_with(f));
     let mut list: Vec<String> = list.iter().map(|path| (*path).to_owned()).collect();
     list.sort_by_key(|path| (rank(path), path.clone()));
     list

@@ -8,7 +8,7 @@ use corefire::frame::{Batch, Encoder, Envelope, FRAME_BYTES_MAX, FrameError, Inc
 
 const LIMIT: usize = 1 << 16;
 
-pub fn frame(data: &[u8]) {
+pub(crate) fn frame(data: &[u8]) {
     let Some((&choice, bytes)) = data.split_first() else { return };
     let mut bytes = bytes.to_vec();
     if choice & 1 != 0 {
