@@ -146,10 +146,23 @@ fn serve(core: &Rc<Core>, mut stream: TcpStream, socket: Rc<Socket>) {
     let _ = stream.set_nodelay(true);
     let core = core.clone();
     glommio::spawn_local(async move {
-        poll_fn(|cx| core.guarded(|| step(&core, &socket, &mut stream, cx))).await;
+        let end = poll_fn(|cx| core.guarded(|| step(&core, &socket, &mut stream, cx))).await;
+        tracing::debug!(peer = %socket.state.borrow().peer, ?end, "a connection ends");
         ended(&core, &socket);
     })
     .detach();
+}
+
+/// Why a connection's task is over; for the log.
+#[derive(Debug)]
+enum End {
+    /// The peer closed its side.
+    Peer,
+    /// We dropped it, or it moved to another core.
+    Ours,
+    Read(io::Error),
+    Write(io::Error),
+    Tls,
 }
 
 /// One poll of a connection's task: writes what waited for room, reads what is there.
@@ -158,7 +171,7 @@ fn step(
     socket: &Rc<Socket>,
     stream: &mut TcpStream,
     cx: &mut Context<'_>,
-) -> Poll<()> {
+) -> Poll<End> {
     {
         let mut state = socket.state.borrow_mut();
         if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
@@ -166,8 +179,9 @@ fn step(
         }
     }
     for _ in 0..READS_PER_POLL {
-        if socket.state.borrow().blocked && write_on(core, socket, stream, cx).is_err() {
-            return Poll::Ready(());
+        let blocked = socket.state.borrow().blocked;
+        if blocked && let Err(error) = write_on(core, socket, stream, cx) {
+            return Poll::Ready(End::Write(error));
         }
         let phase = {
             let mut state = socket.state.borrow_mut();
@@ -179,7 +193,7 @@ fn step(
         };
         let conn = socket.state.borrow().conn;
         let reading = match phase {
-            Phase::Gone => return Poll::Ready(()),
+            Phase::Gone => return Poll::Ready(End::Ours),
             Phase::Queued => false,
             Phase::Handshake | Phase::Lingering => true,
             Phase::Open => conn.is_some_and(|conn| core.shard.borrow().is_reading(conn)),
@@ -190,11 +204,12 @@ fn step(
         let mut scratch = core.scratch.borrow_mut();
         let length = match Pin::new(&mut *stream).poll_read(cx, &mut scratch[..]) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(0)) => return Poll::Ready(End::Peer),
+            Poll::Ready(Err(error)) => return Poll::Ready(End::Read(error)),
             Poll::Ready(Ok(length)) => length,
         };
         if phase != Phase::Lingering && feed(core, socket, &scratch[..length]).is_err() {
-            return Poll::Ready(());
+            return Poll::Ready(End::Tls);
         }
     }
     cx.waker().wake_by_ref();

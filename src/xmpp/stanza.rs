@@ -291,7 +291,8 @@ impl<'a> Stanza<'a> {
         slice(self.bytes, self.index.root().open_end, self.index.close_start())
     }
 
-    /// The whole as a tree; `None` only where the bytes are not those that the index was made of.
+    /// The whole as a tree; `None` only where the bytes are not those that the index was made of, or where the parser
+    /// that builds trees refuses what was read, which no known stanza meets.
     pub fn to_element(&self) -> Option<Element> {
         Element::parse(self.bytes, self.index.context(), &READ_ALREADY).ok()
     }
@@ -335,7 +336,8 @@ impl<'a> Child<'a> {
     /// The child as a tree; names and namespaces are those that hold in the stanza.
     pub fn to_element(&self) -> Element {
         let context = self.stanza.index.context_of_children(self.stanza.bytes);
-        // What was read as part of its stanza reads alone, too: the other arm is for bytes that the index is not of.
+        // What was read as part of its stanza reads alone, too: the other arm is for what `Stanza::to_element` has no
+        // tree of.
         Element::parse(self.bytes, &context, &READ_ALREADY)
             .unwrap_or_else(|_| Element::new(self.name, self.namespace))
     }

@@ -111,30 +111,11 @@ fn number(digits: &[u8], radix: u32) -> Reference {
     }
 }
 
-/// Appends character data as a parser reports it: references resolved, ends of line as `\n` (XML 1.0 §2.11).
-pub(in crate::xmpp) fn unescape_text(raw: &str, out: &mut String) {
-    unescape(raw, out, false);
-}
-
-/// Appends an attribute value as a parser reports it: also each white space character as a blank (§3.3.3).
+/// Appends an attribute value as a parser reports it: references resolved, each end of line and each white space
+/// character as a blank (XML 1.0 §2.11, §3.3.3).
 pub(in crate::xmpp) fn unescape_attr(raw: &str, out: &mut String) {
-    unescape(raw, out, true);
-}
-
-/// Appends the content of a CDATA section: only its line ends are normalised.
-pub(in crate::xmpp) fn cdata_text(raw: &str, out: &mut String) {
     let mut rest = raw;
-    while let Some((line, tail)) = rest.split_once('\r') {
-        out.push_str(line);
-        out.push('\n');
-        rest = tail.strip_prefix('\n').unwrap_or(tail);
-    }
-    out.push_str(rest);
-}
-
-fn unescape(raw: &str, out: &mut String, is_attr: bool) {
-    let mut rest = raw;
-    let special = |b: &u8| matches!(b, b'&' | b'\r') || (is_attr && matches!(b, b'\n' | b'\t'));
+    let special = |b: &u8| matches!(b, b'&' | b'\r' | b'\n' | b'\t');
     while let Some(at) = rest.as_bytes().iter().position(special) {
         let (plain, tail) = rest.split_at(at);
         out.push_str(plain);
@@ -144,8 +125,7 @@ fn unescape(raw: &str, out: &mut String, is_attr: bool) {
                 // Only text that passed the walk comes here, so this stands for nothing a peer can send.
                 (Reference::Undefined | Reference::Malformed, _) => ('&', 1),
             },
-            [b'\r', b'\n', ..] => (if is_attr { ' ' } else { '\n' }, 2),
-            [b'\r', ..] if !is_attr => ('\n', 1),
+            [b'\r', b'\n', ..] => (' ', 2),
             _ => (' ', 1),
         };
         out.push(put);
@@ -192,9 +172,6 @@ mod tests {
 
     #[test]
     fn white_space_is_normalised_as_a_parser_would() {
-        let mut text = String::new();
-        unescape_text("a\r\nb\rc\nd&#13;e\tf", &mut text);
-        assert_eq!(text, "a\nb\nc\nd\re\tf");
         let mut attr = String::new();
         unescape_attr("a\r\nb\rc\nd&#10;e\tf", &mut attr);
         assert_eq!(attr, "a b c d\ne f");

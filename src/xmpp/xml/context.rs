@@ -108,6 +108,14 @@ impl StreamContext {
         self.default.is_none()
     }
 
+    /// All that is in force: prefix and namespace, a later one of the same prefix hiding the earlier. The default
+    /// namespace has the empty prefix.
+    pub(super) fn bindings(&self) -> impl Iterator<Item = (&str, &str)> {
+        let stream = self.has_stream_prefix.then_some(("stream", ns::STREAMS));
+        let others = self.prefixes.iter().map(|(prefix, namespace)| (&**prefix, &**namespace));
+        std::iter::once(("", self.default_namespace())).chain(stream).chain(others)
+    }
+
     pub(super) fn binds_stream_prefix(&self) -> bool {
         self.has_stream_prefix
     }

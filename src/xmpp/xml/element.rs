@@ -1,13 +1,12 @@
 //! A small owned tree of an element, for what is read rarely or changed: not on the path of a routed stanza.
 
 use crate::xmpp::ns;
-use crate::xmpp::stream_error::StreamError;
-use crate::xmpp::xml::chars;
+use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::framer::XmlLimits;
-use crate::xmpp::xml::parts::{Attr, AttrRole, Names, Scratch, Span, Tag, Visit};
+use crate::xmpp::xml::parts::Scratch;
 use crate::xmpp::xml::reader::StreamContext;
-use crate::xmpp::xml::scan;
 use crate::xmpp::xml::writer::Writer;
+use crate::xmpp::xml::{scan, tree};
 
 /// An element with its namespace resolved; prefixes are forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,15 +92,20 @@ impl Element {
         self.attributes.retain(|(known, _)| !known.is(name));
     }
 
-    /// Reads one whole element strictly; errors as [`crate::xmpp::xml::reader::read`].
+    /// Reads one whole element: checks it strictly, then builds the tree. What passes is at most `depth_max` deep, which
+    /// bounds the recursion over a tree that was read.
+    ///
+    /// - errors: as [`crate::xmpp::xml::reader::read`]; `not-well-formed` also where the parser that builds the tree
+    ///   refuses what the check let pass, which no known input does
+    /// - cost: a walk over the bytes and a parse that allocates: not for each routed stanza
     pub fn parse(
         bytes: &[u8],
         context: &StreamContext,
         limits: &XmlLimits,
     ) -> Result<Element, StreamError> {
-        let mut tree = Tree::default();
-        scan::walk(bytes, context, limits, &mut Scratch::default(), &mut tree)?;
-        Ok(tree.root)
+        scan::walk(bytes, context, limits, &mut Scratch::default(), &mut ())?;
+        let built = std::str::from_utf8(bytes).ok().and_then(|doc| tree::build(doc, context));
+        Ok(built.ok_or(StreamCondition::NotWellFormed)?)
     }
 
     /// Value of an attribute without prefix, or with the prefix `xml`.
@@ -207,54 +211,11 @@ impl Element {
         }
     }
 
-    fn push_text(&mut self, text: &str) {
+    pub(super) fn push_text(&mut self, text: &str) {
         match self.children.last_mut() {
             _ if text.is_empty() => {}
             Some(Node::Text(before)) => before.push_str(text),
             _ => self.children.push(Node::Text(text.to_owned())),
-        }
-    }
-}
-
-/// Builds the tree as the walk goes. Depth, and so the recursion over a tree that was read, is bounded by `depth_max`.
-#[derive(Default)]
-struct Tree {
-    root: Element,
-    /// Elements that are open, outermost first.
-    open: Vec<Element>,
-}
-
-impl Visit for Tree {
-    fn open(&mut self, tag: &Tag, attrs: &[Attr], _: usize, names: Names<'_>) {
-        let mut element = Element::new(tag.name.local(names.doc), names.text(tag.ns));
-        for attr in attrs.iter().filter(|attr| attr.role == AttrRole::Plain) {
-            let name = AttrName {
-                namespace: names.text(attr.ns).to_owned(),
-                name: attr.name.local(names.doc).to_owned(),
-            };
-            let mut value = String::new();
-            chars::unescape_attr(attr.value.of(names.doc), &mut value);
-            element.attributes.push((name, value));
-        }
-        self.open.push(element);
-    }
-
-    fn text(&mut self, span: Span, is_cdata: bool, _: usize, names: Names<'_>) {
-        let Some(element) = self.open.last_mut() else { return };
-        let mut text = String::new();
-        if is_cdata {
-            chars::cdata_text(span.of(names.doc), &mut text);
-        } else {
-            chars::unescape_text(span.of(names.doc), &mut text);
-        }
-        element.push_text(&text);
-    }
-
-    fn close(&mut self, _: u32, _: u32, _: usize) {
-        let Some(element) = self.open.pop() else { return };
-        match self.open.last_mut() {
-            Some(parent) => parent.children.push(Node::Element(element)),
-            None => self.root = element,
         }
     }
 }

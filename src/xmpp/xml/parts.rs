@@ -117,11 +117,16 @@ pub(in crate::xmpp) struct Tag {
 
 /// Looks on as the walk goes. Depth 1 is the root.
 pub(in crate::xmpp) trait Visit {
-    fn open(&mut self, tag: &Tag, attrs: &[Attr], depth: usize, names: Names<'_>);
-    /// Character data; in a CDATA section it stands for itself, elsewhere it may hold references.
-    fn text(&mut self, span: Span, is_cdata: bool, depth: usize, names: Names<'_>);
+    fn open(&mut self, tag: &Tag, attrs: &[Attr], depth: usize);
     /// `close_start` is the offset of the end tag's `<` (behind the whole tag for an empty element), `end` behind it.
     fn close(&mut self, close_start: u32, end: u32, depth: usize);
+}
+
+/// For a walk that only checks.
+impl Visit for () {
+    fn open(&mut self, _: &Tag, _: &[Attr], _: usize) {}
+
+    fn close(&mut self, _: u32, _: u32, _: usize) {}
 }
 
 /// What is needed to turn an [`NsRef`] into text.

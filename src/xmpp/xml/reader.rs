@@ -134,7 +134,8 @@ const COOKED_BYTES_KEPT: usize = 4096;
 /// - takes: `index`, overwritten; after an error it is empty
 /// - errors: `not-well-formed` (also for undeclared prefixes, RFC 6120 §11.3), `restricted-xml` (DTD, processing
 ///   instruction, comment, undefined entity), `unsupported-encoding` (bytes that are not UTF-8), `policy-violation`
-///   (a limit), `invalid-xml` (an element of the streams namespace inside of the stanza)
+///   (a limit, or the namespace of the prefix `xml` declared in a spelling with references), `invalid-xml` (an element of
+///   the streams namespace inside of the stanza)
 /// - cost: one pass, no allocation in the usual case
 /// - source: RFC 6120 §4.9.3, §11
 pub fn read(
@@ -259,7 +260,7 @@ impl Index {
 }
 
 impl Visit for Outline {
-    fn open(&mut self, tag: &Tag, attrs: &[Attr], depth: usize, _: Names<'_>) {
+    fn open(&mut self, tag: &Tag, attrs: &[Attr], depth: usize) {
         match depth {
             1 => {
                 self.root = *tag;
@@ -269,8 +270,6 @@ impl Visit for Outline {
             _ => {}
         }
     }
-
-    fn text(&mut self, _: Span, _: bool, _: usize, _: Names<'_>) {}
 
     fn close(&mut self, close_start: u32, end: u32, depth: usize) {
         match depth {
@@ -499,6 +498,14 @@ mod tests {
             assert_eq!(limited(bad), Some(C::PolicyViolation), "{bad}");
         }
         assert_eq!(limited(&format!("<a>{}</a>", "x".repeat(60))), Some(C::PolicyViolation));
+    }
+
+    #[test]
+    fn namespace_of_the_prefix_xml_is_declared_as_it_is_or_not_at_all() {
+        assert_refused(
+            C::PolicyViolation,
+            &["<a xmlns:xml='http&#58;//www.w3.org/XML/1998/namespace'/>"],
+        );
     }
 
     #[test]

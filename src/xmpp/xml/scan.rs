@@ -1,6 +1,6 @@
 //! The strict walk over one whole element: every rule of XML 1.0, of Namespaces in XML 1.0 and of RFC 6120 §11.
 //!
-//! One pass. Whoever wants something of the element (an index, a tree) looks over its shoulder as a [`Visit`]. It
+//! One pass. Whoever wants to know where things are looks over its shoulder as a [`Visit`]. It
 //! refuses what lenient parsers let through (no space between attributes, `<` in values, `]]>` in text, names that are
 //! none, characters and references outside XML, prefixes without declaration, two attributes of one expanded name), so
 //! that what passed means the same to whoever it is forwarded to.
@@ -117,12 +117,12 @@ impl<'a> Walk<'a> {
                     let depth = self.scratch.open.len() + 1;
                     visit.close(offset(markup), offset(self.at), depth);
                 }
-                b'!' => self.cdata(markup, visit)?,
+                b'!' => self.cdata(markup)?,
                 b'?' => return Err(StreamCondition::RestrictedXml),
                 _ => {
                     let (tag, is_empty) = self.tag(markup)?;
                     let depth = self.scratch.open.len();
-                    visit.open(&tag, &self.scratch.attrs, depth, self.names());
+                    visit.open(&tag, &self.scratch.attrs, depth);
                     if is_empty {
                         self.pop();
                         visit.close(offset(self.at), offset(self.at), depth);
@@ -133,12 +133,12 @@ impl<'a> Walk<'a> {
                 let is_whole = self.at == self.bytes.len();
                 return if is_whole { Ok(()) } else { Err(StreamCondition::NotWellFormed) };
             }
-            self.text(visit)?;
+            self.text()?;
         }
     }
 
     /// Character data up to the next `<`.
-    fn text<V: Visit>(&mut self, visit: &mut V) -> Result<(), StreamCondition> {
+    fn text(&mut self) -> Result<(), StreamCondition> {
         let start = self.at;
         let mut at = start;
         loop {
@@ -158,9 +158,6 @@ impl<'a> Walk<'a> {
             }
         }
         self.at = at;
-        if at > start {
-            visit.text(Span::new(start, at), false, self.scratch.open.len(), self.names());
-        }
         Ok(())
     }
 
@@ -173,7 +170,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn cdata<V: Visit>(&mut self, markup: usize, visit: &mut V) -> Result<(), StreamCondition> {
+    fn cdata(&mut self, markup: usize) -> Result<(), StreamCondition> {
         const OPEN: &[u8] = b"<![CDATA[";
         let is_cdata = self.bytes.get(markup..).is_some_and(|rest| rest.starts_with(OPEN));
         if !is_cdata || self.scratch.open.is_empty() {
@@ -190,7 +187,6 @@ impl<'a> Walk<'a> {
             }
         }
         self.at = at;
-        visit.text(Span::new(start, at - 3), true, self.scratch.open.len(), self.names());
         Ok(())
     }
 
@@ -393,7 +389,14 @@ impl<'a> Walk<'a> {
                     let ns = self.namespace_name(attr.value)?;
                     let local = attr.name.local(self.doc);
                     match (local, ns) {
-                        ("xml", NsRef::Xml) => continue,
+                        ("xml", NsRef::Xml) => {
+                            // Well-formed by the letter, but parsers that compare such names as they are sent (the
+                            // one that builds our trees does) take it for a rebinding of `xml`.
+                            if attr.value.of(self.doc) != ns::XML {
+                                return Err(StreamCondition::PolicyViolation);
+                            }
+                            continue;
+                        }
                         // Bound for good, to one another only; and a prefix cannot be unbound in version 1.0.
                         ("xml" | "xmlns", _) | (_, NsRef::Xml | NsRef::None) => {
                             return Err(StreamCondition::NotWellFormed);
