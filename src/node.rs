@@ -258,7 +258,6 @@ fn listeners(listening: &[Listening]) -> Vec<Listener> {
         .collect()
 }
 
-#[expect(clippy::too_many_arguments, reason = "everything that the start has gathered")]
 fn setup(
     config: &Config,
     shards: u16,

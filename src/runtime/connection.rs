@@ -147,21 +147,24 @@ fn serve(core: &Rc<Core>, mut stream: TcpStream, socket: Rc<Socket>) {
     let core = core.clone();
     glommio::spawn_local(async move {
         let end = poll_fn(|cx| core.guarded(|| step(&core, &socket, &mut stream, cx))).await;
-        tracing::debug!(peer = %socket.state.borrow().peer, ?end, "a connection ends");
+        tracing::debug!(peer = %socket.state.borrow().peer, %end, "a connection ends");
         ended(&core, &socket);
     })
     .detach();
 }
 
 /// Why a connection's task is over; for the log.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum End {
-    /// The peer closed its side.
+    #[error("the peer closed its side")]
     Peer,
-    /// We dropped it, or it moved to another core.
+    #[error("dropped here, or moved to another core")]
     Ours,
+    #[error("reading failed: {0}")]
     Read(io::Error),
+    #[error("writing failed: {0}")]
     Write(io::Error),
+    #[error("the peer broke TLS")]
     Tls,
 }
 
@@ -509,7 +512,7 @@ pub(super) fn start_tls(core: &Rc<Core>, conn: ConnId) {
 }
 
 /// Takes a socket out of this core.
-pub(super) fn extract(core: &Rc<Core>, conn: ConnId) -> Option<Box<MovedSocket>> {
+pub(super) fn extract(core: &Rc<Core>, conn: ConnId) -> Option<MovedSocket> {
     let socket = core.socket(conn)?;
     let moved = core.shard.borrow_mut().extract(conn)?;
     core.forget(conn);
@@ -532,7 +535,7 @@ pub(super) fn extract(core: &Rc<Core>, conn: ConnId) -> Option<Box<MovedSocket>>
     state.wake();
     // The connection goes on elsewhere in this node.
     core.connections.keep();
-    Some(Box::new(MovedSocket { conn: moved, fd, peer: state.peer, tls, sealed }))
+    Some(MovedSocket { conn: moved, fd, peer: state.peer, tls, sealed })
 }
 
 #[expect(unsafe_code, reason = "a second number for a socket that glommio does not give away")]

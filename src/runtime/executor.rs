@@ -196,6 +196,9 @@ struct Part {
     done: Arc<AtomicUsize>,
 }
 
+/// The socket whose connection has this index; its id tells it from those that had it before.
+type Place = Option<(ConnId, Rc<Socket>)>;
+
 /// What the tasks of one core share. No borrow lives across an await.
 pub(super) struct Core {
     pub shard: RefCell<Shard>,
@@ -209,7 +212,7 @@ pub(super) struct Core {
     pub handshakes: Slots,
     pub handshake_timeout: Duration,
     id: ShardId,
-    sockets: RefCell<Vec<Option<(ConnId, Rc<Socket>)>>>,
+    sockets: RefCell<Vec<Place>>,
     outlets: RefCell<Vec<Option<Outlet>>>,
     store: RefCell<StoreClient>,
     passwords: Passwords,
@@ -519,7 +522,7 @@ impl Core {
                     }
                 }
                 for socket in parcel.sockets {
-                    connection::adopt(self, *socket);
+                    connection::adopt(self, socket);
                 }
                 inlet.give_back(parcel.frames);
             }

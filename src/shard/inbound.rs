@@ -365,12 +365,9 @@ impl Shard {
         condition: StanzaCondition,
         fx: &mut Effects,
     ) {
-        let answered = match (kind, stanza.type_().as_deref()) {
-            (_, Some("error")) => false,
-            (StanzaKind::Iq, Some("result")) => false,
-            _ => true,
-        };
-        if !answered {
+        let type_ = stanza.type_();
+        if matches!((kind, type_.as_deref()), (_, Some("error")) | (StanzaKind::Iq, Some("result")))
+        {
             return;
         }
         if kind == StanzaKind::Message {
