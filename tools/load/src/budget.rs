@@ -152,7 +152,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "start",
-        what: "start to accepting, empty",
+        what: "start to first answer, empty",
         budget: 300.0,
         unit: "ms",
         by_name_only: false,

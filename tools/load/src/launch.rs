@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -10,21 +11,21 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, ServerProbe, sys};
 
-/// How long a server may take to accept its first connection, or to end when asked.
+/// How long a server may take to answer for the first time, or to end when asked.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
-    /// From the start of the process to the first accepted connection.
+    /// From the start of the process to its first answer on a stream.
     pub start_time: Duration,
 }
 
 impl Server {
-    /// Runs a command line, on `cores` if there are any, until it accepts on `address`.
+    /// Runs a command line, on `cores` if there are any, until it answers to a stream header on `address` (plain TCP).
     ///
-    /// - errors: it cannot be run, ends before it accepts, or takes more than 30 s
+    /// - errors: it cannot be run, ends before it answers, or takes more than 30 s
     pub fn start(
         program: &Path,
         arguments: &[OsString],
@@ -41,13 +42,13 @@ impl Server {
         sys::set_affinity(&own).map_err(|error| Error::Io("affinity", error))?;
         let child = child.map_err(|error| Error::File(program.to_owned(), error))?;
         let mut server = Self { child, start_time: Duration::ZERO };
-        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+        while !answers(address) {
             let ended = server.child.try_wait().map_err(|error| Error::Io("waiting", error))?;
             if let Some(status) = ended {
-                return Err(Error::Server(format!("ended before it accepted: {status}")));
+                return Err(Error::Server(format!("ended before it answered: {status}")));
             }
             if begin.elapsed() > START_PATIENCE {
-                return Err(Error::Server(format!("does not accept on {address}")));
+                return Err(Error::Server(format!("does not answer on {address}")));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -92,6 +93,22 @@ impl Drop for Server {
         // Nothing to do about a failure here: it has ended already, or the parent is ending too.
         let _ = self.kill();
     }
+}
+
+/// Whether a server on `address` says anything to a stream header, be it an error. That it accepts says less: a backlog
+/// takes connections before, and from probes of the port, which are then reset.
+fn answers(address: SocketAddr) -> bool {
+    let patience = Duration::from_secs(1);
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.write_all(
+            b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+              xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='localhost'>",
+        )?;
+        Ok(stream.read(&mut [0; 64])? > 0)
+    };
+    ask().unwrap_or(false)
 }
 
 /// A directory for one run, removed when dropped.

@@ -315,7 +315,9 @@ impl Scenario for Chat {
         if self.moved.0 != self.received {
             self.moved = (self.received, now);
         } else if now > self.moved.1 + PATIENCE {
-            return Err(Error::Stalled { waiting_for: "messages under way".to_owned() });
+            let sent: u64 = self.sides.iter().map(|side| side.sent).sum();
+            let missing = sent - self.received;
+            return Err(Error::Stalled { waiting_for: format!("{missing} of {sent} messages") });
         }
         Ok(Control::Until(now + Duration::from_millis(20)))
     }

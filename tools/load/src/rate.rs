@@ -161,7 +161,10 @@ impl Scenario for Run {
             return Ok(Control::Done);
         }
         if now > self.moved + PATIENCE {
-            return Err(Error::Stalled { waiting_for: "messages under way".to_owned() });
+            let missing = self.total - self.received;
+            return Err(Error::Stalled {
+                waiting_for: format!("{missing} of {} messages", self.total),
+            });
         }
         Ok(Control::Until(now + Duration::from_millis(50)))
     }
