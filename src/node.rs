@@ -28,6 +28,7 @@ use crate::xmpp::xml::framer::XmlLimits;
 use rustls::sign::CertifiedKey;
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -173,6 +174,7 @@ fn start_log(config: &Config) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     let started = match config.log.format {
         LogFormat::Text => builder.try_init(),
@@ -256,7 +258,6 @@ fn listeners(listening: &[Listening]) -> Vec<Listener> {
         .collect()
 }
 
-#[expect(clippy::too_many_arguments, reason = "everything that the start has gathered")]
 fn setup(
     config: &Config,
     shards: u16,
@@ -369,21 +370,7 @@ impl ControlHandler for Desk {
 
 impl Desk {
     fn status(&self, config: &Config) -> Status {
-        let (answers, figures) = channel();
-        for mailbox in &self.mailboxes {
-            mailbox.send(Letter::Status(answers.clone()));
-        }
-        drop(answers);
-        let until = Instant::now() + STATUS_PATIENCE;
-        let mut shards = Vec::new();
-        while let Ok(one) = figures.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            shards.push(ShardStatus {
-                shard: one.shard,
-                connections: one.connections,
-                sessions: one.sessions,
-                accounts: one.accounts,
-            });
-        }
+        let mut shards = self.figures();
         shards.sort_by_key(|one| one.shard);
         Status {
             node: config.node_name(),
@@ -402,6 +389,26 @@ impl Desk {
             store: config.store_path().display().to_string(),
             data_dir: config.node.data_dir.display().to_string(),
         }
+    }
+
+    /// Of the shards that answer in time. Each has then read all letters that were sent to it before.
+    fn figures(&self) -> Vec<ShardStatus> {
+        let (answers, figures) = channel();
+        for mailbox in &self.mailboxes {
+            mailbox.send(Letter::Status(answers.clone()));
+        }
+        drop(answers);
+        let until = Instant::now() + STATUS_PATIENCE;
+        let mut shards = Vec::new();
+        while let Ok(one) = figures.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            shards.push(ShardStatus {
+                shard: one.shard,
+                connections: one.connections,
+                sessions: one.sessions,
+                accounts: one.accounts,
+            });
+        }
+        shards
     }
 
     fn tell_owner(&self, owner: &BareJid) {
@@ -434,6 +441,8 @@ impl Accounts for Clerk<'_> {
         for owner in owners {
             self.desk.tell_owner(&owner);
         }
+        // A client that acts on the answer of the command must not find the account as it was before.
+        self.desk.figures();
         Ok(written)
     }
 

@@ -147,21 +147,24 @@ fn serve(core: &Rc<Core>, mut stream: TcpStream, socket: Rc<Socket>) {
     let core = core.clone();
     glommio::spawn_local(async move {
         let end = poll_fn(|cx| core.guarded(|| step(&core, &socket, &mut stream, cx))).await;
-        tracing::debug!(peer = %socket.state.borrow().peer, ?end, "a connection ends");
+        tracing::debug!(peer = %socket.state.borrow().peer, %end, "a connection ends");
         ended(&core, &socket);
     })
     .detach();
 }
 
 /// Why a connection's task is over; for the log.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum End {
-    /// The peer closed its side.
+    #[error("the peer closed its side")]
     Peer,
-    /// We dropped it, or it moved to another core.
+    #[error("dropped here, or moved to another core")]
     Ours,
+    #[error("reading failed: {0}")]
     Read(io::Error),
+    #[error("writing failed: {0}")]
     Write(io::Error),
+    #[error("the peer broke TLS")]
     Tls,
 }
 
@@ -460,6 +463,10 @@ fn shut(fd: RawFd) {
 /// The shard has closed the stream; the output before it still leaves.
 pub(super) fn close(core: &Rc<Core>, conn: ConnId) {
     if let Some(socket) = core.socket(conn) {
+        if matches!(socket.state.borrow().phase, Phase::Queued | Phase::Handshake) {
+            // Between `<proceed/>` and the end of the handshake nothing can be said.
+            return socket.state.borrow_mut().drop_soon();
+        }
         core.end_by(&socket, LAST_OUTPUT);
         flush(core, conn);
     }
@@ -487,6 +494,10 @@ pub(super) fn start_tls(core: &Rc<Core>, conn: ConnId) {
         // A peer that does not even take `<proceed/>` is not worth waiting for.
         return state.drop_soon();
     }
+    if state.phase != Phase::Open {
+        // What came behind `<starttls/>` has ended the stream.
+        return;
+    }
     match core.tls.accept(false) {
         Ok(tls) => {
             state.tls = Some(tls);
@@ -501,7 +512,7 @@ pub(super) fn start_tls(core: &Rc<Core>, conn: ConnId) {
 }
 
 /// Takes a socket out of this core.
-pub(super) fn extract(core: &Rc<Core>, conn: ConnId) -> Option<Box<MovedSocket>> {
+pub(super) fn extract(core: &Rc<Core>, conn: ConnId) -> Option<MovedSocket> {
     let socket = core.socket(conn)?;
     let moved = core.shard.borrow_mut().extract(conn)?;
     core.forget(conn);
@@ -524,7 +535,7 @@ pub(super) fn extract(core: &Rc<Core>, conn: ConnId) -> Option<Box<MovedSocket>>
     state.wake();
     // The connection goes on elsewhere in this node.
     core.connections.keep();
-    Some(Box::new(MovedSocket { conn: moved, fd, peer: state.peer, tls, sealed }))
+    Some(MovedSocket { conn: moved, fd, peer: state.peer, tls, sealed })
 }
 
 #[expect(unsafe_code, reason = "a second number for a socket that glommio does not give away")]
@@ -543,7 +554,9 @@ fn ended(core: &Rc<Core>, socket: &Rc<Socket>) {
     let conn = {
         let mut state = socket.state.borrow_mut();
         state.phase = Phase::Gone;
-        state.waker = None;
+        if let Some(waker) = state.waker.take() {
+            core.handshakes.forget(&waker);
+        }
         if std::mem::take(&mut state.has_slot) {
             core.handshakes.leave();
         }
@@ -562,9 +575,9 @@ fn ended(core: &Rc<Core>, socket: &Rc<Socket>) {
 pub(super) fn time_is_up(socket: &Rc<Socket>, core: &Core) {
     let mut state = socket.state.borrow_mut();
     let over = match state.phase {
-        Phase::Queued | Phase::Handshake => state.conn.is_none(),
+        Phase::Queued | Phase::Handshake if state.conn.is_none() => true,
         Phase::Lingering => true,
-        Phase::Open => {
+        Phase::Queued | Phase::Handshake | Phase::Open => {
             let shard = core.shard.borrow();
             state.conn.and_then(|conn| shard.output(conn)).is_some_and(|output| output.closing)
         }

@@ -14,6 +14,7 @@ use super::tls::TlsServer;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{Placement, ShardId};
 use crate::shard::{Action, ConnId, Effects, Feature, Input, Shard, ShardConfig};
+use futures_lite::future::or;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Binding};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -196,6 +197,9 @@ struct Part {
     done: Arc<AtomicUsize>,
 }
 
+/// The socket whose connection has this index; its id tells it from those that had it before.
+type Place = Option<(ConnId, Rc<Socket>)>;
+
 /// What the tasks of one core share. No borrow lives across an await.
 pub(super) struct Core {
     pub shard: RefCell<Shard>,
@@ -209,7 +213,7 @@ pub(super) struct Core {
     pub handshakes: Slots,
     pub handshake_timeout: Duration,
     id: ShardId,
-    sockets: RefCell<Vec<Option<(ConnId, Rc<Socket>)>>>,
+    sockets: RefCell<Vec<Place>>,
     outlets: RefCell<Vec<Option<Outlet>>>,
     store: RefCell<StoreClient>,
     passwords: Passwords,
@@ -284,6 +288,18 @@ impl Slots {
 
     pub(super) fn leave(&self) {
         self.free.set(self.free.get() + 1);
+        self.wake_next();
+    }
+
+    /// A task that may wait, or was woken a moment ago, ends: the place it would have taken goes to the next.
+    pub(super) fn forget(&self, waker: &Waker) {
+        self.waiting.borrow_mut().retain(|other| !other.will_wake(waker));
+        if self.free.get() > 0 {
+            self.wake_next();
+        }
+    }
+
+    fn wake_next(&self) {
         if let Some(next) = self.waiting.borrow_mut().pop_front() {
             next.wake();
         }
@@ -365,7 +381,7 @@ impl Core {
         let mut ends_at = None;
         let mut told = false;
         loop {
-            glommio::timer::sleep(if self.stopping.get() { TICK / 10 } else { TICK }).await;
+            pause(if self.stopping.get() { TICK / 10 } else { TICK }).await;
             self.guarded(|| self.tick());
             if !self.stopping.get() {
                 continue;
@@ -507,7 +523,7 @@ impl Core {
                     }
                 }
                 for socket in parcel.sockets {
-                    connection::adopt(self, *socket);
+                    connection::adopt(self, socket);
                 }
                 inlet.give_back(parcel.frames);
             }
@@ -602,6 +618,16 @@ impl Core {
         let (known, socket) = sockets.get(conn.0.index as usize)?.as_ref()?;
         (*known == conn).then(|| socket.clone())
     }
+}
+
+/// Waits for `span`, with later timers behind it that never end as long as all goes well.
+///
+/// COMPAT(glommio, 0.9): an executor whose preemption timer fires before it has run the first of its tasks parks as if
+/// it had none; only the kernel or a timer that has not fired wakes it then. A core whose tick is among those tasks
+/// would sleep for good. Several timers, since the same delay that brings this about may let more than one fire.
+async fn pause(span: Duration) {
+    let after = |more| glommio::timer::sleep(span + Duration::from_millis(more));
+    or(or(after(0), after(5)), or(after(100), after(5_000))).await;
 }
 
 /// Accepts connections for as long as the task lives. Without room they wait in the kernel.

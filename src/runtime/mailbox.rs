@@ -25,9 +25,8 @@ impl Bell {
     /// Called by the core before it looks: what comes later rings again.
     pub fn listen(&self, waker: &Waker) {
         self.waker.register(waker);
-        self.rung.store(false, Ordering::Release);
-        // Orders the store before the looking that follows.
-        std::sync::atomic::fence(Ordering::SeqCst);
+        // Takes over what was sent before a ring that this clears; a later ring finds it cleared and wakes.
+        self.rung.swap(false, Ordering::AcqRel);
     }
 }
 

@@ -18,7 +18,7 @@ const BATCH_KEPT_BYTES: usize = 1 << 20;
 /// What crosses in one piece.
 pub struct Parcel {
     pub frames: Batch,
-    pub sockets: Vec<Box<MovedSocket>>,
+    pub sockets: Vec<MovedSocket>,
     /// Frames of the other direction that were received and handled, up to these numbers.
     pub news: Option<(u64, u64)>,
 }
@@ -31,7 +31,7 @@ pub struct Outlet {
     starved: Arc<AtomicBool>,
     /// News that found the ring full; newer ones replace them.
     news: Option<(u64, u64)>,
-    sockets: Vec<Box<MovedSocket>>,
+    sockets: Vec<MovedSocket>,
 }
 
 /// The end of a ring that a shard reads.
@@ -42,10 +42,13 @@ pub struct Inlet {
     starved: Arc<AtomicBool>,
 }
 
+/// One shard's ends of its rings, by the other shard; none to itself.
+type Ends = (Vec<Option<Outlet>>, Vec<Option<Inlet>>);
+
 /// Both ends of all rings, by shard: `ends[i].0[j]` leads from i to j, `ends[i].1[j]` from j to i.
-pub fn mesh(bells: &[Arc<Bell>]) -> Vec<(Vec<Option<Outlet>>, Vec<Option<Inlet>>)> {
+pub fn mesh(bells: &[Arc<Bell>]) -> Vec<Ends> {
     let count = bells.len();
-    let mut ends: Vec<(Vec<Option<Outlet>>, Vec<Option<Inlet>>)> = (0..count)
+    let mut ends: Vec<Ends> = (0..count)
         .map(|_| ((0..count).map(|_| None).collect(), (0..count).map(|_| None).collect()))
         .collect();
     for from in 0..count {
@@ -77,7 +80,7 @@ pub fn mesh(bells: &[Arc<Bell>]) -> Vec<(Vec<Option<Outlet>>, Vec<Option<Inlet>>
 
 impl Outlet {
     /// A socket to go with the next parcel.
-    pub fn add_socket(&mut self, socket: Box<MovedSocket>) {
+    pub fn add_socket(&mut self, socket: MovedSocket) {
         self.sockets.push(socket);
     }
 

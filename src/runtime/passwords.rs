@@ -62,6 +62,7 @@ impl Passwords {
     }
 
     /// Gives the check back where the queue is full.
+    #[expect(clippy::result_large_err, reason = "what was given is given back, and rarely")]
     pub fn check(&self, shard: u16, check: PasswordCheck) -> Result<(), PasswordCheck> {
         if self.queued.fetch_add(1, Ordering::Relaxed) >= self.limit {
             self.queued.fetch_sub(1, Ordering::Relaxed);

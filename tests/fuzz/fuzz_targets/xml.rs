@@ -1,3 +1,5 @@
+//! Runs the body in `targets/xml.rs`.
+
 #![no_main]
 
 #[path = "../targets/xml.rs"]

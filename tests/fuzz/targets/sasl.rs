@@ -30,7 +30,7 @@ static ACCOUNTS: LazyLock<[Option<Account>; 5]> = LazyLock::new(|| {
     })
 });
 
-pub fn sasl(data: &[u8]) {
+pub(crate) fn sasl(data: &[u8]) {
     let Some((&choice, messages)) = data.split_first() else { return };
     let index = usize::from(choice) % Mechanism::ALL.len();
     let (mechanism, account) = (Mechanism::ALL[index], &ACCOUNTS[index]);

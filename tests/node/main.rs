@@ -1,0 +1,12 @@
+//! The program as it runs: on loopback, with real sockets, real TLS, signals and restarts.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod accounts;
+mod client;
+mod life;
+mod node;
+mod refusals;
+mod restrict;
+mod room;
+mod tls;

@@ -1,0 +1,40 @@
+//! The fuzz targets on stable: each body runs over the inputs in `tests/corpus` and over small changes of them. `xml` is
+//! replayed beside its properties, `stream` beside the simulation.
+
+use std::path::PathBuf;
+
+#[path = "../fuzz/targets/frame.rs"]
+mod frame;
+#[path = "../fuzz/targets/sasl.rs"]
+mod sasl;
+
+/// Runs `body` over each file of a folder, as it is and with other first bytes, which choose how the rest is used.
+fn replay(folder: &str, first: &[u8], body: fn(&[u8])) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(folder);
+    let mut count = 0;
+    for entry in std::fs::read_dir(&path).expect("the corpus") {
+        let path = entry.expect("an entry").path();
+        let data = std::fs::read(&path).expect("a file");
+        println!("{}", path.display());
+        body(&data);
+        for &choice in first {
+            let mut changed = data.clone();
+            if let Some(first) = changed.first_mut() {
+                *first = choice;
+            }
+            body(&changed);
+        }
+        count += 1;
+    }
+    assert!(count > 0, "{folder} has inputs");
+}
+
+#[test]
+fn frame_inputs_replay() {
+    replay("frame", &[0, 1, 3, 4, 64, 255], frame::frame);
+}
+
+#[test]
+fn sasl_inputs_replay() {
+    replay("sasl", &[], sasl::sasl);
+}
