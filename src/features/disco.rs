@@ -42,8 +42,7 @@ impl Feature for Disco {
         {
             return Verdict::Error(StanzaError::new(StanzaCondition::ServiceUnavailable));
         }
-        let node = iq.payload.to_element().attr("node").map(str::to_owned);
-        if node.is_some_and(|node| !node.is_empty()) {
+        if iq.payload.attr("node").is_some_and(|node| !node.is_empty()) {
             return Verdict::Error(StanzaError::new(StanzaCondition::ItemNotFound));
         }
         let mut out = Vec::with_capacity(512);
