@@ -109,8 +109,10 @@ pub(super) struct Replay {
     pub session: SessionId,
     /// The last id that was read.
     pub after: u64,
-    /// A page is on its way from the store.
-    pub asked: bool,
+    /// A page is on its way from the store, as the answer to this.
+    pub asked: Option<Ticket>,
+    /// A timer runs, after which it is tried whether the next page can be read and sent.
+    pub timer: bool,
 }
 
 /// One account. Lives at its owner.
@@ -129,7 +131,7 @@ pub(super) struct Account {
     /// The query whose answer is waited for; an older one's is out of date.
     pub load: Option<Ticket>,
     /// Writes of this account that are on their way. What is read before they are done is not what is so.
-    pub writes: u32,
+    pub changing: u32,
 }
 
 impl Account {
@@ -145,7 +147,7 @@ impl Account {
             && self.logins.is_empty()
             && self.waiting.is_empty()
             && self.busy == Busy::No
-            && self.writes == 0
+            && self.changing == 0
     }
 }
 
@@ -233,7 +235,7 @@ impl Core {
             used_at: self.now.mono,
             timer: false,
             load: None,
-            writes: 0,
+            changing: 0,
         }));
         self.names.insert(jid.clone(), id);
         self.load(id, fx);
@@ -244,7 +246,7 @@ impl Core {
     fn load(&mut self, id: AccountId, fx: &mut Effects) {
         let ticket = self.ticket(Waiting::Account(id));
         let Some(account) = self.accounts.get_mut(id.0) else { return };
-        if account.writes > 0 {
+        if account.changing > 0 {
             account.load = None;
             self.tickets.remove(&ticket);
             return;
@@ -256,15 +258,15 @@ impl Core {
     /// A write of the account is on its way.
     pub(super) fn wrote(&mut self, id: AccountId) {
         if let Some(account) = self.accounts.get_mut(id.0) {
-            account.writes += 1;
+            account.changing += 1;
         }
     }
 
     /// A write of the account is done; a read may have waited for it. Gives whether it was the last.
     pub(super) fn written(&mut self, id: AccountId, fx: &mut Effects) -> bool {
         let Some(account) = self.accounts.get_mut(id.0) else { return false };
-        account.writes = account.writes.saturating_sub(1);
-        let last = account.writes == 0;
+        account.changing = account.changing.saturating_sub(1);
+        let last = account.changing == 0;
         if last && account.busy == Busy::Loading && account.load.is_none() {
             self.load(id, fx);
         }
@@ -285,7 +287,7 @@ impl Core {
         for number in first + 1..=self.next_ticket {
             let Some(waiting) = self.tickets.remove(&Ticket(number)) else { continue };
             match waiting {
-                Waiting::Account(account) | Waiting::Page { account, .. } => {
+                Waiting::Account(account) | Waiting::Page(account) => {
                     self.reload(account, fx);
                 }
                 Waiting::Ids(partition) => self.ask_for_ids(partition, fx),
@@ -296,7 +298,7 @@ impl Core {
                     }
                     self.reload(account, fx);
                 }
-                Waiting::Confirm(account) => {
+                Waiting::Log(account) => {
                     self.written(account, fx);
                     self.reload(account, fx);
                 }

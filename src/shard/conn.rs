@@ -22,6 +22,8 @@ pub(super) enum Hold {
     Account,
     /// For the verdict on a password, or for the store's word on a request.
     Answer,
+    /// For what the session that it resumes received to be handled.
+    Session,
     /// For rings or the store to take what waits.
     Pressure,
     /// For the handshake.
@@ -72,7 +74,7 @@ impl Conn {
         self.framer.restart();
     }
 
-    fn output_len(&self) -> usize {
+    pub(super) fn output_len(&self) -> usize {
         self.output.len() - self.left
     }
 }

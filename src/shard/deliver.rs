@@ -75,7 +75,17 @@ impl Shard {
         let limit = core.config.limits.pending_stanzas;
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
         if slot.busy != Busy::No {
-            if slot.waiting.len() >= limit {
+            let full = slot.waiting.len() >= limit;
+            // Nobody is told of an answer that is lost, so it never waits in vain: an error goes ahead, as the sender's
+            // acknowledgement counts on it; a result does where it could not wait. The session's own limits bound both.
+            if is_error(envelope) || full && is_result(envelope) {
+                let session = resource.and_then(|resource| core.session_named(account, resource));
+                if let Some(session) = session {
+                    return core.emit(session, &[envelope.stanza], None, fx);
+                }
+            }
+            let Some(slot) = core.accounts.get_mut(account.0) else { return };
+            if full {
                 return core.bounce(envelope, to, &resource_constraint());
             }
             slot.waiting.push_back(Queued::new(envelope, to, at));
@@ -131,26 +141,46 @@ impl Shard {
         fx: &mut Effects,
     ) {
         let kind = MessageType::from_code(envelope.subtype).unwrap_or(MessageType::Normal);
-        let targets = match self.core.message_targets(account, kind, resource) {
+        let mut targets = match self.core.message_targets(account, kind, resource) {
             Choice::Sessions(targets) => targets,
             Choice::Bounce => return self.core.bounce(envelope, to, &service_unavailable()),
             Choice::Drop => return,
         };
         let core = &mut self.core;
         let storable = envelope.flags.contains(Flags::STORABLE);
+        let slot = core.accounts.get_mut(account.0);
+        if storable && slot.and_then(|slot| slot.data()).is_some_and(|data| data.replay_due) {
+            // A session that fell asleep before it had all of the log gets this from there, too.
+            let sessions = &core.sessions;
+            targets.retain(|session| {
+                sessions.get(session.0).is_some_and(|session| session.conn.is_some())
+            });
+        }
         if targets.is_empty() && !storable {
             if envelope.flags.contains(Flags::CONTENT) {
                 core.bounce(envelope, to, &service_unavailable());
             }
             return;
         }
-        let asleep = |session: &SessionId| {
+        let asleep = |core: &Core, session: &SessionId| {
             core.sessions.get(session.0).is_none_or(|session| session.conn.is_none())
         };
         let promised =
             envelope.flags.contains(Flags::WANTS_ACK) && core.config.ack == AckLevel::Stored;
-        let logged = storable && (promised || targets.is_empty() || targets.iter().any(asleep));
+        let logged = storable
+            && (promised
+                || targets.is_empty()
+                || targets.iter().any(|session| asleep(core, session)));
         let mut row = None;
+        if logged && !promised {
+            // Only because somebody sleeps or is away: what others hold of this sender must not come behind it later.
+            let sessions = core.accounts.get(account.0).map(|slot| slot.sessions.clone());
+            for session in sessions.unwrap_or_default() {
+                if !asleep(core, &session) {
+                    core.log_unacknowledged(session, fx);
+                }
+            }
+        }
         if logged {
             let limit = core.config.limits.offline_messages;
             let slot = core.accounts.get_mut(account.0);
@@ -273,7 +303,10 @@ impl Shard {
             if slot.busy != Busy::No {
                 return;
             }
-            let Some(queued) = slot.waiting.pop_front() else { break };
+            let Some(queued) = slot.waiting.pop_front() else {
+                slot.waiting.shrink_to(0);
+                break;
+            };
             let envelope = queued.envelope(epoch);
             let (_, resource) = split(envelope.to);
             let sound = self.contained(fx, |shard, fx| {
@@ -406,6 +439,18 @@ impl Post {
             stanza,
         }
     }
+}
+
+fn is_error(envelope: &Envelope<'_>) -> bool {
+    match envelope.kind {
+        Kind::Message => envelope.subtype == MessageType::Error.code(),
+        Kind::Iq => envelope.subtype == IqType::Error.code(),
+        Kind::Presence | Kind::Control => false,
+    }
+}
+
+fn is_result(envelope: &Envelope<'_>) -> bool {
+    envelope.kind == Kind::Iq && envelope.subtype == IqType::Result.code()
 }
 
 /// Bare JID and resource of a prepared address.

@@ -365,9 +365,11 @@ impl Shard {
         condition: StanzaCondition,
         fx: &mut Effects,
     ) {
-        let type_ = stanza.type_();
-        if matches!((kind, type_.as_deref()), (_, Some("error")) | (StanzaKind::Iq, Some("result")))
-        {
+        let is_answer = matches!(
+            (kind, stanza.type_().as_deref()),
+            (_, Some("error")) | (StanzaKind::Iq, Some("result"))
+        );
+        if is_answer {
             return;
         }
         if kind == StanzaKind::Message {
@@ -451,9 +453,12 @@ impl Core {
 
     /// A stanza of a client is handled.
     pub(super) fn complete(&mut self, session: SessionId, number: u32) {
-        let slot = self.sessions.get_mut(session.0);
-        let Some(counters) = slot.and_then(|slot| slot.counters.as_mut()) else { return };
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        let Some(counters) = slot.counters.as_mut() else { return };
         if counters.complete(number) {
+            if counters.open_count() == 0 {
+                self.woken.extend(slot.resuming);
+            }
             self.note(session);
         }
     }
@@ -514,14 +519,7 @@ impl Core {
         for session in std::mem::take(&mut self.noted) {
             let Some(slot) = self.sessions.get_mut(session.0) else { continue };
             slot.noted = false;
-            let Some(conn) = slot.conn else {
-                // XEP-0198 §5: the number that a resumption tells is final.
-                let rests = slot.counters.as_ref().is_some_and(|it| it.open_count() == 0);
-                if rests {
-                    self.resumers.extend(slot.resumer.take());
-                }
-                continue;
-            };
+            let Some(conn) = slot.conn else { continue };
             if let Some(counters) = slot.counters.as_mut() {
                 let ack = counters.answer(false);
                 let request = counters.request();

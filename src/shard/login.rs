@@ -470,8 +470,8 @@ impl Shard {
 
     /// XEP-0198 §5: the new connection takes over the session, and gets what the old one did not acknowledge.
     ///
-    /// The client sends again whatever the `h` of the answer does not cover. So the answer waits until all that came
-    /// over the old connection is handled: else a stanza on its way to the store would come twice.
+    /// The client sends again what `<resumed h=''/>` leaves out, and both sides count on from there: so nothing that was
+    /// received may still be open when that number is told.
     fn resume(
         &mut self,
         id: ConnId,
@@ -492,7 +492,7 @@ impl Shard {
         };
         self.acknowledged(session, h, fx)?;
         let slot = self.core.sessions.get_mut(session.0);
-        let (old, other) = slot.map_or((None, None), |slot| (slot.conn, slot.resumer.take()));
+        let (old, other) = slot.map_or((None, None), |slot| (slot.conn, slot.resuming.take()));
         for conn in old.into_iter().chain(other.filter(|other| *other != id)) {
             if let Some(conn) = self.core.conns.get_mut(conn.0) {
                 conn.session = None;
@@ -503,12 +503,13 @@ impl Shard {
             // This connection may break before it gets its answer.
             self.disconnected(session, fx);
         }
+        self.core.settle_own();
         let core = &mut self.core;
         let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(Flow::Taken) };
         let Some(counters) = slot.counters.as_mut() else { return Ok(Flow::Taken) };
         if counters.open_count() > 0 {
-            slot.resumer = Some(id);
-            self.hold(id, Hold::Answer);
+            slot.resuming = Some(id);
+            self.hold(id, Hold::Session);
             return Ok(Flow::Again);
         }
         slot.conn = Some(id);
@@ -533,7 +534,11 @@ impl Shard {
         core.give_back(out);
         core.probe.sessions_resumed += 1;
         core.note(session);
+        let account = core.sessions.get(session.0).map(|slot| slot.account);
         core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
+        if let Some(account) = account {
+            self.maybe_replay(account, fx);
+        }
         Ok(Flow::Taken)
     }
 }

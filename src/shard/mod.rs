@@ -70,14 +70,10 @@ enum Waiting {
         at: Option<FrameRef>,
         bounce: Box<offline::Bounce>,
     },
-    /// A page of offline messages, behind the row `after`.
-    Page {
-        account: AccountId,
-        session: SessionId,
-        after: u64,
-    },
-    /// Rows that clients confirmed.
-    Confirm(AccountId),
+    /// A page of offline messages.
+    Page(AccountId),
+    /// A change of an account's log that nobody is told of.
+    Log(AccountId),
     /// A change of a roster or slot that a frame waits for.
     Change {
         account: AccountId,
@@ -106,6 +102,8 @@ enum Timer {
     AckDue(SessionId),
     /// The window for resumption may be over.
     Resume(SessionId),
+    /// A page of offline messages that could not be read or sent is tried again.
+    Replay(AccountId),
 }
 
 /// What can be undone of one stanza's effects beside `Effects`.
@@ -157,14 +155,14 @@ struct Core {
     noted: Vec<SessionId>,
     /// Sessions that keep more than they may.
     overflowing: Vec<SessionId>,
-    /// Connections that waited for a session to be at rest, and resume it now.
-    resumers: Vec<ConnId>,
     /// Rows that clients confirmed in this turn.
     confirmed: Vec<(AccountId, u64)>,
     posts: VecDeque<Post>,
     undo: Vec<Undo>,
     /// Faults are contained at this many levels now.
     contained: u32,
+    /// Connections whose session has handled all that it received, or is gone.
+    woken: Vec<ConnId>,
     /// Connections that are not read because rings or the store are full.
     stalled: Vec<ConnId>,
     /// Spare buffers for output and partial stanzas.
@@ -223,11 +221,11 @@ impl Shard {
             probe: Probe::default(),
             noted: Vec::new(),
             overflowing: Vec::new(),
-            resumers: Vec::new(),
             confirmed: Vec::new(),
             posts: VecDeque::new(),
             undo: Vec::new(),
             contained: 0,
+            woken: Vec::new(),
             stalled: Vec::new(),
             buffers: Vec::new(),
             stopping: false,
@@ -280,8 +278,12 @@ impl Shard {
         loop {
             self.send_posts(fx);
             self.end_overflowing(fx);
-            for conn in std::mem::take(&mut self.core.resumers) {
-                self.release(conn, fx);
+            for conn in std::mem::take(&mut self.core.woken) {
+                let waits = |conn: &conn::Conn| conn.hold == Hold::Session;
+                if self.core.conns.get(conn.0).is_some_and(waits) {
+                    self.release(conn, fx);
+                    self.core.settle_own();
+                }
             }
             if self.core.posts.is_empty() && self.core.overflowing.is_empty() {
                 break;
@@ -345,6 +347,7 @@ impl Shard {
                 Timer::Silence(conn) => self.silence(conn, fx),
                 Timer::AckDue(session) => self.core.answer_due(session, fx),
                 Timer::Resume(session) => self.resume_timed_out(session, fx),
+                Timer::Replay(account) => self.replay_due(account, fx),
             }
         }
         self.expired = expired;

@@ -11,15 +11,19 @@ use super::session::SessionId;
 use super::{Core, Post, Shard, Timer, Waiting};
 use crate::frame::{Envelope, Flags, Kind};
 use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
-use crate::xmpp::jid::{BareJid, Jid};
+use crate::stream::resume::Unacknowledged;
+use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::reader::{self, Index};
 use crate::xmpp::xml::writer::Writer;
+use std::time::Duration;
 
 /// Rows read from the log at a time, and those a session may hold unconfirmed while more are sent.
 const PAGE: u32 = 64;
 const UNCONFIRMED: usize = 256;
+/// How long a page waits that the store could not read, or the session not take.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is needed to send a message back when it could not be stored.
 #[derive(Debug)]
@@ -55,6 +59,11 @@ impl Shard {
                     _ => None,
                 };
                 for account in self.core.ids_reserved(partition, first) {
+                    match first {
+                        // Sessions that fell asleep meanwhile come before what waits.
+                        Some(_) => self.core.log_sleepers(account, fx),
+                        None => self.core.refuse_first(account),
+                    }
                     self.no_longer_busy(account, Busy::Ids, fx);
                 }
             }
@@ -69,14 +78,8 @@ impl Shard {
                 self.release_frame(at);
                 self.written(account, fx);
             }
-            (Waiting::Page { account, session, after }, outcome) => {
-                let replay = self.core.accounts.get(account.0).and_then(|account| account.replay);
-                let asked = Replay { session, after, asked: true };
-                if replay == Some(asked) {
-                    self.page(account, outcome, fx);
-                }
-            }
-            (Waiting::Confirm(account), _) => self.written(account, fx),
+            (Waiting::Log(account), _) => self.written(account, fx),
+            (Waiting::Page(account), outcome) => self.page(account, ticket, outcome, fx),
             (Waiting::Change { account, at }, outcome) => {
                 if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
                     self.core.reload(account, fx);
@@ -199,13 +202,16 @@ impl Shard {
         if !due {
             return;
         }
+        // What is confirmed already must not be sent again.
+        core.write_confirmed(fx);
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
         let session = slot.sessions.iter().copied().find(|session| {
-            let session = core.sessions.get(session.0);
+            let session = core.sessions.get(session.0).filter(|session| session.conn.is_some());
             session.and_then(|session| session.priority()).is_some_and(|priority| priority >= 0)
         });
         let Some(session) = session else { return };
         slot.busy = Busy::Replay;
-        slot.replay = Some(Replay { session, after: 0, asked: false });
+        slot.replay = Some(Replay { session, after: 0, asked: None, timer: false });
         if let Some(data) = slot.data() {
             data.replay_due = false;
         }
@@ -216,47 +222,58 @@ impl Shard {
     pub(super) fn continue_replay(&mut self, id: AccountId, fx: &mut Effects) {
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
-        let Some(replay) = slot.replay.as_mut() else { return };
-        let unconfirmed = core.sessions.get(replay.session.0).map_or(0, |session| {
-            session.counters.as_ref().map_or(0, |counters| counters.queue_len())
-                + session.confirmation.as_ref().map_or(0, |waiting| waiting.rows.len())
-        });
+        let Some(replay) = slot.replay else { return };
         // What is on its way to the log must be in it before it is read, and what is confirmed must be gone. Later
         // pages need not wait: nothing is appended meanwhile.
-        let early = replay.after == 0 && slot.writes > 0;
-        if replay.asked || unconfirmed > UNCONFIRMED || early {
+        let too_early = replay.after == 0 && slot.changing > 0;
+        if replay.asked.is_some() || too_early {
             return;
         }
-        replay.asked = true;
-        let (owner, session, after) = (slot.jid.clone(), replay.session, replay.after);
-        let ticket = core.ticket(Waiting::Page { account: id, session, after });
-        fx.queries.push((ticket, Query::Log { owner, after, limit: PAGE }));
+        if core.is_full(replay.session) {
+            // Its acknowledgements wake it; output that nobody acknowledges does not.
+            return core.replay_later(id);
+        }
+        let ticket = core.ticket(Waiting::Page(id));
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
+        slot.replay = Some(Replay { asked: Some(ticket), ..replay });
+        let owner = slot.jid.clone();
+        fx.queries.push((ticket, Query::Log { owner, after: replay.after, limit: PAGE }));
+    }
+
+    pub(super) fn replay_due(&mut self, id: AccountId, fx: &mut Effects) {
+        let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
+        if let Some(replay) = slot.replay.as_mut() {
+            replay.timer = false;
+            self.continue_replay(id, fx);
+        }
     }
 
     /// A page of the log: each row goes to the session, unless another one holds it.
-    fn page(&mut self, id: AccountId, outcome: StoreOutcome, fx: &mut Effects) {
+    fn page(&mut self, id: AccountId, ticket: Ticket, outcome: StoreOutcome, fx: &mut Effects) {
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
-        let Some(replay) = slot.replay.as_mut() else { return };
-        replay.asked = false;
-        let session = replay.session;
-        let (entries, more) = match outcome {
+        // A page that an earlier replay asked for is of no use to this one.
+        let Some(replay) = slot.replay.as_mut().filter(|replay| replay.asked == Some(ticket))
+        else {
+            return;
+        };
+        replay.asked = None;
+        let Replay { session, mut after, timer, .. } = *replay;
+        let (entries, mut more) = match outcome {
             StoreOutcome::Answer(Answer::Log { entries, more }) => (entries, more),
             _ => {
-                // Unread: they are still there for the next session.
-                slot.replay = None;
-                if let Some(data) = slot.data() {
-                    data.replay_due = true;
-                }
-                return self.no_longer_busy(id, Busy::Replay, fx);
+                // Newer messages must not overtake those that cannot be read.
+                return core.replay_later(id);
             }
         };
-        if let Some(last) = entries.last() {
-            replay.after = last.id;
-        }
         let holders = slot.sessions.clone();
         let domain = slot.jid.domain().to_owned();
         for entry in entries {
+            if core.is_full(session) {
+                more = true;
+                break;
+            }
+            after = entry.id;
             let held = holders.iter().any(|holder| {
                 let holder = core.sessions.get(holder.0);
                 holder.is_some_and(|holder| holder.holds_row(entry.id))
@@ -271,12 +288,12 @@ impl Shard {
             core.probe.messages_delivered += 1;
             core.emit(session, &[body, &delay, end], Some(entry.id), fx);
         }
+        let Some(slot) = core.accounts.get_mut(id.0) else { return };
         if more {
+            slot.replay = Some(Replay { session, after, asked: None, timer });
             return self.continue_replay(id, fx);
         }
-        if let Some(slot) = core.accounts.get_mut(id.0) {
-            slot.replay = None;
-        }
+        slot.replay = None;
         self.no_longer_busy(id, Busy::Replay, fx);
     }
 
@@ -291,6 +308,9 @@ impl Shard {
         }
         let rows = waiting.rows.drain(..waiting.covered.min(waiting.rows.len()));
         core.confirmed.extend(rows.map(|row| (account, row)));
+        if waiting.rows.is_empty() {
+            waiting.rows.shrink_to(8);
+        }
         waiting.covered = 0;
         core.note(session);
         self.continue_replay(account, fx);
@@ -309,6 +329,12 @@ impl Shard {
         let ends_at = core.now.mono + window;
         slot.ends_at = Some(ends_at);
         core.wheel.insert(ends_at, Timer::Resume(session));
+        let account = slot.account;
+        core.log_unacknowledged(session, fx);
+        if core.stop_replay(account, session) {
+            self.maybe_replay(account, fx);
+            self.drain(account, fx);
+        }
     }
 
     pub(super) fn resume_timed_out(&mut self, session: SessionId, fx: &mut Effects) {
@@ -349,6 +375,7 @@ impl Shard {
         if let Some(id) = resume_id {
             core.resumable.remove(&id);
         }
+        core.woken.extend(slot.resuming);
         let mut rows: Vec<u64> =
             slot.confirmation.map_or_else(Vec::new, |waiting| waiting.rows.into());
         let mut stanzas = Vec::new();
@@ -364,13 +391,9 @@ impl Shard {
         }
         if let Some(owner) = core.accounts.get_mut(account.0) {
             owner.sessions.retain(|other| *other != session);
-            if owner.replay.is_some_and(|replay| replay.session == session) {
-                owner.replay = None;
-                owner.busy = if owner.busy == Busy::Replay { Busy::No } else { owner.busy };
-                if let Some(data) = owner.data() {
-                    data.replay_due = true;
-                }
-            }
+        }
+        core.stop_replay(account, session);
+        if let Some(owner) = core.accounts.get_mut(account.0) {
             let others = owner.sessions.clone();
             let unheld = rows.into_iter().any(|row| {
                 !others.iter().any(|other| {
@@ -382,9 +405,9 @@ impl Shard {
             }
         }
         for stanza in stanzas {
-            core.send_again(&slot.jid, &stanza);
+            core.send_again(&stanza);
         }
-        core.resumers.extend(slot.resumer);
+        // What is in the log came before what waits.
         self.maybe_replay(account, fx);
         self.drain(account, fx);
         self.core.maybe_idle(account);
@@ -447,6 +470,73 @@ impl Core {
         self.wrote(id);
     }
 
+    /// What comes for a session that sleeps is logged; so what it holds already is logged first, or it would come behind
+    /// that when the session ends.
+    pub(super) fn log_unacknowledged(&mut self, session: SessionId, fx: &mut Effects) {
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        let account = slot.account;
+        let Some(mut counters) = slot.counters.take() else { return };
+        let owner = self.accounts.get(account.0).map(|slot| slot.jid.clone());
+        let unlogged = |sent: &&mut Unacknowledged| {
+            sent.log_id.is_none() && sent.bytes.starts_with(b"<message")
+        };
+        for sent in counters.unacknowledged_mut().filter(unlogged) {
+            let Some(owner) = owner.clone() else { break };
+            let Some(mut entry) = self.entry_again(&sent.bytes) else { continue };
+            let Some(id) = self.next_log_id(account, fx) else { break };
+            entry.id = id;
+            sent.log_id = Some(id);
+            if let Some(slot) = self.accounts.get_mut(account.0) {
+                slot.changing += 1;
+                if let Some(data) = slot.data() {
+                    data.log_rows = data.log_rows.saturating_add(1);
+                }
+            }
+            let ticket = self.ticket(Waiting::Log(account));
+            fx.writes.push((ticket, Write::AppendLog { owner, entry }));
+        }
+        if let Some(slot) = self.sessions.get_mut(session.0) {
+            slot.counters = Some(counters);
+        }
+    }
+
+    fn log_sleepers(&mut self, id: AccountId, fx: &mut Effects) {
+        let sessions = self.accounts.get(id.0).map(|slot| slot.sessions.clone());
+        for session in sessions.unwrap_or_default() {
+            if self.sessions.get(session.0).is_some_and(|session| session.conn.is_none()) {
+                self.log_unacknowledged(session, fx);
+            }
+        }
+    }
+
+    /// The row of a message that went out without one; `None` for what belongs in no log.
+    fn entry_again(&mut self, bytes: &[u8]) -> Option<LogEntry> {
+        let mut index = Index::default();
+        let limits = &self.config.policy.limits;
+        reader::read(bytes, &self.usual, limits, &mut index).ok()?;
+        let stanza = Stanza { bytes, index: &index };
+        if stanza.kind() != Some(StanzaKind::Message) {
+            return None;
+        }
+        let kind = MessageType::parse(stanza.type_().as_deref());
+        if !super::inbound::message_flags(kind, &stanza).contains(Flags::STORABLE) {
+            return None;
+        }
+        let with = self.jids.parse(&stanza.from()?).ok()?.into_bare();
+        // Stanzas of clients end with a close tag, see `write_stamped`.
+        let close = bytes.len().checked_sub(stanza.name().len() + "</>".len())?;
+        let open = close.checked_sub(stanza.inner().len())?;
+        Some(LogEntry {
+            id: 0,
+            at: self.now.wall,
+            with,
+            origin: Origin { incarnation: self.config.incarnation, ..Origin::default() },
+            stanza: bytes.to_vec(),
+            open_end: u32::try_from(open).ok()?,
+            close_start: u32::try_from(close).ok()?,
+        })
+    }
+
     /// Rows that clients confirmed go from the log, one write per account and turn.
     pub(super) fn write_confirmed(&mut self, fx: &mut Effects) {
         if self.confirmed.is_empty() {
@@ -457,19 +547,70 @@ impl Core {
         confirmed.dedup();
         for rows in confirmed.chunk_by(|one, other| one.0 == other.0) {
             let Some(slot) = self.accounts.get_mut(rows[0].0.0) else { continue };
-            let owner = slot.jid.clone();
+            let (account, owner) = (rows[0].0, slot.jid.clone());
             if let Some(data) = slot.data() {
                 let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
                 data.log_rows = data.log_rows.saturating_sub(count);
             }
             let ids = rows.iter().map(|(_, row)| *row).collect();
-            let account = rows[0].0;
-            let ticket = self.ticket(Waiting::Confirm(account));
+            let ticket = self.ticket(Waiting::Log(account));
             fx.writes.push((ticket, Write::ConfirmLog { owner, ids }));
             self.wrote(account);
         }
         confirmed.clear();
         self.confirmed = confirmed;
+    }
+
+    /// The session holds so much that it has not confirmed that a replay must wait: a row that is sent above its limits
+    /// would end it, and the next session, and none would ever get past that row.
+    fn is_full(&self, session: SessionId) -> bool {
+        let limits = &self.config.limits;
+        let Some(slot) = self.sessions.get(session.0) else { return false };
+        let queued = slot
+            .counters
+            .as_ref()
+            .map_or((0, 0), |counters| (counters.queue_len(), counters.queue_bytes()));
+        let rows = queued.0 + slot.confirmation.as_ref().map_or(0, |waiting| waiting.rows.len());
+        let conn = slot.conn.and_then(|conn| self.conns.get(conn.0));
+        let bytes = queued.1.max(conn.map_or(0, |conn| conn.output_len()));
+        rows > UNCONFIRMED.min(limits.resume_queue / 2) || bytes > limits.output_bytes / 2
+    }
+
+    fn replay_later(&mut self, id: AccountId) {
+        let due = self.now.mono + TRY_AGAIN;
+        let slot = self.accounts.get_mut(id.0);
+        if let Some(replay) = slot.and_then(|slot| slot.replay.as_mut()).filter(|one| !one.timer) {
+            replay.timer = true;
+            self.wheel.insert(due, Timer::Replay(id));
+        }
+    }
+
+    /// The session cannot take messages any more: what it did not get is due for another, or for itself when it is
+    /// back. Gives whether a replay to it ran; until then its account was busy, and nothing else went on.
+    fn stop_replay(&mut self, id: AccountId, session: SessionId) -> bool {
+        let Some(slot) = self.accounts.get_mut(id.0) else { return false };
+        if slot.replay.is_none_or(|replay| replay.session != session) {
+            return false;
+        }
+        slot.replay = None;
+        slot.busy = if slot.busy == Busy::Replay { Busy::No } else { slot.busy };
+        if let Some(data) = slot.data() {
+            data.replay_due = true;
+        }
+        true
+    }
+
+    /// No id can be had: the message that waits for one goes back.
+    fn refuse_first(&mut self, id: AccountId) {
+        let Some(slot) = self.accounts.get_mut(id.0).filter(|slot| slot.busy == Busy::Ids) else {
+            return;
+        };
+        let Some(first) = slot.waiting.pop_front() else { return };
+        let envelope = first.envelope(self.placement.epoch());
+        self.bounce(&envelope, envelope.to, &resource_constraint());
+        if envelope.flags.contains(Flags::WANTS_ACK) {
+            self.inward[usize::from(first.at.ring)].release(first.at.number);
+        }
     }
 
     /// Asks a client without XEP-0198 to confirm what went before, by a ping.
@@ -529,7 +670,7 @@ impl Core {
     }
 
     /// A message that its client never acknowledged, and that is in no log, is sent as if it came now.
-    fn send_again(&mut self, to: &Jid, bytes: &[u8]) {
+    fn send_again(&mut self, bytes: &[u8]) {
         let mut index = Index::default();
         let limits = &self.config.policy.limits;
         if reader::read(bytes, &self.usual, limits, &mut index).is_err() {
@@ -541,9 +682,8 @@ impl Core {
         }
         let kind = MessageType::parse(stanza.type_().as_deref());
         let flags = super::inbound::message_flags(kind, &stanza);
-        let Some(from) = stanza.from() else { return };
-        // As it was addressed: the account or this very resource.
-        let to = stanza.to().map_or_else(|| to.to_string(), std::borrow::Cow::into_owned);
+        // What was for the account must not go to the session that now has the name of the old one, past the log.
+        let (Some(from), Some(to)) = (stanza.from(), stanza.to()) else { return };
         let mut post = Post::whole(&from, &to, Kind::Message, kind.code(), bytes.to_vec());
         post.flags = flags;
         self.leave(post);

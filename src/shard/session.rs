@@ -56,10 +56,10 @@ pub(super) struct Session {
     pub noted: bool,
     /// Bugs that its stanzas ran into; repeats end the stream.
     pub faults: u8,
+    /// Wants to resume it, and waits until all that it received is handled.
+    pub resuming: Option<ConnId>,
     /// When it ends if nobody resumes it.
     pub ends_at: Option<Instant>,
-    /// The connection that resumes it as soon as all that the client sent before is handled.
-    pub resumer: Option<ConnId>,
 }
 
 impl Session {
@@ -79,7 +79,7 @@ impl Session {
             noted: false,
             faults: 0,
             ends_at: None,
-            resumer: None,
+            resuming: None,
         }
     }
 

@@ -8,6 +8,9 @@ use crate::xmpp::ns;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use std::collections::VecDeque;
 
+/// Stanzas that an empty queue keeps room for.
+const IDLE_CAPACITY: usize = 8;
+
 /// One stanza that the client has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unacknowledged {
@@ -69,6 +72,9 @@ impl Counters {
         while self.open.front() == Some(&true) {
             self.open.pop_front();
             self.handled = self.handled.wrapping_add(1);
+        }
+        if self.open.is_empty() {
+            self.open.shrink_to(8 * IDLE_CAPACITY);
         }
         self.handled != before
     }
@@ -173,6 +179,10 @@ impl Counters {
                 settled.log_ids.extend(stanza.log_id);
             }
         }
+        if self.queue.is_empty() {
+            // Many sessions are idle, and each had a busy moment.
+            self.queue.shrink_to(IDLE_CAPACITY);
+        }
         self.acknowledged = h;
         if self.requested.is_some_and(|at| h.wrapping_sub(at) < u32::MAX / 2) {
             self.requested = None;
@@ -194,6 +204,10 @@ impl Counters {
     /// Everything the client has not acknowledged, oldest first, to be sent again after a resumption.
     pub fn unacknowledged(&self) -> impl Iterator<Item = &Unacknowledged> {
         self.queue.iter()
+    }
+
+    pub fn unacknowledged_mut(&mut self) -> impl Iterator<Item = &mut Unacknowledged> {
+        self.queue.iter_mut()
     }
 
     /// A resumed stream asks afresh: the answer to the old request went down with the old connection.

@@ -15,7 +15,7 @@ fn replay(folder: &str, first: &[u8], body: fn(&[u8])) {
     for entry in std::fs::read_dir(&path).expect("the corpus") {
         let path = entry.expect("an entry").path();
         let data = std::fs::read(&path).expect("a file");
-        println!("{}", path.display());
+        eprintln!("{}", path.display());
         body(&data);
         for &choice in first {
             let mut changed = data.clone();

@@ -71,7 +71,6 @@ pub(crate) struct Node {
     now: Now,
     cores: Vec<Core>,
     sockets: Vec<Socket>,
-    store: MemoryStore,
     writer: MemoryWriter,
     reader: MemoryReader,
     requests: VecDeque<(usize, Ticket, Request)>,
@@ -154,7 +153,6 @@ impl Node {
             cores: (0..shards).map(core).collect(),
             sockets: Vec::new(),
             reader: store.reader(),
-            store,
             writer,
             requests: VecDeque::new(),
             store_holds: false,
@@ -197,10 +195,6 @@ impl Node {
             corefire::store::Answer::Log { entries, .. } => entries.len(),
             other => panic!("a log, not {other:?}"),
         }
-    }
-
-    pub(crate) fn store(&self) -> &MemoryStore {
-        &self.store
     }
 
     // ---- connections
@@ -373,10 +367,6 @@ impl Node {
         self.run();
     }
 
-    pub(crate) fn now(&self) -> Now {
-        self.now
-    }
-
     /// From now on the store keeps its answers back.
     pub(crate) fn hold_store(&mut self) {
         self.store_holds = true;
@@ -439,6 +429,11 @@ impl Node {
 
     pub(crate) fn sessions(&self) -> usize {
         self.cores.iter().map(|core| core.shard.sessions()).sum()
+    }
+
+    /// Accounts in memory.
+    pub(crate) fn accounts(&self) -> usize {
+        self.cores.iter().map(|core| core.shard.accounts()).sum()
     }
 
     pub(crate) fn faults(&self) -> u64 {
@@ -559,17 +554,20 @@ impl Node {
 
     fn answer_pings(&mut self, client: usize) {
         let text = String::from_utf8(std::mem::take(&mut self.sockets[client].inbox)).unwrap();
-        let Some(end) = text.find("<ping xmlns='urn:xmpp:ping'/></iq>") else {
-            self.sockets[client].inbox = text.into_bytes();
-            return;
-        };
-        let start = text[..end].rfind("<iq").unwrap();
-        let pong = format!("<iq type='result' id='{}'/>", attr(&text[start..end], "id"));
-        let rest = [&text[..start], text[end..].split_once("</iq>").unwrap().1].concat();
+        let ping = "<ping xmlns='urn:xmpp:ping'/></iq>";
+        let is_ours = |iq: &str| iq.ends_with(ping) && iq.contains(" from='here' ");
+        let (mut kept, mut ids) = (String::new(), Vec::new());
+        for piece in text.split_inclusive("</iq>") {
+            let (before, iq) = piece.split_at(piece.rfind("<iq ").unwrap_or(piece.len()));
+            kept.push_str(before);
+            if is_ours(iq) { ids.push(attr(iq, "id").to_owned()) } else { kept.push_str(iq) }
+        }
         let Socket { shard, conn, .. } = self.sockets[client];
-        self.sockets[client].inbox = rest.into_bytes();
-        self.input(shard, Input::Bytes { conn, bytes: pong.as_bytes() });
-        self.answer_pings(client);
+        self.sockets[client].inbox = kept.into_bytes();
+        for id in ids {
+            let pong = format!("<iq type='result' id='{id}'/>");
+            self.input(shard, Input::Bytes { conn, bytes: pong.as_bytes() });
+        }
     }
 
     fn answer(&mut self, shard: usize, ticket: Ticket, request: Request) {

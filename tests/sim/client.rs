@@ -66,6 +66,8 @@ pub(crate) struct Orders {
     pub(crate) send: Vec<u8>,
     pub(crate) later: Vec<(u64, Later)>,
     pub(crate) hang_up: bool,
+    /// It begins the TLS handshake.
+    pub(crate) secure: bool,
     /// It is online now.
     pub(crate) online: bool,
 }
@@ -79,6 +81,8 @@ pub(crate) struct Client {
     mechanism: Mechanism,
     /// Sends login, bind and first stanzas in one go.
     eager: bool,
+    /// It does so on this connection.
+    ahead: bool,
     starttls: bool,
     priority: i8,
     /// Of a hundred: requests of peers that it answers.
@@ -148,6 +152,7 @@ impl Client {
             acks,
             mechanism,
             eager: mechanism == Mechanism::Plain && chance.percent(50),
+            ahead: false,
             starttls: chance.percent(10),
             priority: 0,
             answers: [100, 100, 60, 0][chance.index(4)],
@@ -205,7 +210,9 @@ impl Client {
         self.unread.clear();
         self.phase = Phase::Opening;
         orders.send.extend_from_slice(header().as_bytes());
-        if self.is_ahead() {
+        // Not with a session to resume, as that may fail.
+        self.ahead = self.eager && self.resume_id.is_none();
+        if self.ahead {
             self.auth(&mut orders, chance);
             orders.send.extend_from_slice(header().as_bytes());
             self.bind(&mut orders, model);
@@ -218,11 +225,6 @@ impl Client {
             self.phase = Phase::Opening;
         }
         orders
-    }
-
-    /// It sends all steps without waiting; not with a session to resume, as that may fail.
-    fn is_ahead(&self) -> bool {
-        self.eager && self.resume_id.is_none()
     }
 
     pub(crate) fn secured(&mut self) -> Orders {
@@ -429,9 +431,8 @@ impl Client {
             Later::Pong { id, upto, .. } => {
                 let text = format!("<iq type='result' id='{id}' to='{DOMAIN}'/>");
                 self.say(&mut orders, text.into_bytes(), None);
-                if !self.inbound {
-                    self.confirm(model, |receipt, _| receipt <= upto);
-                }
+                // What came before counting began has no number.
+                self.confirm(model, |receipt, number| receipt <= upto && number == 0);
             }
         }
         orders
@@ -504,7 +505,7 @@ impl Client {
     ) {
         let tag = &text[..text.find('>').unwrap_or(text.len())];
         let name = tag[1..].split([' ', '/']).next().unwrap_or_default();
-        let ahead = self.is_ahead();
+        let ahead = self.ahead;
         match name {
             "stream:features" if ahead => self.features_ahead(),
             "stream:features" if self.phase == Phase::Opening => {
@@ -523,10 +524,13 @@ impl Client {
                     let text = format!("<resume xmlns='urn:xmpp:sm:3' h='{h}' previd='{id}'/>");
                     orders.send.extend_from_slice(text.as_bytes());
                     self.phase = Phase::Resuming;
+                    // That number confirms as an acknowledgement does.
+                    self.confirm(model, |_, number| number <= h);
                 }
                 None => self.bind(orders, model),
             },
-            "proceed" | "stream:features" => {}
+            "proceed" => orders.secure = true,
+            "stream:features" => {}
             "stream:error" => orders.hang_up = true,
             "challenge" | "success" => self.sasl(name, text, orders, model),
             "failure" => orders.hang_up = true,
@@ -537,9 +541,6 @@ impl Client {
             }
             "resumed" => {
                 let h = attr(tag, "h").and_then(|h| h.parse().ok()).unwrap_or(u32::MAX);
-                // What `<resume/>` told the server is a confirmation too.
-                let received = self.received;
-                self.confirm(model, |_, number| number <= received);
                 self.acknowledged(h, model);
                 for (_, stanza, _) in &self.unacknowledged {
                     orders.send.extend_from_slice(stanza);
@@ -578,6 +579,9 @@ impl Client {
                 orders.online = true;
                 if !ahead {
                     self.first_stanzas(orders);
+                } else if self.quiet {
+                    // What it sent ahead may be of before it became quiet.
+                    self.presence(orders);
                 }
                 if self.quiet {
                     self.ask(orders);
@@ -611,7 +615,7 @@ impl Client {
             // What is read next is a new stream: nothing of it came in this element's cut by accident.
             self.framer = Framer::new();
             self.phase = Phase::Reopening;
-            if !self.is_ahead() {
+            if !self.ahead {
                 orders.send.extend_from_slice(header().as_bytes());
             }
             return;

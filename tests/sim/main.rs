@@ -13,6 +13,9 @@ mod client;
 mod model;
 mod rogue;
 mod storage;
+#[expect(unreachable_pub, reason = "shared with the fuzz crate")]
+#[path = "../fuzz/targets/stream.rs"]
+mod stream;
 mod world;
 
 use std::sync::Mutex;
@@ -130,4 +133,37 @@ fn a_seed_repeats_exactly() {
         assert_eq!(run(seed).trace, run(seed).trace, "seed {seed}");
     }
     assert_ne!(run(3).trace, run(8).trace);
+}
+
+/// The seeds of the fuzz target, each whole and with bytes changed.
+#[test]
+fn a_shard_outlives_the_corpus_of_streams() {
+    fix_keys();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/stream");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the corpus is there")
+        .map(|entry| entry.expect("the corpus can be read").path())
+        .collect();
+    files.sort();
+    let mut chance = chance::Chance::new(1);
+    for file in files {
+        let seed = std::fs::read(file).expect("the corpus can be read");
+        stream::stream(&seed);
+        for _ in 0..40 {
+            let mut bytes = seed.clone();
+            for _ in 0..chance.within(1, 4) {
+                let at = chance.index(bytes.len());
+                match chance.below(4) {
+                    0 => bytes[at] = chance.next() as u8,
+                    1 => bytes.truncate(at.max(2)),
+                    2 => bytes.extend_from_within(at..),
+                    _ => drop(bytes.drain(at / 2..at)),
+                }
+                if bytes.len() < 3 {
+                    break;
+                }
+            }
+            stream::stream(&bytes);
+        }
+    }
 }

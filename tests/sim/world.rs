@@ -100,7 +100,7 @@ impl Plan {
             shards: chance.within(1, 4) as u16,
             accounts: chance.within(2, 6) as usize,
             devices: chance.within(1, 2) as usize,
-            span: chance.within(4, 25) * SECOND,
+            span: chance.within(4, 30) * SECOND,
             crashes: if calm || chance.percent(50) { 0 } else { chance.within(1, 3) },
             cuts: if calm { 0 } else { [0, 10, 40, 100][chance.index(4)] },
             store_faults: if calm || chance.percent(60) {
@@ -111,7 +111,7 @@ impl Plan {
             read_faults: if calm || chance.percent(80) { 0 } else { 30 },
             rogues: if chance.percent(30) { 1 } else { 0 },
             ring: if chance.percent(30) { 1 } else { 64 },
-            pause: [100_000, 400_000, 2 * SECOND][chance.index(3)],
+            pause: [200_000, SECOND, 4 * SECOND][chance.index(3)],
             net: [1_000, 50_000, 400_000][chance.index(3)],
             limits,
         }
@@ -161,6 +161,8 @@ struct Link {
     /// The connection was lost while it moved.
     lost_on_the_way: bool,
     securing: bool,
+    /// Bytes are on their way from the socket to the shard.
+    reading: bool,
 }
 
 enum Given {
@@ -264,7 +266,19 @@ pub(crate) struct World {
     client_links: Vec<Option<LinkId>>,
     rogue_links: Vec<Option<LinkId>>,
     quiet: bool,
+    /// Nothing breaks in this run.
+    calm: bool,
     log: bool,
+}
+
+fn show(write: &Write) -> String {
+    match write {
+        Write::AppendLog { owner, entry } => {
+            let text = String::from_utf8_lossy(&entry.stanza);
+            format!("append {} to {owner:?}: {text:.140}", entry.id)
+        }
+        other => format!("{other:.200?}"),
+    }
 }
 
 fn address(user: usize) -> BareJid {
@@ -293,6 +307,7 @@ impl World {
         let mut world = World {
             client_links: vec![None; clients.len()],
             rogue_links: vec![None; plan.rogues],
+            calm: plan.is_calm(),
             plan,
             model,
             counts: Counts::default(),
@@ -354,10 +369,8 @@ impl World {
             let orders = self.clients[client].settle();
             self.obey(client, orders);
         }
-        if self.plan.store_faults > 0 || self.plan.read_faults > 0 {
-            if let Some(storage) = &mut self.storage {
-                storage.faults = 0;
-            }
+        if let Some(storage) = &mut self.storage {
+            storage.faults = 0;
         }
         // Longer than any session waits to be resumed, and any silence lasts.
         self.run_for(90 * SECOND);
@@ -382,7 +395,7 @@ impl World {
             }
         }
         self.model.check_promises();
-        if self.plan.is_calm() {
+        if self.calm {
             self.model.check_nothing_lost();
         }
         let alive: Vec<Option<u32>> = self.clients.iter().map(|client| client.session).collect();
@@ -692,7 +705,13 @@ impl World {
         let (shard, fx) = (&mut slot.shard, &mut slot.fx);
         match given {
             Given::Bytes(link, bytes) => {
-                let Some(conn) = self.links[link.0].conn else { return };
+                let state = &mut self.links[link.0];
+                state.reading = false;
+                let Some(conn) = state.conn.filter(|_| state.shard == core) else {
+                    // It moved meanwhile: a runtime would not have read it.
+                    state.inbox.splice(..0, bytes);
+                    return self.plan_in(1, Event::Readable(link));
+                };
                 if self.log {
                     let text = String::from_utf8_lossy(&bytes);
                     eprintln!("{} core {core} {:?} < {text}", self.now, self.links[link.0].peer);
@@ -707,7 +726,15 @@ impl World {
                 shard.handle(now, Input::Secured { conn, facts }, fx);
             }
             Given::Closed(link) => {
-                let Some(conn) = self.links[link.0].conn.take() else { return };
+                let state = &mut self.links[link.0];
+                if state.shard != core {
+                    let core = state.shard;
+                    return self.give(core, Given::Closed(link));
+                }
+                let Some(conn) = state.conn.take() else {
+                    state.lost_on_the_way = true;
+                    return;
+                };
                 slot.conns.remove(&conn);
                 if self.log {
                     eprintln!("{} core {core} {:?} closed", self.now, self.links[link.0].peer);
@@ -770,11 +797,7 @@ impl World {
         if let Some(storage) = &mut self.storage {
             for (ticket, write) in writes {
                 if self.log {
-                    eprintln!(
-                        "{} core {core} {ticket:?} write {:.150}",
-                        self.now,
-                        format!("{write:?}")
-                    );
+                    eprintln!("{} core {core} {ticket:?} {}", self.now, show(&write));
                 }
                 storage.push(core, ticket, write);
             }
@@ -812,8 +835,6 @@ impl World {
             Action::StartTls(conn) => {
                 let Some(link) = link_of(&conn) else { return };
                 self.links[link.0].securing = true;
-                let delay = self.chance.delay(100_000) + self.plan.net;
-                self.plan_in(delay, Event::Secure(link));
             }
             Action::Move { conn, to } => {
                 let Some(link) = link_of(&conn) else { return };
@@ -830,12 +851,14 @@ impl World {
             Action::Close(conn) => {
                 let Some(link) = link_of(&conn) else { return };
                 self.links[link.0].closing = true;
+                self.disturb(link);
                 self.flush(link);
             }
             Action::Abort(conn) => {
                 let Some(link) = link_of(&conn) else { return };
                 let at = self.links[link.0].down_at;
                 self.plan_at(at, Event::DownEnd(link));
+                self.disturb(link);
                 self.lose(link);
             }
             Action::ReadAgain(conn) => {
@@ -969,6 +992,7 @@ impl World {
             deaf: false,
             lost_on_the_way: false,
             securing: false,
+            reading: false,
         });
         self.plan_tick(shard);
         Some(link)
@@ -995,7 +1019,7 @@ impl World {
     fn readable(&mut self, link: LinkId) {
         let slot = &self.links[link.0];
         let (Some(conn), core) = (slot.conn, slot.shard) else { return };
-        if slot.gone || slot.securing || slot.boot != self.boot {
+        if slot.gone || slot.securing || slot.reading || slot.boot != self.boot {
             return;
         }
         if !self.cores[core].shard.is_reading(conn) {
@@ -1011,9 +1035,16 @@ impl World {
             true => slot.inbox.len(),
             false => self.chance.within(1, slot.inbox.len() as u64) as usize,
         };
+        self.links[link.0].reading = true;
         let rest = self.links[link.0].inbox.split_off(length);
         let bytes = std::mem::replace(&mut self.links[link.0].inbox, rest);
         self.give(core, Given::Bytes(link, bytes));
+    }
+
+    fn disturb(&mut self, link: LinkId) {
+        if let Peer::Client(client) = self.links[link.0].peer {
+            self.model.accounts[self.clients[client].account].disturbed_at = self.now;
+        }
     }
 
     /// The server learns that the connection is gone.
@@ -1153,9 +1184,13 @@ impl World {
     }
 
     fn obey(&mut self, client: usize, orders: Orders) {
-        let Orders { send, later, hang_up, online } = orders;
+        let Orders { send, later, hang_up, online, secure } = orders;
         if let Some(link) = self.client_links[client] {
             self.send_up(link, send);
+            if secure {
+                let delay = self.chance.delay(self.plan.net);
+                self.plan_in(delay, Event::Secure(link));
+            }
         }
         for (delay, later) in later {
             self.plan_in(delay, Event::Later(client, later));
@@ -1226,7 +1261,8 @@ impl World {
 
     fn act(&mut self, client: usize, session: u32) {
         let slot = &self.clients[client];
-        if self.quiet || slot.phase != Phase::Online || slot.session != Some(session) {
+        let enough = self.model.messages.len() > 1_500;
+        if self.quiet || enough || slot.phase != Phase::Online || slot.session != Some(session) {
             return;
         }
         let mut orders = Orders::default();
