@@ -1,7 +1,7 @@
 //! Client sockets: one task per connection reads; writing needs no task, as the turn's end writes once for each
 //! connection that has output (`executor`). A connection that waits holds no buffer.
 
-use super::executor::Core;
+use super::executor::{self, Core};
 use super::tls::{Tls, TlsBroken};
 use crate::base::instant::Instant;
 use crate::shard::{ConnId, Input, MovedConn};
@@ -146,11 +146,29 @@ fn serve(core: &Rc<Core>, mut stream: TcpStream, socket: Rc<Socket>) {
     let _ = stream.set_nodelay(true);
     let core = core.clone();
     glommio::spawn_local(async move {
-        let end = poll_fn(|cx| core.guarded(|| step(&core, &socket, &mut stream, cx))).await;
+        let end = loop {
+            match poll_fn(|cx| core.guarded(|| step(&core, &socket, &mut stream, cx))).await {
+                Step::Over(end) => break end,
+                Step::More => executor::next_look().await,
+            }
+        };
         tracing::debug!(peer = %socket.state.borrow().peer, %end, "a connection ends");
         ended(&core, &socket);
     })
     .detach();
+}
+
+/// What became of a connection's poll.
+enum Step {
+    Over(End),
+    /// There may be more to read, after others had their turn.
+    More,
+}
+
+impl From<End> for Poll<Step> {
+    fn from(end: End) -> Self {
+        Poll::Ready(Step::Over(end))
+    }
 }
 
 /// Why a connection's task is over; for the log.
@@ -174,7 +192,7 @@ fn step(
     socket: &Rc<Socket>,
     stream: &mut TcpStream,
     cx: &mut Context<'_>,
-) -> Poll<End> {
+) -> Poll<Step> {
     {
         let mut state = socket.state.borrow_mut();
         if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
@@ -184,7 +202,7 @@ fn step(
     for _ in 0..READS_PER_POLL {
         let blocked = socket.state.borrow().blocked;
         if blocked && let Err(error) = write_on(core, socket, stream, cx) {
-            return Poll::Ready(End::Write(error));
+            return End::Write(error).into();
         }
         let phase = {
             let mut state = socket.state.borrow_mut();
@@ -196,7 +214,7 @@ fn step(
         };
         let conn = socket.state.borrow().conn;
         let reading = match phase {
-            Phase::Gone => return Poll::Ready(End::Ours),
+            Phase::Gone => return End::Ours.into(),
             Phase::Queued => false,
             Phase::Handshake | Phase::Lingering => true,
             Phase::Open => conn.is_some_and(|conn| core.shard.borrow().is_reading(conn)),
@@ -207,16 +225,15 @@ fn step(
         let mut scratch = core.scratch.borrow_mut();
         let length = match Pin::new(&mut *stream).poll_read(cx, &mut scratch[..]) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0)) => return Poll::Ready(End::Peer),
-            Poll::Ready(Err(error)) => return Poll::Ready(End::Read(error)),
+            Poll::Ready(Ok(0)) => return End::Peer.into(),
+            Poll::Ready(Err(error)) => return End::Read(error).into(),
             Poll::Ready(Ok(length)) => length,
         };
         if phase != Phase::Lingering && feed(core, socket, &scratch[..length]).is_err() {
-            return Poll::Ready(End::Tls);
+            return End::Tls.into();
         }
     }
-    cx.waker().wake_by_ref();
-    Poll::Pending
+    Poll::Ready(Step::More)
 }
 
 /// Gives received bytes to the shard, through TLS where there is one.

@@ -31,9 +31,11 @@ use std::time::Duration;
 /// Memory that glommio registers for storage I/O, of which we do none.
 const IO_MEMORY: usize = 64 << 10;
 const RING_DEPTH: usize = 128;
-/// How often a busy core looks at the kernel. A core that is kept from running for so long parks with its tasks queued
-/// (see `pause`), so it is well above the time slices of a shared processor.
-const PREEMPT: Duration = Duration::from_millis(20);
+/// Never: nothing here keeps a core from looking at the kernel, see `next_look`.
+///
+/// COMPAT(glommio, 0.9): an executor whose preemption timer fires before it has run the first of its tasks parks as if
+/// it had none, and only the kernel or a timer that has not fired wakes it again.
+const PREEMPT: Duration = Duration::from_secs(86_400);
 /// Bytes of one read, and of one TLS record opened.
 const READ_BYTES: usize = 64 << 10;
 const PLAIN_BYTES: usize = 16 << 10;
@@ -621,11 +623,17 @@ impl Core {
     }
 }
 
+/// Returns when the core has run what was due, and looked at the kernel: what asks for this does not hold others up.
+pub(super) async fn next_look() {
+    // A time that is over when the core has run its tasks, and is noticed only then; longer than it takes to wait for it.
+    glommio::timer::sleep(Duration::from_micros(20)).await;
+}
+
 /// Waits for `span`, with later timers behind it that never end as long as all goes well.
 ///
-/// COMPAT(glommio, 0.9): an executor whose preemption timer fires before it has run the first of its tasks parks as if
-/// it had none; only the kernel or a timer that has not fired wakes it then. A core whose tick is among those tasks
-/// would sleep for good. Several timers, since the same delay that brings this about may let more than one fire.
+/// COMPAT(glommio, 0.9): as for `PREEMPT`, when a notice from another thread comes in that very moment. A core whose
+/// tick is among the tasks that were not run would sleep until a client says something. Several timers, since the same
+/// delay that brings this about may let more than one fire.
 async fn pause(span: Duration) {
     let after = |more| glommio::timer::sleep(span + Duration::from_millis(more));
     or(or(after(0), after(5)), or(after(100), after(5_000))).await;
