@@ -667,7 +667,7 @@ impl Core {
 /// RFC 6121 §4.7.2.3: an integer from -128 to 127; absent means 0.
 fn priority(stanza: &Stanza<'_>) -> Result<i8, ()> {
     let Some(child) = stanza.child(crate::xmpp::ns::CLIENT, "priority") else { return Ok(0) };
-    child.to_element().text().trim().parse().map_err(|_| ())
+    child.text().trim().parse().map_err(|_| ())
 }
 
 /// What a subscription state holds, and how it changes.
