@@ -608,6 +608,19 @@ mod tests {
     }
 
     #[test]
+    fn stream_namespace_by_default_is_refused_inside_of_a_stanza() {
+        let header =
+            header_of("<stream xmlns='http://etherx.jabber.org/streams' xmlns:c='jabber:client'>")
+                .unwrap();
+        let read = |text: &str| {
+            read_with(text.as_bytes(), &header.context, &XmlLimits::default()).map(|_| ())
+        };
+        assert_eq!(read("<c:message><y/></c:message>"), Err(C::InvalidXml));
+        assert_eq!(read("<c:message><c:body><y/></c:body></c:message>"), Err(C::InvalidXml));
+        assert_eq!(read("<c:message><y xmlns='u'/></c:message>"), Ok(()));
+    }
+
+    #[test]
     fn headers_of_other_protocols_are_refused_by_their_condition() {
         const STREAMS: &str = "xmlns:stream='http://etherx.jabber.org/streams'";
         for (text, condition) in [

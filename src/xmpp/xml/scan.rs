@@ -236,6 +236,7 @@ impl<'a> Walk<'a> {
             Some(open) => open.default,
             None if self.context.is_content_default() => NsRef::Content,
             None if self.context.default_namespace().is_empty() => NsRef::None,
+            None if self.context.default_namespace() == ns::STREAMS => NsRef::Streams,
             None => NsRef::HeaderDefault,
         };
         let bindings = self.scratch.bindings.len();
