@@ -8,9 +8,10 @@ use super::ring::FrameRef;
 use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
 use super::{AckLevel, Core, Post, Shard, presence};
+use crate::base::instant::Wall;
 use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
-use crate::frame::{Envelope, Flags, Kind};
+use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{IqType, MessageType, Stanza, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
@@ -424,6 +425,26 @@ impl Core {
 }
 
 impl Post {
+    /// As it is sent, but for the number that its ring gives it.
+    pub(super) fn envelope(&self, epoch: u64, ingress: Wall) -> Envelope<'_> {
+        Envelope {
+            epoch,
+            number: 0,
+            hops: 0,
+            ingress,
+            trace: None,
+            flags: self.flags,
+            from: &self.from,
+            to: &self.to,
+            also_to: Recipients::NONE,
+            kind: self.kind,
+            subtype: self.subtype,
+            open_end: self.open_end,
+            close_start: self.close_start,
+            stanza: &self.stanza,
+        }
+    }
+
     /// A stanza of our own making, which ends with its close tag.
     pub(super) fn whole(from: &str, to: &str, kind: Kind, subtype: u8, stanza: Vec<u8>) -> Self {
         let open_end = memchr::memchr(b'>', &stanza).map_or(0, |end| end + 1);

@@ -328,22 +328,7 @@ impl Shard {
             if remote || to.local().is_none() {
                 continue;
             }
-            let envelope = Envelope {
-                epoch: self.core.placement.epoch(),
-                number: 0,
-                hops: 0,
-                ingress: self.core.now.wall,
-                trace: None,
-                flags: post.flags,
-                from: &post.from,
-                to: &post.to,
-                also_to: Recipients::NONE,
-                kind: post.kind,
-                subtype: post.subtype,
-                open_end: post.open_end,
-                close_start: post.close_start,
-                stanza: &post.stanza,
-            };
+            let envelope = post.envelope(self.core.placement.epoch(), self.core.now.wall);
             let mut sent = None;
             let sound = self.contained(fx, |shard, fx| {
                 sent = shard.post(&envelope, to.bare().hash64(), fx);

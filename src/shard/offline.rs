@@ -2,7 +2,7 @@
 //! go out to the next session that can take them (XEP-0160). *Confirmed* means an XEP-0198 acknowledgement, or the
 //! answer to a ping that was sent behind them.
 
-use super::account::{AccountId, Busy, Data, Replay, State};
+use super::account::{AccountId, Busy, Data, Queued, Replay, State};
 use super::deliver::{resource_constraint, split};
 use super::effect::{Effects, Ticket};
 use super::input::StoreOutcome;
@@ -404,9 +404,8 @@ impl Shard {
                 data.replay_due = true;
             }
         }
-        for stanza in stanzas {
-            core.send_again(&stanza);
-        }
+        let again = stanzas.iter().filter_map(|stanza| core.message_again(stanza)).collect();
+        core.first_in_line(account, again);
         // What is in the log came before what waits.
         self.maybe_replay(account, fx);
         self.drain(account, fx);
@@ -670,23 +669,43 @@ impl Core {
     }
 
     /// A message that its client never acknowledged, and that is in no log, is sent as if it came now.
-    fn send_again(&mut self, bytes: &[u8]) {
+    fn message_again(&mut self, bytes: &[u8]) -> Option<Post> {
         let mut index = Index::default();
         let limits = &self.config.policy.limits;
-        if reader::read(bytes, &self.usual, limits, &mut index).is_err() {
-            return;
-        }
+        reader::read(bytes, &self.usual, limits, &mut index).ok()?;
         let stanza = Stanza { bytes, index: &index };
         if stanza.kind() != Some(StanzaKind::Message) {
-            return;
+            return None;
         }
         let kind = MessageType::parse(stanza.type_().as_deref());
         let flags = super::inbound::message_flags(kind, &stanza);
         // What was for the account must not go to the session that now has the name of the old one, past the log.
-        let (Some(from), Some(to)) = (stanza.from(), stanza.to()) else { return };
+        let (from, to) = (stanza.from()?, stanza.to()?);
         let mut post = Post::whole(&from, &to, Kind::Message, kind.code(), bytes.to_vec());
         post.flags = flags;
-        self.leave(post);
+        Some(post)
+    }
+
+    /// Messages that a session leaves behind are older than what waits for the account, and go before it.
+    fn first_in_line(&mut self, id: AccountId, posts: Vec<Post>) {
+        let ring = self.id.0;
+        let loaded = self.accounts.get(id.0).is_some_and(|slot| slot.busy != Busy::Loading);
+        if !loaded {
+            // If the account cannot be read, what waits for it is sent back: these are not waiting yet.
+            return posts.into_iter().for_each(|post| self.leave(post));
+        }
+        for post in posts.into_iter().rev() {
+            let number = self.outward[usize::from(ring)].number();
+            self.inward[usize::from(ring)].received(number);
+            let queued = Queued::new(
+                &post.envelope(self.placement.epoch(), self.now.wall),
+                &post.to,
+                FrameRef { ring, number },
+            );
+            if let Some(slot) = self.accounts.get_mut(id.0) {
+                slot.waiting.push_front(queued);
+            }
+        }
     }
 }
 
