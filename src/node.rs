@@ -320,19 +320,16 @@ fn limits(config: &Config, shards: u16) -> Limits {
     Limits {
         login_timeout: Duration::from_secs(limits.login_timeout_s.into()),
         silence: Duration::from_secs(limits.silence_s.into()),
-        login_attempts: 5,
         output_bytes: limits.output_bytes as usize,
         resources_per_account: limits.resources_per_account as usize,
         roster_items: limits.roster_items as usize,
         roster_groups: limits.roster_groups_per_item as usize,
-        roster_name_bytes: 1023,
-        directed_presence: 256,
         offline_messages: limits.offline_messages,
         resume: Duration::from_secs(limits.resume_s.into()),
         resume_queue: limits.resume_queue as usize,
         pending_stanzas: limits.pending_stanzas_per_account as usize,
         accounts: (limits.accounts_cached as usize).div_ceil(usize::from(shards)),
-        open_iqs: 256,
+        ..Limits::default()
     }
 }
 

@@ -48,6 +48,29 @@ pub struct Limits {
     pub open_iqs: usize,
 }
 
+impl Default for Limits {
+    /// Those of a node without a configuration file, on one shard.
+    fn default() -> Self {
+        Self {
+            login_timeout: Duration::from_secs(30),
+            silence: Duration::from_secs(1_800),
+            login_attempts: 5,
+            output_bytes: 4 << 20,
+            resources_per_account: 32,
+            roster_items: 2_000,
+            roster_groups: 32,
+            roster_name_bytes: 1_023,
+            directed_presence: 256,
+            offline_messages: 1_000,
+            resume: Duration::from_secs(300),
+            resume_queue: 2_000,
+            pending_stanzas: 256,
+            accounts: 100_000,
+            open_iqs: 256,
+        }
+    }
+}
+
 /// Everything a shard's decisions depend on beside its input.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
@@ -60,6 +83,20 @@ pub struct ShardConfig {
     pub decoy_secret: [u8; 32],
     /// This start of the node; part of each logged stanza's origin.
     pub incarnation: u64,
+}
+
+impl ShardConfig {
+    /// With what a node has of itself left as in a fresh one.
+    pub fn new(policy: C2sPolicy, limits: Limits) -> Self {
+        Self {
+            policy,
+            limits,
+            ack: AckLevel::default(),
+            scram_iterations: 10_000,
+            decoy_secret: [0; 32],
+            incarnation: 1,
+        }
+    }
 }
 
 /// Bytes in a ring's batch that stop the reading of clients, and those at which messages bounce.

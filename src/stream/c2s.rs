@@ -25,6 +25,19 @@ pub struct C2sPolicy {
     pub bound_features: Vec<u8>,
 }
 
+impl C2sPolicy {
+    /// For one domain, with TLS required and the usual limits.
+    pub fn new(domain: &str, bound_features: Vec<u8>) -> Self {
+        Self {
+            domains: vec![domain.into()],
+            tls_required: true,
+            limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
+            limits: XmlLimits::default(),
+            bound_features,
+        }
+    }
+}
+
 /// What the shard must act on.
 #[derive(Debug)]
 pub enum Event {

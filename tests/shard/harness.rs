@@ -15,8 +15,8 @@ use corefire::base::rng::Rng;
 use corefire::cluster::placement::Placement;
 use corefire::frame::Batch;
 use corefire::shard::{
-    AckLevel, Action, ConnId, Effects, Feature, Input, Limits, Probe, Shard, ShardConfig,
-    StoreOutcome, Ticket,
+    Action, ConnId, Effects, Feature, Input, Limits, Probe, Shard, ShardConfig, StoreOutcome,
+    Ticket,
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
 use corefire::store::{Query, Reader as _, Write, Writer as _};
@@ -83,35 +83,32 @@ pub(crate) struct Node {
 
 /// The configuration of all tests, to be changed by some.
 pub(crate) fn config() -> ShardConfig {
+    let policy = C2sPolicy {
+        limits_before: XmlLimits { stanza_bytes_max: 8_192, ..XmlLimits::default() },
+        limits: XmlLimits { stanza_bytes_max: 65_536, ..XmlLimits::default() },
+        ..C2sPolicy::new("here", corefire::features::stream_features())
+    };
+    let limits = Limits {
+        silence: Duration::from_secs(120),
+        login_attempts: 3,
+        output_bytes: 256 << 10,
+        resources_per_account: 4,
+        roster_items: 8,
+        roster_groups: 4,
+        roster_name_bytes: 64,
+        directed_presence: 4,
+        offline_messages: 300,
+        resume: Duration::from_secs(60),
+        resume_queue: 500,
+        pending_stanzas: 400,
+        accounts: 1_000,
+        open_iqs: 4,
+        ..Limits::default()
+    };
     ShardConfig {
-        policy: C2sPolicy {
-            domains: vec!["here".into()],
-            tls_required: true,
-            limits_before: XmlLimits { stanza_bytes_max: 8_192, ..XmlLimits::default() },
-            limits: XmlLimits { stanza_bytes_max: 65_536, ..XmlLimits::default() },
-            bound_features: corefire::features::stream_features(),
-        },
-        limits: Limits {
-            login_timeout: Duration::from_secs(30),
-            silence: Duration::from_secs(120),
-            login_attempts: 3,
-            output_bytes: 256 << 10,
-            resources_per_account: 4,
-            roster_items: 8,
-            roster_groups: 4,
-            roster_name_bytes: 64,
-            directed_presence: 4,
-            offline_messages: 300,
-            resume: Duration::from_secs(60),
-            resume_queue: 500,
-            pending_stanzas: 400,
-            accounts: 1_000,
-            open_iqs: 4,
-        },
-        ack: AckLevel::Stored,
         scram_iterations: ITERATIONS,
         decoy_secret: [9; 32],
-        incarnation: 1,
+        ..ShardConfig::new(policy, limits)
     }
 }
 

@@ -16,7 +16,7 @@ use corefire::cluster::placement::{Placement, ShardId};
 use corefire::features;
 use corefire::frame::Batch;
 use corefire::shard::{
-    AckLevel, Action, ConnId, Effects, Input, Limits, MovedConn, PasswordCheck, Shard, ShardConfig,
+    Action, ConnId, Effects, Input, Limits, MovedConn, PasswordCheck, Shard, ShardConfig,
     StoreOutcome, Ticket,
 };
 use corefire::store::memory::MemoryStore;
@@ -77,7 +77,6 @@ impl Plan {
             output_bytes: pick(chance, tight, 16 << 10, 1 << 20) as usize,
             resources_per_account: 4,
             roster_items: 100,
-            roster_groups: 10,
             roster_name_bytes: 200,
             directed_presence: 20,
             offline_messages: pick(chance, tight, 8, 10_000) as u32,
@@ -86,6 +85,7 @@ impl Plan {
             pending_stanzas: pick(chance, tight, 5, 1_000) as usize,
             accounts: pick(chance, tight, 12, 1_000) as usize,
             open_iqs: pick(chance, tight, 3, 100) as usize,
+            ..Limits::default()
         };
         let limits = match calm {
             true => Limits {
@@ -575,19 +575,17 @@ impl World {
         self.boot += 1;
         self.up = true;
         let storage = Storage::open(self.disk.clone(), self.plan.store_faults);
+        let policy = C2sPolicy {
+            tls_required: false,
+            limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
+            limits: XmlLimits { stanza_bytes_max: 100_000, ..XmlLimits::default() },
+            ..C2sPolicy::new(DOMAIN, features::stream_features())
+        };
         let config = Arc::new(ShardConfig {
-            policy: C2sPolicy {
-                domains: vec![DOMAIN.into()],
-                tls_required: false,
-                limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
-                limits: XmlLimits { stanza_bytes_max: 100_000, ..XmlLimits::default() },
-                bound_features: features::stream_features(),
-            },
-            limits: self.plan.limits.clone(),
-            ack: AckLevel::Stored,
             scram_iterations: ITERATIONS_MIN,
             decoy_secret: [7; 32],
             incarnation: storage.incarnation,
+            ..ShardConfig::new(policy, self.plan.limits.clone())
         });
         self.storage = Some(storage);
         let shards = self.plan.shards;

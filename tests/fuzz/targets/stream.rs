@@ -11,9 +11,7 @@ use corefire::base::instant::{Instant, Now, Wall};
 use corefire::base::rng::Rng;
 use corefire::cluster::placement::{Placement, ShardId};
 use corefire::features;
-use corefire::shard::{
-    AckLevel, Action, ConnId, Effects, Input, Limits, Shard, ShardConfig, StoreOutcome,
-};
+use corefire::shard::{Action, ConnId, Effects, Input, Limits, Shard, ShardConfig, StoreOutcome};
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
 use corefire::store::{Reader as _, Write, Writer as _};
 use corefire::stream::TlsFacts;
@@ -63,35 +61,33 @@ impl Node {
             let create = Write::CreateAccount { owner, credentials: CREDENTIALS.clone() };
             writer.commit(&[create]).expect("a store in memory");
         }
+        let policy = C2sPolicy {
+            tls_required: false,
+            limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
+            limits: XmlLimits { stanza_bytes_max: 20_000, ..XmlLimits::default() },
+            ..C2sPolicy::new("fuzz.example", features::stream_features())
+        };
+        let limits = Limits {
+            login_timeout: Duration::from_secs(10),
+            silence: Duration::from_secs(30),
+            login_attempts: 3,
+            output_bytes: 1 << 20,
+            resources_per_account: 3,
+            roster_items: 5,
+            roster_groups: 3,
+            directed_presence: 5,
+            offline_messages: 10,
+            resume: Duration::from_secs(10),
+            resume_queue: 50,
+            pending_stanzas: 5,
+            accounts: 10,
+            open_iqs: 5,
+            ..Limits::default()
+        };
         let config = ShardConfig {
-            policy: C2sPolicy {
-                domains: vec!["fuzz.example".into()],
-                tls_required: false,
-                limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
-                limits: XmlLimits { stanza_bytes_max: 20_000, ..XmlLimits::default() },
-                bound_features: features::stream_features(),
-            },
-            limits: Limits {
-                login_timeout: Duration::from_secs(10),
-                silence: Duration::from_secs(30),
-                login_attempts: 3,
-                output_bytes: 1 << 20,
-                resources_per_account: 3,
-                roster_items: 5,
-                roster_groups: 3,
-                roster_name_bytes: 100,
-                directed_presence: 5,
-                offline_messages: 10,
-                resume: Duration::from_secs(10),
-                resume_queue: 50,
-                pending_stanzas: 5,
-                accounts: 10,
-                open_iqs: 5,
-            },
-            ack: AckLevel::Stored,
             scram_iterations: ITERATIONS_MIN,
-            decoy_secret: [1; 32],
             incarnation,
+            ..ShardConfig::new(policy, limits)
         };
         let placement = Arc::new(Placement::single(1));
         let (rng, now) = (Rng::from_u64(1), Now::default());
