@@ -4,5 +4,6 @@ pub mod hash;
 pub mod ids;
 pub mod instant;
 pub mod limit;
+pub mod network;
 pub mod rng;
 pub mod wheel;

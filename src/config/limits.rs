@@ -1,10 +1,9 @@
 //! `[limits]`: every bound that an operator may want to move. What each is for stands in `config/corefire.toml`.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use super::reader::Section;
+use crate::base::network::Network;
 
 /// Bounds of the node. Units are in the names; what has none counts things.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,82 +91,5 @@ impl Limits {
     /// Whether a peer is free of rate limits.
     pub fn is_exempt(&self, address: IpAddr) -> bool {
         self.exempt.iter().any(|network| network.contains(address))
-    }
-}
-
-/// A block of addresses, `192.0.2.0/24`, or one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl Network {
-    /// An IPv4 address that came in over an IPv6 socket (`::ffff:192.0.2.1`) is compared as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(other)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
-                (ours.to_bits() ^ other.to_bits()) & mask == 0
-            }
-            (IpAddr::V6(ours), IpAddr::V6(other)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
-                (ours.to_bits() ^ other.to_bits()) & mask == 0
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Network, &'static str> {
-        const FAULT: &str = "is not a network";
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| FAULT)?;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => bits,
-            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= bits).ok_or(FAULT)?,
-        };
-        Ok(Network { address, prefix })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks_contain_their_addresses_only() {
-        let contains = |network: &str, address: &str| {
-            network.parse::<Network>().unwrap().contains(address.parse().unwrap())
-        };
-        assert!(contains("127.0.0.0/8", "127.1.2.3"));
-        assert!(contains("127.0.0.0/8", "::ffff:127.0.0.1"));
-        assert!(!contains("127.0.0.0/8", "128.0.0.1"));
-        assert!(contains("0.0.0.0/0", "192.0.2.1"));
-        assert!(!contains("0.0.0.0/0", "::1"));
-        assert!(contains("2001:db8::/32", "2001:db8:1::1"));
-        assert!(contains("::1", "::1"));
-        assert!(!contains("::1", "::2"));
-    }
-
-    #[test]
-    fn what_is_no_network_is_refused() {
-        for text in ["", "localhost", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "::/129"] {
-            assert!(text.parse::<Network>().is_err(), "{text}");
-        }
     }
 }

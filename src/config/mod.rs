@@ -15,7 +15,8 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use limits::{Limits, Network};
+pub use crate::base::network::Network;
+pub use limits::Limits;
 
 /// A configuration file larger than this is none.
 const FILE_BYTES_MAX: u64 = 1 << 20;
