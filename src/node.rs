@@ -282,7 +282,10 @@ fn setup(
         shards,
         config: Arc::new(shard_config),
         placement: Arc::new(Placement::single(shards)),
-        features: features::all,
+        features: {
+            let settings = config.features.clone();
+            Arc::new(move || features::with(&settings))
+        },
         tls,
         passwords,
         clock: Clock::start(),
@@ -311,7 +314,7 @@ fn policy(config: &Config) -> C2sPolicy {
             ..after.clone()
         },
         limits: after,
-        bound_features: features::stream_features(),
+        bound_features: features::stream_features(&config.features),
     }
 }
 

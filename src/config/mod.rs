@@ -3,6 +3,7 @@
 //! `config/corefire.toml` documents each key; a test holds it to what `read` knows. Certificates are read here as well
 //! (`tls`), since a wrong one is refused as a wrong value is.
 
+mod features;
 mod limits;
 mod read;
 mod reader;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 pub use crate::base::network::Network;
 pub use limits::Limits;
+
+use crate::features::Settings;
 
 /// A configuration file larger than this is none.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -40,6 +43,7 @@ pub struct Config {
     pub federation: Federation,
     pub http: Http,
     pub admin: Admin,
+    pub features: Settings,
     pub limits: Limits,
     pub log: Log,
     pub latency: Latency,

@@ -37,6 +37,7 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
             tls_listen: s.off_list("tls_listen"),
         }),
         admin: top.section("admin", |s| Admin { listen: s.off_text("listen", "") }),
+        features: super::features::settings(top),
         limits: top.section("limits", Limits::read),
         log: top.section("log", log),
         latency: top.section("latency", |s| Latency {

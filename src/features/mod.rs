@@ -3,14 +3,25 @@
 
 use crate::shard::{Feature, Manifest};
 
-/// Declares the modules and builds the list.
+/// What operators tell the features, composed of each feature's own part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    pub contact: contact::Addresses,
+}
+
+/// Declares the modules and builds the lists.
 macro_rules! features {
     ($($module:ident::$feature:ident),* $(,)?) => {
-        $(mod $module;)*
+        $(pub mod $module;)*
 
         /// A fresh set, for one shard.
-        pub fn all() -> Vec<Box<dyn Feature>> {
-            vec![$(Box::new($module::$feature)),*]
+        pub fn with(settings: &Settings) -> Vec<Box<dyn Feature>> {
+            vec![$(Box::new($module::$feature::new(settings))),*]
+        }
+
+        /// In the order of the list.
+        pub fn manifests() -> Vec<&'static Manifest> {
+            vec![$(&$module::MANIFEST),*]
         }
     };
 }
@@ -19,25 +30,27 @@ features! {
     session::Session,
     roster::Roster,
     disco::Disco,
+    contact::Contact,
     ping::Ping,
     time::Time,
     version::Version,
 }
 
+/// A fresh set, for a shard that was told nothing.
+pub fn all() -> Vec<Box<dyn Feature>> {
+    with(&Settings::default())
+}
+
 /// What a bound stream's features show (RFC 6120 §7, XEP-0198), with what the manifests add.
-pub fn stream_features() -> Vec<u8> {
+pub fn stream_features(settings: &Settings) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend_from_slice(b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>");
     out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
     for manifest in manifests() {
         out.extend_from_slice(manifest.stream.as_bytes());
     }
+    disco::write_capabilities(settings, &mut out);
     out
-}
-
-/// In the order of the list.
-pub fn manifests() -> Vec<&'static Manifest> {
-    all().iter().map(|feature| feature.manifest()).collect()
 }
 
 #[cfg(test)]
@@ -62,6 +75,13 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn each_feature_has_the_manifest_of_its_file() {
+        for (feature, manifest) in all().iter().zip(manifests()) {
+            assert!(std::ptr::eq(feature.manifest(), manifest), "{}", manifest.name);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! RFC 6121 §2: managing the roster. Who sees whom is `shard::presence`'s to decide; this is what clients read and
 //! write.
 
+use super::Settings;
 use crate::shard::{
     AccountId, Answers, Feature, Iq, Manifest, Method, RosterChange, Scope, Spec, Turn, Verdict,
 };
@@ -11,15 +12,13 @@ use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
 use crate::xmpp::xml::element::Element;
 use crate::xmpp::xml::writer::Writer;
 
-static MANIFEST: Manifest = Manifest {
+pub(super) static MANIFEST: Manifest = Manifest {
     name: "roster",
     specs: &[Spec {
         name: "RFC 6121 §2",
         version: "2011",
         left_out: "roster versions are told, differences are not",
     }],
-    server_disco: &[],
-    account_disco: &[],
     stream: "<ver xmlns='urn:xmpp:features:rosterver'/>",
     answers: &[
         Answers {
@@ -34,11 +33,17 @@ static MANIFEST: Manifest = Manifest {
             name: "query",
             scopes: &[Scope::Own],
         },
-    ],
+    ],    ..Manifest::EMPTY
 };
 
 /// One instance per shard.
 pub(super) struct Roster;
+
+impl Roster {
+    pub(super) fn new(_settings: &Settings) -> Self {
+        Self
+    }
+}
 
 impl Feature for Roster {
     fn manifest(&self) -> &'static Manifest {

@@ -1,26 +1,31 @@
 //! XEP-0202: Entity Time. Tells the server's clock, in UTC.
 
+use super::Settings;
 use crate::shard::{Answers, Feature, Iq, Manifest, Method, Scope, Spec, Turn, Verdict};
 use crate::xmpp::datetime;
 use crate::xmpp::ns;
 use crate::xmpp::xml::writer::Writer;
 
-static MANIFEST: Manifest = Manifest {
+pub(super) static MANIFEST: Manifest = Manifest {
     name: "time",
     specs: &[Spec { name: "XEP-0202", version: "2.0", left_out: "" }],
     server_disco: &[ns::TIME],
-    account_disco: &[],
-    stream: "",
     answers: &[Answers {
         method: Method::Get,
         namespace: ns::TIME,
         name: "time",
         scopes: &[Scope::Server],
-    }],
+    }],    ..Manifest::EMPTY
 };
 
 /// One instance per shard.
 pub(super) struct Time;
+
+impl Time {
+    pub(super) fn new(_settings: &Settings) -> Self {
+        Self
+    }
+}
 
 impl Feature for Time {
     fn manifest(&self) -> &'static Manifest {

@@ -1,25 +1,30 @@
 //! XEP-0092: Software Version. Names the server and its version; not the system below it.
 
+use super::Settings;
 use crate::shard::{Answers, Feature, Iq, Manifest, Method, Scope, Spec, Turn, Verdict};
 use crate::xmpp::ns;
 use crate::xmpp::xml::writer::Writer;
 
-static MANIFEST: Manifest = Manifest {
+pub(super) static MANIFEST: Manifest = Manifest {
     name: "version",
     specs: &[Spec { name: "XEP-0092", version: "1.1", left_out: "<os/>, which is nobody's business" }],
     server_disco: &[ns::VERSION],
-    account_disco: &[],
-    stream: "",
     answers: &[Answers {
         method: Method::Get,
         namespace: ns::VERSION,
         name: "query",
         scopes: &[Scope::Server],
-    }],
+    }],    ..Manifest::EMPTY
 };
 
 /// One instance per shard.
 pub(super) struct Version;
+
+impl Version {
+    pub(super) fn new(_settings: &Settings) -> Self {
+        Self
+    }
+}
 
 impl Feature for Version {
     fn manifest(&self) -> &'static Manifest {

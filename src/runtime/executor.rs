@@ -49,7 +49,8 @@ pub struct Setup {
     pub shards: u16,
     pub config: Arc<ShardConfig>,
     pub placement: Arc<Placement>,
-    pub features: fn() -> Vec<Box<dyn Feature>>,
+    /// A fresh set of features, called once for each shard.
+    pub features: Arc<dyn Fn() -> Vec<Box<dyn Feature>> + Send + Sync>,
     pub tls: TlsServer,
     pub passwords: Passwords,
     pub clock: Clock,

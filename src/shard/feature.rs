@@ -4,8 +4,10 @@ use super::account::AccountId;
 use super::input::StoreOutcome;
 use super::session::SessionId;
 use super::turn::Turn;
+use crate::xmpp::ns;
 use crate::xmpp::stanza::Child;
-use crate::xmpp::stanza_error::StanzaError;
+use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
+use crate::xmpp::xml::writer::Writer;
 
 /// A specification that a feature implements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,88 @@ pub struct Manifest {
     /// What the features of a logged-in stream show, as XML.
     pub stream: &'static str,
     pub answers: &'static [Answers],
+    /// It answers with what all features know (`Feature::discover`), which is gathered for it.
+    pub gathers: bool,
+}
+
+impl Manifest {
+    /// One that says nothing, to be filled in: `Manifest { name, specs, ..Manifest::EMPTY }`.
+    pub const EMPTY: Manifest = Manifest {
+        name: "",
+        specs: &[],
+        server_disco: &[],
+        account_disco: &[],
+        stream: "",
+        answers: &[],
+        gathers: false,
+    };
+}
+
+/// A request for service discovery (XEP-0030), as each feature sees it.
+#[derive(Clone, Copy)]
+pub struct DiscoRequest<'a> {
+    /// `disco#items`, not `disco#info`.
+    pub is_items: bool,
+    pub scope: Scope,
+    /// Full JID of the one who asks.
+    pub from: &'a str,
+    /// The account that is asked; `None` for the server.
+    pub account: Option<AccountId>,
+    /// The domain or bare JID that is asked.
+    pub subject: &'a str,
+    /// `None` for the entity itself.
+    pub node: Option<&'a str>,
+}
+
+/// What features add to the answer, beside what their manifests say.
+#[derive(Clone, Debug, Default)]
+pub struct Discovery {
+    /// Some feature knows the node that was asked for.
+    pub is_known_node: bool,
+    pub identities: Vec<Identity>,
+    pub features: Vec<&'static str>,
+    pub forms: Vec<Form>,
+    pub items: Vec<Item>,
+}
+
+/// `<identity/>`
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identity {
+    pub category: &'static str,
+    pub kind: &'static str,
+    pub name: String,
+}
+
+/// A result form (XEP-0128).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub form_type: &'static str,
+    /// Names and values, of the type `list-multi`.
+    pub fields: Vec<(String, Vec<String>)>,
+}
+
+impl Form {
+    pub fn write(&self, writer: &mut Writer<'_>) {
+        writer.start("x").attr("xmlns", ns::DATA_FORMS).attr("type", "result");
+        writer.start("field").attr("var", "FORM_TYPE").attr("type", "hidden");
+        writer.start("value").text(self.form_type).end("value").end("field");
+        for (var, values) in &self.fields {
+            writer.start("field").attr("var", var).attr("type", "list-multi");
+            for value in values {
+                writer.start("value").text(value).end("value");
+            }
+            writer.end("field");
+        }
+        writer.end("x");
+    }
+}
+
+/// `<item/>`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    pub jid: String,
+    pub node: Option<String>,
+    pub name: Option<String>,
 }
 
 /// An IQ request that a feature is asked to answer.
@@ -87,7 +171,18 @@ pub trait Feature {
     fn manifest(&self) -> &'static Manifest;
 
     /// An IQ that its manifest says it answers.
-    fn on_iq(&mut self, turn: &mut Turn<'_>, iq: &Iq<'_>) -> Verdict;
+    fn on_iq(&mut self, _turn: &mut Turn<'_>, _iq: &Iq<'_>) -> Verdict {
+        Verdict::Error(StanzaCondition::ServiceUnavailable.into())
+    }
+
+    /// Adds to an answer of service discovery. Called for all features of a shard, whoever is asked.
+    fn discover(
+        &mut self,
+        _turn: &mut Turn<'_>,
+        _request: &DiscoRequest<'_>,
+        _found: &mut Discovery,
+    ) {
+    }
 
     /// The store has answered what `on_iq` gave it. Gives the payload of the result.
     fn on_stored(

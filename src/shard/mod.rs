@@ -28,7 +28,10 @@ pub use account::{AccountId, Data, Slot};
 pub use config::{AckLevel, Limits, ShardConfig};
 pub use conn::{MovedConn, Output};
 pub use effect::{Action, ConnId, Effects, PasswordCheck, Ticket};
-pub use feature::{Answers, Feature, Iq, Manifest, Method, Scope, Spec, Verdict};
+pub use feature::{
+    Answers, DiscoRequest, Discovery, Feature, Form, Identity, Iq, Item, Manifest, Method, Scope,
+    Spec, Verdict,
+};
 pub use input::{Input, StoreOutcome};
 pub use probe::Probe;
 pub use roster::RosterChange;

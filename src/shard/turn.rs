@@ -2,7 +2,7 @@
 
 use super::account::{AccountId, Data};
 use super::effect::Effects;
-use super::feature::{Iq, Manifest, Method, Scope, Verdict};
+use super::feature::{DiscoRequest, Discovery, Iq, Manifest, Method, Scope, Verdict};
 use super::inbound::Fate;
 use super::input::StoreOutcome;
 use super::ring::FrameRef;
@@ -13,6 +13,7 @@ use crate::base::instant::Now;
 use crate::frame::Kind;
 use crate::store::{Query, Write};
 use crate::xmpp::jid::{BareJid, Jid};
+use crate::xmpp::ns;
 use crate::xmpp::stanza::{Child, IqType, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaError, write_error_reply};
 use crate::xmpp::xml::writer::Writer;
@@ -47,6 +48,7 @@ pub struct Turn<'a> {
     fx: &'a mut Effects,
     feature: usize,
     reply: &'a ReplyTo,
+    discovery: Option<Discovery>,
 }
 
 impl Turn<'_> {
@@ -57,6 +59,23 @@ impl Turn<'_> {
     /// What all features say of themselves.
     pub fn manifests(&self) -> &[&'static Manifest] {
         &self.core.manifests
+    }
+
+    /// What the features added to service discovery; for those whose manifest says that they gather.
+    pub fn take_discovery(&mut self) -> Discovery {
+        self.discovery.take().unwrap_or_default()
+    }
+
+    /// The account itself asks, not somebody else.
+    pub fn is_own(&self) -> bool {
+        self.reply.session.is_some()
+    }
+
+    /// Full JIDs of the account's available resources.
+    pub fn available_resources(&self, account: AccountId) -> Vec<String> {
+        let sessions = self.core.available_sessions(account).into_iter();
+        let text = |session: SessionId| Some(self.core.sessions.get(session.0)?.text.to_string());
+        sessions.filter_map(text).collect()
     }
 
     pub fn limits(&self) -> &super::Limits {
@@ -100,6 +119,13 @@ impl Turn<'_> {
         self.fx.writes.push((ticket, write));
         self.core.wrote(account);
         self.wait_for(account, ticket, true);
+    }
+
+    /// As `write`, for a change beside the one that the request waits for: it becomes durable together with it or before.
+    pub fn write_beside(&mut self, account: AccountId, write: Write) {
+        let ticket = self.core.ticket(Waiting::Log(account));
+        self.fx.writes.push((ticket, write));
+        self.core.wrote(account);
     }
 
     /// Asks the store; the feature returns `Verdict::Pending`.
@@ -158,7 +184,19 @@ impl Shard {
             account: request.account,
             subject: request.subject,
         };
-        let mut turn = Turn { core: &mut self.core, fx, feature, reply: &reply };
+        let discovery = self.core.manifests[feature].gathers.then(|| {
+            let node = request.payload.attr("node").filter(|node| !node.is_empty());
+            let request = DiscoRequest {
+                is_items: request.payload.namespace == ns::DISCO_ITEMS,
+                scope: request.scope,
+                from: &reply.to,
+                account: request.account,
+                subject: request.subject,
+                node: node.as_deref(),
+            };
+            self.discover(&request, &reply, fx)
+        });
+        let mut turn = Turn { core: &mut self.core, fx, feature, reply: &reply, discovery };
         let verdict = self.features[feature].on_iq(&mut turn, &iq);
         match verdict {
             Verdict::Result(payload) => self.core.answer(&reply, Ok(payload), fx),
@@ -178,6 +216,22 @@ impl Shard {
         Fate::Handled
     }
 
+    /// Asks all features what they add to an answer of service discovery.
+    fn discover(
+        &mut self,
+        request: &DiscoRequest<'_>,
+        reply: &ReplyTo,
+        fx: &mut Effects,
+    ) -> Discovery {
+        let mut found = Discovery::default();
+        for (feature, one) in self.features.iter_mut().enumerate() {
+            let core = &mut self.core;
+            let mut turn = Turn { core, fx, feature, reply, discovery: None };
+            one.discover(&mut turn, request, &mut found);
+        }
+        found
+    }
+
     /// The store has done what a feature waits for.
     pub(super) fn feature_stored(
         &mut self,
@@ -194,7 +248,8 @@ impl Shard {
         } else {
             let mut result = Err(super::internal_error());
             let sound = self.contained(fx, |shard, fx| {
-                let mut turn = Turn { core: &mut shard.core, fx, feature, reply: &reply };
+                let core = &mut shard.core;
+                let mut turn = Turn { core, fx, feature, reply: &reply, discovery: None };
                 result = shard.features[feature].on_stored(&mut turn, account, outcome);
             });
             if !sound {

@@ -12,10 +12,6 @@ use std::sync::Once;
 
 static MANIFEST: Manifest = Manifest {
     name: "bug",
-    specs: &[],
-    server_disco: &[],
-    account_disco: &[],
-    stream: "",
     answers: &[
         Answers {
             method: Method::Get,
@@ -30,6 +26,7 @@ static MANIFEST: Manifest = Manifest {
             scopes: &[Scope::Own, Scope::Other],
         },
     ],
+    ..Manifest::EMPTY
 };
 
 /// Panics on `<now/>`, after it changed the account and sent something; on `<late/>` when the store has answered.

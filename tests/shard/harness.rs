@@ -86,7 +86,10 @@ pub(crate) fn config() -> ShardConfig {
     let policy = C2sPolicy {
         limits_before: XmlLimits { stanza_bytes_max: 8_192, ..XmlLimits::default() },
         limits: XmlLimits { stanza_bytes_max: 65_536, ..XmlLimits::default() },
-        ..C2sPolicy::new("here", corefire::features::stream_features())
+        ..C2sPolicy::new(
+            "here",
+            corefire::features::stream_features(&corefire::features::Settings::default()),
+        )
     };
     let limits = Limits {
         silence: Duration::from_secs(120),

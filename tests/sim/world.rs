@@ -579,7 +579,7 @@ impl World {
             tls_required: false,
             limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
             limits: XmlLimits { stanza_bytes_max: 100_000, ..XmlLimits::default() },
-            ..C2sPolicy::new(DOMAIN, features::stream_features())
+            ..C2sPolicy::new(DOMAIN, features::stream_features(&features::Settings::default()))
         };
         let config = Arc::new(ShardConfig {
             scram_iterations: ITERATIONS_MIN,

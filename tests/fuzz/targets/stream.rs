@@ -65,7 +65,10 @@ impl Node {
             tls_required: false,
             limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
             limits: XmlLimits { stanza_bytes_max: 20_000, ..XmlLimits::default() },
-            ..C2sPolicy::new("fuzz.example", features::stream_features())
+            ..C2sPolicy::new(
+                "fuzz.example",
+                features::stream_features(&features::Settings::default()),
+            )
         };
         let limits = Limits {
             login_timeout: Duration::from_secs(10),
