@@ -87,6 +87,13 @@ impl Data {
         }
     }
 
+    /// The slot of a feature, if there is anything in it: costs nothing for accounts that do not use the feature.
+    pub fn slot_in_use<S: Slot>(&mut self) -> Option<&mut S> {
+        let is_used = self.slots.iter().any(|slot| slot.is::<S>())
+            || self.stored.iter().any(|(name, _)| name == S::NAME);
+        is_used.then(|| self.slot())
+    }
+
     /// The slot of a feature, made from the stored value at its first use.
     pub fn slot<S: Slot>(&mut self) -> &mut S {
         let place = match self.slots.iter().position(|slot| slot.is::<S>()) {

@@ -4,6 +4,7 @@ use super::account::{AccountId, Busy, Queued, State};
 use super::effect::Effects;
 use super::feature::{Method, Scope};
 use super::offline::Bounce;
+use super::phase::{Delivered, Direction, Passage, Received};
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
@@ -112,6 +113,14 @@ impl Shard {
         if !matches!(slot.state, State::Ready(_)) {
             return self.deliver_to_nobody(envelope, to);
         }
+        if let Some(kind) = stanza_kind(envelope.kind) {
+            let received = Received { account, kind, from: envelope.from, to, envelope };
+            match self.ask_received(&received, fx) {
+                Passage::Pass => {}
+                Passage::Refuse(error) => return self.core.bounce(envelope, to, &error),
+                Passage::Taken => return,
+            }
+        }
         match envelope.kind {
             Kind::Message => self.deliver_message(account, envelope, to, resource, at, fx),
             Kind::Presence => self.deliver_presence(account, envelope, resource, at, fx),
@@ -201,9 +210,23 @@ impl Shard {
                 data.replay_due = true;
             }
         }
-        for session in targets {
+        for session in &targets {
             core.probe.messages_delivered += 1;
-            core.emit(session, &[envelope.stanza], row, fx);
+            core.emit(*session, &[envelope.stanza], row, fx);
+        }
+        if self.phases.wants_delivered() {
+            let delivered = Delivered {
+                account,
+                direction: Direction::In,
+                kind,
+                flags: envelope.flags,
+                from: envelope.from,
+                to,
+                sessions: &targets,
+                stanza: envelope.stanza,
+                open_end: envelope.open_end,
+            };
+            self.tell_delivered(&delivered, fx);
         }
     }
 
@@ -459,6 +482,15 @@ impl Post {
             close_start: u32::try_from(close_start).unwrap_or(0),
             stanza,
         }
+    }
+}
+
+fn stanza_kind(kind: Kind) -> Option<StanzaKind> {
+    match kind {
+        Kind::Message => Some(StanzaKind::Message),
+        Kind::Presence => Some(StanzaKind::Presence),
+        Kind::Iq => Some(StanzaKind::Iq),
+        Kind::Control => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::account::AccountId;
 use super::input::StoreOutcome;
+use super::phase::{Audience, Delivered, Passage, Phase, Received, Sent, SessionChange};
 use super::session::SessionId;
 use super::turn::Turn;
 use crate::xmpp::ns;
@@ -56,6 +57,8 @@ pub struct Manifest {
     /// What the features of a logged-in stream show, as XML.
     pub stream: &'static str,
     pub answers: &'static [Answers],
+    /// What else it wants to be called for. A message pays for no phase that nobody declares.
+    pub phases: &'static [Phase],
     /// It answers with what all features know (`Feature::discover`), which is gathered for it.
     pub gathers: bool,
 }
@@ -69,6 +72,7 @@ impl Manifest {
         account_disco: &[],
         stream: "",
         answers: &[],
+        phases: &[],
         gathers: false,
     };
 }
@@ -183,6 +187,25 @@ pub trait Feature {
         _found: &mut Discovery,
     ) {
     }
+
+    /// A client's stanza of whatever kind. The first feature that does not let it pass decides.
+    fn on_sent(&mut self, _turn: &mut Turn<'_>, _sent: &Sent<'_>) -> Passage {
+        Passage::Pass
+    }
+
+    /// A stanza for one of our accounts. The first feature that does not let it pass decides.
+    fn on_received(&mut self, _turn: &mut Turn<'_>, _received: &Received<'_>) -> Passage {
+        Passage::Pass
+    }
+
+    /// A message left a session, or went where it had to.
+    fn on_delivered(&mut self, _turn: &mut Turn<'_>, _delivered: &Delivered<'_>) {}
+
+    /// Presence of the account (or a probe) is about to go to these addresses: takes out those that must not get it.
+    fn on_audience(&mut self, _turn: &mut Turn<'_>, _account: AccountId, _audience: &mut Audience) {
+    }
+
+    fn on_session(&mut self, _turn: &mut Turn<'_>, _session: SessionId, _change: SessionChange) {}
 
     /// The store has answered what `on_iq` gave it. Gives the payload of the result.
     fn on_stored(

@@ -2,6 +2,7 @@
 
 use super::effect::Effects;
 use super::feature::{Method, Scope};
+use super::phase::{Delivered, Direction, Passage, Sent};
 use super::ring::FrameRef;
 use super::route::{Route, route};
 use super::session::SessionId;
@@ -53,6 +54,7 @@ impl Shard {
             return Err(StreamError::new(StreamCondition::InvalidFrom));
         }
         let number = slot.counters.as_mut().map(|counters| counters.receive());
+        let account = slot.account;
         let to = match stanza.to() {
             None => Ok(None),
             Some(text) => core.jids.parse(&text).map(Some),
@@ -62,9 +64,25 @@ impl Shard {
                 self.refuse(session, kind, stanza, StanzaCondition::JidMalformed, fx);
                 Fate::Handled
             }
-            (Ok(to), StanzaKind::Message) => self.client_message(session, number, to, stanza, fx),
-            (Ok(to), StanzaKind::Presence) => self.client_presence(session, number, to, stanza, fx),
-            (Ok(to), StanzaKind::Iq) => self.client_iq(session, number, to, stanza, fx),
+            (Ok(to), kind) => {
+                let sent = Sent { session, account, kind, to: to.as_ref(), stanza: *stanza };
+                match (self.ask_sent(&sent, fx), kind) {
+                    (Passage::Pass, StanzaKind::Message) => {
+                        self.client_message(session, number, to, stanza, fx)
+                    }
+                    (Passage::Pass, StanzaKind::Presence) => {
+                        self.client_presence(session, number, to, stanza, fx)
+                    }
+                    (Passage::Pass, StanzaKind::Iq) => {
+                        self.client_iq(session, number, to, stanza, fx)
+                    }
+                    (Passage::Refuse(error), kind) => {
+                        self.refuse_as(session, kind, stanza, &error, fx);
+                        Fate::Handled
+                    }
+                    (Passage::Taken, _) => Fate::Handled,
+                }
+            }
         };
         let Some(number) = number else { return Ok(()) };
         match fate {
@@ -245,6 +263,7 @@ impl Shard {
     ) -> Fate {
         let core = &mut self.core;
         let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
+        let account = slot.account;
         // Subscriptions belong to accounts, not to resources (RFC 6121 §3).
         let from = if kind == Kind::Presence && super::presence::is_subscription(subtype) {
             slot.jid.bare().as_str().into()
@@ -281,6 +300,20 @@ impl Shard {
             stanza: &bytes,
         };
         let sent = self.post(&envelope, to.bare().hash64(), fx);
+        if sent.is_some() && kind == Kind::Message && self.phases.wants_delivered() {
+            let delivered = Delivered {
+                account,
+                direction: Direction::Out,
+                kind: MessageType::from_code(subtype).unwrap_or_default(),
+                flags,
+                from: &from,
+                to: to_text,
+                sessions: &[session],
+                stanza: &bytes,
+                open_end,
+            };
+            self.tell_delivered(&delivered, fx);
+        }
         self.core.give_back(bytes);
         match sent {
             Some(at) => Fate::Sent(at),
@@ -350,6 +383,17 @@ impl Shard {
         condition: StanzaCondition,
         fx: &mut Effects,
     ) {
+        self.refuse_as(session, kind, stanza, &StanzaError::new(condition), fx);
+    }
+
+    fn refuse_as(
+        &mut self,
+        session: SessionId,
+        kind: StanzaKind,
+        stanza: &Stanza<'_>,
+        error: &StanzaError,
+        fx: &mut Effects,
+    ) {
         let is_answer = matches!(
             (kind, stanza.type_().as_deref()),
             (_, Some("error")) | (StanzaKind::Iq, Some("result"))
@@ -360,13 +404,12 @@ impl Shard {
         if kind == StanzaKind::Message {
             self.core.probe.messages_bounced += 1;
         }
-        let error = StanzaError::new(condition);
         self.core.bounce_to(
             session,
             kind,
             stanza.id().as_deref(),
             stanza.to().as_deref(),
-            &error,
+            error,
             fx,
         );
     }

@@ -3,6 +3,7 @@
 use super::account::{AccountId, Busy, State};
 use super::conn::{Flow, Hold};
 use super::effect::{Action, ConnId, Effects, PasswordCheck};
+use super::phase::SessionChange;
 use super::session::{Session, SessionId};
 use super::{Shard, Timer, internal_error};
 use crate::stream::c2s::Event;
@@ -389,6 +390,7 @@ impl Shard {
             .end("iq");
         core.write(id, &out, fx);
         core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
+        self.tell_session(session, SessionChange::Started, fx);
         Flow::Taken
     }
 

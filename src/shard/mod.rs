@@ -16,6 +16,7 @@ mod inbound;
 mod input;
 mod login;
 mod offline;
+mod phase;
 mod presence;
 mod probe;
 mod ring;
@@ -33,6 +34,7 @@ pub use feature::{
     Spec, Verdict,
 };
 pub use input::{Input, StoreOutcome};
+pub use phase::{Audience, Delivered, Direction, Passage, Phase, Received, Sent, SessionChange};
 pub use probe::Probe;
 pub use roster::RosterChange;
 pub use session::SessionId;
@@ -177,6 +179,7 @@ struct Core {
 pub struct Shard {
     core: Core,
     features: Vec<Box<dyn Feature>>,
+    phases: phase::Phases,
     index: Index,
     mark: EffectsMark,
     expired: Vec<Timer>,
@@ -235,6 +238,7 @@ impl Shard {
         };
         Self {
             core,
+            phases: phase::Phases::of(&features),
             features,
             index: Index::default(),
             mark: EffectsMark::new(),

@@ -6,6 +6,7 @@ use super::account::{AccountId, Busy, Data, Queued, Replay, State};
 use super::deliver::{resource_constraint, split};
 use super::effect::{Effects, Ticket};
 use super::input::StoreOutcome;
+use super::phase::SessionChange;
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::{Core, Post, Shard, Timer, Waiting};
@@ -368,6 +369,7 @@ impl Shard {
             return;
         }
         self.leave_presence(session, fx);
+        self.tell_session(session, SessionChange::Ended, fx);
         let core = &mut self.core;
         let Some(slot) = core.sessions.remove(session.0) else { return };
         let account = slot.account;

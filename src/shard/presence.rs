@@ -3,6 +3,7 @@
 use super::account::{AccountId, Data};
 use super::effect::Effects;
 use super::inbound::Fate;
+use super::phase::{Audience, SessionChange};
 use super::ring::FrameRef;
 use super::roster::Contact;
 use super::route::{Route, route};
@@ -14,7 +15,6 @@ use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{PresenceType, Stanza, StanzaKind, write_stamped};
 use crate::xmpp::stanza_error::StanzaCondition;
 use crate::xmpp::xml::writer::Writer;
-use std::sync::Arc;
 
 /// A subscription request longer than this is kept without what was added to it: anyone may send one.
 const REQUEST_BYTES: usize = 4 << 10;
@@ -159,6 +159,7 @@ impl Shard {
         if initial {
             self.send_probes(account, &text, fx);
             self.core.greet(session, fx);
+            self.tell_session(session, SessionChange::Available, fx);
         }
         self.maybe_replay(account, fx);
     }
@@ -212,13 +213,13 @@ impl Shard {
             let contact = data.as_ref().and_then(|data| data.contact(&contact));
             was_available && contact.is_some_and(|contact| contact.subscription.has_from())
         };
-        let watchers: Vec<(u64, Arc<str>)> = directed
+        let watchers: Audience = directed
             .iter()
             .filter(|jid| !hears(jid))
             .map(|jid| (jid.bare().hash64(), jid.to_string().into()))
             .collect();
         let kind = PresenceType::Unavailable;
-        self.fan_out(&from, kind, &watchers, stanza, open_end, close_start, fx);
+        self.fan_out(&from, kind, watchers, stanza, open_end, close_start, fx);
     }
 
     /// A session ends: whoever saw it sees it go.
@@ -243,7 +244,7 @@ impl Shard {
         let (account, from) = (slot.account, slot.text.clone());
         let Some(owner) = core.accounts.get_mut(account.0) else { return };
         let own = owner.sessions.clone();
-        let mut watchers: Vec<(u64, Arc<str>)> = Vec::new();
+        let mut watchers: Audience = Vec::new();
         if let Some(data) = owner.data() {
             for item in &data.roster {
                 if matches!(item.subscription, Subscription::From | Subscription::Both) {
@@ -251,7 +252,7 @@ impl Shard {
                 }
             }
         }
-        self.fan_out(&from, kind, &watchers, stanza, open_end, close_start, fx);
+        self.fan_out(&from, kind, watchers, stanza, open_end, close_start, fx);
         for other in own {
             let core = &mut self.core;
             let told = core.sessions.get(other.0).is_some_and(|slot| slot.presence.is_some());
@@ -266,16 +267,20 @@ impl Shard {
         &mut self,
         from: &str,
         kind: PresenceType,
-        watchers: &[(u64, Arc<str>)],
+        mut watchers: Audience,
         stanza: &[u8],
         open_end: u32,
         close_start: u32,
         fx: &mut Effects,
     ) {
+        let (own, _) = super::deliver::split(from);
+        if let Some(account) = self.core.names.get(own).copied() {
+            self.retain_audience(account, &mut watchers, fx);
+        }
         let shards = self.core.outward.len();
         let mut by_shard: Vec<Vec<&str>> = vec![Vec::new(); shards];
         let mut hashes = vec![0; shards];
-        for (hash, watcher) in watchers {
+        for (hash, watcher) in &watchers {
             let (bare, _) = super::deliver::split(watcher);
             let domain = bare.split_once('@').map_or(bare, |(_, domain)| domain);
             if !self.core.is_local_domain(domain) {
@@ -315,7 +320,7 @@ impl Shard {
             return;
         };
         let seen = |subscription| matches!(subscription, Subscription::To | Subscription::Both);
-        let watched: Vec<(u64, Arc<str>)> = data
+        let watched: Audience = data
             .roster
             .iter()
             .filter(|item| seen(item.subscription))
@@ -332,7 +337,7 @@ impl Shard {
             .open()
             .end("presence");
         let close = u32::try_from(stanza.len() - "</presence>".len()).unwrap_or(0);
-        self.fan_out(from, PresenceType::Probe, &watched, &stanza, close, close, fx);
+        self.fan_out(from, PresenceType::Probe, watched, &stanza, close, close, fx);
     }
 
     pub(super) fn deliver_presence(

@@ -6,6 +6,7 @@ use crate::base::ids::Id;
 use crate::base::instant::Instant;
 use crate::stream::resume::Counters;
 use crate::xmpp::jid::Jid;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -60,6 +61,31 @@ pub(super) struct Session {
     pub resuming: Option<ConnId>,
     /// When it ends if nobody resumes it.
     pub ends_at: Option<Instant>,
+    /// State of features, by its type.
+    pub slots: Option<Box<SessionSlots>>,
+}
+
+/// What features keep with a session. Goes with it, and is never stored.
+#[derive(Debug, Default)]
+pub(super) struct SessionSlots(Vec<Box<dyn Any>>);
+
+impl SessionSlots {
+    pub(super) fn find<T: Any>(&self) -> Option<&T> {
+        self.0.iter().find_map(|slot| slot.downcast_ref())
+    }
+
+    /// Made at its first use.
+    pub(super) fn slot<T: Any + Default>(&mut self) -> &mut T {
+        let place = match self.0.iter().position(|slot| slot.is::<T>()) {
+            Some(place) => place,
+            None => {
+                self.0.push(Box::new(T::default()));
+                self.0.len() - 1
+            }
+        };
+        let slot = self.0[place].downcast_mut::<T>();
+        slot.expect("a slot has the type by which it was found")
+    }
 }
 
 impl Session {
@@ -80,6 +106,7 @@ impl Session {
             faults: 0,
             ends_at: None,
             resuming: None,
+            slots: None,
         }
     }
 

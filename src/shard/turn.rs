@@ -1,4 +1,4 @@
-//! What a feature may do while it answers: read the account, change it, send.
+//! What a feature may do while it is called: read the account, change it, send.
 
 use super::account::{AccountId, Data};
 use super::effect::Effects;
@@ -17,6 +17,8 @@ use crate::xmpp::ns;
 use crate::xmpp::stanza::{Child, IqType, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaError, write_error_reply};
 use crate::xmpp::xml::writer::Writer;
+use smallvec::SmallVec;
+use std::any::Any;
 use std::sync::Arc;
 
 /// Whom an answer goes to.
@@ -47,8 +49,16 @@ pub struct Turn<'a> {
     core: &'a mut Core,
     fx: &'a mut Effects,
     feature: usize,
-    reply: &'a ReplyTo,
+    /// Whoever asked, where an IQ is answered.
+    reply: Option<&'a ReplyTo>,
     discovery: Option<Discovery>,
+}
+
+impl<'a> Turn<'a> {
+    /// Nobody waits for an answer.
+    pub(super) fn silent(core: &'a mut Core, fx: &'a mut Effects, feature: usize) -> Self {
+        Self { core, fx, feature, reply: None, discovery: None }
+    }
 }
 
 impl Turn<'_> {
@@ -68,7 +78,7 @@ impl Turn<'_> {
 
     /// The account itself asks, not somebody else.
     pub fn is_own(&self) -> bool {
-        self.reply.session.is_some()
+        self.reply.is_some_and(|reply| reply.session.is_some())
     }
 
     /// Full JIDs of the account's available resources.
@@ -113,7 +123,36 @@ impl Turn<'_> {
         self.wait_for(account, ticket, true);
     }
 
-    /// Has the store write something; the feature returns `Verdict::Pending`.
+    /// The account's sessions, those that wait to be resumed included.
+    pub fn sessions(&self, account: AccountId) -> SmallVec<[SessionId; 4]> {
+        let slot = self.core.accounts.get(account.0);
+        slot.map_or_else(SmallVec::new, |slot| SmallVec::from_slice(&slot.sessions))
+    }
+
+    /// The full JID of a session.
+    pub fn session_jid(&self, session: SessionId) -> Option<&Jid> {
+        Some(&self.core.sessions.get(session.0)?.jid)
+    }
+
+    /// What a feature keeps with the session; made at its first use.
+    pub fn session_slot<T: Any + Default>(&mut self, session: SessionId) -> Option<&mut T> {
+        Some(self.core.sessions.get_mut(session.0)?.slots.get_or_insert_default().slot())
+    }
+
+    /// As `session_slot`, if it was used before.
+    pub fn session_slot_in_use<T: Any>(&self, session: SessionId) -> Option<&T> {
+        self.core.sessions.get(session.0)?.slots.as_ref()?.find()
+    }
+
+    /// Sends a stanza to a session of an account that is owned here.
+    ///
+    /// - `parts`: the stanza, in pieces that are written one after the other
+    pub fn send(&mut self, session: SessionId, parts: &[&[u8]]) {
+        self.core.emit(session, parts, None, self.fx);
+    }
+
+    /// Has the store write something. In `on_iq` the feature returns `Verdict::Pending` and the request is answered when
+    /// it is done; elsewhere nobody waits. The account is read again if it fails.
     pub fn write(&mut self, account: AccountId, write: Write) {
         let ticket = self.core.ticket(Waiting::Nobody);
         self.fx.writes.push((ticket, write));
@@ -128,7 +167,7 @@ impl Turn<'_> {
         self.core.wrote(account);
     }
 
-    /// Asks the store; the feature returns `Verdict::Pending`.
+    /// Asks the store on behalf of an IQ; the feature returns `Verdict::Pending`.
     pub fn query(&mut self, account: AccountId, query: Query) {
         let ticket = self.core.ticket(Waiting::Nobody);
         self.fx.queries.push((ticket, query));
@@ -148,8 +187,14 @@ impl Turn<'_> {
     }
 
     fn wait_for(&mut self, account: AccountId, ticket: super::Ticket, wrote: bool) {
-        let reply = self.reply.clone();
-        let waiting = Waiting::Feature { feature: self.feature, account, reply, wrote };
+        let waiting = match self.reply {
+            Some(reply) => {
+                let reply = reply.clone();
+                Waiting::Feature { feature: self.feature, account, reply, wrote }
+            }
+            None if wrote => Waiting::Change { account, at: None },
+            None => Waiting::Nobody,
+        };
         self.core.tickets.insert(ticket, waiting);
     }
 }
@@ -196,7 +241,7 @@ impl Shard {
             };
             self.discover(&request, &reply, fx)
         });
-        let mut turn = Turn { core: &mut self.core, fx, feature, reply: &reply, discovery };
+        let mut turn = Turn { core: &mut self.core, fx, feature, reply: Some(&reply), discovery };
         let verdict = self.features[feature].on_iq(&mut turn, &iq);
         match verdict {
             Verdict::Result(payload) => self.core.answer(&reply, Ok(payload), fx),
@@ -226,7 +271,7 @@ impl Shard {
         let mut found = Discovery::default();
         for (feature, one) in self.features.iter_mut().enumerate() {
             let core = &mut self.core;
-            let mut turn = Turn { core, fx, feature, reply, discovery: None };
+            let mut turn = Turn { core, fx, feature, reply: Some(reply), discovery: None };
             one.discover(&mut turn, request, &mut found);
         }
         found
@@ -249,7 +294,7 @@ impl Shard {
             let mut result = Err(super::internal_error());
             let sound = self.contained(fx, |shard, fx| {
                 let core = &mut shard.core;
-                let mut turn = Turn { core, fx, feature, reply: &reply, discovery: None };
+                let mut turn = Turn { core, fx, feature, reply: Some(&reply), discovery: None };
                 result = shard.features[feature].on_stored(&mut turn, account, outcome);
             });
             if !sound {

@@ -158,12 +158,14 @@ pub struct StanzaError {
     pub error_type: ErrorType,
     /// For people; English.
     pub text: Option<Cow<'static, str>>,
+    /// An application's own condition, as XML (RFC 6120 §8.3.4); empty for none.
+    pub detail: &'static str,
 }
 
 impl StanzaError {
     /// With the type that the RFC recommends.
     pub const fn typed(condition: StanzaCondition, error_type: ErrorType) -> StanzaError {
-        StanzaError { condition, error_type, text: None }
+        StanzaError { condition, error_type, text: None, detail: "" }
     }
 
     pub fn new(condition: StanzaCondition) -> StanzaError {
@@ -176,6 +178,13 @@ impl StanzaError {
         self
     }
 
+    /// - takes: `detail`, one element that declares its namespace
+    #[must_use]
+    pub fn with_detail(mut self, detail: &'static str) -> StanzaError {
+        self.detail = detail;
+        self
+    }
+
     /// Appends `<error type='…'>…</error>` for a place where the content namespace is the default.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
@@ -185,6 +194,7 @@ impl StanzaError {
             writer.start("text").attr("xmlns", ns::STANZA_ERRORS).attr("xml:lang", "en");
             writer.text(text).end("text");
         }
+        writer.raw(self.detail.as_bytes());
         writer.end("error");
     }
 }

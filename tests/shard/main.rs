@@ -11,4 +11,5 @@ mod messages;
 mod moving;
 mod negotiation;
 mod offline;
+mod phases;
 mod presence;
