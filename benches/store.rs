@@ -117,7 +117,8 @@ fn create(writer: &mut SqliteWriter, owners: &[BareJid]) {
         stored_key: vec![2; len],
         server_key: vec![3; len],
     };
-    let credentials = Credentials { sha1: keys(20), sha256: keys(32) };
+    let credentials =
+        Credentials { sha1: keys(20), sha256: keys(32), sha512: Some(keys(64).into()) };
     let mut meter = Meter::start("create");
     for (first, some) in owners.chunks(1_000).enumerate() {
         let batch: Vec<Write> = some

@@ -84,7 +84,7 @@ pub fn run(config: Config) -> Result<(), Error> {
     for _ in 0..READERS {
         readers.push(Box::new(SqliteReader::open(&opened.path)?));
     }
-    let own_reader = SqliteReader::open(&opened.path)?;
+    let mut own_reader = SqliteReader::open(&opened.path)?;
     let tls = tls_server(&config, data_dir.path())?;
     let decoy_secret = decoy_secret(data_dir.path())?;
     let listening = listen(&config, shards)?;
@@ -96,7 +96,9 @@ pub fn run(config: Config) -> Result<(), Error> {
     let password_queue = config.limits.password_checks_queue as usize;
     let passwords = Passwords::start(usize::from(shards).div_ceil(2), password_queue, &mailboxes)
         .map_err(|error| told("a password thread cannot be started", &error))?;
-    let setup = setup(&config, shards, granted, incarnation, decoy_secret, tls, passwords);
+    let policy = policy(&config, offers_sha512(&config, &mut own_reader)?);
+    let shard_config = shard_config(&config, policy, shards, incarnation, decoy_secret);
+    let setup = setup(&config, shard_config, shards, granted, tls, passwords);
     let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
     let core_ended = move |shard| {
         let _ = events.send(Event::CoreEnded(shard));
@@ -258,17 +260,32 @@ fn listeners(listening: &[Listening]) -> Vec<Listener> {
         .collect()
 }
 
-fn setup(
+/// A mechanism that some accounts cannot use would lock them out: clients choose the strongest that is listed.
+fn offers_sha512(config: &Config, reader: &mut SqliteReader) -> Result<bool, Error> {
+    Ok(match config.auth.scram_sha512 {
+        config::Sha512::On => true,
+        config::Sha512::Off => false,
+        config::Sha512::Auto => {
+            let lacks = matches!(reader.read(&Query::LacksSha512)?, Answer::LacksSha512(true));
+            if lacks {
+                tracing::info!(
+                    "SCRAM-SHA-512 is not offered: passwords from before version 0.2 have no keys for it"
+                );
+            }
+            !lacks
+        }
+    })
+}
+
+fn shard_config(
     config: &Config,
+    policy: C2sPolicy,
     shards: u16,
-    granted: Granted,
     incarnation: u64,
     decoy_secret: [u8; 32],
-    tls: TlsServer,
-    passwords: Passwords,
-) -> executor::Setup {
-    let shard_config = ShardConfig {
-        policy: policy(config),
+) -> ShardConfig {
+    ShardConfig {
+        policy,
         limits: limits(config, shards),
         ack: match config.storage.ack {
             config::AckLevel::Stored => AckLevel::Stored,
@@ -277,7 +294,17 @@ fn setup(
         scram_iterations: config.auth.scram_iterations,
         decoy_secret,
         incarnation,
-    };
+    }
+}
+
+fn setup(
+    config: &Config,
+    shard_config: ShardConfig,
+    shards: u16,
+    granted: Granted,
+    tls: TlsServer,
+    passwords: Passwords,
+) -> executor::Setup {
     executor::Setup {
         shards,
         config: Arc::new(shard_config),
@@ -296,7 +323,7 @@ fn setup(
     }
 }
 
-fn policy(config: &Config) -> C2sPolicy {
+fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
     let limits = &config.limits;
     let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
     let after = XmlLimits {
@@ -308,6 +335,7 @@ fn policy(config: &Config) -> C2sPolicy {
     C2sPolicy {
         domains: config.domains.iter().map(|domain| domain.as_str().into()).collect(),
         tls_required: config.c2s.tls == TlsPolicy::Required,
+        scram_sha512,
         limits_before: XmlLimits {
             stanza_bytes_max: limits.stanza_bytes_before_login,
             depth_max: DEPTH_BEFORE_LOGIN,

@@ -102,6 +102,16 @@ pub struct HostCertificate {
 pub struct Auth {
     /// Of new passwords; those kept already stay as they are.
     pub scram_iterations: u32,
+    pub scram_sha512: Sha512,
+}
+
+/// Whether SCRAM-SHA-512 is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sha512 {
+    /// Where all accounts have keys for it when the node starts.
+    Auto,
+    On,
+    Off,
 }
 
 /// Not in this version: false.

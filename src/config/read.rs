@@ -21,6 +21,10 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
         auth: top.section("auth", |s| Auth {
             // RFC 7677 §4 has 4096 as the least.
             scram_iterations: s.integer("scram_iterations", 10_000, 4096..=1_000_000),
+            scram_sha512: s.choice(
+                "scram_sha512",
+                &[("auto", Sha512::Auto), ("on", Sha512::On), ("off", Sha512::Off)],
+            ),
         }),
         registration: top
             .section("registration", |s| Registration { in_band: s.off_boolean("in_band") }),

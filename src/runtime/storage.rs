@@ -135,7 +135,7 @@ impl StoreClient {
         for (ticket, query) in queries.drain(..) {
             let owner = match &query {
                 Query::Account { owner } | Query::Log { owner, .. } => Some(owner),
-                Query::Accounts { .. } => None,
+                Query::Accounts { .. } | Query::LacksSha512 => None,
             };
             if owner.is_some_and(|owner| self.under_way.contains_key(owner.as_str())) {
                 let _ = self.writer.send(Job::Query(self.shard, ticket, query));

@@ -13,7 +13,7 @@ use crate::base::instant::Wall;
 use crate::cluster::placement::store_partition;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::{AccountRecord, Query, RosterItem, Write};
-use crate::xmpp::credentials::Credentials;
+use crate::xmpp::credentials::PackedCredentials;
 use crate::xmpp::jid::BareJid;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -51,7 +51,7 @@ pub(super) enum State {
 /// An account that is loaded.
 #[derive(Debug)]
 pub struct Data {
-    pub credentials: Credentials,
+    pub credentials: PackedCredentials,
     pub disabled: bool,
     pub roster: Vec<RosterItem>,
     pub roster_version: u64,
@@ -76,7 +76,7 @@ pub trait Slot: Any + Sized {
 impl Data {
     pub fn new(record: AccountRecord) -> Self {
         Self {
-            credentials: record.credentials,
+            credentials: (&record.credentials).into(),
             disabled: record.disabled,
             roster: record.roster,
             roster_version: record.roster_version,

@@ -24,7 +24,7 @@ const FAULTS_FORGIVEN: u8 = 3;
 /// A login in progress.
 #[derive(Debug)]
 pub(super) enum Login {
-    Scram { server: ScramServer, jid: BareJid },
+    Scram { server: Box<ScramServer>, jid: BareJid },
     Password { jid: BareJid },
 }
 
@@ -199,11 +199,14 @@ impl Shard {
         let nonce = core.rng.token(24);
         let hash = mechanism.hash().unwrap_or(ScramHash::Sha256);
         let slot = core.accounts.get(account.0);
+        // A password that was set before SHA-512 came has no keys of it, and is no more use there than a name without
+        // an account: both get the same answers.
         let known = match slot.map(|slot| &slot.state) {
-            Some(State::Ready(data)) => Some(match hash {
-                ScramHash::Sha1 => data.credentials.sha1.clone(),
-                ScramHash::Sha256 => data.credentials.sha256.clone(),
-            }),
+            Some(State::Ready(data)) => match hash {
+                ScramHash::Sha1 => data.credentials.sha1(),
+                ScramHash::Sha256 => data.credentials.sha256(),
+                ScramHash::Sha512 => data.credentials.sha512(),
+            },
             _ => None,
         };
         let is_known = known.is_some();
@@ -219,7 +222,7 @@ impl Shard {
         let plus = binding.is_available();
         match ScramServer::start(mechanism, initial, &keys, is_known, &nonce, &binding, plus) {
             Ok((server, challenge)) => {
-                conn.login = Some(Box::new(Login::Scram { server, jid }));
+                conn.login = Some(Box::new(Login::Scram { server: Box::new(server), jid }));
                 let mut out = Vec::with_capacity(256);
                 conn.stream.challenge(&challenge, &mut out);
                 core.write(id, &out, fx);
@@ -244,15 +247,16 @@ impl Shard {
             return self.fail(id, SaslFailure::InvalidAuthzid, fx);
         }
         let core = &mut self.core;
-        let (keys, known) = match core.accounts.get(account.0).map(|slot| &slot.state) {
-            Some(State::Ready(data)) => (data.credentials.sha256.clone(), true),
-            _ => {
-                let config = &core.config;
-                let hash = ScramHash::Sha256;
-                let iterations = config.scram_iterations;
-                (fake_keys(&config.decoy_secret, jid.as_str(), hash, iterations), false)
-            }
+        let known = match core.accounts.get(account.0).map(|slot| &slot.state) {
+            Some(State::Ready(data)) => data.credentials.sha256(),
+            _ => None,
         };
+        let is_known = known.is_some();
+        let keys = known.unwrap_or_else(|| {
+            let config = &core.config;
+            let hash = ScramHash::Sha256;
+            fake_keys(&config.decoy_secret, jid.as_str(), hash, config.scram_iterations)
+        });
         let Some(conn) = core.conns.get_mut(id.0) else { return };
         conn.login = Some(Box::new(Login::Password { jid }));
         conn.hold = Hold::Answer;
@@ -261,7 +265,7 @@ impl Shard {
             peer: conn.peer,
             password: message.password.clone(),
             keys,
-            known,
+            known: is_known,
         }));
     }
 

@@ -17,6 +17,7 @@ pub fn suite(make: Make<'_>) {
     let checks: &[fn(&mut Pair)] = &[
         an_account_is_created_once_and_reads_back,
         credentials_and_the_disabled_flag_change,
+        accounts_without_keys_of_sha512_are_known_of,
         a_change_of_a_missing_account_is_refused,
         a_refusal_disturbs_no_other_write_of_the_batch,
         writes_of_a_batch_see_the_earlier_ones,
@@ -100,7 +101,11 @@ pub(super) fn credentials(seed: u8) -> Credentials {
         stored_key: vec![seed.wrapping_add(1); len],
         server_key: vec![seed.wrapping_add(2); len],
     };
-    Credentials { sha1: keys(seed, 20), sha256: keys(seed.wrapping_add(100), 32) }
+    Credentials {
+        sha1: keys(seed, 20),
+        sha256: keys(seed.wrapping_add(100), 32),
+        sha512: Some(keys(seed.wrapping_add(200), 64).into()),
+    }
 }
 
 pub(super) fn create(owner: &str) -> Write {
@@ -186,6 +191,27 @@ fn credentials_and_the_disabled_flag_change(store: &mut Pair) {
     assert_eq!((romeo.credentials, romeo.disabled), (credentials(7), false));
     store.done(&[Write::SetDisabled { owner: bare(JULIET), disabled: false }]);
     assert!(!store.account(JULIET).unwrap().disabled);
+}
+
+fn accounts_without_keys_of_sha512_are_known_of(store: &mut Pair) {
+    let lacks = |store: &mut Pair| match store.reader.read(&Query::LacksSha512).unwrap() {
+        Answer::LacksSha512(lacks) => lacks,
+        other => panic!("a yes or no, not {other:?}"),
+    };
+    assert!(!lacks(store), "there is no account at all");
+    let old = Credentials { sha512: None, ..credentials(3) };
+    store.done(&[
+        create(ROMEO),
+        Write::CreateAccount { owner: bare(JULIET), credentials: old.clone() },
+    ]);
+    assert!(lacks(store));
+    assert_eq!(store.account(JULIET).unwrap().credentials, old);
+    store.done(&[Write::SetCredentials { owner: bare(JULIET), credentials: credentials(50) }]);
+    assert!(!lacks(store));
+    store.done(&[Write::SetCredentials { owner: bare(JULIET), credentials: old.clone() }]);
+    assert_eq!(store.account(JULIET).unwrap().credentials, old, "no key outlives its password");
+    store.done(&[Write::DeleteAccount { owner: bare(JULIET) }]);
+    assert!(!lacks(store));
 }
 
 fn a_change_of_a_missing_account_is_refused(store: &mut Pair) {

@@ -271,6 +271,9 @@ impl State {
                 let entries = rows.by_ref().take(limit).map(|(_, entry)| entry.clone()).collect();
                 Answer::Log { entries, more: rows.next().is_some() }
             }
+            Query::LacksSha512 => Answer::LacksSha512(
+                self.accounts.values().any(|account| account.credentials.sha512.is_none()),
+            ),
             Query::Accounts { after, limit } => {
                 let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
                 let after =

@@ -101,6 +101,8 @@ pub enum Query {
         after: Option<BareJid>,
         limit: u32,
     },
+    /// Is there an account without keys for SCRAM-SHA-512?
+    LacksSha512,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,4 +114,5 @@ pub enum Answer {
         more: bool,
     },
     Accounts(Vec<BareJid>),
+    LacksSha512(bool),
 }

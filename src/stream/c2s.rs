@@ -2,7 +2,7 @@
 //! server says, and yields events; whose account it is and whether credentials hold is decided by the shard.
 
 use super::TlsFacts;
-use super::sasl::{Mechanism, SaslFailure, decode_payload, encode_payload, offered};
+use super::sasl::{Mechanism, Offer, SaslFailure, decode_payload, encode_payload};
 use crate::xmpp::ns;
 use crate::xmpp::stanza::{Stanza, StanzaKind};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
@@ -18,6 +18,8 @@ pub struct C2sPolicy {
     pub domains: Vec<Arc<str>>,
     /// Plain-text streams get no further than STARTTLS.
     pub tls_required: bool,
+    /// SCRAM-SHA-512 is listed: all accounts have keys for it, or the operator wants it all the same.
+    pub scram_sha512: bool,
     /// Limits before login and after.
     pub limits_before: XmlLimits,
     pub limits: XmlLimits,
@@ -31,6 +33,7 @@ impl C2sPolicy {
         Self {
             domains: vec![domain.into()],
             tls_required: true,
+            scram_sha512: true,
             limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
             limits: XmlLimits::default(),
             bound_features,
@@ -170,7 +173,12 @@ impl C2s {
     pub fn mechanisms(&self, policy: &C2sPolicy) -> Vec<Mechanism> {
         let bindable =
             self.binding.as_ref().is_some_and(|facts| facts.channel_binding().is_available());
-        offered(self.secure, bindable, self.secure || !policy.tls_required).collect()
+        let offer = Offer {
+            channel_binding: self.secure && bindable,
+            plain: self.secure || !policy.tls_required,
+            sha512: policy.scram_sha512,
+        };
+        offer.mechanisms().collect()
     }
 
     /// The client opened its stream. Answers with our header and the features of this stage.

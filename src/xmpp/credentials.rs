@@ -14,11 +14,118 @@ pub struct ScramKeys {
 pub struct Credentials {
     pub sha1: ScramKeys,
     pub sha256: ScramKeys,
+    /// `None` for a password that was set before version 0.2.
+    pub sha512: Option<Box<ScramKeys>>,
+}
+
+/// Credentials as they lie in memory between logins: one block of bytes for all keys.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PackedCredentials(Box<[u8]>);
+
+impl PackedCredentials {
+    pub fn sha1(&self) -> Option<ScramKeys> {
+        self.keys(0)
+    }
+
+    pub fn sha256(&self) -> Option<ScramKeys> {
+        self.keys(1)
+    }
+
+    pub fn sha512(&self) -> Option<ScramKeys> {
+        self.keys(2)
+    }
+
+    /// Each set is its iterations, then salt, stored key and server key behind their lengths.
+    fn keys(&self, place: usize) -> Option<ScramKeys> {
+        let mut rest = &self.0[..];
+        for _ in 0..place {
+            rest = take_set(rest)?.1;
+        }
+        Some(take_set(rest)?.0.to_keys())
+    }
+}
+
+impl From<&Credentials> for PackedCredentials {
+    fn from(credentials: &Credentials) -> Self {
+        let sets =
+            [Some(&credentials.sha1), Some(&credentials.sha256), credentials.sha512.as_deref()];
+        let mut bytes = Vec::with_capacity(320);
+        for keys in sets.into_iter().flatten() {
+            bytes.extend_from_slice(&keys.iterations.to_le_bytes());
+            for part in [&keys.salt, &keys.stored_key, &keys.server_key] {
+                bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+                bytes.extend_from_slice(part);
+            }
+        }
+        PackedCredentials(bytes.into_boxed_slice())
+    }
+}
+
+struct Set<'a> {
+    iterations: u32,
+    parts: [&'a [u8]; 3],
+}
+
+impl Set<'_> {
+    fn to_keys(&self) -> ScramKeys {
+        let [salt, stored_key, server_key] = self.parts.map(<[u8]>::to_vec);
+        ScramKeys { iterations: self.iterations, salt, stored_key, server_key }
+    }
+}
+
+fn take_set(bytes: &[u8]) -> Option<(Set<'_>, &[u8])> {
+    let (iterations, mut rest) = take_number(bytes)?;
+    let mut parts: [&[u8]; 3] = [&[]; 3];
+    for part in &mut parts {
+        let (length, after) = take_number(rest)?;
+        (*part, rest) = after.split_at_checked(length as usize)?;
+    }
+    Some((Set { iterations, parts }, rest))
+}
+
+fn take_number(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    Some((u32::from_le_bytes(*number), rest))
 }
 
 impl std::fmt::Debug for ScramKeys {
     /// Keys open accounts: a log shows only that they are there.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ScramKeys {{ iterations: {}, .. }}", self.iterations)
+    }
+}
+
+impl std::fmt::Debug for PackedCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PackedCredentials(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(seed: u8, length: usize) -> ScramKeys {
+        ScramKeys {
+            iterations: 4096 + u32::from(seed),
+            salt: vec![seed; 16],
+            stored_key: vec![seed + 1; length],
+            server_key: vec![seed + 2; length],
+        }
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_as_it_was() {
+        let mut credentials = Credentials {
+            sha1: keys(1, 20),
+            sha256: keys(5, 32),
+            sha512: Some(keys(9, 64).into()),
+        };
+        let packed = PackedCredentials::from(&credentials);
+        assert_eq!(packed.sha1(), Some(credentials.sha1.clone()));
+        assert_eq!(packed.sha256(), Some(credentials.sha256.clone()));
+        assert_eq!(packed.sha512(), Some(keys(9, 64)));
+        credentials.sha512 = None;
+        assert_eq!(PackedCredentials::from(&credentials).sha512(), None);
     }
 }

@@ -1,9 +1,11 @@
 //! From the first byte to a bound resource (RFC 6120 §4 to §7), and what ends a stream.
 
 use crate::harness::*;
+use corefire::store::Write;
 use corefire::stream::TlsFacts;
 use corefire::stream::sasl::client::{ClientBinding, ScramClient, plain as plain_message};
 use corefire::stream::sasl::{Mechanism, TLS_EXPORTER, decode_payload, encode_payload};
+use corefire::xmpp::credentials::Credentials;
 use std::time::Duration;
 
 const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
@@ -222,6 +224,45 @@ fn each_scram_mechanism_logs_in_and_proves_the_server() {
         assert!(success.starts_with("<success"), "{mechanism:?}: {success}");
         scram.server_final(&payload(&success)).unwrap();
     }
+}
+
+/// What a client learns of SCRAM-SHA-512 for `user`: the first answer with the nonces cut off, and the last.
+fn sha512_answers(node: &mut Node, user: &str) -> (usize, String) {
+    let client = opened(node);
+    let mechanism = Mechanism::ScramSha512;
+    let mut scram = scram(mechanism, user, PASSWORD);
+    node.send(client, &auth(mechanism, &scram.first()));
+    let challenge = payload(&node.read(client));
+    let last = scram.server_first(&challenge).unwrap();
+    node.send(client, &response(&last));
+    (challenge.len(), node.read(client))
+}
+
+#[test]
+fn password_without_keys_of_sha512_looks_there_like_no_account_and_logs_in_by_sha256() {
+    let mut node = Node::new(1);
+    node.users(&["alice"]);
+    let old = Credentials { sha512: None, ..CREDENTIALS.clone() };
+    node.change_account("alice", Write::SetCredentials { owner: bare("alice"), credentials: old });
+    let answers = sha512_answers(&mut node, "alice");
+    assert!(answers.1.contains("<not-authorized/>"), "{answers:?}");
+    assert_eq!(answers, sha512_answers(&mut node, "nobody"));
+    let client = opened(&mut node);
+    let mechanism = Mechanism::ScramSha256;
+    let mut scram = scram(mechanism, "alice", PASSWORD);
+    node.send(client, &auth(mechanism, &scram.first()));
+    let last = scram.server_first(&payload(&node.read(client))).unwrap();
+    node.send(client, &response(&last));
+    assert!(node.read(client).starts_with("<success"));
+}
+
+#[test]
+fn sha512_is_listed_where_the_node_says_so() {
+    let mut node = Node::with(1, |config| config.policy.scram_sha512 = false);
+    let client = node.connect_as(0, Some(bindable()));
+    node.send(client, HEADER);
+    let text = node.read(client);
+    assert!(!text.contains("SHA-512") && text.contains("SCRAM-SHA-256-PLUS"), "{text}");
 }
 
 #[test]

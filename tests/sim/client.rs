@@ -14,8 +14,9 @@ use std::sync::LazyLock;
 pub(crate) const PASSWORD: &str = "pencil";
 pub(crate) const SALT: [u8; 16] = *b"the salt of all.";
 
-static SALTED: LazyLock<[SaltedPassword; 2]> = LazyLock::new(|| {
-    [ScramHash::Sha1, ScramHash::Sha256].map(|hash| {
+const HASHES: [ScramHash; 3] = [ScramHash::Sha1, ScramHash::Sha256, ScramHash::Sha512];
+static SALTED: LazyLock<[SaltedPassword; 3]> = LazyLock::new(|| {
+    HASHES.map(|hash| {
         SaltedPassword::derive(PASSWORD, &SALT, ITERATIONS_MIN, hash).expect("bounds are kept")
     })
 });
@@ -622,7 +623,8 @@ impl Client {
         }
         let Some(scram) = self.scram.as_mut() else { return };
         let salted = |_: &str, _: &[u8], _: u32, hash: ScramHash| {
-            Ok(SALTED[usize::from(hash == ScramHash::Sha256)].clone())
+            let place = HASHES.iter().position(|known| *known == hash).unwrap_or_default();
+            Ok(SALTED[place].clone())
         };
         let mut salted = salted;
         match scram.server_first_with(&data, &mut salted) {

@@ -34,7 +34,11 @@ use std::time::Duration;
 
 static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| {
     let keys = |hash| derive(PASSWORD, &SALT, ITERATIONS_MIN, hash).expect("bounds are kept");
-    Credentials { sha1: keys(ScramHash::Sha1), sha256: keys(ScramHash::Sha256) }
+    Credentials {
+        sha1: keys(ScramHash::Sha1),
+        sha256: keys(ScramHash::Sha256),
+        sha512: Some(keys(ScramHash::Sha512).into()),
+    }
 });
 
 pub(crate) const SECOND: u64 = 1_000_000;

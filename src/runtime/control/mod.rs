@@ -193,6 +193,8 @@ mod wire_credentials {
     struct WireCredentials {
         sha1: WireKeys,
         sha256: WireKeys,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha512: Option<WireKeys>,
     }
 
     #[derive(Serialize, Deserialize)]
@@ -210,7 +212,8 @@ mod wire_credentials {
             stored_key: BASE64.encode(&keys.stored_key),
             server_key: BASE64.encode(&keys.server_key),
         };
-        WireCredentials { sha1: wire(&keys.sha1), sha256: wire(&keys.sha256) }.serialize(s)
+        let sha512 = keys.sha512.as_deref().map(wire);
+        WireCredentials { sha1: wire(&keys.sha1), sha256: wire(&keys.sha256), sha512 }.serialize(s)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Credentials, D::Error> {
@@ -228,7 +231,8 @@ mod wire_credentials {
             }
         };
         let wire = WireCredentials::deserialize(d)?;
-        Ok(Credentials { sha1: keys(wire.sha1, 20)?, sha256: keys(wire.sha256, 32)? })
+        let sha512 = wire.sha512.map(|sha512| keys(sha512, 64).map(Box::new)).transpose()?;
+        Ok(Credentials { sha1: keys(wire.sha1, 20)?, sha256: keys(wire.sha256, 32)?, sha512 })
     }
 }
 
@@ -249,7 +253,8 @@ mod tests {
 
     #[test]
     fn every_request_reads_back_from_its_line() {
-        let credentials = Credentials { sha1: keys(20), sha256: keys(32) };
+        let credentials =
+            Credentials { sha1: keys(20), sha256: keys(32), sha512: Some(keys(64).into()) };
         let jid = "alice@localhost".to_owned();
         let password = Password("secret".into());
         let requests = [
@@ -313,10 +318,16 @@ mod tests {
 
     #[test]
     fn keys_of_a_wrong_length_are_refused() {
-        let credentials = Credentials { sha1: keys(19), sha256: keys(32) };
-        let account = ImportedAccount { jid: "a@b".into(), credentials };
-        let line = serde_json::to_string(&account).unwrap();
-        assert!(serde_json::from_str::<ImportedAccount>(&line).is_err());
+        for (sha1, sha512) in [(19, 64), (20, 63)] {
+            let credentials = Credentials {
+                sha1: keys(sha1),
+                sha256: keys(32),
+                sha512: Some(keys(sha512).into()),
+            };
+            let account = ImportedAccount { jid: "a@b".into(), credentials };
+            let line = serde_json::to_string(&account).unwrap();
+            assert!(serde_json::from_str::<ImportedAccount>(&line).is_err());
+        }
     }
 
     #[test]

@@ -44,12 +44,18 @@ impl SqliteReader {
         let sql = "SELECT account.owner, disabled, roster_version, \
                    (SELECT count(*) FROM (SELECT 1 FROM log WHERE log.owner = account.owner LIMIT ?2)), \
                    sha1_iterations, sha1_salt, sha1_stored_key, sha1_server_key, \
-                   sha256_iterations, sha256_salt, sha256_stored_key, sha256_server_key \
+                   sha256_iterations, sha256_salt, sha256_stored_key, sha256_server_key, \
+                   sha512_iterations, sha512_salt, sha512_stored_key, sha512_server_key \
                    FROM jid JOIN account ON account.owner = jid.id WHERE jid.text = ?1";
         let found = snapshot
             .prepare_cached(sql)?
             .query_row(params![owner.as_str(), LOG_ROWS_COUNTED], |row| {
-                let credentials = Credentials { sha1: keys(row, 4)?, sha256: keys(row, 8)? };
+                let has_sha512 = row.get_ref(12)? != ValueRef::Null;
+                let credentials = Credentials {
+                    sha1: keys(row, 4)?,
+                    sha256: keys(row, 8)?,
+                    sha512: has_sha512.then(|| keys(row, 12).map(Box::new)).transpose()?,
+                };
                 let version: i64 = row.get(2)?;
                 let id: i64 = row.get(0)?;
                 Ok((
@@ -126,6 +132,11 @@ impl Reader for SqliteReader {
             Query::Account { owner } => Ok(Answer::Account(self.account(owner)?)),
             Query::Log { owner, after, limit } => self.log(owner, *after, *limit),
             Query::Accounts { after, limit } => self.accounts(after.as_ref(), *limit),
+            Query::LacksSha512 => {
+                let sql = "SELECT EXISTS (SELECT 1 FROM account WHERE sha512_stored_key IS NULL)";
+                let lacks = self.conn.query_row(sql, [], |row| row.get(0))?;
+                Ok(Answer::LacksSha512(lacks))
+            }
         }
     }
 }

@@ -20,11 +20,10 @@ pub(super) struct Migration {
 }
 
 /// All steps that this program knows, in order.
-pub(super) static MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    oldest: 1,
-    sql: include_str!("migrations/0001_accounts_and_log.sql"),
-}];
+pub(super) static MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, oldest: 1, sql: include_str!("migrations/0001_accounts_and_log.sql") },
+    Migration { number: 2, oldest: 1, sql: include_str!("migrations/0002_scram_sha512.sql") },
+];
 
 /// Whose file this is.
 pub(super) enum Owner {

@@ -299,6 +299,24 @@ fn migrations_are_numbered_without_gaps() {
 }
 
 #[test]
+fn a_password_that_an_older_program_changes_leaves_no_key_of_the_old_one() {
+    let (_directory, path) = directory();
+    open(&path).unwrap().writer.commit(&[create(JULIET)]).unwrap();
+    // The statement of version 0.1.
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch("UPDATE account SET sha1_stored_key = x'01', sha256_stored_key = x'02'")
+        .unwrap();
+    let mut reader = SqliteReader::open(&path).unwrap();
+    let Answer::Account(Some(account)) =
+        reader.read(&Query::Account { owner: bare(JULIET) }).unwrap()
+    else {
+        panic!("the account is there");
+    };
+    assert_eq!(account.credentials.sha256.stored_key, [2]);
+    assert_eq!(account.credentials.sha512, None);
+}
+
+#[test]
 fn a_database_of_a_newer_version_is_refused_with_both_versions_named() {
     let (_directory, path) = directory();
     drop(open(&path).unwrap());

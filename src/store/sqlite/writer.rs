@@ -219,22 +219,13 @@ impl Batch<'_> {
         if account {
             return Ok(Written::Exists);
         }
-        let Credentials { sha1, sha256 } = credentials;
-        let sql = "INSERT INTO account (owner, disabled, roster_version, \
+        let sql = "INSERT INTO account (owner, \
                    sha1_iterations, sha1_salt, sha1_stored_key, sha1_server_key, \
-                   sha256_iterations, sha256_salt, sha256_stored_key, sha256_server_key) \
-                   VALUES (?1, 0, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-        self.conn.prepare_cached(sql)?.execute(params![
-            id,
-            sha1.iterations,
-            sha1.salt,
-            sha1.stored_key,
-            sha1.server_key,
-            sha256.iterations,
-            sha256.salt,
-            sha256.stored_key,
-            sha256.server_key,
-        ])?;
+                   sha256_iterations, sha256_salt, sha256_stored_key, sha256_server_key, \
+                   sha512_iterations, sha512_salt, sha512_stored_key, sha512_server_key, \
+                   disabled, roster_version) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0)";
+        self.put_keys(sql, id, credentials)?;
         self.known.put(owner.clone(), Known { id, account: true });
         Ok(Written::Done)
     }
@@ -254,11 +245,18 @@ impl Batch<'_> {
     }
 
     fn set_credentials(&mut self, id: i64, credentials: &Credentials) -> Result<(), Error> {
-        let Credentials { sha1, sha256 } = credentials;
         let sql = "UPDATE account SET \
                    sha1_iterations = ?2, sha1_salt = ?3, sha1_stored_key = ?4, sha1_server_key = ?5, \
-                   sha256_iterations = ?6, sha256_salt = ?7, sha256_stored_key = ?8, sha256_server_key = ?9 \
+                   sha256_iterations = ?6, sha256_salt = ?7, sha256_stored_key = ?8, sha256_server_key = ?9, \
+                   sha512_iterations = ?10, sha512_salt = ?11, sha512_stored_key = ?12, sha512_server_key = ?13 \
                    WHERE owner = ?1";
+        self.put_keys(sql, id, credentials)
+    }
+
+    /// Runs `sql` with the account's number and the keys in the order of their hashes.
+    fn put_keys(&mut self, sql: &str, id: i64, credentials: &Credentials) -> Result<(), Error> {
+        let Credentials { sha1, sha256, sha512 } = credentials;
+        let sha512 = sha512.as_ref();
         self.conn.prepare_cached(sql)?.execute(params![
             id,
             sha1.iterations,
@@ -269,6 +267,10 @@ impl Batch<'_> {
             sha256.salt,
             sha256.stored_key,
             sha256.server_key,
+            sha512.map(|keys| keys.iterations),
+            sha512.map(|keys| &keys.salt),
+            sha512.map(|keys| &keys.stored_key),
+            sha512.map(|keys| &keys.server_key),
         ])?;
         Ok(())
     }

@@ -1,17 +1,18 @@
-//! The two hashes of SCRAM, and the few operations on their outputs.
+//! The three hashes of SCRAM, and the few operations on their outputs.
 
 use std::num::NonZeroU32;
 
 use ring::{digest, hmac, pbkdf2};
 
-/// Longest output: SHA-256.
-const OUTPUT_BYTES_MAX: usize = 32;
+/// Longest output: SHA-512.
+const OUTPUT_BYTES_MAX: usize = 64;
 
 /// The hash below a SCRAM mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScramHash {
     Sha1,
     Sha256,
+    Sha512,
 }
 
 /// Output of a `ScramHash` or of its HMAC, held in place.
@@ -22,11 +23,12 @@ pub(super) struct Output {
 }
 
 impl ScramHash {
-    /// Bytes in an output: 20 or 32.
+    /// Bytes in an output: 20, 32 or 64.
     pub fn output_bytes(self) -> usize {
         match self {
             ScramHash::Sha1 => digest::SHA1_OUTPUT_LEN,
             ScramHash::Sha256 => digest::SHA256_OUTPUT_LEN,
+            ScramHash::Sha512 => digest::SHA512_OUTPUT_LEN,
         }
     }
 
@@ -35,6 +37,7 @@ impl ScramHash {
         let algorithm = match self {
             ScramHash::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
             ScramHash::Sha256 => &digest::SHA256,
+            ScramHash::Sha512 => &digest::SHA512,
         };
         Output::whole(digest::digest(algorithm, data).as_ref())
     }
@@ -44,6 +47,7 @@ impl ScramHash {
         let algorithm = match self {
             ScramHash::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             ScramHash::Sha256 => hmac::HMAC_SHA256,
+            ScramHash::Sha512 => hmac::HMAC_SHA512,
         };
         Output::whole(hmac::sign(&hmac::Key::new(algorithm, key), data).as_ref())
     }
@@ -54,6 +58,7 @@ impl ScramHash {
         let algorithm = match self {
             ScramHash::Sha1 => pbkdf2::PBKDF2_HMAC_SHA1,
             ScramHash::Sha256 => pbkdf2::PBKDF2_HMAC_SHA256,
+            ScramHash::Sha512 => pbkdf2::PBKDF2_HMAC_SHA512,
         };
         let mut output = Output { bytes: [0; OUTPUT_BYTES_MAX], len: self.output_bytes() };
         pbkdf2::derive(algorithm, iterations, salt, password, &mut output.bytes[..output.len]);

@@ -118,7 +118,7 @@ pub fn derive(
     }
 }
 
-/// Makes the record of a new password, with a salt of its own for each mechanism. Slow: derives twice.
+/// Makes the record of a new password, with a salt of its own for each mechanism. Slow: derives for each hash.
 ///
 /// - takes: `salts`, a source of secure random bytes
 /// - errors: `PasswordError`
@@ -133,7 +133,11 @@ pub fn new_credentials(
         let salted = SaltedPassword::derive(password, &salt, iterations, hash)?;
         Ok(salted.into_keys(&salt, iterations))
     };
-    Ok(Credentials { sha1: keys(ScramHash::Sha1)?, sha256: keys(ScramHash::Sha256)? })
+    Ok(Credentials {
+        sha1: keys(ScramHash::Sha1)?,
+        sha256: keys(ScramHash::Sha256)?,
+        sha512: Some(Box::new(keys(ScramHash::Sha512)?)),
+    })
 }
 
 /// Whether a PLAIN password belongs to the account with these keys of SHA-256. Slow: on a side thread only.
@@ -151,7 +155,7 @@ pub fn verify_plain(password: &str, credentials: &ScramKeys) -> bool {
 ///
 /// - takes: `username` in the form that accounts are looked up by, so that two spellings of one name agree;
 ///   `iterations`, what this server gives to new accounts
-/// - cost: three HMACs
+/// - cost: three HMACs, of SHA-256 whichever hash the keys are for, and two more for the longer keys of SHA-512
 pub fn fake_keys(secret: &[u8; 32], username: &str, hash: ScramHash, iterations: u32) -> ScramKeys {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let part = |label: &[u8], len: usize| {
@@ -159,10 +163,16 @@ pub fn fake_keys(secret: &[u8; 32], username: &str, hash: ScramHash, iterations:
         context.update(match hash {
             ScramHash::Sha1 => b"SCRAM-SHA-1\0",
             ScramHash::Sha256 => b"SCRAM-SHA-256\0",
+            ScramHash::Sha512 => b"SCRAM-SHA-512\0",
         });
         context.update(label);
         context.update(username.as_bytes());
-        context.sign().as_ref()[..len].to_vec()
+        let mut made = context.sign().as_ref().to_vec();
+        if made.len() < len {
+            made.extend_from_slice(hmac::sign(&key, &made).as_ref());
+        }
+        made.truncate(len);
+        made
     };
     ScramKeys {
         iterations,
@@ -191,6 +201,7 @@ mod tests {
         let made = credentials("p\u{AD}encil\u{2168}").unwrap();
         assert_eq!(made.sha1.salt, [1; SALT_BYTES]);
         assert_eq!(made.sha256.salt, [2; SALT_BYTES]);
+        assert_eq!(made.sha512.as_ref().unwrap().stored_key.len(), 64);
         assert_eq!(made.sha1.stored_key.len(), 20);
         assert_eq!(made.sha256.server_key.len(), 32);
         assert!(verify_plain("pencilIX", &made.sha256));
@@ -233,11 +244,13 @@ mod tests {
         assert!(keys == fake(1, "nobody", ScramHash::Sha256));
         assert_eq!(keys.salt.len(), SALT_BYTES);
         assert_eq!(keys.stored_key.len(), 32);
+        assert_eq!(fake(1, "nobody", ScramHash::Sha512).server_key.len(), 64);
         assert_ne!(keys.stored_key, keys.server_key);
         for other in [
             fake(2, "nobody", ScramHash::Sha256),
             fake(1, "nobodx", ScramHash::Sha256),
             fake(1, "nobody", ScramHash::Sha1),
+            fake(1, "nobody", ScramHash::Sha512),
         ] {
             assert_ne!(keys.salt, other.salt);
             assert_ne!(keys.stored_key, other.stored_key);

@@ -1,4 +1,5 @@
-//! SASL for client streams: SCRAM (RFC 5802, RFC 7677) with and without channel binding, and PLAIN (RFC 4616), as RFC
+//! SASL for client streams: SCRAM (RFC 5802, RFC 7677,
+//! SHA-512 as they would have it) with and without channel binding, and PLAIN (RFC 4616), as RFC
 //! 6120 §6 uses them.
 //!
 //! Plain machines over decoded messages: no clock, no socket, randomness is passed in. The XML around the messages,
@@ -38,6 +39,8 @@ const NONCE_BYTES: usize = 18;
 /// A mechanism that this server knows, best first (the order of `Ord`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mechanism {
+    ScramSha512Plus,
+    ScramSha512,
     ScramSha256Plus,
     ScramSha256,
     ScramSha1Plus,
@@ -47,7 +50,9 @@ pub enum Mechanism {
 
 impl Mechanism {
     /// All mechanisms in order of preference.
-    pub const ALL: [Mechanism; 5] = [
+    pub const ALL: [Mechanism; 7] = [
+        Mechanism::ScramSha512Plus,
+        Mechanism::ScramSha512,
         Mechanism::ScramSha256Plus,
         Mechanism::ScramSha256,
         Mechanism::ScramSha1Plus,
@@ -58,6 +63,8 @@ impl Mechanism {
     /// The registered name, as in `<mechanism/>` and `<auth mechanism=''/>`.
     pub fn name(self) -> &'static str {
         match self {
+            Mechanism::ScramSha512Plus => "SCRAM-SHA-512-PLUS",
+            Mechanism::ScramSha512 => "SCRAM-SHA-512",
             Mechanism::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
             Mechanism::ScramSha256 => "SCRAM-SHA-256",
             Mechanism::ScramSha1Plus => "SCRAM-SHA-1-PLUS",
@@ -74,6 +81,7 @@ impl Mechanism {
     /// Which keys the mechanism needs; `None` for PLAIN, which is checked against those of SHA-256.
     pub fn hash(self) -> Option<ScramHash> {
         match self {
+            Mechanism::ScramSha512Plus | Mechanism::ScramSha512 => Some(ScramHash::Sha512),
             Mechanism::ScramSha256Plus | Mechanism::ScramSha256 => Some(ScramHash::Sha256),
             Mechanism::ScramSha1Plus | Mechanism::ScramSha1 => Some(ScramHash::Sha1),
             Mechanism::Plain => None,
@@ -82,26 +90,37 @@ impl Mechanism {
 
     /// Whether the mechanism is bound to the TLS channel below it.
     pub fn is_plus(self) -> bool {
-        matches!(self, Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus)
+        matches!(
+            self,
+            Mechanism::ScramSha512Plus | Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus
+        )
     }
 }
 
-/// The mechanisms to list on a stream, best first.
-///
-/// - takes: `tls`, whether the stream is encrypted; `channel_binding`, whether its TLS connection yields any binding
-///   (`ChannelBinding::is_available`); `plain_allowed`, whether a password may be sent on this very stream: the caller
-///   has weighed its configuration and `tls` already
-/// - source: RFC 6120 §6.3.3, §13.8.3
-pub fn offered(
-    tls: bool,
-    channel_binding: bool,
-    plain_allowed: bool,
-) -> impl Iterator<Item = Mechanism> + Clone {
-    Mechanism::ALL.into_iter().filter(move |mechanism| match mechanism {
-        Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus => tls && channel_binding,
-        Mechanism::ScramSha256 | Mechanism::ScramSha1 => true,
-        Mechanism::Plain => plain_allowed,
-    })
+/// What decides which mechanisms a stream lists. None of it depends on an account: who has not logged in must not
+/// learn from the list whether one exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// The stream's TLS connection yields a binding (`ChannelBinding::is_available`).
+    pub channel_binding: bool,
+    /// A password may be sent on this very stream.
+    pub plain: bool,
+    /// This node lists SCRAM-SHA-512.
+    pub sha512: bool,
+}
+
+impl Offer {
+    /// The mechanisms to list, best first (RFC 6120 §6.3.3, §13.8.3).
+    pub fn mechanisms(self) -> impl Iterator<Item = Mechanism> + Clone {
+        Mechanism::ALL.into_iter().filter(move |mechanism| {
+            let is_bindable = self.channel_binding || !mechanism.is_plus();
+            match mechanism.hash() {
+                Some(ScramHash::Sha512) => self.sha512 && is_bindable,
+                Some(ScramHash::Sha256 | ScramHash::Sha1) => is_bindable,
+                None => self.plain,
+            }
+        })
+    }
 }
 
 /// Why a login ends without success: the conditions of RFC 6120 §6.5.

@@ -11,7 +11,9 @@ use crate::xmpp::credentials::{Credentials, ScramKeys};
 
 const CLIENT_NONCE: &str = "fyko+d2lbbFgONRv9qkxdawL";
 const SERVER_NONCE: &str = "3rfcNHYJY1ZVvWVs7j";
-const SCRAM: [Mechanism; 4] = [
+const SCRAM: [Mechanism; 6] = [
+    Mechanism::ScramSha512Plus,
+    Mechanism::ScramSha512,
     Mechanism::ScramSha256Plus,
     Mechanism::ScramSha256,
     Mechanism::ScramSha1Plus,
@@ -26,6 +28,7 @@ fn keys(mechanism: Mechanism) -> ScramKeys {
     match mechanism.hash().unwrap() {
         ScramHash::Sha1 => credentials().sha1,
         ScramHash::Sha256 => credentials().sha256,
+        ScramHash::Sha512 => *credentials().sha512.unwrap(),
     }
 }
 
@@ -364,15 +367,23 @@ fn client_refuses_a_binding_that_does_not_fit() {
 
 #[test]
 fn offer_is_in_order_of_preference() {
-    let names = |tls, channel_binding, plain_allowed| {
-        offered(tls, channel_binding, plain_allowed).map(Mechanism::name).collect::<Vec<_>>()
-    };
+    let names = |offer: Offer| offer.mechanisms().map(Mechanism::name).collect::<Vec<_>>();
+    let all = Offer { channel_binding: true, plain: true, sha512: true };
     assert_eq!(
-        names(true, true, true),
-        ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"]
+        names(all),
+        [
+            "SCRAM-SHA-512-PLUS",
+            "SCRAM-SHA-512",
+            "SCRAM-SHA-256-PLUS",
+            "SCRAM-SHA-256",
+            "SCRAM-SHA-1-PLUS",
+            "SCRAM-SHA-1",
+            "PLAIN"
+        ]
     );
-    assert_eq!(names(true, false, true), ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"]);
-    assert_eq!(names(false, true, false), ["SCRAM-SHA-256", "SCRAM-SHA-1"]);
+    let old = Offer { channel_binding: false, sha512: false, ..all };
+    assert_eq!(names(old), ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"]);
+    assert_eq!(names(Offer { plain: false, ..old }), ["SCRAM-SHA-256", "SCRAM-SHA-1"]);
     assert!(Mechanism::ALL.is_sorted());
     for mechanism in Mechanism::ALL {
         assert_eq!(Mechanism::parse(mechanism.name()), Some(mechanism));

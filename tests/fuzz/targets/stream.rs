@@ -38,6 +38,7 @@ static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| {
     Credentials {
         sha1: keys(ScramHash::Sha1).expect(sound),
         sha256: keys(ScramHash::Sha256).expect(sound),
+        sha512: Some(keys(ScramHash::Sha512).expect(sound).into()),
     }
 });
 
