@@ -342,6 +342,7 @@ fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
             ..after.clone()
         },
         limits: after,
+        idle_s: limits.silence_s,
         bound_features: features::stream_features(&config.features),
     }
 }
@@ -355,6 +356,9 @@ fn limits(config: &Config, shards: u16) -> Limits {
         resources_per_account: limits.resources_per_account as usize,
         roster_items: limits.roster_items as usize,
         roster_groups: limits.roster_groups_per_item as usize,
+        vcard_bytes: limits.vcard_bytes as usize,
+        private_bytes: limits.private_bytes as usize,
+        private_items: limits.private_items as usize,
         offline_messages: limits.offline_messages,
         resume: Duration::from_secs(limits.resume_s.into()),
         resume_queue: limits.resume_queue as usize,

@@ -34,6 +34,11 @@ pub struct Limits {
     pub roster_items: u32,
     /// Groups of one contact: `policy-violation`.
     pub roster_groups_per_item: u32,
+    /// A vCard: `policy-violation`.
+    pub vcard_bytes: u32,
+    /// Private XML of one account, and its elements: `policy-violation`.
+    pub private_bytes: u32,
+    pub private_items: u32,
     /// Messages kept for an account that is not online: `service-unavailable` to the sender.
     pub offline_messages: u32,
     /// How long a broken session can be resumed (XEP-0198).
@@ -70,6 +75,9 @@ impl Limits {
             resources_per_account: s.integer("resources_per_account", 32, 1..=10_000),
             roster_items: s.integer("roster_items", 2000, 1..=100_000),
             roster_groups_per_item: s.integer("roster_groups_per_item", 32, 1..=1000),
+            vcard_bytes: s.integer("vcard_bytes", 131_072, 1_024..=16_777_216),
+            private_bytes: s.integer("private_bytes", 262_144, 0..=16_777_216),
+            private_items: s.integer("private_items", 64, 0..=10_000),
             offline_messages: s.integer("offline_messages", 1000, 0..=1_000_000),
             resume_s: s.integer("resume_s", 300, 0..=86_400),
             resume_queue: s.integer("resume_queue", 2000, 1..=1_000_000),

@@ -7,6 +7,7 @@ use crate::shard::{Feature, Manifest};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     pub contact: contact::Addresses,
+    pub external_services: Vec<external_services::Service>,
 }
 
 /// Declares the modules and builds the lists.
@@ -31,6 +32,10 @@ features! {
     roster::Roster,
     disco::Disco,
     contact::Contact,
+    external_services::ExternalServices,
+    stream_limits::StreamLimits,
+    vcard::Vcard,
+    private::Private,
     ping::Ping,
     time::Time,
     version::Version,

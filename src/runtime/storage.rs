@@ -134,7 +134,9 @@ impl StoreClient {
     pub fn query(&mut self, queries: &mut Vec<(Ticket, Query)>) {
         for (ticket, query) in queries.drain(..) {
             let owner = match &query {
-                Query::Account { owner } | Query::Log { owner, .. } => Some(owner),
+                Query::Account { owner } | Query::Slot { owner, .. } | Query::Log { owner, .. } => {
+                    Some(owner)
+                }
                 Query::Accounts { .. } | Query::LacksSha512 => None,
             };
             if owner.is_some_and(|owner| self.under_way.contains_key(owner.as_str())) {

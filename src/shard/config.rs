@@ -44,6 +44,11 @@ pub struct Limits {
     pub pending_stanzas: usize,
     /// Accounts in memory on one shard; above, idle ones are evicted, then new ones get `resource-constraint`.
     pub accounts: usize,
+    /// A vCard; above, `policy-violation`.
+    pub vcard_bytes: usize,
+    /// All private XML of an account, and its elements; above, `policy-violation`.
+    pub private_bytes: usize,
+    pub private_items: usize,
     /// IQs delivered to one session and not answered; above, `resource-constraint`.
     pub open_iqs: usize,
 }
@@ -66,6 +71,9 @@ impl Default for Limits {
             resume_queue: 2_000,
             pending_stanzas: 256,
             accounts: 100_000,
+            vcard_bytes: 128 << 10,
+            private_bytes: 256 << 10,
+            private_items: 64,
             open_iqs: 256,
         }
     }

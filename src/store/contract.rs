@@ -26,6 +26,7 @@ pub fn suite(make: Make<'_>) {
         a_roster_reads_back_as_it_was_put,
         a_roster_change_touches_only_what_it_names,
         slots_are_set_replaced_and_removed,
+        lazy_slots_are_read_one_by_one,
         the_log_is_in_the_order_of_its_ids_and_each_owner_sees_only_its_own,
         an_entry_that_is_there_already_stays_as_it_is,
         the_log_is_read_in_pages,
@@ -386,6 +387,29 @@ fn slots_are_set_replaced_and_removed(store: &mut Pair) {
     let expected =
         [("blocking".to_owned(), Vec::new()), ("vcard".to_owned(), b"\x00\xFFtwo".to_vec())];
     assert_eq!(store.account(JULIET).unwrap().slots, expected);
+}
+
+fn lazy_slots_are_read_one_by_one(store: &mut Pair) {
+    store.done(&[
+        create(JULIET),
+        put_slot(JULIET, "zeta", Some(b"1")),
+        put_slot(JULIET, "~vcard", Some(b"large")),
+    ]);
+    assert_eq!(store.account(JULIET).unwrap().slots, [("zeta".to_owned(), b"1".to_vec())]);
+    let mut slot = |owner: &str, name: &str| {
+        let query = Query::Slot { owner: bare(owner), name: name.to_owned() };
+        match store.reader.read(&query).unwrap() {
+            Answer::Slot(value) => value,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(slot(JULIET, "~vcard"), Some(b"large".to_vec()));
+    assert_eq!(slot(JULIET, "zeta"), Some(b"1".to_vec()));
+    assert_eq!(slot(JULIET, "~absent"), None);
+    assert_eq!(slot(ROMEO, "~vcard"), None);
+    store.done(&[put_slot(JULIET, "~vcard", None)]);
+    let query = Query::Slot { owner: bare(JULIET), name: "~vcard".to_owned() };
+    assert_eq!(store.reader.read(&query).unwrap(), Answer::Slot(None));
 }
 
 fn the_log_is_in_the_order_of_its_ids_and_each_owner_sees_only_its_own(store: &mut Pair) {

@@ -10,7 +10,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    AccountRecord, Answer, Error, LOG_ID_MAX, LOG_ROWS_COUNTED, LogEntry, Query, Reader,
+    AccountRecord, Answer, Error, LAZY_SLOT, LOG_ID_MAX, LOG_ROWS_COUNTED, LogEntry, Query, Reader,
     RosterItem, Write, Writer, Written,
 };
 use crate::xmpp::credentials::Credentials;
@@ -71,6 +71,13 @@ struct Account {
     roster_version: u64,
     slots: BTreeMap<String, Vec<u8>>,
     log: BTreeMap<u64, LogEntry>,
+}
+
+impl Account {
+    fn read_with_account(&self) -> Vec<(String, Vec<u8>)> {
+        let eager = self.slots.iter().filter(|(name, _)| !name.starts_with(LAZY_SLOT));
+        eager.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
 }
 
 impl MemoryStore {
@@ -255,12 +262,16 @@ impl State {
                         disabled: account.disabled,
                         roster: account.roster.values().cloned().collect(),
                         roster_version: account.roster_version,
-                        slots: account.slots.clone().into_iter().collect(),
+                        slots: account.read_with_account(),
                         log_rows: u32::try_from(account.log.len())
                             .unwrap_or(u32::MAX)
                             .min(LOG_ROWS_COUNTED),
                     })
                 }))
+            }
+            Query::Slot { owner, name } => {
+                let account = self.accounts.get(owner.as_str());
+                Answer::Slot(account.and_then(|account| account.slots.get(name)).cloned())
             }
             Query::Log { owner, after, limit } => {
                 let limit = usize::try_from(*limit).unwrap_or(usize::MAX);

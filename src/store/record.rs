@@ -7,6 +7,9 @@ use crate::xmpp::jid::{BareJid, Jid};
 /// Store partitions: fixed for the life of a database, independent of cores and nodes.
 pub const STORE_PARTITIONS: u16 = 64;
 
+/// Slots whose names begin so are large and rarely wanted: they are read on their own. Sorts behind all letters.
+pub const LAZY_SLOT: char = '~';
+
 /// How far the rows of a log are counted when an account is read.
 pub const LOG_ROWS_COUNTED: u32 = 100_000;
 
@@ -21,7 +24,7 @@ pub struct AccountRecord {
     pub roster: Vec<RosterItem>,
     /// Rises with each roster change; 0 for a roster never touched.
     pub roster_version: u64,
-    /// State that features keep with the account, by slot name.
+    /// State that features keep with the account, by slot name; without the lazy ones.
     pub slots: Vec<(String, Vec<u8>)>,
     /// Rows of the owner's log that nobody has confirmed, counted up to `LOG_ROWS_COUNTED`.
     pub log_rows: u32,

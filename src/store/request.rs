@@ -30,7 +30,7 @@ pub enum Write {
         remove: Vec<Jid>,
         version: u64,
     },
-    /// `None` removes the slot.
+    /// `None` removes the slot. One whose name begins with `LAZY_SLOT` is not read with the account.
     PutSlot {
         owner: BareJid,
         name: String,
@@ -90,6 +90,11 @@ pub enum Query {
     Account {
         owner: BareJid,
     },
+    /// The value of one slot, whether or not it is read with the account.
+    Slot {
+        owner: BareJid,
+        name: String,
+    },
     /// Unconfirmed rows of the owner's log with `id > after`, oldest first.
     Log {
         owner: BareJid,
@@ -108,6 +113,8 @@ pub enum Query {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Account(Option<Box<AccountRecord>>),
+    /// `None` where there is no such slot, or no such account.
+    Slot(Option<Vec<u8>>),
     /// `more`: there are rows past the last one.
     Log {
         entries: Vec<LogEntry>,

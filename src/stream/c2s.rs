@@ -23,6 +23,8 @@ pub struct C2sPolicy {
     /// Limits before login and after.
     pub limits_before: XmlLimits,
     pub limits: XmlLimits,
+    /// Silence after which a client is asked whether it is there, for XEP-0478; seconds.
+    pub idle_s: u32,
     /// Features of a bound stream, as XML, from the manifests.
     pub bound_features: Vec<u8>,
 }
@@ -36,6 +38,7 @@ impl C2sPolicy {
             scram_sha512: true,
             limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
             limits: XmlLimits::default(),
+            idle_s: 1_800,
             bound_features,
         }
     }
@@ -277,7 +280,21 @@ impl C2s {
                 writer.end("sasl-channel-binding");
             }
         }
+        if self.secure || !policy.tls_required {
+            self.write_limits(policy, out);
+        }
         out.extend_from_slice(b"</stream:features>");
+    }
+
+    /// XEP-0478: what this stage takes.
+    fn write_limits(&self, policy: &C2sPolicy, out: &mut Vec<u8>) {
+        let bytes = self.limits(policy).stanza_bytes_max;
+        let mut writer = Writer::new(out);
+        writer.start("limits").attr("xmlns", ns::STREAM_LIMITS);
+        for (name, number) in [("max-bytes", bytes), ("idle-seconds", policy.idle_s)] {
+            writer.start(name).text(&number.to_string()).end(name);
+        }
+        writer.end("limits");
     }
 
     /// A first-level element after the header.

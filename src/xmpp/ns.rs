@@ -70,6 +70,10 @@ pub const LAST: &str = "jabber:iq:last";
 pub const PRIVATE: &str = "jabber:iq:private";
 /// XEP-0054.
 pub const VCARD: &str = "vcard-temp";
+/// XEP-0215.
+pub const EXTERNAL_SERVICES: &str = "urn:xmpp:extdisco:2";
+/// XEP-0478.
+pub const STREAM_LIMITS: &str = "urn:xmpp:stream-limits:0";
 /// XEP-0077.
 pub const REGISTER: &str = "jabber:iq:register";
 /// XEP-0077: stream feature.

@@ -23,7 +23,7 @@ fn query(
 
 fn settings() -> Settings {
     let abuse = vec!["mailto:abuse@here".to_owned(), "xmpp:admin@here".to_owned()];
-    Settings { contact: Addresses { of: vec![("abuse", abuse)] } }
+    Settings { contact: Addresses { of: vec![("abuse", abuse)] }, ..Settings::default() }
 }
 
 fn told() -> Node {

@@ -13,3 +13,4 @@ mod negotiation;
 mod offline;
 mod phases;
 mod presence;
+mod storage;

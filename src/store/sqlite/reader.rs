@@ -77,11 +77,19 @@ impl SqliteReader {
              FROM roster WHERE owner = ?1 ORDER BY jid",
         )?;
         account.roster = roster(&mut statement, id, &mut self.jids)?;
-        let mut statement = snapshot
-            .prepare_cached("SELECT name, value FROM slot WHERE owner = ?1 ORDER BY name")?;
+        let mut statement = snapshot.prepare_cached(EAGER_SLOTS)?;
         let rows = statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
         account.slots = rows.collect::<Result<_, _>>()?;
         Ok(Some(account))
+    }
+
+    fn slot(&mut self, owner: &BareJid, name: &str) -> Result<Answer, Error> {
+        let sql = "SELECT value FROM slot WHERE owner = (SELECT id FROM jid WHERE text = ?1) \
+                   AND name = ?2";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let value =
+            statement.query_row(params![owner.as_str(), name], |row| row.get(0)).optional()?;
+        Ok(Answer::Slot(value))
     }
 
     fn log(&mut self, owner: &BareJid, after: u64, limit: u32) -> Result<Answer, Error> {
@@ -130,6 +138,7 @@ impl Reader for SqliteReader {
     fn read(&mut self, query: &Query) -> Result<Answer, Error> {
         match query {
             Query::Account { owner } => Ok(Answer::Account(self.account(owner)?)),
+            Query::Slot { owner, name } => self.slot(owner, name),
             Query::Log { owner, after, limit } => self.log(owner, *after, *limit),
             Query::Accounts { after, limit } => self.accounts(after.as_ref(), *limit),
             Query::LacksSha512 => {
@@ -140,6 +149,10 @@ impl Reader for SqliteReader {
         }
     }
 }
+
+/// Slots that are read with the account: those before the lazy ones, a range of the key.
+const EAGER_SLOTS: &str =
+    "SELECT name, value FROM slot WHERE owner = ?1 AND name < '~' ORDER BY name";
 
 /// Four columns from `first` on.
 fn keys(row: &Row<'_>, first: usize) -> rusqlite::Result<ScramKeys> {
