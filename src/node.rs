@@ -277,7 +277,8 @@ fn offers_sha512(config: &Config, reader: &mut SqliteReader) -> Result<bool, Err
     })
 }
 
-fn shard_config(
+/// What each of `shards` shards is told of the configuration.
+pub fn shard_config(
     config: &Config,
     policy: C2sPolicy,
     shards: u16,
@@ -323,7 +324,8 @@ fn setup(
     }
 }
 
-fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
+/// - takes: `scram_sha512`, whether every account has keys for it
+pub fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
     let limits = &config.limits;
     let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
     let after = XmlLimits {

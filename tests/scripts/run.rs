@@ -1,0 +1,612 @@
+//! Holds a conversation with a server, step by step.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use corefire::stream::sasl::client::plain;
+use corefire::xmpp::ns;
+use corefire::xmpp::xml::element::Element;
+
+use crate::driver::{Driver, Event, PASSWORD};
+use crate::pattern::{self, Names, Receiver};
+use crate::script::{Act, ClientName, Script, What};
+use crate::session::{FENCE, SM, Session, bare};
+use crate::xml;
+
+/// Longer than any server here takes for anything, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What one account causes at another may cause something at a third.
+const FENCE_ROUNDS: usize = 2;
+
+pub(crate) struct Run<'a> {
+    driver: &'a mut dyn Driver,
+    domain: String,
+    accounts: Vec<String>,
+    names: Names,
+    sessions: BTreeMap<ClientName, Session>,
+    /// Who has done something whose consequences may not be there yet.
+    busy: Option<ClientName>,
+    fences: u64,
+}
+
+/// - takes: `locals`, the local part of each account that the script names
+/// - errors: what differs, with the line of the step
+pub(crate) fn run(
+    script: &Script,
+    driver: &mut dyn Driver,
+    locals: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    let domain = driver.domain().to_owned();
+    let mut names = Names::new();
+    names.insert("domain".into(), domain.clone());
+    names.insert("password".into(), PASSWORD.into());
+    for (account, local) in locals {
+        names.insert(account.clone(), format!("{local}@{domain}"));
+        names.insert(format!("{account}.name"), local.clone());
+        let message = BASE64.encode(plain("", local, PASSWORD));
+        names.insert(format!("{account}.plain"), message);
+    }
+    for step in &script.steps {
+        if let What::Does(client, _) = &step.what {
+            name_resource(&mut names, &client.account, &client.connection);
+        }
+    }
+    let mut run = Run {
+        driver,
+        domain,
+        accounts: script.accounts.iter().cloned().collect(),
+        names,
+        sessions: BTreeMap::new(),
+        busy: None,
+        fences: 0,
+    };
+    for step in &script.steps {
+        run.step(&step.what).map_err(|what| {
+            format!("{}.script:{}: {}\n{what}", script.name, step.line, step.text)
+        })?;
+    }
+    run.end().map_err(|what| format!("{}.script: at the end\n{what}", script.name))
+}
+
+fn name_resource(names: &mut Names, account: &str, resource: &str) {
+    let full = format!("{}/{resource}", names[account]);
+    names.insert(format!("{account}/{resource}"), full);
+}
+
+impl Run<'_> {
+    fn step(&mut self, what: &What) -> Result<(), String> {
+        match what {
+            What::Contacts(one, other) => self.given(one, other, true),
+            What::Follows(one, other) => self.given(one, other, false),
+            What::EveryoneCatchesUp => {
+                self.settle()?;
+                self.sessions.values_mut().for_each(|session| session.inbox.clear());
+                Ok(())
+            }
+            What::Passes(span) => {
+                self.settle()?;
+                self.driver.advance(*span)?;
+                self.pump(Duration::ZERO);
+                Ok(())
+            }
+            What::Does(client, act) => self.does(client, act),
+        }
+    }
+
+    fn does(&mut self, client: &ClientName, act: &Act) -> Result<(), String> {
+        if self.busy.as_ref().is_some_and(|busy| busy != client) && !is_reading(act) {
+            self.settle()?;
+        }
+        match act {
+            Act::Connects => self.connect(client),
+            Act::Authenticates => self.authenticate(client),
+            Act::Binds { resource } => self.bind(client, resource),
+            Act::LogsIn { resource } => self.log_in(client, resource),
+            Act::Online { resource, priority } => {
+                self.online(client, resource, priority.as_deref())
+            }
+            Act::Sends(elements) => {
+                for element in elements {
+                    self.set_count(client);
+                    let element = pattern::fill_element(element, &self.names)?;
+                    self.send(client, &element)?;
+                }
+                Ok(())
+            }
+            Act::SendsText(text) => {
+                let text = pattern::fill(text, &self.names)?;
+                let conn = self.session(client)?.conn.ok_or("is not connected")?;
+                self.driver.send(conn, text.as_bytes());
+                self.busy = Some(client.clone());
+                Ok(())
+            }
+            Act::Receives(patterns) => {
+                patterns.iter().try_for_each(|pattern| self.expect(client, &[pattern]).map(drop))
+            }
+            Act::ReceivesInAnyOrder(patterns) => {
+                let mut open: Vec<&Element> = patterns.iter().collect();
+                while !open.is_empty() {
+                    let place = self.expect(client, &open)?;
+                    open.remove(place);
+                }
+                Ok(())
+            }
+            Act::ReceivesEither(patterns) => {
+                self.expect(client, &patterns.iter().collect::<Vec<_>>()).map(drop)
+            }
+            Act::MayReceive(pattern) => {
+                self.settle()?;
+                if self.first_match(client, &[pattern])?.is_ok() {
+                    self.session(client)?.inbox.pop_front();
+                }
+                Ok(())
+            }
+            Act::ReceivesNothing => {
+                self.settle()?;
+                self.nothing_left(client)
+            }
+            Act::Ignores(patterns) => {
+                let session = self.sessions.entry(client.clone()).or_insert_with(Session::new);
+                session.ignored.extend(patterns.iter().cloned());
+                Ok(())
+            }
+            Act::CatchesUp => {
+                self.settle()?;
+                self.session(client)?.inbox.clear();
+                Ok(())
+            }
+            Act::IsAcknowledged => self.is_acknowledged(client),
+            Act::AcknowledgesNothing => {
+                self.session(client)?.management.is_silent = true;
+                Ok(())
+            }
+            Act::Resumes => self.resume(client),
+            Act::Drops => {
+                self.settle()?;
+                let conn = self.session(client)?.conn.take().ok_or("is not connected")?;
+                self.driver.cut(conn);
+                Ok(())
+            }
+            Act::Disconnects => self.disconnect(client),
+            Act::IsClosed => {
+                let is_closed = |run: &Run<'_>| run.sessions[client].conn.is_none();
+                self.session(client)?;
+                self.wait_for(is_closed, || "the server leaves the connection open".into())?;
+                self.nothing_left(client)
+            }
+        }
+    }
+
+    // ---- the life of a client
+
+    fn connect(&mut self, client: &ClientName) -> Result<(), String> {
+        self.settle()?;
+        let conn = self.driver.connect()?;
+        let session = self.sessions.entry(client.clone()).or_insert_with(Session::new);
+        if session.conn.is_some() {
+            return Err("is connected already; name the second connection otherwise".into());
+        }
+        session.connected(conn);
+        self.open_stream(client)
+    }
+
+    fn open_stream(&mut self, client: &ClientName) -> Result<(), String> {
+        let header = format!(
+            "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+             xmlns:stream='http://etherx.jabber.org/streams' to='{}' version='1.0'>",
+            self.domain
+        );
+        let session = self.session(client)?;
+        session.restart();
+        let conn = session.conn.ok_or("is not connected")?;
+        self.driver.send(conn, header.as_bytes());
+        let features = self.next(client)?;
+        match features.name.as_str() {
+            "features" => Ok(()),
+            _ => Err(format!("features, not {}", xml::write(&features))),
+        }
+    }
+
+    fn authenticate(&mut self, client: &ClientName) -> Result<(), String> {
+        let message = self.names[&format!("{}.plain", client.account)].clone();
+        let auth = Element::new("auth", ns::SASL).with_attr("mechanism", "PLAIN");
+        self.send(client, &auth.with_text(&message))?;
+        let answer = self.next(client)?;
+        if !answer.is(ns::SASL, "success") {
+            return Err(format!("success, not {}", xml::write(&answer)));
+        }
+        self.open_stream(client)
+    }
+
+    fn bind(&mut self, client: &ClientName, resource: &str) -> Result<(), String> {
+        name_resource(&mut self.names, &client.account, resource);
+        let wanted = self.names[&format!("{}/{resource}", client.account)].clone();
+        let resource = Element::new("resource", ns::BIND).with_text(resource);
+        let bind = Element::new("bind", ns::BIND).with_child(resource);
+        self.send(client, &request("set", "bind").with_child(bind))?;
+        let answer = self.next(client)?;
+        let given = answer.child(ns::BIND, "bind").and_then(|bind| bind.child(ns::BIND, "jid"));
+        match given {
+            Some(jid) if jid.text() == wanted => Ok(()),
+            _ => Err(format!("{wanted}, not {}", xml::write(&answer))),
+        }
+    }
+
+    fn log_in(&mut self, client: &ClientName, resource: &str) -> Result<(), String> {
+        self.connect(client)?;
+        self.authenticate(client)?;
+        self.bind(client, resource)
+    }
+
+    /// Leaves unread whatever comes besides the roster and the client's own presence.
+    fn online(
+        &mut self,
+        client: &ClientName,
+        resource: &str,
+        priority: Option<&str>,
+    ) -> Result<(), String> {
+        self.log_in(client, resource)?;
+        let query = Element::new("query", "jabber:iq:roster");
+        self.send(client, &request("get", "roster").with_child(query))?;
+        self.take_one(client, "the roster", |it, _| {
+            it.name == "iq" && it.attr("id") == Some("roster") && it.attr("type") == Some("result")
+        })?;
+        let mut presence = Element::new("presence", ns::CLIENT);
+        if let Some(priority) = priority {
+            let priority = Element::new("priority", ns::CLIENT).with_text(priority);
+            presence = presence.with_child(priority);
+        }
+        self.send(client, &presence)?;
+        self.take_one(client, "its own presence", |it, own| {
+            it.name == "presence" && it.attr("type").is_none() && it.attr("from") == Some(own)
+        })
+    }
+
+    /// Takes the one element out of the inbox, wherever it stands there.
+    fn take_one(
+        &mut self,
+        client: &ClientName,
+        what: &str,
+        is_it: impl Fn(&Element, &str) -> bool,
+    ) -> Result<(), String> {
+        let place = |run: &Run<'_>| {
+            let session = &run.sessions[client];
+            let own = session.jid.clone().unwrap_or_default();
+            session.inbox.iter().position(|element| is_it(element, &own))
+        };
+        self.wait_for(|run| place(run).is_some(), || format!("{what} does not come"))?;
+        let found = place(self).unwrap_or_default();
+        self.session(client)?.inbox.remove(found);
+        Ok(())
+    }
+
+    fn disconnect(&mut self, client: &ClientName) -> Result<(), String> {
+        self.settle()?;
+        let conn = self.session(client)?.conn.ok_or("is not connected")?;
+        self.driver.send(conn, b"</stream:stream>");
+        let is_closed = |run: &Run<'_>| run.sessions[client].conn.is_none();
+        self.wait_for(is_closed, || "the server does not close its stream".into())?;
+        self.busy = Some(client.clone());
+        Ok(())
+    }
+
+    fn is_acknowledged(&mut self, client: &ClientName) -> Result<(), String> {
+        let until = Instant::now() + PATIENCE;
+        // An answer covers what is safe by then, which need not be all: ask again.
+        while !self.session(client)?.is_confirmed() {
+            let asked = self.sessions[client].management.sent;
+            self.send(client, &Element::new("r", SM))?;
+            let answer = self.next(client)?;
+            if !answer.is(SM, "a") {
+                return Err(format!("an acknowledgement, not {}", xml::write(&answer)));
+            }
+            if Instant::now() > until {
+                return Err(format!("of {asked} stanzas only {:?}", answer.attr("h")));
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, client: &ClientName) -> Result<(), String> {
+        let session = self.session(client)?;
+        let id = session.management.id.clone().ok_or("was not told an id")?;
+        let received = session.management.received.to_string();
+        self.connect(client)?;
+        self.authenticate(client)?;
+        let resume = Element::new("resume", SM).with_attr("previd", &id).with_attr("h", received);
+        self.send(client, &resume)?;
+        let answer = self.next(client)?;
+        if !answer.is(SM, "resumed") || answer.attr("previd") != Some(&id) {
+            return Err(format!("resumed, not {}", xml::write(&answer)));
+        }
+        let session = self.session(client)?;
+        let again = session.unconfirmed().concat();
+        if let Some(conn) = session.conn {
+            self.driver.send(conn, again.as_bytes());
+        }
+        self.busy = Some(client.clone());
+        Ok(())
+    }
+
+    /// Makes subscriptions as two users would, from two clients that are gone afterwards.
+    fn given(&mut self, one: &str, other: &str, is_mutual: bool) -> Result<(), String> {
+        let client = |account: &str| ClientName {
+            account: account.to_owned(),
+            connection: "given".to_owned(),
+        };
+        let (one, other) = (client(one), client(other));
+        for client in [&one, &other] {
+            self.online(client, &client.connection, None)?;
+        }
+        self.subscribe(&one, &other)?;
+        if is_mutual {
+            self.subscribe(&other, &one)?;
+        }
+        for client in [&one, &other] {
+            self.disconnect(client)?;
+            self.sessions.remove(client);
+        }
+        self.settle()
+    }
+
+    fn subscribe(&mut self, one: &ClientName, other: &ClientName) -> Result<(), String> {
+        let address = |client: &ClientName| self.names[&client.account].clone();
+        let (from, to) = (address(one), address(other));
+        let presence = |to: &str, kind: &str| {
+            Element::new("presence", ns::CLIENT).with_attr("to", to).with_attr("type", kind)
+        };
+        let is = |it: &Element, kind: &str, from: &str| {
+            it.name == "presence" && it.attr("type") == Some(kind) && it.attr("from") == Some(from)
+        };
+        self.send(one, &presence(&to, "subscribe"))?;
+        self.take_one(other, "the request", |it, _| is(it, "subscribe", &from))?;
+        self.send(other, &presence(&from, "subscribed"))?;
+        self.take_one(one, "the approval", |it, _| is(it, "subscribed", &to))?;
+        self.settle()
+    }
+
+    // ---- sending and receiving
+
+    fn session(&mut self, client: &ClientName) -> Result<&mut Session, String> {
+        self.sessions
+            .get_mut(client)
+            .ok_or_else(|| format!("{} {} has not connected", client.account, client.connection))
+    }
+
+    /// `{h}` is of whoever speaks.
+    fn set_count(&mut self, client: &ClientName) {
+        if let Some(session) = self.sessions.get(client) {
+            self.names.insert("h".into(), session.management.received.to_string());
+        }
+    }
+
+    fn send(&mut self, client: &ClientName, element: &Element) -> Result<(), String> {
+        let text = xml::write(element);
+        let session = self.session(client)?;
+        let conn = session.conn.ok_or("is not connected")?;
+        session.sends(element, &text);
+        self.driver.send(conn, text.as_bytes());
+        self.busy = Some(client.clone());
+        Ok(())
+    }
+
+    /// Takes in what has arrived; waits for something if nothing has.
+    ///
+    /// - gives: whether anything has
+    fn pump(&mut self, mut wait: Duration) -> bool {
+        let mut is_any = false;
+        while let Some((conn, event)) = self.driver.next(wait) {
+            wait = Duration::ZERO;
+            is_any = true;
+            let found = self.sessions.values_mut().find(|session| session.conn == Some(conn));
+            let Some(session) = found else { continue };
+            match event {
+                Event::Closed => session.conn = None,
+                Event::Bytes(bytes) => {
+                    let answers = session.receive(&bytes, &self.domain);
+                    for answer in answers {
+                        let text = xml::write(&answer);
+                        session.sends(&answer, &text);
+                        self.driver.send(conn, text.as_bytes());
+                    }
+                }
+            }
+        }
+        self.drop_ignored();
+        is_any
+    }
+
+    fn drop_ignored(&mut self) {
+        for (client, session) in &mut self.sessions {
+            if session.ignored.is_empty() {
+                continue;
+            }
+            let receiver = receiver(&self.names, &self.domain, client, session);
+            let (ignored, names) = (&session.ignored, &self.names);
+            session.inbox.retain(|element| {
+                !ignored
+                    .iter()
+                    .any(|pattern| pattern::match_root(pattern, element, &receiver, names).is_ok())
+            });
+        }
+    }
+
+    fn wait_for(
+        &mut self,
+        is_there: impl Fn(&Run<'_>) -> bool,
+        otherwise: impl Fn() -> String,
+    ) -> Result<(), String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if is_there(self) {
+                return Ok(());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if !self.pump(left) {
+                return Err([otherwise(), self.unread()].concat());
+            }
+        }
+    }
+
+    /// What everybody has received and nobody has looked at, for the report of a fault.
+    fn unread(&self) -> String {
+        let mut text = String::new();
+        for (client, session) in &self.sessions {
+            let who = format!("\n  {} {}", client.account, client.connection);
+            if let Some(fault) = session.fault() {
+                text += &format!("{who}: {fault}");
+            }
+            for element in &session.inbox {
+                text += &format!("{who} has unread: {}", xml::write(element));
+            }
+        }
+        text
+    }
+
+    /// The next element, whatever it is.
+    fn next(&mut self, client: &ClientName) -> Result<Element, String> {
+        self.wait_for_any(client)?;
+        self.session(client)?.inbox.pop_front().ok_or_else(|| "the connection is closed".into())
+    }
+
+    fn wait_for_any(&mut self, client: &ClientName) -> Result<(), String> {
+        self.session(client)?;
+        let is_there = |run: &Run<'_>| {
+            let session = &run.sessions[client];
+            !session.inbox.is_empty() || session.conn.is_none() || session.fault().is_some()
+        };
+        self.wait_for(is_there, || "nothing comes".into())
+    }
+
+    /// Whether the oldest unread element is like one of the patterns: which, and what it captures.
+    fn first_match(
+        &mut self,
+        client: &ClientName,
+        patterns: &[&Element],
+    ) -> Result<Result<(usize, Names), String>, String> {
+        let session = self.sessions.get(client).ok_or("has not connected")?;
+        let receiver = receiver(&self.names, &self.domain, client, session);
+        let Some(element) = session.inbox.front() else {
+            let cause = session.fault().unwrap_or("the connection is closed");
+            return Ok(Err(cause.to_owned()));
+        };
+        let mut faults = Vec::new();
+        for (place, pattern) in patterns.iter().enumerate() {
+            match pattern::match_root(pattern, element, &receiver, &self.names) {
+                Ok(names) => return Ok(Ok((place, names))),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        Ok(Err(format!("  received {}\n  {}", xml::write(element), faults.join("\n  "))))
+    }
+
+    /// The next element is like one of the patterns: gives which.
+    fn expect(&mut self, client: &ClientName, patterns: &[&Element]) -> Result<usize, String> {
+        let told = |patterns: &[&Element]| {
+            let texts: Vec<String> = patterns.iter().map(|one| xml::write(one)).collect();
+            format!("  expected {}", texts.join("\n        or "))
+        };
+        self.wait_for_any(client).map_err(|what| format!("{}\n  {what}", told(patterns)))?;
+        match self.first_match(client, patterns)? {
+            Ok((place, names)) => {
+                self.names = names;
+                self.session(client)?.inbox.pop_front();
+                Ok(place)
+            }
+            Err(what) => Err(format!("{}\n{what}{}", told(patterns), self.unread())),
+        }
+    }
+
+    fn nothing_left(&mut self, client: &ClientName) -> Result<(), String> {
+        let session = self.session(client)?;
+        if let Some(fault) = session.fault() {
+            return Err(fault.to_owned());
+        }
+        match session.inbox.front() {
+            None => Ok(()),
+            Some(_) => Err(format!("more has come than was expected{}", self.unread())),
+        }
+    }
+
+    // ---- quiet
+
+    /// Waits until all that was done has had its consequences: pings go from every client to the server, to every
+    /// account and to every other client, behind whatever went there before, and come back.
+    fn settle(&mut self) -> Result<(), String> {
+        self.pump(Duration::ZERO);
+        if self.busy.take().is_none() {
+            return Ok(());
+        }
+        for _ in 0..FENCE_ROUNDS {
+            self.fence()?;
+        }
+        self.busy = None;
+        Ok(())
+    }
+
+    fn fence(&mut self) -> Result<(), String> {
+        let is_awake = |session: &&Session| session.is_bound() && !session.is_inactive;
+        let full = self.sessions.values().filter(is_awake).filter_map(|it| it.jid.clone());
+        let bare_jids = self.accounts.iter().map(|account| self.names[account].clone());
+        let targets: Vec<String> = full.chain(bare_jids).chain([self.domain.clone()]).collect();
+        let asking: Vec<ClientName> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| is_awake(session))
+            .map(|(client, _)| client.clone())
+            .collect();
+        for client in &asking {
+            let own = self.sessions[client].jid.clone().unwrap_or_default();
+            for target in &targets {
+                if *target == own || *target == bare(&own) {
+                    continue;
+                }
+                self.fences += 1;
+                let id = format!("{FENCE}{}", self.fences);
+                let ping = Element::new("ping", "urn:xmpp:ping");
+                let ping = request("get", &id).with_attr("to", target).with_child(ping);
+                self.session(client)?.fences.insert(id);
+                self.send(client, &ping)?;
+            }
+        }
+        let is_done = |run: &Run<'_>| {
+            asking.iter().all(|client| {
+                let session = &run.sessions[client];
+                session.fences.is_empty() || session.conn.is_none()
+            })
+        };
+        self.wait_for(is_done, || "a ping has no answer".into())
+    }
+
+    fn end(mut self) -> Result<(), String> {
+        self.settle()?;
+        let clients: Vec<ClientName> = self.sessions.keys().cloned().collect();
+        clients.iter().try_for_each(|client| self.nothing_left(client))
+    }
+}
+
+fn is_reading(act: &Act) -> bool {
+    matches!(
+        act,
+        Act::Receives(_)
+            | Act::ReceivesInAnyOrder(_)
+            | Act::ReceivesEither(_)
+            | Act::Ignores(_)
+            | Act::AcknowledgesNothing
+            | Act::IsClosed
+    )
+}
+
+fn request(kind: &str, id: &str) -> Element {
+    Element::new("iq", ns::CLIENT).with_attr("type", kind).with_attr("id", id)
+}
+
+fn receiver(names: &Names, domain: &str, client: &ClientName, session: &Session) -> Receiver {
+    Receiver {
+        domain: domain.to_owned(),
+        bare: names[&client.account].clone(),
+        full: session.jid.clone().unwrap_or_default(),
+    }
+}
