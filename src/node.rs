@@ -1,6 +1,7 @@
 //! The node: wires cores, store, listeners and the control socket from a checked configuration; starts them in order
 //! and ends them in the reverse.
 
+use crate::base::limit::Rate;
 use crate::base::rng::Rng;
 use crate::cluster::placement::Placement;
 use crate::config::{self, Config, LogFormat, TlsPolicy};
@@ -19,7 +20,7 @@ use crate::runtime::preflight::{self, Granted};
 use crate::runtime::signal::{self, Signal};
 use crate::runtime::storage::{Storage, StoreHandle};
 use crate::runtime::tls::{self, Certificates, TlsServer};
-use crate::shard::{AckLevel, Limits, ShardConfig};
+use crate::shard::{AckLevel, Limits, Rates, ShardConfig, TrafficRate};
 use crate::store::sqlite::{self, SqliteReader};
 use crate::store::{Answer, Query, Reader, Write, Written};
 use crate::stream::c2s::C2sPolicy;
@@ -332,7 +333,8 @@ pub fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
         stanza_bytes_max: limits.stanza_bytes,
         depth_max: small(limits.depth),
         attributes_max: small(limits.attributes),
-        ..XmlLimits::default()
+        name_bytes_max: small(limits.name_bytes),
+        header_bytes_max: limits.stream_header_bytes,
     };
     C2sPolicy {
         domains: config.domains.iter().map(|domain| domain.as_str().into()).collect(),
@@ -351,9 +353,11 @@ pub fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
 
 fn limits(config: &Config, shards: u16) -> Limits {
     let limits = &config.limits;
+    let part = |whole: u32| whole.div_ceil(shards.into());
     Limits {
         login_timeout: Duration::from_secs(limits.login_timeout_s.into()),
         silence: Duration::from_secs(limits.silence_s.into()),
+        login_attempts: u8::try_from(limits.login_attempts).unwrap_or(u8::MAX),
         output_bytes: limits.output_bytes as usize,
         resources_per_account: limits.resources_per_account as usize,
         roster_items: limits.roster_items as usize,
@@ -361,12 +365,46 @@ fn limits(config: &Config, shards: u16) -> Limits {
         vcard_bytes: limits.vcard_bytes as usize,
         private_bytes: limits.private_bytes as usize,
         private_items: limits.private_items as usize,
+        roster_name_bytes: limits.roster_name_bytes as usize,
+        directed_presence: limits.directed_presence as usize,
         offline_messages: limits.offline_messages,
         resume: Duration::from_secs(limits.resume_s.into()),
         resume_queue: limits.resume_queue as usize,
         pending_stanzas: limits.pending_stanzas_per_account as usize,
-        accounts: (limits.accounts_cached as usize).div_ceil(usize::from(shards)),
-        ..Limits::default()
+        accounts: part(limits.accounts_cached) as usize,
+        open_iqs: limits.open_iqs as usize,
+        rates: rates(config, shards),
+    }
+}
+
+/// Rates of one shard: an account's in whole, as all its sessions are there; of a network's, the shard's part.
+fn rates(config: &Config, shards: u16) -> Rates {
+    let limits = &config.limits;
+    let ahead = Duration::from_secs(limits.burst_s.into());
+    let rate = |per_s| Rate::new(per_s, ahead);
+    let part = |whole: u32| whole.div_ceil(shards.into());
+    // Who is alone in a network, and so on one shard, has no less than an account may have.
+    let above = |whole: u32, account: u32| match account {
+        0 => rate(whole),
+        account => rate(part(whole).max(account.min(whole))),
+    };
+    Rates {
+        session: TrafficRate {
+            stanzas: rate(limits.session_stanzas_per_s),
+            bytes: rate(limits.session_bytes_per_s),
+        },
+        account: TrafficRate {
+            stanzas: rate(limits.account_stanzas_per_s),
+            bytes: rate(limits.account_bytes_per_s),
+        },
+        network: TrafficRate {
+            stanzas: above(limits.network_stanzas_per_s, limits.account_stanzas_per_s),
+            bytes: above(limits.network_bytes_per_s, limits.account_bytes_per_s),
+        },
+        connections: rate(part(limits.network_connections_per_s)),
+        sessions: rate(limits.account_sessions_per_s),
+        exempt: limits.exempt.clone(),
+        networks: part(limits.networks) as usize,
     }
 }
 

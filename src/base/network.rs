@@ -1,17 +1,29 @@
 //! Blocks of network addresses, IPv4 and IPv6, as operators write them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A block of addresses, `192.0.2.0/24`, or one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
     address: IpAddr,
     prefix: u8,
 }
 
 impl Network {
+    /// The block that an address is judged with: what one subscriber usually has, /24 of IPv4 and /64 of IPv6.
+    pub fn around(address: IpAddr) -> Network {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                Network { address: Ipv4Addr::from_bits(v4.to_bits() & !0 << 8).into(), prefix: 24 }
+            }
+            IpAddr::V6(v6) => {
+                Network { address: Ipv6Addr::from_bits(v6.to_bits() & !0 << 64).into(), prefix: 64 }
+            }
+        }
+    }
+
     /// An IPv4 address that came in over an IPv6 socket (`::ffff:192.0.2.1`) is compared as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
@@ -57,6 +69,14 @@ impl fmt::Display for Network {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbours_are_judged_together() {
+        let around = |address: &str| Network::around(address.parse().unwrap()).to_string();
+        assert_eq!(around("192.0.2.77"), "192.0.2.0/24");
+        assert_eq!(around("::ffff:192.0.2.1"), "192.0.2.0/24");
+        assert_eq!(around("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
+    }
 
     #[test]
     fn networks_contain_their_addresses_only() {

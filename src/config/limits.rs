@@ -1,7 +1,5 @@
 //! `[limits]`: every bound that an operator may want to move. What each is for stands in `config/corefire.toml`.
 
-use std::net::IpAddr;
-
 use super::reader::Section;
 use crate::base::network::Network;
 
@@ -18,6 +16,10 @@ pub struct Limits {
     pub depth: u32,
     /// Attributes and namespace declarations of one element: `policy-violation`.
     pub attributes: u32,
+    /// Bytes of an element's or attribute's name, prefix included: `policy-violation`.
+    pub name_bytes: u32,
+    /// Bytes of a stream's header: `policy-violation`.
+    pub stream_header_bytes: u32,
     /// Client connections of the node; more are closed as they come.
     pub connections: u32,
     /// TLS handshakes that a shard runs at a time; more connections wait to be accepted.
@@ -30,15 +32,23 @@ pub struct Limits {
     pub output_bytes: u32,
     /// Sessions of one account: `resource-constraint` at bind.
     pub resources_per_account: u32,
-    /// Contacts of one account: `resource-constraint`.
+    /// Contacts of one account: `not-acceptable`.
     pub roster_items: u32,
-    /// Groups of one contact: `policy-violation`.
+    /// Groups of one contact: `not-acceptable`.
     pub roster_groups_per_item: u32,
     /// A vCard: `policy-violation`.
     pub vcard_bytes: u32,
     /// Private XML of one account, and its elements: `policy-violation`.
     pub private_bytes: u32,
     pub private_items: u32,
+    /// Bytes of a contact's name, or of a group's: `not-acceptable`.
+    pub roster_name_bytes: u32,
+    /// Addresses that one session keeps informed by directed presence: `resource-constraint`.
+    pub directed_presence: u32,
+    /// Requests delivered to one session and not answered by it: `resource-constraint` to who asks.
+    pub open_iqs: u32,
+    /// Failed logins of one connection: `policy-violation`.
+    pub login_attempts: u32,
     /// Messages kept for an account that is not online: `service-unavailable` to the sender.
     pub offline_messages: u32,
     /// How long a broken session can be resumed (XEP-0198).
@@ -53,6 +63,21 @@ pub struct Limits {
     pub password_checks_queue: u32,
     /// How long a stopping node waits for its clients and its store.
     pub shutdown_s: u32,
+    /// Seconds of a rate that may come at once.
+    pub burst_s: u32,
+    /// What one session, an account and a network (/24, /64) may send; above, they are read slower. 0: without limit.
+    pub session_stanzas_per_s: u32,
+    pub session_bytes_per_s: u32,
+    pub account_stanzas_per_s: u32,
+    pub account_bytes_per_s: u32,
+    pub network_stanzas_per_s: u32,
+    pub network_bytes_per_s: u32,
+    /// Connections from one network; above, they are closed as they come. 0: without limit.
+    pub network_connections_per_s: u32,
+    /// Sessions that an account begins or resumes: `resource-constraint`. 0: without limit.
+    pub account_sessions_per_s: u32,
+    /// Networks without a connection whose rates are remembered, for the whole node.
+    pub networks: u32,
 }
 
 impl Limits {
@@ -67,6 +92,8 @@ impl Limits {
             ),
             depth: s.integer("depth", 64, 8..=1024),
             attributes: s.integer("attributes", 64, 8..=1024),
+            name_bytes: s.integer("name_bytes", 256, 64..=4096),
+            stream_header_bytes: s.integer("stream_header_bytes", 4096, 1024..=65_536),
             connections: s.integer("connections", 100_000, 1..=10_000_000),
             handshakes_in_flight: s.integer("handshakes_in_flight", 64, 1..=65_536),
             login_timeout_s: s.integer("login_timeout_s", 30, 1..=3600),
@@ -78,6 +105,10 @@ impl Limits {
             vcard_bytes: s.integer("vcard_bytes", 131_072, 1_024..=16_777_216),
             private_bytes: s.integer("private_bytes", 262_144, 0..=16_777_216),
             private_items: s.integer("private_items", 64, 0..=10_000),
+            roster_name_bytes: s.integer("roster_name_bytes", 1023, 64..=8192),
+            directed_presence: s.integer("directed_presence", 256, 1..=100_000),
+            open_iqs: s.integer("open_iqs", 256, 1..=65_536),
+            login_attempts: s.integer("login_attempts", 5, 1..=100),
             offline_messages: s.integer("offline_messages", 1000, 0..=1_000_000),
             resume_s: s.integer("resume_s", 300, 0..=86_400),
             resume_queue: s.integer("resume_queue", 2000, 1..=1_000_000),
@@ -85,6 +116,16 @@ impl Limits {
             accounts_cached: s.integer("accounts_cached", 100_000, 64..=100_000_000),
             password_checks_queue: s.integer("password_checks_queue", 256, 1..=65_536),
             shutdown_s: s.integer("shutdown_s", 10, 0..=3600),
+            burst_s: s.integer("burst_s", 10, 1..=60),
+            session_stanzas_per_s: rate(s, "session_stanzas_per_s", 1000, 10),
+            session_bytes_per_s: rate(s, "session_bytes_per_s", 1_048_576, 10_000),
+            account_stanzas_per_s: rate(s, "account_stanzas_per_s", 2000, 10),
+            account_bytes_per_s: rate(s, "account_bytes_per_s", 2_097_152, 10_000),
+            network_stanzas_per_s: rate(s, "network_stanzas_per_s", 20_000, 10),
+            network_bytes_per_s: rate(s, "network_bytes_per_s", 20_971_520, 10_000),
+            network_connections_per_s: rate(s, "network_connections_per_s", 100, 1),
+            account_sessions_per_s: rate(s, "account_sessions_per_s", 4, 1),
+            networks: s.integer("networks", 65_536, 64..=10_000_000),
         };
         if limits.stanza_bytes_before_login > limits.stanza_bytes {
             let remedy = s.remedy("stanza_bytes_before_login", &limits.stanza_bytes.to_string());
@@ -95,9 +136,13 @@ impl Limits {
         }
         limits
     }
-
-    /// Whether a peer is free of rate limits.
-    pub fn is_exempt(&self, address: IpAddr) -> bool {
-        self.exempt.iter().any(|network| network.contains(address))
+}
+/// Tokens a second; 0 for no limit. `least` keeps the debt of one read, which is taken whole, payable in minutes.
+fn rate(s: &mut Section<'_>, key: &str, default: u32, least: u32) -> u32 {
+    let given = s.integer(key, default, 0..=1_000_000_000);
+    if given > 0 && given < least {
+        let remedy = s.remedy(key, &least.to_string());
+        s.problem(key, format!("{given} is neither 0 (no limit) nor at least {least}; {remedy}"));
     }
+    given
 }

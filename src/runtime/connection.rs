@@ -489,6 +489,23 @@ pub(super) fn close(core: &Rc<Core>, conn: ConnId) {
     }
 }
 
+/// Has a socket that is about to be dropped end by a reset: one system call, and nothing of it stays in the kernel.
+#[expect(unsafe_code, reason = "glommio has no linger")]
+pub(super) fn reset(stream: &TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let length = libc::socklen_t::try_from(size_of::<libc::linger>()).unwrap_or(0);
+    // SAFETY: the descriptor is open for as long as `stream` lives; the kernel copies `linger`.
+    unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            std::ptr::from_ref(&linger).cast(),
+            length,
+        );
+    }
+}
+
 pub(super) fn abort(core: &Rc<Core>, conn: ConnId) {
     if let Some(socket) = core.socket(conn) {
         socket.state.borrow_mut().drop_soon();

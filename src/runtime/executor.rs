@@ -655,6 +655,10 @@ async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
             Ok(stream) => {
                 // Gone already where it has no address.
                 let Ok(peer) = stream.peer_addr() else { continue };
+                if !core.shard.borrow_mut().admits(core.clock.now(), peer.ip()) {
+                    connection::reset(&stream);
+                    continue;
+                }
                 core.connections.enter();
                 connection::open(&core, stream, peer.ip(), transport == Transport::DirectTls);
             }

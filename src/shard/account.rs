@@ -4,12 +4,14 @@
 //! bounded. Idle accounts are evicted.
 
 use super::effect::{ConnId, Effects, Ticket};
+use super::rate::Traffic;
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::{Core, Waiting};
 use crate::base::ids::Id;
 use crate::base::instant::Instant;
 use crate::base::instant::Wall;
+use crate::base::limit::Meter;
 use crate::cluster::placement::store_partition;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::{AccountRecord, Query, RosterItem, Write};
@@ -139,6 +141,9 @@ pub(super) struct Account {
     pub load: Option<Ticket>,
     /// Writes of this account that are on their way. What is read before they are done is not what is so.
     pub changing: u32,
+    /// What its sessions have sent, and how many of them were new.
+    pub traffic: Traffic,
+    pub new_sessions: Meter,
 }
 
 impl Account {
@@ -243,6 +248,8 @@ impl Core {
             timer: false,
             load: None,
             changing: 0,
+            traffic: Traffic::default(),
+            new_sessions: Meter::default(),
         }));
         self.names.insert(jid.clone(), id);
         self.load(id, fx);

@@ -1,5 +1,6 @@
 //! What a shard is told at its start. Copied to every core.
 
+use super::rate::Rates;
 use crate::stream::c2s::C2sPolicy;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct Limits {
     pub private_items: usize,
     /// IQs delivered to one session and not answered; above, `resource-constraint`.
     pub open_iqs: usize,
+    /// What clients may send over time; above, they are slowed.
+    pub rates: Rates,
 }
 
 impl Default for Limits {
@@ -75,6 +78,7 @@ impl Default for Limits {
             private_bytes: 256 << 10,
             private_items: 64,
             open_iqs: 256,
+            rates: Rates::default(),
         }
     }
 }

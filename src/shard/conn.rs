@@ -2,8 +2,10 @@
 
 use super::effect::{Action, ConnId, Effects};
 use super::login::Login;
+use super::rate::Traffic;
 use super::session::SessionId;
 use super::{Core, Shard, Timer, Undo};
+use crate::base::ids::Id;
 use crate::base::instant::Instant;
 use crate::stream::TlsFacts;
 use crate::stream::c2s::C2s;
@@ -26,6 +28,8 @@ pub(super) enum Hold {
     Session,
     /// For rings or the store to take what waits.
     Pressure,
+    /// Until then: it, its account or its network is above its rate.
+    Rate(Instant),
     /// For the handshake.
     Tls,
     /// It is about to move to the core of its account.
@@ -58,6 +62,9 @@ pub(super) struct Conn {
     pub heard_at: Instant,
     /// A ping is out to see whether a silent client lives.
     pub pinged: bool,
+    /// Where it comes from, for rates; `None` where it is free of them.
+    pub network: Option<Id>,
+    pub traffic: Traffic,
 }
 
 impl Conn {
@@ -112,6 +119,7 @@ impl Shard {
         self.core.now = now;
         self.core.probe.connections += 1;
         self.core.probe.connections_accepted += 1;
+        let network = self.core.origins.enter(peer, &self.core.config.limits.rates);
         let conn = ConnId(self.core.conns.insert(Conn {
             stream: C2s::new(tls),
             peer,
@@ -128,6 +136,8 @@ impl Shard {
             attempts: 0,
             heard_at: now.mono,
             pinged: false,
+            network,
+            traffic: Traffic::default(),
         }));
         self.core
             .wheel
@@ -139,6 +149,7 @@ impl Shard {
     pub fn extract(&mut self, conn: ConnId) -> Option<MovedConn> {
         let mut conn = self.core.conns.remove(conn.0)?;
         conn.dirty = false;
+        self.core.origins.leave(conn.network.take(), &self.core.config.limits.rates);
         self.core.probe.connections -= 1;
         self.core.probe.connections_moved_out += 1;
         Some(MovedConn { conn })
@@ -155,6 +166,7 @@ impl Shard {
         self.core.probe.connections += 1;
         self.core.probe.connections_moved_in += 1;
         let mut conn = moved.conn;
+        conn.network = self.core.origins.enter(conn.peer, &self.core.config.limits.rates);
         // It may have been closed while it was on its way.
         let closing = conn.hold == Hold::Closing;
         conn.hold = if closing { Hold::Closing } else { Hold::No };
@@ -222,13 +234,16 @@ impl Shard {
                 conn.unread = self.core.buffers.pop().unwrap_or_default();
             }
             conn.unread.extend_from_slice(bytes);
-            if !conn.is_held() {
-                self.go_on(id, fx);
+            if conn.is_held() {
+                self.charge(id, 0, bytes.len());
+            } else {
+                self.read_unread(id, bytes.len(), fx);
             }
             return;
         }
-        let taken = self.elements(id, bytes, fx);
+        let (taken, stanzas) = self.elements(id, bytes, fx);
         self.keep(id, &bytes[taken.min(bytes.len())..]);
+        self.charge(id, stanzas, bytes.len());
     }
 
     fn keep(&mut self, id: ConnId, rest: &[u8]) {
@@ -244,12 +259,18 @@ impl Shard {
 
     /// Reads on in what is unread, after a hold or with more bytes.
     pub(super) fn go_on(&mut self, id: ConnId, fx: &mut Effects) {
+        self.read_unread(id, 0, fx);
+    }
+
+    /// - `new`: bytes of what is unread that are not charged yet
+    fn read_unread(&mut self, id: ConnId, new: usize, fx: &mut Effects) {
         let Some(conn) = self.core.conns.get_mut(id.0) else { return };
         if conn.is_held() {
             return;
         }
         let mut unread = std::mem::take(&mut conn.unread);
-        let taken = self.elements(id, &unread, fx).min(unread.len());
+        let (taken, stanzas) = self.elements(id, &unread, fx);
+        let taken = taken.min(unread.len());
         match self.core.conns.get_mut(id.0) {
             Some(conn) if taken < unread.len() => {
                 unread.drain(..taken);
@@ -257,6 +278,7 @@ impl Shard {
             }
             _ => self.core.give_back(unread),
         }
+        self.charge(id, stanzas, new);
     }
 
     /// Ends a hold and reads on.
@@ -272,26 +294,27 @@ impl Shard {
         }
     }
 
-    /// Reads the elements that are complete in `bytes`; gives how many bytes are dealt with.
-    fn elements(&mut self, id: ConnId, bytes: &[u8], fx: &mut Effects) -> usize {
-        let mut at = 0;
+    /// Reads the elements that are complete in `bytes`; gives how many bytes are dealt with, and how many
+    /// elements they were.
+    fn elements(&mut self, id: ConnId, bytes: &[u8], fx: &mut Effects) -> (usize, u32) {
+        let (mut at, mut count) = (0, 0);
         loop {
             let pressed = self.core.is_pressed(fx);
-            let Some(conn) = self.core.conns.get_mut(id.0) else { return at };
+            let Some(conn) = self.core.conns.get_mut(id.0) else { return (at, count) };
             if conn.is_held() {
-                return at;
+                return (at, count);
             }
             if pressed && conn.session.is_some() && at < bytes.len() {
                 conn.hold = Hold::Pressure;
                 self.core.probe.reads_paused += 1;
                 self.core.stalled.push(id);
-                return at;
+                return (at, count);
             }
             let policy = &self.core.config.policy;
             let limits = conn.stream.limits(policy);
             let step = conn.framer.next(&bytes[at..], limits);
             let result = match step {
-                Ok(Step::More(drop)) => return at + drop,
+                Ok(Step::More(drop)) => return (at + drop, count),
                 Ok(Step::Open(range)) => {
                     let header = &bytes[at + range.start..at + range.end];
                     at += range.end;
@@ -305,9 +328,10 @@ impl Shard {
                 Ok(Step::Stanza(range)) => {
                     let element = &bytes[at + range.start..at + range.end];
                     match self.element(id, element, fx) {
-                        Ok(Flow::Again) => return at + range.start,
+                        Ok(Flow::Again) => return (at + range.start, count),
                         other => {
                             at += range.end;
+                            count += 1;
                             other
                         }
                     }
@@ -318,7 +342,7 @@ impl Shard {
                 Ok(_) => {}
                 Err(error) => {
                     self.close(id, Some(error), fx);
-                    return bytes.len();
+                    return (bytes.len(), count);
                 }
             }
             // Plain text that stands behind <starttls/> could have been put there by anyone (RFC 6120 §5.3).
@@ -331,7 +355,7 @@ impl Shard {
                 let error = StreamError::new(StreamCondition::PolicyViolation)
                     .with_text("nothing may follow starttls before the handshake");
                 self.close(id, Some(error), fx);
-                return bytes.len();
+                return (bytes.len(), count);
             }
         }
     }
@@ -392,6 +416,7 @@ impl Shard {
     /// The connection is gone; its session waits to be resumed, or ends.
     pub(super) fn closed(&mut self, id: ConnId, fx: &mut Effects) {
         let Some(conn) = self.core.conns.remove(id.0) else { return };
+        self.core.origins.leave(conn.network, &self.core.config.limits.rates);
         self.core.probe.connections -= 1;
         let session = conn.session;
         self.core.give_back(conn.unread);
@@ -433,6 +458,11 @@ impl Shard {
         let silence = self.core.config.limits.silence;
         let core = &mut self.core;
         let Some(conn) = core.conns.get_mut(id.0) else { return };
+        if matches!(conn.hold, Hold::Rate(_) | Hold::Pressure) {
+            // It may have said much that is not read yet.
+            conn.heard_at = core.now.mono;
+            conn.pinged = false;
+        }
         let quiet = core.now.mono.since(conn.heard_at);
         if conn.pinged {
             let error = StreamError::new(StreamCondition::ConnectionTimeout);

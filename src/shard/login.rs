@@ -355,6 +355,11 @@ impl Shard {
             return Flow::Again;
         }
         let resource = resource.unwrap_or_else(|| self.core.rng.token(12));
+        // Not even in the place of another: a client that binds again and again costs what it costs.
+        if self.core.take_session(id, account).is_err() {
+            self.refuse_bind(id, iq, StanzaCondition::ResourceConstraint, fx);
+            return Flow::Taken;
+        }
         let Ok(full) = jid.with_resource(&resource) else {
             self.refuse_bind(id, iq, StanzaCondition::BadRequest, fx);
             return Flow::Taken;
@@ -496,6 +501,14 @@ impl Shard {
             core.write(id, &out, fx);
             return Ok(Flow::Taken);
         };
+        // One that has begun goes on. Each sends again what is not acknowledged, so there may not be many.
+        let slot = self.core.sessions.get(session.0);
+        if let Some(slot) = slot.filter(|slot| slot.resuming != Some(id))
+            && let Err(later) = self.core.take_session(id, slot.account)
+        {
+            self.core.slow(id, later);
+            return Ok(Flow::Again);
+        }
         self.acknowledged(session, h, fx)?;
         let slot = self.core.sessions.get_mut(session.0);
         let (old, other) = slot.map_or((None, None), |slot| (slot.conn, slot.resuming.take()));

@@ -19,6 +19,7 @@ mod offline;
 mod phase;
 mod presence;
 mod probe;
+mod rate;
 mod ring;
 mod roster;
 mod route;
@@ -36,6 +37,7 @@ pub use feature::{
 pub use input::{Input, StoreOutcome};
 pub use phase::{Audience, Delivered, Direction, Passage, Phase, Received, Sent, SessionChange};
 pub use probe::Probe;
+pub use rate::{Rates, TrafficRate};
 pub use roster::RosterChange;
 pub use session::SessionId;
 pub use turn::Turn;
@@ -105,6 +107,8 @@ enum Timer {
     Silence(ConnId),
     /// A request for an acknowledgement has waited a second.
     AckDue(SessionId),
+    /// The connection may be read again, as far as rates go.
+    Rate(ConnId),
     /// The window for resumption may be over.
     Resume(SessionId),
     /// A page of offline messages that could not be read or sent is tried again.
@@ -143,6 +147,7 @@ struct Core {
     accounts: Slab<Account>,
     names: Map<BareJid, AccountId>,
     resumable: Map<Box<str>, SessionId>,
+    origins: rate::Origins,
     idle: VecDeque<AccountId>,
     jids: JidCache,
     rng: Rng,
@@ -212,6 +217,7 @@ impl Shard {
             accounts: Slab::new(),
             names: Map::default(),
             resumable: Map::default(),
+            origins: rate::Origins::default(),
             idle: VecDeque::new(),
             jids: JidCache::new(JID_CACHE),
             rng,
@@ -352,6 +358,7 @@ impl Shard {
             match timer {
                 Timer::Login(conn) => self.login_timed_out(conn, fx),
                 Timer::Silence(conn) => self.silence(conn, fx),
+                Timer::Rate(conn) => self.rate_due(conn, fx),
                 Timer::AckDue(session) => self.core.answer_due(session, fx),
                 Timer::Resume(session) => self.resume_timed_out(session, fx),
                 Timer::Replay(account) => self.replay_due(account, fx),

@@ -5,6 +5,8 @@
 pub struct Probe {
     pub connections: u64,
     pub connections_accepted: u64,
+    /// Above the rate of their network.
+    pub connections_refused: u64,
     pub connections_moved_out: u64,
     pub connections_moved_in: u64,
     pub logins: u64,
@@ -21,5 +23,8 @@ pub struct Probe {
     pub posts_dropped: u64,
     pub faults: u64,
     pub slow_readers_closed: u64,
+    /// Because rings or the store are full.
     pub reads_paused: u64,
+    /// Because a session, its account or its network is above its rate.
+    pub reads_slowed: u64,
 }

@@ -36,6 +36,7 @@ impl Place {
             // Two, so that sockets move and messages cross.
             "node.shards=2",
             "auth.scram_iterations=4096",
+            "limits.exempt=[\"127.0.0.0/8\"]",
         ];
         Place { dir: tempfile::tempdir().unwrap(), settings: settings.map(str::to_owned).to_vec() }
     }

@@ -27,6 +27,7 @@ use corefire::xmpp::credentials::Credentials;
 use corefire::xmpp::jid::BareJid;
 use corefire::xmpp::xml::framer::{Framer, Step, XmlLimits};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -205,7 +206,24 @@ impl Node {
     }
 
     pub(crate) fn connect_as(&mut self, shard: usize, tls: Option<TlsFacts>) -> Client {
-        let peer = [192, 0, 2, 1].into();
+        self.accept(shard, [192, 0, 2, 1].into(), tls)
+    }
+
+    pub(crate) fn connect_from(&mut self, shard: usize, peer: IpAddr) -> Client {
+        self.accept(shard, peer, Some(TlsFacts::default()))
+    }
+
+    /// Whether a new connection from there may stay.
+    pub(crate) fn admits(&mut self, shard: usize, peer: IpAddr) -> bool {
+        self.cores[shard].shard.admits(self.now, peer)
+    }
+
+    /// Networks whose rates are remembered.
+    pub(crate) fn networks(&self) -> usize {
+        self.cores.iter().map(|core| core.shard.networks()).sum()
+    }
+
+    fn accept(&mut self, shard: usize, peer: IpAddr, tls: Option<TlsFacts>) -> Client {
         let conn = self.cores[shard].shard.accept(self.now, peer, tls);
         self.sockets.push(Socket {
             shard,

@@ -13,4 +13,5 @@ mod negotiation;
 mod offline;
 mod phases;
 mod presence;
+mod rates;
 mod storage;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod layers;
+mod limits;
 mod paths;
 mod project;
 mod sources;
