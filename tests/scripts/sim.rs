@@ -1,4 +1,4 @@
-//! Shards around a store in memory, as configured by default.
+//! Shards around a store in memory, configured as a node is.
 
 use std::time::Duration;
 
@@ -28,13 +28,15 @@ impl Simulation {
         let own = [format!("node.shards={shards}"), "domains=[\"here\"]".into()];
         let settings: Vec<String> = own.iter().chain(settings).cloned().collect();
         let config = Config::load(None, &settings, None).map_err(|error| error.to_string())?;
-        let mut node = Node::with(shards, |it| {
+        let features = || corefire::features::with(&config.features);
+        let change = |it: &mut corefire::shard::ShardConfig| {
             let iterations = it.scram_iterations;
             let policy = corefire::node::policy(&config, true);
             let (incarnation, secret) = (it.incarnation, it.decoy_secret);
             *it = corefire::node::shard_config(&config, policy, shards, incarnation, secret);
             it.scram_iterations = iterations;
-        });
+        };
+        let mut node = Node::with_features(shards, change, features);
         node.users(&accounts.iter().map(String::as_str).collect::<Vec<_>>());
         Ok(Simulation { node, shards: usize::from(shards), clients: Vec::new() })
     }
