@@ -361,6 +361,7 @@ fn limits(config: &Config, shards: u16) -> Limits {
         output_bytes: limits.output_bytes as usize,
         resources_per_account: limits.resources_per_account as usize,
         roster_items: limits.roster_items as usize,
+        block_list_items: limits.block_list_items as usize,
         roster_groups: limits.roster_groups_per_item as usize,
         vcard_bytes: limits.vcard_bytes as usize,
         private_bytes: limits.private_bytes as usize,

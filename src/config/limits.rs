@@ -49,6 +49,8 @@ pub struct Limits {
     pub open_iqs: u32,
     /// Failed logins of one connection: `policy-violation`.
     pub login_attempts: u32,
+    /// Addresses that one account blocks (XEP-0191): `not-acceptable`.
+    pub block_list_items: u32,
     /// Messages kept for an account that is not online: `service-unavailable` to the sender.
     pub offline_messages: u32,
     /// How long a broken session can be resumed (XEP-0198).
@@ -109,6 +111,7 @@ impl Limits {
             directed_presence: s.integer("directed_presence", 256, 1..=100_000),
             open_iqs: s.integer("open_iqs", 256, 1..=65_536),
             login_attempts: s.integer("login_attempts", 5, 1..=100),
+            block_list_items: s.integer("block_list_items", 1000, 1..=100_000),
             offline_messages: s.integer("offline_messages", 1000, 0..=1_000_000),
             resume_s: s.integer("resume_s", 300, 0..=86_400),
             resume_queue: s.integer("resume_queue", 2000, 1..=1_000_000),

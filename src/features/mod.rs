@@ -30,6 +30,7 @@ macro_rules! features {
 features! {
     session::Session,
     roster::Roster,
+    blocking::Blocking,
     disco::Disco,
     contact::Contact,
     external_services::ExternalServices,

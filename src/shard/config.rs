@@ -33,6 +33,8 @@ pub struct Limits {
     /// Groups of one contact, and bytes of its name or of one group's; above, `not-acceptable`.
     pub roster_groups: usize,
     pub roster_name_bytes: usize,
+    /// Addresses in an account's block list (XEP-0191); above, `not-acceptable`.
+    pub block_list_items: usize,
     /// Addresses that a session keeps informed by directed presence; above, `resource-constraint`.
     pub directed_presence: usize,
     /// Rows of an account's log that nobody confirmed; above, `service-unavailable` (XEP-0160).
@@ -68,6 +70,7 @@ impl Default for Limits {
             roster_items: 2_000,
             roster_groups: 32,
             roster_name_bytes: 1_023,
+            block_list_items: 1_000,
             directed_presence: 256,
             offline_messages: 1_000,
             resume: Duration::from_secs(300),

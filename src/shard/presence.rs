@@ -48,16 +48,20 @@ pub(super) fn is_subscribe(code: u8) -> bool {
 pub(super) fn bare_reply(from: &str, to: &str, kind: &str) -> Post {
     let (from, _) = super::deliver::split(from);
     let (to, _) = super::deliver::split(to);
-    let code = PresenceType::parse(Some(kind)).map_or(0, PresenceType::code);
+    plain(from, to, PresenceType::parse(Some(kind)).unwrap_or_default())
+}
+
+/// `<presence/>` with nothing in it.
+pub(super) fn plain(from: &str, to: &str, kind: PresenceType) -> Post {
     let mut stanza = Vec::with_capacity(128);
     Writer::new(&mut stanza)
         .start("presence")
         .attr("from", from)
         .attr("to", to)
-        .attr("type", kind)
+        .attr_opt("type", kind.name())
         .open()
         .end("presence");
-    Post::whole(from, to, Kind::Presence, code, stanza)
+    Post::whole(from, to, Kind::Presence, kind.code(), stanza)
 }
 
 impl Shard {

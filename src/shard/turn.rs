@@ -14,7 +14,7 @@ use crate::frame::Kind;
 use crate::store::{Query, Write};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::ns;
-use crate::xmpp::stanza::{Child, IqType, StanzaKind};
+use crate::xmpp::stanza::{Child, IqType, PresenceType, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaError, write_error_reply};
 use crate::xmpp::xml::writer::Writer;
 use smallvec::SmallVec;
@@ -184,6 +184,36 @@ impl Turn<'_> {
     /// Tells a contact that the account's resources are gone for it.
     pub fn hide_from(&mut self, account: AccountId, contact: &Jid) {
         self.core.leave_presence_for(account, contact, false);
+    }
+
+    /// Tells a contact where the account's resources are.
+    pub fn show_to(&mut self, account: AccountId, contact: &Jid) {
+        self.core.leave_presence_for(account, contact, true);
+    }
+
+    /// Asks for a contact's presence, for each resource that is available.
+    pub fn probe(&mut self, account: AccountId, contact: &Jid) {
+        let to = contact.bare().as_str();
+        for session in self.core.available_sessions(account) {
+            if let Some(slot) = self.core.sessions.get(session.0) {
+                let from = slot.text.clone();
+                self.core.leave(presence::plain(&from, to, PresenceType::Probe));
+            }
+        }
+    }
+
+    /// Tells those whom a session told directly, and that are `gone`, that it is unavailable.
+    pub fn retract_directed(&mut self, account: AccountId, gone: impl Fn(&Jid) -> bool) {
+        for session in self.sessions(account) {
+            let Some(slot) = self.core.sessions.get_mut(session.0) else { continue };
+            let from = slot.text.clone();
+            let told: Vec<Jid> = slot.directed.iter().filter(|jid| gone(jid)).cloned().collect();
+            slot.directed.retain(|jid| !told.contains(jid));
+            for jid in told {
+                let to = jid.to_string();
+                self.core.leave(presence::plain(&from, &to, PresenceType::Unavailable));
+            }
+        }
     }
 
     fn wait_for(&mut self, account: AccountId, ticket: super::Ticket, wrote: bool) {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod acks;
+mod blocking;
 mod discovery;
 mod faults;
 mod harness;
