@@ -31,6 +31,7 @@ features! {
     session::Session,
     roster::Roster,
     blocking::Blocking,
+    stanza_id::StanzaId,
     disco::Disco,
     contact::Contact,
     external_services::ExternalServices,

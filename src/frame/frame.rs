@@ -43,6 +43,8 @@ impl Flags {
     pub const STORABLE: Flags = Flags(4);
     /// People would miss it: it is answered with an error where it can be neither delivered nor kept.
     pub const CONTENT: Flags = Flags(8);
+    /// A message that comes again: its id in the account (XEP-0359) stands at its end.
+    pub const STAMPED: Flags = Flags(16);
 
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0

@@ -4,6 +4,7 @@
 //! bounded. Idle accounts are evicted.
 
 use super::effect::{ConnId, Effects, Ticket};
+use super::post::Post;
 use super::rate::Traffic;
 use super::ring::FrameRef;
 use super::session::SessionId;
@@ -13,7 +14,7 @@ use crate::base::instant::Instant;
 use crate::base::instant::Wall;
 use crate::base::limit::Meter;
 use crate::cluster::placement::store_partition;
-use crate::frame::{Envelope, Flags, Kind, Recipients};
+use crate::frame::Envelope;
 use crate::store::{AccountRecord, Query, RosterItem, Write};
 use crate::xmpp::credentials::PackedCredentials;
 use crate::xmpp::jid::BareJid;
@@ -167,50 +168,17 @@ impl Account {
 #[derive(Debug)]
 pub(super) struct Queued {
     pub at: FrameRef,
-    ingress: Wall,
-    flags: Flags,
-    from: Box<str>,
-    to: Box<str>,
-    kind: Kind,
-    subtype: u8,
-    open_end: u32,
-    close_start: u32,
-    stanza: Box<[u8]>,
+    pub ingress: Wall,
+    pub post: Post,
 }
 
 impl Queued {
     pub(super) fn new(envelope: &Envelope<'_>, to: &str, at: FrameRef) -> Self {
-        Self {
-            at,
-            ingress: envelope.ingress,
-            flags: envelope.flags,
-            from: envelope.from.into(),
-            to: to.into(),
-            kind: envelope.kind,
-            subtype: envelope.subtype,
-            open_end: envelope.open_end,
-            close_start: envelope.close_start,
-            stanza: envelope.stanza.into(),
-        }
+        Self { at, ingress: envelope.ingress, post: Post::of(envelope, to) }
     }
 
     pub(super) fn envelope(&self, epoch: u64) -> Envelope<'_> {
-        Envelope {
-            epoch,
-            number: self.at.number,
-            hops: 0,
-            ingress: self.ingress,
-            trace: None,
-            flags: self.flags,
-            from: &self.from,
-            to: &self.to,
-            also_to: Recipients::NONE,
-            kind: self.kind,
-            subtype: self.subtype,
-            open_end: self.open_end,
-            close_start: self.close_start,
-            stanza: &self.stanza,
-        }
+        Envelope { number: self.at.number, ..self.post.envelope(epoch, self.ingress) }
     }
 }
 

@@ -9,10 +9,9 @@ use super::ring::FrameRef;
 use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
 use super::{AckLevel, Core, Post, Shard, presence};
-use crate::base::instant::Wall;
 use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
-use crate::frame::{Envelope, Flags, Kind, Recipients};
+use crate::frame::{Envelope, Flags, Kind};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{IqType, MessageType, Stanza, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
@@ -151,13 +150,23 @@ impl Shard {
         fx: &mut Effects,
     ) {
         let kind = MessageType::from_code(envelope.subtype).unwrap_or(MessageType::Normal);
+        let storable = envelope.flags.contains(Flags::STORABLE);
         let mut targets = match self.core.message_targets(account, kind, resource) {
             Choice::Sessions(targets) => targets,
             Choice::Bounce => return self.core.bounce(envelope, to, &service_unavailable()),
+            Choice::Drop if storable => Targets::new(),
             Choice::Drop => return,
         };
         let core = &mut self.core;
-        let storable = envelope.flags.contains(Flags::STORABLE);
+        let Some(own) = core.accounts.get(account.0).map(|slot| slot.jid.clone()) else { return };
+        let stamped = envelope.flags.contains(Flags::STAMPED);
+        let sound = if stamped { None } else { core.without_forged_ids(&own, envelope) };
+        let envelope = &match &sound {
+            Some((stanza, close_start)) => {
+                Envelope { stanza, close_start: *close_start, ..*envelope }
+            }
+            None => *envelope,
+        };
         let slot = core.accounts.get_mut(account.0);
         if storable && slot.and_then(|slot| slot.data()).is_some_and(|data| data.replay_due) {
             // A session that fell asleep before it had all of the log gets this from there, too.
@@ -210,9 +219,18 @@ impl Shard {
                 data.replay_due = true;
             }
         }
+        let mut bytes = core.buffer();
+        if storable && !stamped {
+            let (content, end) = envelope.stanza.split_at(envelope.close_start as usize);
+            bytes.extend_from_slice(content);
+            core.write_id(&mut bytes, &own, row);
+            bytes.extend_from_slice(end);
+        } else {
+            bytes.extend_from_slice(envelope.stanza);
+        }
         for session in &targets {
             core.probe.messages_delivered += 1;
-            core.emit(*session, &[envelope.stanza], row, fx);
+            core.emit(*session, &[&bytes], row, fx);
         }
         if self.phases.wants_delivered() {
             let delivered = Delivered {
@@ -223,11 +241,12 @@ impl Shard {
                 from: envelope.from,
                 to,
                 sessions: &targets,
-                stanza: envelope.stanza,
+                stanza: &bytes,
                 open_end: envelope.open_end,
             };
             self.tell_delivered(&delivered, fx);
         }
+        self.core.give_back(bytes);
     }
 
     fn wait_for_ids(
@@ -444,44 +463,6 @@ impl Core {
             error,
         );
         self.leave(Post::whole(&bounce.to, &bounce.from, bounce.kind, code, stanza));
-    }
-}
-
-impl Post {
-    /// As it is sent, but for the number that its ring gives it.
-    pub(super) fn envelope(&self, epoch: u64, ingress: Wall) -> Envelope<'_> {
-        Envelope {
-            epoch,
-            number: 0,
-            hops: 0,
-            ingress,
-            trace: None,
-            flags: self.flags,
-            from: &self.from,
-            to: &self.to,
-            also_to: Recipients::NONE,
-            kind: self.kind,
-            subtype: self.subtype,
-            open_end: self.open_end,
-            close_start: self.close_start,
-            stanza: &self.stanza,
-        }
-    }
-
-    /// A stanza of our own making, which ends with its close tag.
-    pub(super) fn whole(from: &str, to: &str, kind: Kind, subtype: u8, stanza: Vec<u8>) -> Self {
-        let open_end = memchr::memchr(b'>', &stanza).map_or(0, |end| end + 1);
-        let close_start = memchr::memmem::rfind(&stanza, b"</").unwrap_or(stanza.len());
-        Self {
-            from: from.into(),
-            to: to.into(),
-            kind,
-            subtype,
-            flags: Flags::default(),
-            open_end: u32::try_from(open_end.min(close_start)).unwrap_or(0),
-            close_start: u32::try_from(close_start).unwrap_or(0),
-            stanza,
-        }
     }
 }
 

@@ -438,25 +438,26 @@ impl Shard {
     }
 }
 
-/// What the owner of the recipient must know of a message to store or bounce it.
+/// What the owner of the recipient must know of a message to store or bounce it (XEP-0160 §3, XEP-0334). Hints in errors
+/// mean nothing, and errors are never kept.
 pub(super) fn message_flags(kind: MessageType, stanza: &Stanza<'_>) -> Flags {
-    let lasting = matches!(kind, MessageType::Chat | MessageType::Normal | MessageType::Groupchat);
     let mut flags = Flags::default();
-    if !lasting {
+    if kind == MessageType::Error {
         return flags;
     }
-    let mut forbidden = false;
-    let mut worthy = false;
+    // A headline is of the moment, unless its sender says otherwise.
+    let lasting = kind != MessageType::Headline;
+    let (mut forbidden, mut worthy) = (false, false);
     for child in stanza.children() {
         match (child.namespace, child.name) {
-            (ns::CLIENT, "body") => {
+            (ns::CLIENT, "body") if lasting => {
                 worthy = true;
                 flags = flags.with(Flags::CONTENT);
             }
-            (ns::HINTS, "no-store" | "no-permanent-store") => forbidden = true,
-            (ns::HINTS, "store") | (ns::RECEIPTS | ns::CHAT_MARKERS, _) | (_, "encrypted") => {
-                worthy = true;
-            }
+            // `no-permanent-store` forbids archives, not to keep it until it is delivered.
+            (ns::HINTS, "no-store") => forbidden = true,
+            (ns::HINTS, "store") => worthy = true,
+            (ns::RECEIPTS | ns::CHAT_MARKERS, _) | (_, "encrypted") => worthy |= lasting,
             _ => {}
         }
     }

@@ -17,6 +17,7 @@ mod input;
 mod login;
 mod offline;
 mod phase;
+mod post;
 mod presence;
 mod probe;
 mod rate;
@@ -24,6 +25,7 @@ mod ring;
 mod roster;
 mod route;
 mod session;
+mod stamp;
 mod turn;
 
 pub use account::{AccountId, Data, Slot};
@@ -57,6 +59,7 @@ use account::{Account, IdBlock};
 use conn::{Conn, Hold};
 use effect::EffectsMark;
 use feature::Manifest as FeatureManifest;
+use post::Post;
 use ring::{FrameRef, Inward, Outward};
 use session::Session;
 use std::collections::VecDeque;
@@ -121,19 +124,6 @@ enum Undo {
     Output { conn: ConnId, length: usize },
     Sent(SessionId),
     Row(SessionId),
-}
-
-/// A stanza that the server sends of itself, after the handler that wants it has returned.
-#[derive(Debug)]
-struct Post {
-    from: Box<str>,
-    to: Box<str>,
-    kind: crate::frame::Kind,
-    subtype: u8,
-    flags: crate::frame::Flags,
-    stanza: Vec<u8>,
-    open_end: u32,
-    close_start: u32,
 }
 
 /// A shard's state, but for its features. Lives on one core.

@@ -9,11 +9,13 @@ use super::input::StoreOutcome;
 use super::phase::SessionChange;
 use super::ring::FrameRef;
 use super::session::SessionId;
+use super::stamp::ends_with_id;
 use super::{Core, Post, Shard, Timer, Waiting};
 use crate::frame::{Envelope, Flags, Kind};
 use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
 use crate::stream::resume::Unacknowledged;
 use crate::xmpp::jid::BareJid;
+use crate::xmpp::ns;
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::reader::{self, Index};
@@ -268,7 +270,7 @@ impl Shard {
             }
         };
         let holders = slot.sessions.clone();
-        let domain = slot.jid.domain().to_owned();
+        let own = slot.jid.clone();
         for entry in entries {
             if core.is_full(session) {
                 more = true;
@@ -284,10 +286,13 @@ impl Shard {
             }
             let close = (entry.close_start as usize).min(entry.stanza.len());
             let (body, end) = entry.stanza.split_at(close);
-            let mut delay = Vec::with_capacity(128);
-            super::inbound::write_delay(&mut delay, &domain, entry.at);
+            let mut added = Vec::with_capacity(192);
+            super::inbound::write_delay(&mut added, own.domain(), entry.at);
+            if !ends_with_id(body, &own) {
+                core.write_id(&mut added, &own, Some(entry.id));
+            }
             core.probe.messages_delivered += 1;
-            core.emit(session, &[body, &delay, end], Some(entry.id), fx);
+            core.emit(session, &[body, &added, end], Some(entry.id), fx);
         }
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         if more {
@@ -512,29 +517,19 @@ impl Core {
 
     /// The row of a message that went out without one; `None` for what belongs in no log.
     fn entry_again(&mut self, bytes: &[u8]) -> Option<LogEntry> {
-        let mut index = Index::default();
-        let limits = &self.config.policy.limits;
-        reader::read(bytes, &self.usual, limits, &mut index).ok()?;
-        let stanza = Stanza { bytes, index: &index };
-        if stanza.kind() != Some(StanzaKind::Message) {
+        let post = self.message_again(bytes)?;
+        if !post.flags.contains(Flags::STORABLE) {
             return None;
         }
-        let kind = MessageType::parse(stanza.type_().as_deref());
-        if !super::inbound::message_flags(kind, &stanza).contains(Flags::STORABLE) {
-            return None;
-        }
-        let with = self.jids.parse(&stanza.from()?).ok()?.into_bare();
-        // Stanzas of clients end with a close tag, see `write_stamped`.
-        let close = bytes.len().checked_sub(stanza.name().len() + "</>".len())?;
-        let open = close.checked_sub(stanza.inner().len())?;
+        let with = self.jids.parse(&post.from).ok()?.into_bare();
         Some(LogEntry {
             id: 0,
             at: self.now.wall,
             with,
             origin: Origin { incarnation: self.config.incarnation, ..Origin::default() },
-            stanza: bytes.to_vec(),
-            open_end: u32::try_from(open).ok()?,
-            close_start: u32::try_from(close).ok()?,
+            stanza: post.stanza,
+            open_end: post.open_end,
+            close_start: post.close_start,
         })
     }
 
@@ -648,7 +643,7 @@ impl Core {
             .attr("to", &slot.text)
             .open()
             .start("ping")
-            .attr("xmlns", crate::xmpp::ns::PING)
+            .attr("xmlns", ns::PING)
             .close_empty()
             .end("iq");
         self.emit(session, &[&out], None, fx);
@@ -670,13 +665,15 @@ impl Core {
         self.leave(Post::whole(ended, asker, Kind::Iq, code, stanza));
     }
 
-    /// A message that its client never acknowledged, and that is in no log, is sent as if it came now.
+    /// A message that went to a client and was not acknowledged, as if it came now. A carbon is only a copy: what it is a
+    /// copy of has its own way.
     fn message_again(&mut self, bytes: &[u8]) -> Option<Post> {
         let mut index = Index::default();
         let limits = &self.config.policy.limits;
         reader::read(bytes, &self.usual, limits, &mut index).ok()?;
         let stanza = Stanza { bytes, index: &index };
-        if stanza.kind() != Some(StanzaKind::Message) {
+        let is_copy = stanza.children().any(|child| child.namespace == ns::CARBONS);
+        if stanza.kind() != Some(StanzaKind::Message) || is_copy {
             return None;
         }
         let kind = MessageType::parse(stanza.type_().as_deref());
@@ -684,7 +681,9 @@ impl Core {
         // What was for the account must not go to the session that now has the name of the old one, past the log.
         let (from, to) = (stanza.from()?, stanza.to()?);
         let mut post = Post::whole(&from, &to, Kind::Message, kind.code(), bytes.to_vec());
-        post.flags = flags;
+        let own = self.jids.parse(&to).ok()?.into_bare();
+        let content = bytes.get(..post.close_start as usize)?;
+        post.flags = if ends_with_id(content, &own) { flags.with(Flags::STAMPED) } else { flags };
         Some(post)
     }
 
@@ -699,11 +698,7 @@ impl Core {
         for post in posts.into_iter().rev() {
             let number = self.outward[usize::from(ring)].number();
             self.inward[usize::from(ring)].received(number);
-            let queued = Queued::new(
-                &post.envelope(self.placement.epoch(), self.now.wall),
-                &post.to,
-                FrameRef { ring, number },
-            );
+            let queued = Queued { at: FrameRef { ring, number }, ingress: self.now.wall, post };
             if let Some(slot) = self.accounts.get_mut(id.0) {
                 slot.waiting.push_front(queued);
             }

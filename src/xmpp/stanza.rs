@@ -265,6 +265,7 @@ impl<'a> Stanza<'a> {
                 name: local(name, span.tag.name.prefix_len),
                 namespace: stanza.index.namespace(stanza.bytes, span.tag.ns),
                 bytes: slice(stanza.bytes, span.tag.start, span.end),
+                start: span.tag.start,
                 open_end: span.tag.open_end - span.tag.start,
                 close_start: span.close_start - span.tag.start,
                 stanza,
@@ -307,6 +308,7 @@ pub struct Child<'a> {
     pub namespace: &'a str,
     /// From the `<` of the start tag to the `>` of the end tag. Prefixes in it may be declared on the root.
     pub bytes: &'a [u8],
+    start: u32,
     open_end: u32,
     close_start: u32,
     stanza: Stanza<'a>,
@@ -318,6 +320,11 @@ impl<'a> Child<'a> {
         let tag = std::str::from_utf8(slice(self.bytes, 0, self.open_end)).unwrap_or_default();
         let (_, raw) = parts::attrs_of_checked(tag).find(|(known, _)| *known == name)?;
         Some(unescaped_attr(raw))
+    }
+
+    /// Where it begins in the bytes of its stanza.
+    pub fn start(&self) -> usize {
+        self.start as usize
     }
 
     /// Bytes between the start and the end tag.

@@ -15,4 +15,5 @@ mod offline;
 mod phases;
 mod presence;
 mod rates;
+mod stanza_ids;
 mod storage;

@@ -156,10 +156,12 @@ fn sender_is_stamped_and_all_else_kept_byte_for_byte() {
     let alice = node.online("alice", "phone");
     let bob = node.online("bob", "pc");
     let rest = "xml:lang=\"de\" id='a&amp;b' type='chat' xmlns:x='urn:x' x:y=' &lt;'><body>é &#x1F600; \
-        <![CDATA[<&]]></body>\n <x:z  k = 'v'/><enc xmlns=\"urn:e\"><i/></enc></message>";
-    node.send(alice, &format!("<message to='bob@here' {rest}"));
+        <![CDATA[<&]]></body>\n <x:z  k = 'v'/><enc xmlns=\"urn:e\"><i/></enc>";
+    node.send(alice, &format!("<message to='bob@here' {rest}</message>"));
     let received = node.read(bob);
+    let (received, id) = received.split_at(received.find("<stanza-id ").unwrap());
     assert_eq!(received, format!("<message from='alice@here/phone' to='bob@here' {rest}"));
+    assert!(id.ends_with("/></message>") && id.matches('<').count() == 2, "{id}");
     assert_eq!(node.read(alice), "");
 }
 

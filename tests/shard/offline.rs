@@ -139,7 +139,7 @@ fn what_is_not_worth_storing_is_not_stored() {
     let alice = stored(&mut node, &[]);
     let cases = [
         ("<body>x</body><no-store xmlns='urn:xmpp:hints'/>", true),
-        ("<body>x</body><no-permanent-store xmlns='urn:xmpp:hints'/>", true),
+        ("<body>x</body><store xmlns='urn:xmpp:hints'/><no-store xmlns='urn:xmpp:hints'/>", true),
         ("<composing xmlns='http://jabber.org/protocol/chatstates'/>", false),
         ("", false),
     ];
@@ -148,6 +148,29 @@ fn what_is_not_worth_storing_is_not_stored() {
         let answer = node.read(alice);
         assert_eq!(answer.contains("<service-unavailable "), bounced, "{payload}: {answer}");
         assert_eq!(node.logged("bob"), 0, "{payload}");
+    }
+}
+
+#[test]
+fn hints_say_what_is_kept() {
+    let hint = |name: &str| format!("<body>x</body><{name} xmlns='urn:xmpp:hints'/>");
+    // `no-permanent-store` is about archives, and permits to keep a message until it is delivered.
+    let cases = [
+        ("chat", hint("no-permanent-store"), 1),
+        ("chat", hint("no-copy"), 1),
+        ("headline", hint("store"), 1),
+        ("headline", hint("no-copy"), 0),
+        ("error", hint("store"), 0),
+    ];
+    for (kind, payload, kept) in cases {
+        let mut node = Node::new(2);
+        let alice = stored(&mut node, &[]);
+        node.send(alice, &format!("<message type='{kind}' to='bob@here'>{payload}</message>"));
+        assert_eq!(node.read(alice), "", "{kind} {payload}");
+        assert_eq!(node.logged("bob"), kept, "{kind} {payload}");
+        let bob = node.online("bob", "pc");
+        node.send(bob, "<presence/>");
+        assert_eq!(node.logged("bob"), 0);
     }
 }
 
