@@ -1,10 +1,14 @@
 //! The node: wires cores, store, listeners and the control socket from a checked configuration; starts them in order
 //! and ends them in the reverse.
 
+mod certificates;
+mod log;
+mod reload;
+
 use crate::base::limit::Rate;
 use crate::base::rng::Rng;
 use crate::cluster::placement::Placement;
-use crate::config::{self, Config, LogFormat, TlsPolicy};
+use crate::config::{self, Config, ConfigError, Origin, TlsPolicy};
 use crate::features;
 use crate::runtime::clock::Clock;
 use crate::runtime::control::accounts::{self, Accounts};
@@ -12,25 +16,22 @@ use crate::runtime::control::{
     ControlHandler, ControlRequest, ControlResponse, Listener, ShardStatus, Status, server,
 };
 use crate::runtime::data_dir::DataDir;
-use crate::runtime::executor::{self, Cores};
+use crate::runtime::executor::{self, CoreSettings, Cores, MakeFeatures};
 use crate::runtime::listener::{self, Listening, Transport};
 use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::passwords::Passwords;
 use crate::runtime::preflight::{self, Granted};
 use crate::runtime::signal::{self, Signal};
 use crate::runtime::storage::{Storage, StoreHandle};
-use crate::runtime::tls::{self, Certificates, TlsServer};
+use crate::runtime::tls::{self, TlsServer};
 use crate::shard::{AckLevel, Limits, Rates, ShardConfig, TrafficRate};
 use crate::store::sqlite::{self, SqliteReader};
 use crate::store::{Answer, Query, Reader, Write, Written};
 use crate::stream::c2s::C2sPolicy;
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::xml::framer::XmlLimits;
-use rustls::sign::CertifiedKey;
-use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +46,8 @@ const DEPTH_BEFORE_LOGIN: u16 = 8;
 /// Why a node did not start, or ended badly: one line of cause and remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error(transparent)]
     DataDir(#[from] crate::runtime::data_dir::DataDirError),
     #[error(transparent)]
@@ -66,8 +69,11 @@ enum Event {
 }
 
 /// Runs a node until it is told to stop.
-pub fn run(config: Config) -> Result<(), Error> {
-    start_log(&config);
+///
+/// - `origin`: where its configuration is read from, now and at each reload
+pub fn run(origin: Origin) -> Result<(), Error> {
+    let config = origin.load()?;
+    let log = log::start(&config);
     let began = Instant::now();
     let data_dir = DataDir::open(&config.node.data_dir)?;
     let shards = config.shard_count();
@@ -86,7 +92,7 @@ pub fn run(config: Config) -> Result<(), Error> {
         readers.push(Box::new(SqliteReader::open(&opened.path)?));
     }
     let mut own_reader = SqliteReader::open(&opened.path)?;
-    let tls = tls_server(&config, data_dir.path())?;
+    let tls = certificates::tls_server(&config, data_dir.path())?;
     let decoy_secret = decoy_secret(data_dir.path())?;
     let listening = listen(&config, shards)?;
     let addresses = listeners(&listening);
@@ -97,9 +103,17 @@ pub fn run(config: Config) -> Result<(), Error> {
     let password_queue = config.limits.password_checks_queue as usize;
     let passwords = Passwords::start(usize::from(shards).div_ceil(2), password_queue, &mailboxes)
         .map_err(|error| told("a password thread cannot be started", &error))?;
+    let itself = Itself { shards, incarnation, decoy_secret };
     let policy = policy(&config, offers_sha512(&config, &mut own_reader)?);
-    let shard_config = shard_config(&config, policy, shards, incarnation, decoy_secret);
-    let setup = setup(&config, shard_config, shards, granted, tls, passwords);
+    let setup = executor::Setup {
+        shards,
+        config: Arc::new(itself.shard_config(&config, policy)),
+        placement: Arc::new(Placement::single(shards)),
+        features: make_features(&config),
+        settings: core_settings(&config, granted, tls.clone()),
+        passwords: passwords.clone(),
+        clock: Clock::start(),
+    };
     let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
     let core_ended = move |shard| {
         let _ = events.send(Event::CoreEnded(shard));
@@ -107,8 +121,10 @@ pub fn run(config: Config) -> Result<(), Error> {
     let cores = executor::start(setup, sockets, &mailboxes, letters, &storage, core_ended)?;
 
     let desk = Desk {
+        reloading: Mutex::new(reload::Reloading { origin, log, tls, passwords, itself }),
         config: Mutex::new(config.clone()),
         mailboxes: mailboxes.clone(),
+        data_dir: data_dir.path().to_owned(),
         store: storage.handle(),
         reader: Mutex::new(own_reader),
         placement: Placement::single(shards),
@@ -117,7 +133,8 @@ pub fn run(config: Config) -> Result<(), Error> {
         began,
         shards,
     };
-    let control = server::serve(&data_dir, Arc::new(desk))
+    let desk = Arc::new(desk);
+    let control = server::serve(&data_dir, desk.clone())
         .map_err(|error| told("the control socket cannot be made", &error))?;
     for address in &addresses {
         tracing::info!(address = %address.address, key = %address.key, "listening");
@@ -134,7 +151,7 @@ pub fn run(config: Config) -> Result<(), Error> {
         ready_ms = began.elapsed().as_millis(),
         "ready"
     );
-    let result = wait(&waiting, &mailboxes, cores);
+    let result = wait(&waiting, &desk, cores);
     drop(control);
     storage.stop();
     tracing::info!("stopped");
@@ -143,11 +160,12 @@ pub fn run(config: Config) -> Result<(), Error> {
 }
 
 /// Waits for the end: wanted by a signal, or forced by a core that failed.
-fn wait(events: &Receiver<Event>, mailboxes: &[Mailbox], cores: Cores) -> Result<(), Error> {
+fn wait(events: &Receiver<Event>, desk: &Desk, cores: Cores) -> Result<(), Error> {
     loop {
         match events.recv() {
             Ok(Event::Signal(Signal::Hangup)) => {
-                tracing::info!("SIGHUP: nothing is reloaded in this version; restart the node");
+                // What came of it is in the log.
+                let _ = desk.reload();
             }
             Ok(Event::Signal(Signal::Stop)) => break,
             Ok(Event::CoreEnded(shard)) => {
@@ -159,7 +177,7 @@ fn wait(events: &Receiver<Event>, mailboxes: &[Mailbox], cores: Cores) -> Result
         }
     }
     tracing::info!("stopping");
-    for mailbox in mailboxes {
+    for mailbox in &desk.mailboxes {
         mailbox.send(Letter::Shutdown);
     }
     cores.join();
@@ -168,61 +186,6 @@ fn wait(events: &Receiver<Event>, mailboxes: &[Mailbox], cores: Cores) -> Result
 
 fn told(what: &str, why: &dyn Display) -> Error {
     Error::Other(format!("{what}: {why}"))
-}
-
-fn start_log(config: &Config) {
-    let level = config.log.level.as_str();
-    // Only our own words at the chosen level; libraries warn.
-    let filter = tracing_subscriber::EnvFilter::new(format!("warn,corefire={level}"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    let started = match config.log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    // A log that runs already (tests) stays.
-    let _ = started;
-    std::panic::set_hook(Box::new(|panic| {
-        let trace = std::backtrace::Backtrace::force_capture();
-        tracing::error!("fault: {panic}\n{trace}");
-    }));
-}
-
-fn tls_server(config: &Config, data_dir: &Path) -> Result<TlsServer, Error> {
-    let load = |certificate: &Path, key: &Path| {
-        config::tls::load_certified(certificate, key)
-            .map_err(|error| Error::Other(format!("tls.{}: {error}", error.setting.name())))
-    };
-    let fallback = match (&config.tls.certificate, &config.tls.key) {
-        (Some(certificate), Some(key)) => load(certificate, key)?,
-        _ => self_signed(config, data_dir)?,
-    };
-    let mut hosts = BTreeMap::new();
-    for (domain, host) in &config.tls.hosts {
-        hosts.insert(domain.clone(), load(&host.certificate, &host.key)?);
-    }
-    TlsServer::new(Certificates::new(fallback, hosts)).map_err(|error| told("TLS", &error))
-}
-
-/// The certificate of the first start, made anew when the domains change.
-fn self_signed(config: &Config, data_dir: &Path) -> Result<CertifiedKey, Error> {
-    let directory = data_dir.join("tls");
-    let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
-    if let Ok(found) = config::tls::load_certified(&certificate, &key)
-        && config.domains.iter().all(|domain| config::tls::is_valid_for(&found, domain))
-    {
-        return Ok(found);
-    }
-    let fault = |error: &dyn Display| told("a self-signed certificate cannot be made", error);
-    let (chain, private) = tls::self_signed(&config.domains).map_err(|error| fault(&error))?;
-    std::fs::create_dir_all(&directory).map_err(|error| fault(&error))?;
-    tls::write_private(&key, private.as_bytes()).map_err(|error| fault(&error))?;
-    tls::write_private(&certificate, chain.as_bytes()).map_err(|error| fault(&error))?;
-    tracing::info!(path = %certificate.display(), "made a self-signed certificate");
-    config::tls::load_certified(&certificate, &key).map_err(|error| fault(&error))
 }
 
 /// The secret from which accounts that do not exist get their salts: the same at each start.
@@ -278,6 +241,20 @@ fn offers_sha512(config: &Config, reader: &mut SqliteReader) -> Result<bool, Err
     })
 }
 
+/// What a node has of itself, beside its configuration.
+#[derive(Clone, Copy)]
+struct Itself {
+    shards: u16,
+    incarnation: u64,
+    decoy_secret: [u8; 32],
+}
+
+impl Itself {
+    fn shard_config(&self, config: &Config, policy: C2sPolicy) -> ShardConfig {
+        shard_config(config, policy, self.shards, self.incarnation, self.decoy_secret)
+    }
+}
+
 /// What each of `shards` shards is told of the configuration.
 pub fn shard_config(
     config: &Config,
@@ -293,31 +270,21 @@ pub fn shard_config(
             config::AckLevel::Stored => AckLevel::Stored,
             config::AckLevel::Received => AckLevel::Received,
         },
+        access: config.access.banned.iter().cloned().collect(),
         scram_iterations: config.auth.scram_iterations,
         decoy_secret,
         incarnation,
     }
 }
 
-fn setup(
-    config: &Config,
-    shard_config: ShardConfig,
-    shards: u16,
-    granted: Granted,
-    tls: TlsServer,
-    passwords: Passwords,
-) -> executor::Setup {
-    executor::Setup {
-        shards,
-        config: Arc::new(shard_config),
-        placement: Arc::new(Placement::single(shards)),
-        features: {
-            let settings = config.features.clone();
-            Arc::new(move || features::with(&settings))
-        },
+fn make_features(config: &Config) -> MakeFeatures {
+    let settings = config.features.clone();
+    Arc::new(move || features::with(&settings))
+}
+
+fn core_settings(config: &Config, granted: Granted, tls: TlsServer) -> CoreSettings {
+    CoreSettings {
         tls,
-        passwords,
-        clock: Clock::start(),
         connections_max: granted.connections,
         handshakes_max: config.limits.handshakes_in_flight as usize,
         handshake_timeout: Duration::from_secs(config.limits.login_timeout_s.into()),
@@ -411,8 +378,11 @@ fn rates(config: &Config, shards: u16) -> Rates {
 
 /// Answers the control socket. Called from its threads.
 struct Desk {
+    /// Held while the configuration is read again: one after the other.
+    reloading: Mutex<reload::Reloading>,
     config: Mutex<Config>,
     mailboxes: Vec<Mailbox>,
+    data_dir: PathBuf,
     store: StoreHandle,
     reader: Mutex<SqliteReader>,
     placement: Placement,
@@ -430,6 +400,10 @@ impl ControlHandler for Desk {
                 let mut clerk = Clerk { desk: self, config: &config };
                 accounts::perform(&mut clerk, request)
             }
+            ControlRequest::Reload => match self.reload() {
+                Ok(reloaded) => ControlResponse::Reloaded(reloaded),
+                Err(faults) => ControlResponse::error(faults),
+            },
             ControlRequest::Status => ControlResponse::Status(Box::new(self.status(&config))),
             ControlRequest::Whereis { jid } => {
                 match accounts::place(&jid, &config.node_name(), self.shards) {

@@ -65,6 +65,65 @@ impl fmt::Display for Network {
     }
 }
 
+/// Many networks, asked at each connection: the cost grows with the logarithm of their number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// First and last address of blocks that do not touch, in order.
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+impl Networks {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(address) => is_within(&self.v4, address.to_bits()),
+            IpAddr::V6(address) => is_within(&self.v6, address.to_bits()),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+fn is_within<T: Copy + Ord>(blocks: &[(T, T)], address: T) -> bool {
+    let behind = blocks.partition_point(|(first, _)| *first <= address);
+    behind.checked_sub(1).is_some_and(|place| address <= blocks[place].1)
+}
+
+fn join<T: Copy + Ord>(mut blocks: Vec<(T, T)>) -> Vec<(T, T)> {
+    blocks.sort_unstable();
+    let mut joined: Vec<(T, T)> = Vec::with_capacity(blocks.len());
+    for (first, last) in blocks {
+        match joined.last_mut() {
+            Some(before) if first <= before.1 => before.1 = before.1.max(last),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined
+}
+
+impl FromIterator<Network> for Networks {
+    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Networks {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for Network { address, prefix } in networks {
+            match address {
+                IpAddr::V4(address) => {
+                    let below = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+                    let first = address.to_bits() & !below;
+                    v4.push((first, first | below));
+                }
+                IpAddr::V6(address) => {
+                    let below = u128::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+                    let first = address.to_bits() & !below;
+                    v6.push((first, first | below));
+                }
+            }
+        }
+        Networks { v4: join(v4), v6: join(v6) }
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -91,6 +150,24 @@ mod tests {
         assert!(contains("2001:db8::/32", "2001:db8:1::1"));
         assert!(contains("::1", "::1"));
         assert!(!contains("::1", "::2"));
+    }
+
+    #[test]
+    fn many_networks_contain_what_each_of_them_does() {
+        let text = "10.0.0.0/8 10.1.0.0/16 192.0.2.7 0.0.0.0/32 2001:db8::/32 2001:db8:1::/48 ::1 fe80::/10";
+        let list: Vec<Network> = text.split(' ').map(|one| one.parse().unwrap()).collect();
+        let networks: Networks = list.iter().copied().collect();
+        let asked = "10.0.0.0 10.255.255.255 11.0.0.0 9.255.255.255 192.0.2.7 192.0.2.8 192.0.2.6 0.0.0.0 0.0.0.1 \
+            2001:db8:ffff::1 2001:db9:: 2001:db7:ffff::1 ::1 :: ::2 fe80::1 febf::1 fec0::1 ::ffff:10.0.0.1";
+        for address in asked.split_whitespace() {
+            let address: IpAddr = address.parse().unwrap();
+            let any = list.iter().any(|network| network.contains(address));
+            assert_eq!(networks.contains(address), any, "{address}");
+        }
+        assert!(!Networks::default().contains("::1".parse().unwrap()));
+        let all: Networks = ["0.0.0.0/0".parse().unwrap()].into_iter().collect();
+        assert!(all.contains("255.255.255.255".parse().unwrap()));
+        assert!(!all.contains("::1".parse().unwrap()));
     }
 
     #[test]

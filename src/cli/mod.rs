@@ -4,6 +4,7 @@
 
 mod backend;
 mod import;
+mod reload;
 mod report;
 mod user;
 
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Origin};
 
 /// An XMPP server in which the owner of an address is computed, never looked up.
 #[derive(Debug, Parser)]
@@ -58,6 +59,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Have the running node read its configuration again; it tells what changed
+    Reload,
     /// Show which node and shard own an address
     Whereis {
         jid: String,
@@ -109,10 +112,15 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
     let settings = &arguments.settings;
     match &arguments.command {
         Command::Serve => {
-            crate::node::run(settings.load()?).map_err(|error| Refusal::Plain(error.to_string()))
+            crate::node::run(settings.origin()).map_err(|error| match error {
+                // Its lines name their places themselves.
+                crate::node::Error::Config(error) => Refusal::Config(error),
+                error => Refusal::Plain(error.to_string()),
+            })
         }
         Command::User(command) => user::run(command, settings),
         Command::Status { json } => report::status(&settings.load_values()?, *json),
+        Command::Reload => reload::run(&settings.load_values()?),
         Command::Whereis { jid, json } => report::whereis(&settings.load_values()?, jid, *json),
         Command::CheckConfig { file } => check_config(settings, file),
         Command::Session(_) => Err(not_in_this_version("session")),
@@ -134,8 +142,12 @@ fn check_config(settings: &Settings, file: &Path) -> Result<(), Refusal> {
 }
 
 impl Settings {
-    fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config.as_deref(), &self.sets, self.data_dir.as_deref())
+    fn origin(&self) -> Origin {
+        Origin {
+            file: self.config.clone(),
+            sets: self.sets.clone(),
+            data_dir: self.data_dir.clone(),
+        }
     }
 
     /// Without a look at certificates, which only a node needs and may be the only one to read.

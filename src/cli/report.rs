@@ -53,7 +53,7 @@ pub(super) fn whereis(config: &Config, jid: &str, json: bool) -> Result<(), Refu
     print(format_args!("{jid}: node {node}, shard {shard} (partition {partition}, hash {hash64})"))
 }
 
-fn odd_answer() -> Refusal {
+pub(super) fn odd_answer() -> Refusal {
     let message = "the node answered another question; use the program that it was started with";
     Refusal::Plain(message.to_owned())
 }

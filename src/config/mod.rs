@@ -3,6 +3,7 @@
 //! `config/corefire.toml` documents each key; a test holds it to what `read` knows. Certificates are read here as well
 //! (`tls`), since a wrong one is refused as a wrong value is.
 
+mod changes;
 mod features;
 mod limits;
 mod read;
@@ -17,6 +18,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use crate::base::network::Network;
+pub use crate::shard::Ban;
+pub use changes::{Change, Values};
 pub use limits::Limits;
 
 use crate::features::Settings;
@@ -35,6 +38,7 @@ pub struct Config {
     pub c2s: C2s,
     pub tls: Tls,
     pub auth: Auth,
+    pub access: AccessRules,
     pub registration: Registration,
     pub storage: Storage,
     pub archive: Archive,
@@ -47,6 +51,25 @@ pub struct Config {
     pub limits: Limits,
     pub log: Log,
     pub latency: Latency,
+    /// All of the above as it was written.
+    pub values: Values,
+}
+
+/// Where a configuration is read from: as often as the node is told to.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    pub file: Option<PathBuf>,
+    /// `KEY=VALUE`, laid over the file in their order; the value is TOML or a bare word.
+    pub sets: Vec<String>,
+    /// Instead of `node.data_dir`.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Origin {
+    /// See `Config::load`.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.file.as_deref(), &self.sets, self.data_dir.as_deref())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +135,12 @@ pub enum Sha512 {
     Auto,
     On,
     Off,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessRules {
+    /// Accounts and domains are of this server.
+    pub banned: Vec<Ban>,
 }
 
 /// Not in this version: false.
@@ -327,7 +356,11 @@ impl Config {
         if !problems.is_empty() {
             return Err(ConfigError { problems });
         }
-        let (mut config, problems, _) = reader::read(tree, |top| read::config(top, check));
+        let mut values = Values::of(&tree);
+        let reading = reader::read(tree, |top| read::config(top, check));
+        let (mut config, problems) = (reading.value, reading.problems);
+        values.set_defaults(reading.defaults);
+        config.values = values;
         if let Some(data_dir) = data_dir {
             config.node.data_dir = data_dir.to_owned();
         }
@@ -336,7 +369,7 @@ impl Config {
 
     /// Every key that a configuration may have, dotted, tables among them.
     pub fn keys() -> Vec<String> {
-        reader::read(source::Table::new(), |top| read::config(top, Check::Values)).2
+        reader::read(source::Table::new(), |top| read::config(top, Check::Values)).known
     }
 
     /// The node's name: as configured, or the host's.
@@ -397,7 +430,7 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Config {
-        reader::read(source::Table::new(), |top| read::config(top, Check::Values)).0
+        reader::read(source::Table::new(), |top| read::config(top, Check::Values)).value
     }
 }
 

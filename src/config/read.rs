@@ -26,6 +26,7 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
                 &[("auto", Sha512::Auto), ("on", Sha512::On), ("off", Sha512::Off)],
             ),
         }),
+        access: top.section("access", |s| access(s, &domains)),
         registration: top
             .section("registration", |s| Registration { in_band: s.off_boolean("in_band") }),
         storage: top.section("storage", storage),
@@ -49,6 +50,7 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
             interval_s: s.off_integer("interval_s", 10),
         }),
         domains,
+        values: Values::default(),
     }
 }
 
@@ -189,6 +191,23 @@ fn certificate_pair(s: &mut Section<'_>, check: Check) -> (Option<PathBuf>, Opti
 
 fn lonely(file: &Path, missing: &str, example: &str) -> String {
     format!("{file:?} stands without its {missing}; write {missing} = {example} beside it")
+}
+
+fn access(s: &mut Section<'_>, domains: &[String]) -> AccessRules {
+    let example = format!("eve@{}", domains.first().map_or("example.org", String::as_str));
+    let banned = s.list("banned", &[], &[&example], |text| {
+        let ban: Ban = text.parse()?;
+        let domain = match &ban {
+            Ban::Account(jid) => jid.domain(),
+            Ban::Domain(domain) => domain,
+            Ban::Network(_) => return Ok(ban),
+        };
+        match domains.iter().any(|ours| ours == domain) {
+            true => Ok(ban),
+            false => Err("is of no domain that is served here"),
+        }
+    });
+    AccessRules { banned }
 }
 
 fn storage(s: &mut Section<'_>) -> Storage {

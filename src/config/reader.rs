@@ -14,7 +14,18 @@ pub(super) struct Reader {
     problems: Vec<Problem>,
     /// Every key that was asked for, dotted.
     known: Vec<String>,
+    /// The default of each of them that is no table, as TOML.
+    defaults: BTreeMap<String, String>,
     unknown: Vec<Unknown>,
+}
+
+/// What reading gave.
+pub(super) struct Reading<T> {
+    pub(super) value: T,
+    /// Every fault, unknown keys last.
+    pub(super) problems: Vec<Problem>,
+    pub(super) known: Vec<String>,
+    pub(super) defaults: BTreeMap<String, String>,
 }
 
 struct Unknown {
@@ -36,13 +47,13 @@ pub(super) struct Section<'r> {
 }
 
 /// Reads the whole tree with `read`.
-///
-/// - gives: what `read` made, every problem (unknown keys last), and the keys that are known
-pub(super) fn read<T>(
-    tree: Table,
-    read: impl FnOnce(&mut Section<'_>) -> T,
-) -> (T, Vec<Problem>, Vec<String>) {
-    let mut reader = Reader { problems: Vec::new(), known: Vec::new(), unknown: Vec::new() };
+pub(super) fn read<T>(tree: Table, read: impl FnOnce(&mut Section<'_>) -> T) -> Reading<T> {
+    let mut reader = Reader {
+        problems: Vec::new(),
+        known: Vec::new(),
+        defaults: BTreeMap::new(),
+        unknown: Vec::new(),
+    };
     let mut top = Section {
         reader: &mut reader,
         path: String::new(),
@@ -53,7 +64,8 @@ pub(super) fn read<T>(
     let value = read(&mut top);
     top.close();
     reader.judge_unknown();
-    (value, reader.problems, reader.known)
+    let Reader { problems, known, defaults, .. } = reader;
+    Reading { value, problems, known, defaults }
 }
 
 impl Section<'_> {
@@ -107,7 +119,7 @@ impl Section<'_> {
     }
 
     pub(super) fn boolean(&mut self, key: &str, default: bool) -> bool {
-        self.ask(key, default, default, |value| match value {
+        self.ask(key, default, &default.to_string(), default, |value| match value {
             Value::Boolean(yes) => Ok(*yes),
             other => Err(format!("{other} is neither true nor false")),
         })
@@ -117,7 +129,7 @@ impl Section<'_> {
     where
         T: Copy + Display + PartialOrd + TryFrom<i64>,
     {
-        self.ask(key, default, default, |value| match value {
+        self.ask(key, default, &default.to_string(), default, |value| match value {
             Value::Integer(number, text) => number
                 .and_then(|number| T::try_from(number).ok())
                 .filter(|number| range.contains(number))
@@ -143,7 +155,7 @@ impl Section<'_> {
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> T {
         let standard = parse(default).unwrap_or_else(|fault| panic!("default of {key}: {fault}"));
-        self.ask(key, standard, quoted(example), |value| match value {
+        self.ask(key, standard, &quoted(default), quoted(example), |value| match value {
             Value::Text(text) => parse(text).map_err(|fault| format!("{value} {fault}")),
             other => Err(format!("{other} is not a text in double quotes")),
         })
@@ -174,7 +186,7 @@ impl Section<'_> {
             .map(|item| parse(item).unwrap_or_else(|fault| panic!("default of {key}: {fault}")))
             .collect();
         let example = quoted_list(example);
-        self.ask(key, standard, &example, |value| {
+        self.ask(key, standard, &quoted_list(default), &example, |value| {
             let Value::List(items) = value else {
                 return Err(format!("{value} is not a list"));
             };
@@ -274,10 +286,13 @@ impl Section<'_> {
         &mut self,
         key: &str,
         default: T,
+        shown: &str,
         example: impl Display,
         take: impl FnOnce(&Value) -> Result<T, String>,
     ) -> T {
-        self.reader.known.push(self.path_of(key));
+        let path = self.path_of(key);
+        self.reader.defaults.insert(path.clone(), shown.to_owned());
+        self.reader.known.push(path);
         self.asked.push(key.to_owned());
         match self.table.get(key).map(|node| take(&node.value)) {
             None => default,
@@ -291,10 +306,7 @@ impl Section<'_> {
     }
 
     fn path_of(&self, key: &str) -> String {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        let key =
-            if !key.is_empty() && key.chars().all(plain) { key.to_owned() } else { quoted(key) };
-        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+        join(&self.path, key)
     }
 
     /// Whatever nobody asked for is unknown.
@@ -343,6 +355,14 @@ impl Reader {
         let named = |path: &&String| path.rsplit_once('.').is_some_and(|(_, last)| last == name);
         self.known.iter().find(named).map(String::as_str)
     }
+}
+
+/// The dotted key of `name` in the table `path`.
+pub(super) fn join(path: &str, name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let name =
+        if !name.is_empty() && name.chars().all(plain) { name.to_owned() } else { quoted(name) };
+    if path.is_empty() { name } else { format!("{path}.{name}") }
 }
 
 /// The known name of which `name` is most likely a slip.

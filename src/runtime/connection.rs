@@ -97,7 +97,7 @@ impl State {
 pub(super) fn open(core: &Rc<Core>, stream: TcpStream, peer: IpAddr, direct_tls: bool) {
     let mut state = State::new(stream.as_raw_fd(), peer);
     if direct_tls {
-        match core.tls.accept(true) {
+        match core.settings.borrow().tls.accept(true) {
             Ok(tls) => state.tls = Some(tls),
             Err(error) => {
                 tracing::error!(%error, "TLS cannot be started");
@@ -107,7 +107,8 @@ pub(super) fn open(core: &Rc<Core>, stream: TcpStream, peer: IpAddr, direct_tls:
         }
         state.phase = Phase::Queued;
         let socket = Rc::new(Socket { state: RefCell::new(state) });
-        core.end_by(&socket, core.handshake_timeout);
+        let patience = core.settings.borrow().handshake_timeout;
+        core.end_by(&socket, patience);
         serve(core, stream, socket);
     } else {
         let conn = core.shard.borrow_mut().accept(core.clock.now(), peer, None);
@@ -263,7 +264,7 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
         };
         rest = &rest[taken..];
         if handshaking && !tls.is_handshaking() {
-            let facts = core.tls.facts(tls);
+            let facts = tls.facts();
             state.phase = Phase::Open;
             if std::mem::take(&mut state.has_slot) {
                 core.handshakes.leave();
@@ -532,7 +533,8 @@ pub(super) fn start_tls(core: &Rc<Core>, conn: ConnId) {
         // What came behind `<starttls/>` has ended the stream.
         return;
     }
-    match core.tls.accept(false) {
+    let accepted = core.settings.borrow().tls.accept(false);
+    match accepted {
         Ok(tls) => {
             state.tls = Some(tls);
             state.phase = Phase::Queued;

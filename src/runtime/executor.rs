@@ -6,14 +6,14 @@
 use super::clock::Clock;
 use super::connection::{self, Deadline, Socket};
 use super::listener::Transport;
-use super::mailbox::{Letter, Mailbox, ShardFigures};
+use super::mailbox::{Letter, Mailbox, Reconfiguration, ShardFigures};
 use super::mesh::{Inlet, Outlet, mesh};
 use super::passwords::Passwords;
 use super::storage::{Storage, StoreClient};
 use super::tls::TlsServer;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{Placement, ShardId};
-use crate::shard::{Action, ConnId, Effects, Feature, Input, Shard, ShardConfig};
+use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Shard, ShardConfig};
 use futures_lite::future::or;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Binding};
 use std::cell::{Cell, RefCell};
@@ -49,11 +49,19 @@ pub struct Setup {
     pub shards: u16,
     pub config: Arc<ShardConfig>,
     pub placement: Arc<Placement>,
-    /// A fresh set of features, called once for each shard.
-    pub features: Arc<dyn Fn() -> Vec<Box<dyn Feature>> + Send + Sync>,
-    pub tls: TlsServer,
+    pub features: MakeFeatures,
+    pub settings: CoreSettings,
     pub passwords: Passwords,
     pub clock: Clock,
+}
+
+/// Makes a fresh set of features with their settings; called once for each shard.
+pub type MakeFeatures = Arc<dyn Fn() -> Vec<Box<dyn Feature>> + Send + Sync>;
+
+/// What a reload may change of a core, beside what its shard is told.
+#[derive(Clone)]
+pub struct CoreSettings {
+    pub tls: TlsServer,
     pub connections_max: usize,
     pub handshakes_max: usize,
     pub handshake_timeout: Duration,
@@ -209,13 +217,12 @@ pub(super) struct Core {
     pub shard: RefCell<Shard>,
     pub fx: RefCell<Effects>,
     pub clock: Clock,
-    pub tls: TlsServer,
+    pub settings: RefCell<CoreSettings>,
     pub scratch: RefCell<Box<[u8]>>,
     pub plain: RefCell<Box<[u8]>>,
     pub flush: Flush,
     pub connections: Connections,
     pub handshakes: Slots,
-    pub handshake_timeout: Duration,
     id: ShardId,
     sockets: RefCell<Vec<Place>>,
     outlets: RefCell<Vec<Option<Outlet>>>,
@@ -224,7 +231,6 @@ pub(super) struct Core {
     mailbox: Mailbox,
     deadlines: RefCell<VecDeque<Deadline>>,
     stopping: Cell<bool>,
-    shutdown_timeout: Duration,
     shards: usize,
 }
 
@@ -248,12 +254,12 @@ impl Flush {
 /// Connections of the node, counted against its limit.
 pub(super) struct Connections {
     count: Arc<AtomicUsize>,
-    limit: usize,
+    limit: Cell<usize>,
 }
 
 impl Connections {
     fn has_room(&self) -> bool {
-        self.count.load(Ordering::Relaxed) < self.limit
+        self.count.load(Ordering::Relaxed) < self.limit.get()
     }
 
     fn enter(&self) {
@@ -272,33 +278,48 @@ impl Connections {
 
 /// Handshakes in flight, bounded; the others wait in order.
 pub(super) struct Slots {
-    free: Cell<usize>,
+    taken: Cell<usize>,
+    limit: Cell<usize>,
     waiting: RefCell<VecDeque<Waker>>,
 }
 
 impl Slots {
     /// Takes a place, or has `waker` woken when one is free.
     pub(super) fn enter(&self, waker: &Waker) -> bool {
-        if self.free.get() == 0 {
+        if !self.has_room() {
             let mut waiting = self.waiting.borrow_mut();
             if !waiting.iter().any(|other| other.will_wake(waker)) {
                 waiting.push_back(waker.clone());
             }
             return false;
         }
-        self.free.set(self.free.get() - 1);
+        self.taken.set(self.taken.get() + 1);
         true
     }
 
     pub(super) fn leave(&self) {
-        self.free.set(self.free.get() + 1);
-        self.wake_next();
+        self.taken.set(self.taken.get() - 1);
+        if self.has_room() {
+            self.wake_next();
+        }
+    }
+
+    /// Of so many places, those that are taken stay so.
+    fn set_limit(&self, limit: usize) {
+        self.limit.set(limit);
+        for _ in self.taken.get()..limit {
+            self.wake_next();
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.taken.get() < self.limit.get()
     }
 
     /// A task that may wait, or was woken a moment ago, ends: the place it would have taken goes to the next.
     pub(super) fn forget(&self, waker: &Waker) {
         self.waiting.borrow_mut().retain(|other| !other.will_wake(waker));
-        if self.free.get() > 0 {
+        if self.has_room() {
             self.wake_next();
         }
     }
@@ -325,16 +346,19 @@ impl Core {
             shard: RefCell::new(shard),
             fx: RefCell::new(Effects::new(setup.shards)),
             clock: setup.clock,
-            tls: setup.tls.clone(),
+            settings: RefCell::new(setup.settings.clone()),
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
             plain: RefCell::new(vec![0; PLAIN_BYTES].into()),
             flush: Flush::default(),
-            connections: Connections { count: part.connections, limit: setup.connections_max },
+            connections: Connections {
+                count: part.connections,
+                limit: Cell::new(setup.settings.connections_max),
+            },
             handshakes: Slots {
-                free: Cell::new(setup.handshakes_max),
+                taken: Cell::new(0),
+                limit: Cell::new(setup.settings.handshakes_max),
                 waiting: RefCell::default(),
             },
-            handshake_timeout: setup.handshake_timeout,
             id: part.shard,
             sockets: RefCell::default(),
             outlets: RefCell::new(part.outlets),
@@ -343,7 +367,6 @@ impl Core {
             mailbox: part.mailbox,
             deadlines: RefCell::default(),
             stopping: Cell::new(false),
-            shutdown_timeout: setup.shutdown_timeout,
             shards: usize::from(setup.shards),
         };
         (Rc::new(core), part.inlets, part.letters)
@@ -393,7 +416,8 @@ impl Core {
             // Dropped tasks end, and their listeners close.
             accepting.clear();
             let now = self.clock.mono();
-            let ends_at = *ends_at.get_or_insert(now + self.shutdown_timeout);
+            let patience = self.settings.borrow().shutdown_timeout;
+            let ends_at = *ends_at.get_or_insert(now + patience);
             let idle = self.sockets.borrow().iter().all(Option::is_none)
                 && self.shard.borrow().waiting_for_store() == 0
                 && self.fx.borrow().is_empty();
@@ -553,6 +577,14 @@ impl Core {
                 shard.handle(now, Input::PasswordChecked { conn, verdict }, &mut fx);
             }
             Letter::AccountChanged(jid) => shard.handle(now, Input::AccountChanged(jid), &mut fx),
+            Letter::Reconfigured(news) => {
+                let Reconfiguration { shard: config, features, core } = *news;
+                self.connections.limit.set(core.connections_max);
+                self.handshakes.set_limit(core.handshakes_max);
+                *self.settings.borrow_mut() = core;
+                let features = Features(features());
+                shard.handle(now, Input::Reconfigured { config, features }, &mut fx);
+            }
             Letter::Status(answer) => {
                 let _ = answer.send(ShardFigures {
                     shard: self.id.0,

@@ -1,8 +1,10 @@
 //! How a shard's core is woken: by other cores through rings, by side threads through letters.
 
-use crate::shard::{ConnId, StoreOutcome, Ticket};
+use super::executor::{CoreSettings, MakeFeatures};
+use crate::shard::{ConnId, ShardConfig, StoreOutcome, Ticket};
 use crate::xmpp::jid::BareJid;
 use atomic_waker::AtomicWaker;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -37,9 +39,25 @@ pub enum Letter {
     /// `None`: the queue was full.
     PasswordChecked(ConnId, Option<bool>),
     AccountChanged(BareJid),
+    /// All that follows is decided by this.
+    Reconfigured(Box<Reconfiguration>),
     /// The answer goes back on the channel.
     Status(Sender<ShardFigures>),
     Shutdown,
+}
+
+/// What a core takes over from a configuration that was read again.
+#[derive(Clone)]
+pub struct Reconfiguration {
+    pub shard: Arc<ShardConfig>,
+    pub features: MakeFeatures,
+    pub core: CoreSettings,
+}
+
+impl fmt::Debug for Reconfiguration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reconfiguration(..)")
+    }
 }
 
 /// A shard's present figures.

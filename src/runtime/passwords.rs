@@ -41,7 +41,7 @@ impl Network {
 pub struct Passwords {
     threads: Vec<Sender<(u16, PasswordCheck)>>,
     queued: Arc<AtomicUsize>,
-    limit: usize,
+    limit: Arc<AtomicUsize>,
 }
 
 impl Passwords {
@@ -58,13 +58,18 @@ impl Passwords {
                 .spawn(move || work(&checks, &mailboxes, &queued))?;
             senders.push(sender);
         }
-        Ok(Self { threads: senders, queued, limit })
+        Ok(Self { threads: senders, queued, limit: Arc::new(AtomicUsize::new(limit)) })
+    }
+
+    /// See `start`; those that wait stay.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Gives the check back where the queue is full.
     #[expect(clippy::result_large_err, reason = "what was given is given back, and rarely")]
     pub fn check(&self, shard: u16, check: PasswordCheck) -> Result<(), PasswordCheck> {
-        if self.queued.fetch_add(1, Ordering::Relaxed) >= self.limit {
+        if self.queued.fetch_add(1, Ordering::Relaxed) >= self.limit.load(Ordering::Relaxed) {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             return Err(check);
         }

@@ -49,6 +49,20 @@ impl Certificates {
     }
 }
 
+impl PartialEq for Certificates {
+    /// The same chains for the same names; keys fit their certificates.
+    fn eq(&self, other: &Self) -> bool {
+        let same = |one: &Certificate, other: &Certificate| one.key.cert == other.key.cert;
+        same(&self.fallback, &other.fallback)
+            && self.hosts.len() == other.hosts.len()
+            && self
+                .hosts
+                .iter()
+                .zip(&other.hosts)
+                .all(|((name, one), (other_name, other))| name == other_name && same(one, other))
+    }
+}
+
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.of(hello.server_name()).key.clone())
@@ -84,26 +98,21 @@ impl TlsServer {
         let config = if direct { &self.direct } else { &self.config };
         let mut connection = ServerConnection::new(config.clone())?;
         connection.set_buffer_limit(Some(SEALED_MAX));
-        Ok(Tls { connection: Box::new(connection) })
+        let certificates = Some(self.certificates.clone());
+        Ok(Tls { connection: Box::new(connection), certificates })
     }
 
-    /// What channel binding and the stream may know of a finished handshake.
-    pub fn facts(&self, tls: &Tls) -> TlsFacts {
-        let mut material = [0; 32];
-        let exported =
-            tls.connection.export_keying_material(&mut material, EXPORTER_LABEL, None).is_ok();
-        let server_name = tls.connection.server_name().map(str::to_owned);
-        TlsFacts {
-            exporter: exported.then_some(material),
-            end_point: self.certificates.of(server_name.as_deref()).end_point.clone(),
-            server_name,
-        }
+    /// Tickets go with their certificates: a client that resumed would take a renewed one for the one it knows.
+    pub fn has(&self, certificates: &Certificates) -> bool {
+        *self.certificates == *certificates
     }
 }
 
 /// One connection's TLS. Moves between cores with its socket.
 pub struct Tls {
     connection: Box<ServerConnection>,
+    /// Among which the handshake chooses; others may be in use when it ends.
+    certificates: Option<Arc<Certificates>>,
 }
 
 /// The peer broke TLS.
@@ -113,6 +122,19 @@ pub struct TlsBroken;
 impl Tls {
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    /// What channel binding and the stream may know of a finished handshake. Once.
+    pub fn facts(&mut self) -> TlsFacts {
+        let mut material = [0; 32];
+        let exported =
+            self.connection.export_keying_material(&mut material, EXPORTER_LABEL, None).is_ok();
+        let server_name = self.connection.server_name().map(str::to_owned);
+        let end_point = self
+            .certificates
+            .take()
+            .and_then(|certificates| certificates.of(server_name.as_deref()).end_point.clone());
+        TlsFacts { exporter: exported.then_some(material), end_point, server_name }
     }
 
     /// Takes bytes off the wire; gives how many were taken. Plain text waits for `read`.

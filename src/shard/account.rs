@@ -306,6 +306,11 @@ impl Core {
         false
     }
 
+    /// Frees places until there are no more accounts than there may be, or none is idle.
+    pub(super) fn evict_surplus(&mut self) {
+        while self.names.len() > self.config.limits.accounts && self.evict_one() {}
+    }
+
     fn drop_if_idle(&mut self, id: AccountId) -> bool {
         match self.accounts.get_mut(id.0) {
             Some(account) if account.is_idle() => {

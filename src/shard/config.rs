@@ -1,5 +1,6 @@
-//! What a shard is told at its start. Copied to every core.
+//! What a shard is told at its start, and again when the node reloads its configuration. Copied to every core.
 
+use super::access::Access;
 use super::rate::Rates;
 use crate::stream::c2s::C2sPolicy;
 use std::time::Duration;
@@ -92,6 +93,8 @@ pub struct ShardConfig {
     pub policy: C2sPolicy,
     pub limits: Limits,
     pub ack: AckLevel,
+    /// Who is kept out.
+    pub access: Access,
     /// For accounts that do not exist, so that they look as if they did.
     pub scram_iterations: u32,
     /// Makes the salts of accounts that do not exist: the same after a restart.
@@ -107,6 +110,7 @@ impl ShardConfig {
             policy,
             limits,
             ack: AckLevel::default(),
+            access: Access::default(),
             scram_iterations: 10_000,
             decoy_secret: [0; 32],
             incarnation: 1,

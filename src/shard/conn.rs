@@ -171,6 +171,8 @@ impl Shard {
         let closing = conn.hold == Hold::Closing;
         conn.hold = if closing { Hold::Closing } else { Hold::No };
         let waits = !conn.output.is_empty();
+        // Bans reach one core after the other.
+        let refused = self.core.config.access.refuses(conn.peer);
         let id = ConnId(self.core.conns.insert(conn));
         self.core.wheel.insert(now.mono + self.core.config.limits.login_timeout, Timer::Login(id));
         if waits {
@@ -180,6 +182,8 @@ impl Shard {
             fx.actions.push(Action::Close(id));
         } else if self.core.stopping {
             self.close(id, Some(StreamError::new(StreamCondition::SystemShutdown)), fx);
+        } else if refused {
+            self.close(id, Some(StreamError::new(StreamCondition::PolicyViolation)), fx);
         } else {
             self.go_on(id, fx);
         }

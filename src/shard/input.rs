@@ -1,11 +1,14 @@
 //! All that can happen to a shard.
 
+use super::access::Features;
+use super::config::ShardConfig;
 use super::effect::{ConnId, Ticket};
 use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
 use crate::store::{Answer, Written};
 use crate::stream::TlsFacts;
 use crate::xmpp::jid::BareJid;
+use std::sync::Arc;
 
 /// One event. Connections come in by `Shard::accept`, which names them.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub enum Input<'a> {
     PasswordChecked { conn: ConnId, verdict: Option<bool> },
     /// The account was created, deleted or changed behind the shard's back.
     AccountChanged(BareJid),
+    /// An operator decided anew.
+    Reconfigured { config: Arc<ShardConfig>, features: Features },
     /// Time passes; `Shard::next_due` says when the next one is wanted.
     Tick,
     /// The node ends: every stream gets `system-shutdown`.

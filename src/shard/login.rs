@@ -304,7 +304,7 @@ impl Shard {
             .and_then(|account| core.accounts.get_mut(account.0))
             .and_then(|account| account.data())
             .is_some_and(|data| data.disabled);
-        if disabled {
+        if disabled || core.config.access.is_banned(&jid) {
             return self.fail(id, SaslFailure::AccountDisabled, fx);
         }
         let Some(conn) = core.conns.get_mut(id.0) else { return };

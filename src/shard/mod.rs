@@ -6,6 +6,7 @@
 //! A bug met while handling a stanza is contained: its effects are cut back to the stanza's start, the sender gets
 //! `internal-server-error`, the account's memory is dropped and loaded afresh.
 
+mod access;
 mod account;
 mod config;
 mod conn;
@@ -28,6 +29,7 @@ mod session;
 mod stamp;
 mod turn;
 
+pub use access::{Access, Ban, Features};
 pub use account::{AccountId, Data, Slot};
 pub use config::{AckLevel, Limits, ShardConfig};
 pub use conn::{MovedConn, Output};
@@ -196,7 +198,6 @@ impl Shard {
         now: Now,
     ) -> Self {
         let shards = placement.members().iter().map(|member| member.shards).max().unwrap_or(1);
-        let manifests = features.iter().map(|feature| feature.manifest()).collect();
         let core = Core {
             id,
             config,
@@ -218,7 +219,7 @@ impl Shard {
             next_ticket: 0,
             blocks: vec![IdBlock::default(); usize::from(STORE_PARTITIONS)],
             encoder: Encoder::new(FRAME_BYTES_MAX),
-            manifests,
+            manifests: Vec::new(),
             usual: StreamContext::client(),
             probe: Probe::default(),
             noted: Vec::new(),
@@ -232,14 +233,23 @@ impl Shard {
             buffers: Vec::new(),
             stopping: false,
         };
-        Self {
+        let mut shard = Self {
             core,
-            phases: phase::Phases::of(&features),
-            features,
+            phases: phase::Phases::of(&[]),
+            features: Vec::new(),
             index: Index::default(),
             mark: EffectsMark::new(),
             expired: Vec::new(),
-        }
+        };
+        shard.set_features(features);
+        shard
+    }
+
+    /// All that the shard knows of its features before it asks them.
+    fn set_features(&mut self, features: Vec<Box<dyn Feature>>) {
+        self.core.manifests = features.iter().map(|feature| feature.manifest()).collect();
+        self.phases = phase::Phases::of(&features);
+        self.features = features;
     }
 
     /// One input. The runtime calls `end_turn` when it has given all that is there, then carries `fx` out.
@@ -255,6 +265,7 @@ impl Shard {
             Input::Stored { ticket, outcome } => self.stored(ticket, outcome, fx),
             Input::PasswordChecked { conn, verdict } => self.password_checked(conn, verdict, fx),
             Input::AccountChanged(jid) => self.account_changed(&jid, fx),
+            Input::Reconfigured { config, features } => self.reconfigured(config, features, fx),
             Input::Tick => self.tick(fx),
             Input::Shutdown => self.shutdown(fx),
         }

@@ -169,7 +169,12 @@ impl Shard {
         }
     }
 
-    fn end_sessions_of(&mut self, id: AccountId, why: StreamCondition, fx: &mut Effects) {
+    pub(super) fn end_sessions_of(
+        &mut self,
+        id: AccountId,
+        why: StreamCondition,
+        fx: &mut Effects,
+    ) {
         let sessions = match self.core.accounts.get(id.0) {
             Some(slot) => slot.sessions.clone(),
             None => return,

@@ -7,6 +7,8 @@ pub struct Probe {
     pub connections_accepted: u64,
     /// Above the rate of their network.
     pub connections_refused: u64,
+    /// From networks that are banned.
+    pub connections_banned: u64,
     pub connections_moved_out: u64,
     pub connections_moved_in: u64,
     pub logins: u64,

@@ -145,6 +145,10 @@ impl Shard {
     /// Whether a connection that was just accepted may stay: the first thing to ask, before anything is kept for it.
     pub fn admits(&mut self, now: Now, peer: IpAddr) -> bool {
         let core = &mut self.core;
+        if core.config.access.refuses(peer) {
+            core.probe.connections_banned += 1;
+            return false;
+        }
         let rates = &core.config.limits.rates;
         if rates.is_exempt(peer) {
             return true;

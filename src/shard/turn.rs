@@ -325,7 +325,11 @@ impl Shard {
             let sound = self.contained(fx, |shard, fx| {
                 let core = &mut shard.core;
                 let mut turn = Turn { core, fx, feature, reply: Some(&reply), discovery: None };
-                result = shard.features[feature].on_stored(&mut turn, account, outcome);
+                result = match shard.features.get_mut(feature) {
+                    Some(feature) => feature.on_stored(&mut turn, account, outcome),
+                    // Switched off meanwhile.
+                    None => Err(super::deliver::service_unavailable()),
+                };
             });
             if !sound {
                 self.core.reload(account, fx);

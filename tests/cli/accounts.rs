@@ -219,6 +219,7 @@ impl ControlHandler for Full {
                 shards: vec![ShardStatus { shard: 0, connections: 1, sessions: 1, accounts: 1 }],
                 ..Status::default()
             })),
+            ControlRequest::Reload => ControlResponse::error("x.toml:3: limits.depth: no"),
             ControlRequest::Whereis { jid } => match accounts::place(&jid, "n1", 1) {
                 Ok(place) => ControlResponse::Place(place),
                 Err(message) => ControlResponse::error(message),

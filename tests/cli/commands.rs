@@ -41,6 +41,12 @@ fn later_commands_say_so_and_are_not_listed() {
     }
 }
 
+#[test]
+fn reload_without_a_node_is_refused() {
+    let line = "corefire: no node runs on the data directory corefire-data; a node reads its configuration when it starts";
+    Place::new().run(["reload"]).refused(&[line]);
+}
+
 /// The values of the owner rule, which other programs compute as well: see `cluster::placement`.
 #[test]
 fn whereis_computes_the_owner_when_no_node_runs() {

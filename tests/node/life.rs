@@ -73,7 +73,7 @@ fn sighup_does_not_end_the_node() {
     let mut node = place.start();
     let mut alice = Client::log_in(&node, "alice", "secret");
     node.signal(libc::SIGHUP);
-    node.wait_for_log("SIGHUP");
+    node.wait_for_log("reloaded");
     alice.ping("1");
     Client::log_in(&node, "alice", "secret").ping("2");
     node.stop();
@@ -130,6 +130,6 @@ fn the_log_of_a_program_is_plain_text() {
     let place = Place::new();
     let mut node = place.start();
     node.signal(libc::SIGHUP);
-    let line = node.wait_for_log("SIGHUP");
+    let line = node.wait_for_log("reloaded");
     assert!(!line.contains('\u{1b}'), "no colours where nobody looks: {line:?}");
 }

@@ -7,6 +7,7 @@ mod client;
 mod life;
 mod node;
 mod refusals;
+mod reload;
 mod restrict;
 mod room;
 mod tls;

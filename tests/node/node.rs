@@ -144,6 +144,10 @@ impl Node {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: i32) {
         crate::restrict::send_signal(self.child.id(), signal);
     }

@@ -15,8 +15,8 @@ use corefire::base::rng::Rng;
 use corefire::cluster::placement::Placement;
 use corefire::frame::Batch;
 use corefire::shard::{
-    Action, ConnId, Effects, Feature, Input, Limits, Probe, Shard, ShardConfig, StoreOutcome,
-    Ticket,
+    Action, ConnId, Effects, Feature, Features, Input, Limits, Probe, Shard, ShardConfig,
+    StoreOutcome, Ticket,
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
 use corefire::store::{Query, Reader as _, Write, Writer as _};
@@ -180,6 +180,26 @@ impl Node {
         let jid = bare(name);
         let owner = self.owner(name);
         self.input(owner, Input::AccountChanged(jid));
+        self.run();
+    }
+
+    /// Has all shards go by a configuration that differs from that of all tests by `change`.
+    pub(crate) fn reconfigure(&mut self, change: impl FnOnce(&mut ShardConfig)) {
+        self.reconfigure_with(change, corefire::features::all);
+    }
+
+    pub(crate) fn reconfigure_with(
+        &mut self,
+        change: impl FnOnce(&mut ShardConfig),
+        features: impl Fn() -> Vec<Box<dyn Feature>>,
+    ) {
+        let mut config = config();
+        change(&mut config);
+        let config = Arc::new(config);
+        for shard in 0..self.cores.len() {
+            let features = Features(features());
+            self.input(shard, Input::Reconfigured { config: config.clone(), features });
+        }
         self.run();
     }
 

@@ -15,5 +15,6 @@ mod offline;
 mod phases;
 mod presence;
 mod rates;
+mod reload;
 mod stanza_ids;
 mod storage;

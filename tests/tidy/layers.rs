@@ -30,13 +30,14 @@ const OUTSIDE: &[&str] = &[
     "src/cli/",
     "src/config/",
     "src/node.rs",
+    "src/node/",
     "src/runtime/",
     // Called by the storage threads only.
     "src/store/sqlite/",
 ];
 /// Who may name locks: the runtime's side threads, and the store in memory, whose readers and writer share it.
 const LOCKING: &[&str] =
-    &["src/cli/", "src/node.rs", "src/runtime/", "src/store/sqlite/", "src/store/memory.rs"];
+    &["src/cli/", "src/node", "src/runtime/", "src/store/sqlite/", "src/store/memory.rs"];
 const LOCKS: &[&str] = &["Barrier", "Condvar", "Mutex", "RwLock", "mpsc"];
 /// Packages that only these may name.
 const PACKAGES: &[(&str, &[&str])] = &[
@@ -45,7 +46,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("socket2", &["src/runtime/"]),
     ("libc", &["src/runtime/"]),
     ("signal_hook", &["src/runtime/"]),
-    ("rustls", &["src/runtime/", "src/config/", "src/node.rs"]),
+    ("rustls", &["src/runtime/", "src/config/", "src/node"]),
     ("rusqlite", &["src/store/sqlite/"]),
     ("clap", &["src/cli/"]),
 ];

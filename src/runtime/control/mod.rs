@@ -40,6 +40,8 @@ pub(crate) struct Envelope<T> {
 pub enum ControlRequest {
     Account(AccountRequest),
     Status,
+    /// The node reads its configuration again.
+    Reload,
     /// Who owns an address.
     Whereis {
         jid: String,
@@ -91,6 +93,17 @@ pub enum ControlResponse {
     },
     Status(Box<Status>),
     Place(Place),
+    Reloaded(Reloaded),
+}
+
+/// What a reload changed: lines of `KEY: OLD -> NEW`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    pub applied: Vec<String>,
+    /// Of keys that the node looks at only when it starts.
+    pub waiting: Vec<String>,
+    /// What is legal and most likely not meant.
+    pub warnings: Vec<String>,
 }
 
 impl ControlResponse {
@@ -259,6 +272,7 @@ mod tests {
         let password = Password("secret".into());
         let requests = [
             ControlRequest::Status,
+            ControlRequest::Reload,
             ControlRequest::Whereis { jid: jid.clone() },
             ControlRequest::Account(AccountRequest::Add {
                 jid: jid.clone(),
@@ -306,6 +320,10 @@ mod tests {
                 ..Status::default()
             })),
             ControlResponse::Place(place),
+            ControlResponse::Reloaded(Reloaded {
+                applied: vec!["limits.depth: 64 -> 32".into()],
+                ..Reloaded::default()
+            }),
         ];
         for response in responses {
             let line =
