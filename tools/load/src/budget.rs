@@ -139,7 +139,7 @@ const ROWS: &[Row] = &[
         unit: "bytes",
         by_name_only: false,
         needs_start: false,
-        measure: |bench| bench.idle(Tls::None),
+        measure: |bench| bench.idle(Tls::None, 0),
     },
     Row {
         name: "idle-tls",
@@ -148,7 +148,7 @@ const ROWS: &[Row] = &[
         unit: "bytes",
         by_name_only: false,
         needs_start: false,
-        measure: |bench| bench.idle(bench.tls()),
+        measure: |bench| bench.idle(bench.tls(), 0),
     },
     Row {
         name: "start",
@@ -167,6 +167,16 @@ const ROWS: &[Row] = &[
         by_name_only: false,
         needs_start: true,
         measure: Bench::shards,
+    },
+    // The last, as the contacts stay in the rosters.
+    Row {
+        name: "idle-contacts",
+        what: "same with TLS and 20 contacts in the roster",
+        budget: 14336.0 + 20.0 * 96.0,
+        unit: "bytes",
+        by_name_only: false,
+        needs_start: false,
+        measure: |bench| bench.idle(bench.tls(), 20),
     },
 ];
 
@@ -450,11 +460,19 @@ impl Bench {
         Ok(Figure { value: cpu.as_secs_f64() * 1e6 / count as f64, samples: count as u64, note })
     }
 
-    fn idle(&self, tls: Tls) -> Result<Figure, Error> {
+    fn idle(&self, tls: Tls, contacts: usize) -> Result<Figure, Error> {
+        let count = self.options.scaled(&IDLE_SESSIONS);
+        if contacts > 0 {
+            // Then started anew, so that the sessions find their rosters in the store.
+            let running = self.start_with(&[])?;
+            let mut fleet = self.fleet(WARM_UP_SESSIONS, count, Tls::None, false)?;
+            fleet.fill_rosters(contacts)?;
+            fleet.close()?;
+            running.stop()?;
+        }
         let running = self.start_with(&[])?;
         self.fleet(0, WARM_UP_SESSIONS, tls, false)?.close()?;
         std::thread::sleep(Duration::from_secs(1));
-        let count = self.options.scaled(&IDLE_SESSIONS);
         let before = running.probe.memory()?;
         let mut fleet = self.fleet(WARM_UP_SESSIONS, count, tls, false)?;
         fleet.idle(Duration::from_secs(3))?;

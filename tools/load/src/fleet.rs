@@ -116,6 +116,27 @@ impl Fleet {
         self.engine.run(&mut idle)
     }
 
+    /// Gives each account `contacts` contacts in a group, and waits until the server has them all.
+    ///
+    /// - errors: a session that ends, a contact that is refused, nothing done for 30 s
+    pub fn fill_rosters(&mut self, contacts: usize) -> Result<(), Error> {
+        for id in &self.clients {
+            self.engine.send(*id, u32::try_from(contacts).unwrap_or(u32::MAX), |out| {
+                for contact in 0..contacts {
+                    let item = format!(
+                        "<iq type='set' id='roster-{contact}'><query xmlns='jabber:iq:roster'>\
+                         <item jid='contact{contact}@contacts.example' name='Contact {contact}'>\
+                         <group>Friends</group></item></query></iq>"
+                    );
+                    out.extend_from_slice(item.as_bytes());
+                }
+            });
+        }
+        let left = self.clients.len() * contacts;
+        let mut filling = Filling { left, moved: Instant::now(), refused: false, closed: None };
+        self.engine.run(&mut filling)
+    }
+
     /// Ends all streams in order; after 5 s the rest are dropped.
     pub fn close(mut self) -> Result<(), Error> {
         for id in &self.clients {
@@ -187,6 +208,42 @@ impl Scenario for Idle {
     fn turn(&mut self, engine: &mut Engine, now: Instant) -> Result<Control, Error> {
         check_closed(&mut self.closed, engine)?;
         Ok(if now >= self.until { Control::Done } else { Control::Until(self.until) })
+    }
+}
+
+struct Filling {
+    left: usize,
+    moved: Instant,
+    refused: bool,
+    closed: FirstClosed,
+}
+
+impl Scenario for Filling {
+    fn on_stanza(&mut self, _client: ClientId, stanza: &Element<'_>, at: Instant) {
+        if stanza.attribute("id").is_some_and(|id| id.starts_with(b"roster-")) {
+            self.refused |= stanza.attribute("type") != Some(b"result");
+            self.left = self.left.saturating_sub(1);
+            self.moved = at;
+        }
+    }
+
+    fn on_closed(&mut self, client: ClientId, cause: &str) {
+        note_closed(&mut self.closed, client, cause);
+    }
+
+    fn turn(&mut self, engine: &mut Engine, now: Instant) -> Result<Control, Error> {
+        check_closed(&mut self.closed, engine)?;
+        if self.refused {
+            return Err(Error::Config("the server refuses a contact in a roster".to_owned()));
+        }
+        if self.left == 0 {
+            return Ok(Control::Done);
+        }
+        let deadline = self.moved + PATIENCE;
+        if now > deadline {
+            return Err(Error::Stalled { waiting_for: format!("{} contacts", self.left) });
+        }
+        Ok(Control::Until(deadline + Duration::from_millis(1)))
     }
 }
 
