@@ -15,6 +15,7 @@ use crate::frame::{Envelope, Flags, Kind};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{IqType, MessageType, Stanza, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
+use crate::xmpp::xml::framer::XmlLimits;
 use crate::xmpp::xml::reader::{self, Index};
 use smallvec::SmallVec;
 
@@ -320,11 +321,7 @@ impl Shard {
         fx: &mut Effects,
     ) {
         let mut index = Index::default();
-        let limits = &self.core.config.policy.limits;
-        if reader::read(envelope.stanza, &self.core.usual, limits, &mut index).is_err() {
-            return;
-        }
-        let stanza = Stanza { bytes: envelope.stanza, index: &index };
+        let Some(stanza) = self.core.view(envelope.stanza, &mut index) else { return };
         let (Some(payload), Some(id)) = (stanza.children().next(), stanza.id()) else { return };
         let wanted = envelope.flags.contains(Flags::WANTS_ACK);
         let reply = ReplyTo {
@@ -506,7 +503,7 @@ fn open_tag_id(open: &[u8]) -> Option<String> {
 
 pub(super) fn stanza_id(stanza: &[u8]) -> Option<String> {
     let mut index = Index::default();
-    let limits = crate::xmpp::xml::framer::XmlLimits::default();
+    let limits = XmlLimits::PASSED;
     let context = crate::xmpp::xml::reader::StreamContext::client();
     reader::read(stanza, &context, &limits, &mut index).ok()?;
     Stanza { bytes: stanza, index: &index }.id().map(|id| id.into_owned())

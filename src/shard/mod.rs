@@ -55,8 +55,10 @@ use crate::cluster::placement::{Placement, ShardId};
 use crate::frame::{Encoder, FRAME_BYTES_MAX};
 use crate::store::STORE_PARTITIONS;
 use crate::xmpp::jid::{BareJid, JidCache};
+use crate::xmpp::stanza::Stanza;
 use crate::xmpp::stanza_error::StanzaError;
-use crate::xmpp::xml::reader::{Index, StreamContext};
+use crate::xmpp::xml::framer::XmlLimits;
+use crate::xmpp::xml::reader::{self, Index, StreamContext};
 use account::{Account, IdBlock};
 use conn::{Conn, Hold};
 use effect::EffectsMark;
@@ -427,6 +429,12 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// A view of a stanza that passed the limits of its stream; `None` only for what is no stanza.
+    fn view<'b>(&self, stanza: &'b [u8], index: &'b mut Index) -> Option<Stanza<'b>> {
+        reader::read(stanza, &self.usual, &XmlLimits::PASSED, index).ok()?;
+        Some(Stanza { bytes: stanza, index })
     }
 
     fn buffer(&mut self) -> Vec<u8> {

@@ -16,9 +16,9 @@ use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
 use crate::stream::resume::Unacknowledged;
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::ns;
-use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
+use crate::xmpp::stanza::{MessageType, StanzaKind};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
-use crate::xmpp::xml::reader::{self, Index};
+use crate::xmpp::xml::reader::Index;
 use crate::xmpp::xml::writer::Writer;
 use std::time::Duration;
 
@@ -674,9 +674,7 @@ impl Core {
     /// copy of has its own way.
     fn message_again(&mut self, bytes: &[u8]) -> Option<Post> {
         let mut index = Index::default();
-        let limits = &self.config.policy.limits;
-        reader::read(bytes, &self.usual, limits, &mut index).ok()?;
-        let stanza = Stanza { bytes, index: &index };
+        let stanza = self.view(bytes, &mut index)?;
         let is_copy = stanza.children().any(|child| child.namespace == ns::CARBONS);
         if stanza.kind() != Some(StanzaKind::Message) || is_copy {
             return None;

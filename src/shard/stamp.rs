@@ -6,8 +6,7 @@ use super::Core;
 use crate::frame::Envelope;
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::ns;
-use crate::xmpp::stanza::Stanza;
-use crate::xmpp::xml::reader::{self, Index};
+use crate::xmpp::xml::reader::Index;
 use crate::xmpp::xml::writer::escape_attr;
 use memchr::memmem::Finder;
 use std::sync::LazyLock;
@@ -31,9 +30,7 @@ impl Core {
         let bytes = envelope.stanza;
         NAMESPACE.find(bytes)?;
         let mut index = Index::default();
-        let limits = &self.config.policy.limits;
-        reader::read(bytes, &self.usual, limits, &mut index).ok()?;
-        let stanza = Stanza { bytes, index: &index };
+        let stanza = self.view(bytes, &mut index)?;
         let mut left = Vec::with_capacity(bytes.len());
         let mut from = 0;
         for child in stanza.children() {

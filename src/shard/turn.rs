@@ -14,8 +14,9 @@ use crate::frame::Kind;
 use crate::store::{Query, Write};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::ns;
-use crate::xmpp::stanza::{Child, IqType, PresenceType, StanzaKind};
+use crate::xmpp::stanza::{Child, IqType, PresenceType, Stanza, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaError, write_error_reply};
+use crate::xmpp::xml::reader::Index;
 use crate::xmpp::xml::writer::Writer;
 use smallvec::SmallVec;
 use std::any::Any;
@@ -121,6 +122,11 @@ impl Turn<'_> {
     pub fn change_roster(&mut self, account: AccountId, change: RosterChange) {
         let ticket = self.core.change_roster(account, change, self.fx);
         self.wait_for(account, ticket, true);
+    }
+
+    /// A view of a stanza on its way; `None` only for what is none.
+    pub fn read<'b>(&self, stanza: &'b [u8], index: &'b mut Index) -> Option<Stanza<'b>> {
+        self.core.view(stanza, index)
     }
 
     /// The account's sessions, those that wait to be resumed included.

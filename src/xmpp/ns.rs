@@ -89,6 +89,10 @@ pub const ADDRESS: &str = "http://jabber.org/protocol/address";
 
 /// XEP-0203.
 pub const DELAY: &str = "urn:xmpp:delay";
+/// XEP-0160: what a server that keeps messages announces.
+pub const OFFLINE: &str = "msgoffline";
+/// XEP-0249.
+pub const CONFERENCE: &str = "jabber:x:conference";
 /// XEP-0297.
 pub const FORWARD: &str = "urn:xmpp:forward:0";
 /// XEP-0280.

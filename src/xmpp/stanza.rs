@@ -295,7 +295,7 @@ impl<'a> Stanza<'a> {
     /// The whole as a tree; `None` only where the bytes are not those that the index was made of, or where the parser
     /// that builds trees refuses what was read, which no known stanza meets.
     pub fn to_element(&self) -> Option<Element> {
-        Element::parse(self.bytes, self.index.context(), &READ_ALREADY).ok()
+        Element::parse(self.bytes, self.index.context(), &XmlLimits::PASSED).ok()
     }
 }
 
@@ -345,19 +345,10 @@ impl<'a> Child<'a> {
         let context = self.stanza.index.context_of_children(self.stanza.bytes);
         // What was read as part of its stanza reads alone, too: the other arm is for what `Stanza::to_element` has no
         // tree of.
-        Element::parse(self.bytes, &context, &READ_ALREADY)
+        Element::parse(self.bytes, &context, &XmlLimits::PASSED)
             .unwrap_or_else(|_| Element::new(self.name, self.namespace))
     }
 }
-
-/// For bytes that passed the limits of their stream already.
-const READ_ALREADY: XmlLimits = XmlLimits {
-    stanza_bytes_max: u32::MAX,
-    depth_max: u16::MAX,
-    attributes_max: u16::MAX,
-    name_bytes_max: u16::MAX,
-    header_bytes_max: u32::MAX,
-};
 
 /// Appends the stanza with the addresses given; `None` leaves an address out.
 ///

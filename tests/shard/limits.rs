@@ -202,3 +202,23 @@ fn accounts_that_nobody_uses_leave_memory() {
     node.advance(Duration::from_secs(61));
     assert_eq!(node.accounts(), 1);
 }
+
+#[test]
+fn message_at_the_limit_of_its_size_is_as_safe_as_others() {
+    for shards in [1, 2] {
+        let mut node = Node::new(shards);
+        let alice = node.online("alice", "phone");
+        let (bob, _) = node.online_acked("bob", "pc");
+        let forged = "<stanza-id xmlns='urn:xmpp:sid:0' by='bob@here' id='forged'/>";
+        let frame = chat("bob@here", "").replace("</message>", &format!("{forged}</message>"));
+        let body = "x".repeat(65_536 - frame.len());
+        node.send(alice, &frame.replace("<body>", &format!("<body>{body}")));
+        let got = node.read(bob);
+        assert!(got.contains(&body) && !got.contains("forged"));
+        // Bob's client has not acknowledged it.
+        node.send(bob, "</stream:stream>");
+        let bob = node.login("bob", "tab");
+        node.send(bob, "<presence/>");
+        assert_eq!(bodies(&node.read(bob)), [body]);
+    }
+}

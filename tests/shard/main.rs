@@ -3,6 +3,7 @@
 
 mod acks;
 mod blocking;
+mod carbons;
 mod discovery;
 mod faults;
 mod harness;

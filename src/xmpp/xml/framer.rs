@@ -24,6 +24,17 @@ pub struct XmlLimits {
     pub header_bytes_max: u32,
 }
 
+impl XmlLimits {
+    /// For bytes that passed the limits of their stream already, and may have been added to since.
+    pub const PASSED: XmlLimits = XmlLimits {
+        stanza_bytes_max: u32::MAX,
+        depth_max: u16::MAX,
+        attributes_max: u16::MAX,
+        name_bytes_max: u16::MAX,
+        header_bytes_max: u32::MAX,
+    };
+}
+
 impl Default for XmlLimits {
     fn default() -> XmlLimits {
         XmlLimits {
