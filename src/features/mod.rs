@@ -28,6 +28,7 @@ macro_rules! features {
 }
 
 features! {
+    bind::Bind,
     session::Session,
     roster::Roster,
     blocking::Blocking,

@@ -186,7 +186,7 @@ impl C2s {
 
     /// The client opened its stream. Answers with our header and the features of this stage.
     ///
-    /// - errors: `host-unknown`, `unsupported-version` (RFC 6120 §4.9.3); our header is out before the error is
+    /// - errors: `host-unknown`, `invalid-namespace`, `unsupported-version` (RFC 6120 §4.9.3); our header is out before the error is
     pub fn header(
         &mut self,
         header: StreamHeader,
@@ -206,6 +206,10 @@ impl C2s {
         };
         let from = found.or(policy.domains.first());
         self.write_header(from.map_or("", |domain| domain), id, out);
+        if header.context.content() != ns::CLIENT {
+            // A server or a component that has the wrong port.
+            return Err(StreamError::new(StreamCondition::InvalidNamespace));
+        }
         let Some(domain) = found else {
             return Err(StreamError::new(StreamCondition::HostUnknown));
         };

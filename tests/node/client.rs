@@ -19,7 +19,7 @@ use crate::node::Node;
 /// Longer than anything here takes, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const HEADER: &str = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+pub(crate) const HEADER: &str = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
                       xmlns:stream='http://etherx.jabber.org/streams'>";
 pub(crate) const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
 pub(crate) const SHUTDOWN: &str = "<system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>";
@@ -195,6 +195,15 @@ impl Client {
         let answered = matches!(self.receive(), Ok(length) if length > 0);
         self.socket().set_read_timeout(Some(PATIENCE)).unwrap();
         answered
+    }
+
+    /// The socket itself, to do as one pleases with.
+    pub(crate) fn into_socket(self) -> TcpStream {
+        match self.wire {
+            Wire::Plain(socket) => socket,
+            Wire::Tls(tls) => tls.sock,
+            Wire::None => panic!("no connection"),
+        }
     }
 
     fn socket(&self) -> &TcpStream {

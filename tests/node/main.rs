@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod accounts;
+mod bad_input;
 mod client;
 mod life;
 mod node;

@@ -148,6 +148,14 @@ impl Node {
         self.child.id()
     }
 
+    /// Bytes of memory that the process holds.
+    pub(crate) fn rss(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     pub(crate) fn signal(&self, signal: i32) {
         crate::restrict::send_signal(self.child.id(), signal);
     }
