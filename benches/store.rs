@@ -146,6 +146,7 @@ fn contact(owners: &[BareJid], owner: usize, number: usize) -> RosterItem {
         ask: false,
         pending_in: None,
         approved: false,
+        listed: true,
     }
 }
 

@@ -14,12 +14,15 @@ use crate::xmpp::xml::writer::Writer;
 
 pub(super) static MANIFEST: Manifest = Manifest {
     name: "roster",
-    specs: &[Spec {
-        name: "RFC 6121 §2",
-        version: "2011",
-        left_out: "roster versions are told, differences are not",
-    }],
-    stream: "<ver xmlns='urn:xmpp:features:rosterver'/>",
+    specs: &[
+        Spec {
+            name: "RFC 6121 §2",
+            version: "2011",
+            left_out: "roster versions are told, differences are not",
+        },
+        Spec { name: "RFC 6121 §3", version: "2011", left_out: "" },
+    ],
+    stream: "<ver xmlns='urn:xmpp:features:rosterver'/><sub xmlns='urn:xmpp:features:pre-approval'/>",
     answers: &[
         Answers {
             method: Method::Get,
@@ -78,7 +81,7 @@ fn get(turn: &mut Turn<'_>, account: AccountId, iq: &Iq<'_>, query: &Element) ->
         return Verdict::Result(Vec::new());
     }
     let mut items = Vec::with_capacity(128 * data.roster.len());
-    for item in data.roster.iter().filter(|item| item.is_shown()) {
+    for item in data.roster.iter().filter(|item| item.listed) {
         item.write(&mut items);
     }
     let mut out = Vec::with_capacity(items.len() + 64);
@@ -112,17 +115,18 @@ fn set(turn: &mut Turn<'_>, account: AccountId, query: &Element) -> Result<(), S
     }
     let data = turn.account(account).ok_or(StanzaCondition::InternalServerError)?;
     let known = data.roster.iter().find(|known| known.jid == jid).cloned();
+    let is_listed = known.as_ref().is_some_and(|known| known.listed);
     if item.attr("subscription") == Some("remove") {
-        let known = known.ok_or(StanzaCondition::ItemNotFound)?;
+        let known = known.filter(|known| known.listed).ok_or(StanzaCondition::ItemNotFound)?;
         remove(turn, account, &known);
         return Ok(());
     }
-    if known.is_none() && data.roster.len() >= limit {
+    if !is_listed && data.listed() >= limit {
         return Err(StanzaCondition::NotAcceptable);
     }
     let (name, groups) = read_item(turn, item)?;
     let contact = match known {
-        Some(known) => RosterItem { name, groups, ..known },
+        Some(known) => RosterItem { name, groups, listed: true, ..known },
         None => RosterItem {
             jid,
             name,
@@ -131,6 +135,7 @@ fn set(turn: &mut Turn<'_>, account: AccountId, query: &Element) -> Result<(), S
             ask: false,
             pending_in: None,
             approved: false,
+            listed: true,
         },
     };
     turn.change_roster(account, RosterChange::Set(contact));

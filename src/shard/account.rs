@@ -273,7 +273,7 @@ impl Core {
                     self.reload(account, fx);
                 }
                 Waiting::Ids(partition) => self.ask_for_ids(partition, fx),
-                Waiting::Append { account, at, .. } | Waiting::Change { account, at } => {
+                Waiting::Append { account, at, .. } | Waiting::Change { account, at, .. } => {
                     self.written(account, fx);
                     if let Some(at) = at {
                         self.inward[usize::from(at.ring)].release(at.number);

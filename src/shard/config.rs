@@ -31,6 +31,9 @@ pub struct Limits {
     pub resources_per_account: usize,
     /// Contacts in a roster; above, `not-acceptable`.
     pub roster_items: usize,
+    /// Requests to see its presence that wait in an account, beside those of its contacts; above, the answer is
+    /// `unsubscribed`.
+    pub subscription_requests: usize,
     /// Groups of one contact, and bytes of its name or of one group's; above, `not-acceptable`.
     pub roster_groups: usize,
     pub roster_name_bytes: usize,
@@ -69,6 +72,7 @@ impl Default for Limits {
             output_bytes: 4 << 20,
             resources_per_account: 32,
             roster_items: 2_000,
+            subscription_requests: 200,
             roster_groups: 32,
             roster_name_bytes: 1_023,
             block_list_items: 1_000,

@@ -8,7 +8,7 @@ use super::phase::{Delivered, Direction, Passage, Received};
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
-use super::{AckLevel, Core, Post, Shard, presence};
+use super::{AckLevel, Core, Post, Shard, presence, subscription};
 use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
 use crate::frame::{Envelope, Flags, Kind};
@@ -130,11 +130,11 @@ impl Shard {
         self.core.maybe_idle(account);
     }
 
-    /// RFC 6121 §8.5.1: there is no such account. The answer is that of an account which does not want to be seen.
+    /// RFC 6121 §8.5.1: there is no such account. The answer is that of an account which knows nothing of the sender.
     fn deliver_to_nobody(&mut self, envelope: &Envelope<'_>, to: &str) {
         match envelope.kind {
-            Kind::Presence if presence::is_subscribe(envelope.subtype) => {
-                self.core.leave(presence::bare_reply(to, envelope.from, "unsubscribed"));
+            Kind::Presence if presence::is_probe(envelope.subtype) => {
+                self.core.leave(subscription::bare_reply(to, envelope.from, "unsubscribed"));
             }
             Kind::Presence | Kind::Control => {}
             Kind::Message | Kind::Iq => self.core.bounce(envelope, to, &service_unavailable()),

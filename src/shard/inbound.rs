@@ -265,7 +265,7 @@ impl Shard {
         let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
         let account = slot.account;
         // Subscriptions belong to accounts, not to resources (RFC 6121 §3).
-        let from = if kind == Kind::Presence && super::presence::is_subscription(subtype) {
+        let from = if kind == Kind::Presence && super::subscription::is_subscription(subtype) {
             slot.jid.bare().as_str().into()
         } else {
             slot.text.clone()

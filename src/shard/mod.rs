@@ -27,6 +27,7 @@ mod roster;
 mod route;
 mod session;
 mod stamp;
+mod subscription;
 mod turn;
 
 pub use access::{Access, Ban, Features};
@@ -92,6 +93,8 @@ enum Waiting {
     Change {
         account: AccountId,
         at: Option<FrameRef>,
+        /// A client's stanza that did nothing else.
+        stanza: Option<(SessionId, u32)>,
     },
     /// A feature's request; the IQ is answered when it is done.
     Feature {

@@ -83,11 +83,14 @@ impl Shard {
             }
             (Waiting::Log(account), _) => self.written(account, fx),
             (Waiting::Page(account), outcome) => self.page(account, ticket, outcome, fx),
-            (Waiting::Change { account, at }, outcome) => {
+            (Waiting::Change { account, at, stanza }, outcome) => {
                 if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
                     self.core.reload(account, fx);
                 }
                 self.release_frame(at);
+                if let Some((session, number)) = stanza {
+                    self.core.complete(session, number);
+                }
                 self.written(account, fx);
             }
             (Waiting::Feature { feature, account, reply, wrote }, outcome) => {

@@ -1,36 +1,20 @@
-//! Presence and subscriptions (RFC 6121 §3, §4): who sees whom, and what they are told.
+//! Presence (RFC 6121 §4): who is told of a resource, and by what. Who may see whom is `subscription`'s to say.
 
-use super::account::{AccountId, Data};
+use super::account::AccountId;
 use super::effect::Effects;
 use super::inbound::Fate;
 use super::phase::{Audience, SessionChange};
 use super::ring::FrameRef;
-use super::roster::Contact;
 use super::route::{Route, route};
 use super::session::{Presence, SessionId};
-use super::{Core, Post, Shard, Waiting};
+use super::subscription::{Request, bare_reply};
+use super::{Core, Post, Shard};
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::Subscription;
 use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{PresenceType, Stanza, StanzaKind, write_stamped};
 use crate::xmpp::stanza_error::StanzaCondition;
 use crate::xmpp::xml::writer::Writer;
-
-/// A subscription request longer than this is kept without what was added to it: anyone may send one.
-const REQUEST_BYTES: usize = 4 << 10;
-
-/// Subscription requests and their answers: they belong to accounts and change rosters.
-pub(super) fn is_subscription(code: u8) -> bool {
-    matches!(
-        PresenceType::from_code(code),
-        Some(
-            PresenceType::Subscribe
-                | PresenceType::Subscribed
-                | PresenceType::Unsubscribe
-                | PresenceType::Unsubscribed
-        )
-    )
-}
 
 /// News of a resource, which only sessions can hear.
 pub(super) fn is_news(code: u8) -> bool {
@@ -40,15 +24,8 @@ pub(super) fn is_news(code: u8) -> bool {
     )
 }
 
-pub(super) fn is_subscribe(code: u8) -> bool {
-    PresenceType::from_code(code) == Some(PresenceType::Subscribe)
-}
-
-/// `<presence type=''/>` from one bare JID to another.
-pub(super) fn bare_reply(from: &str, to: &str, kind: &str) -> Post {
-    let (from, _) = super::deliver::split(from);
-    let (to, _) = super::deliver::split(to);
-    plain(from, to, PresenceType::parse(Some(kind)).unwrap_or_default())
+pub(super) fn is_probe(code: u8) -> bool {
+    PresenceType::from_code(code) == Some(PresenceType::Probe)
 }
 
 /// `<presence/>` with nothing in it.
@@ -105,19 +82,8 @@ impl Shard {
             Route::Server => return Fate::Handled,
             Route::Own | Route::Owner => {}
         }
-        if is_subscription(kind.code()) {
-            let account = slot.account;
-            let to: Jid = to.into_bare().into();
-            let waits = self.core.outbound_subscription(account, kind, &to, fx);
-            return match waits {
-                Outbound::Send => self.send_directed(session, number, kind, &to, stanza, fx),
-                Outbound::Ignore => Fate::Handled,
-                Outbound::Full => {
-                    let condition = StanzaCondition::NotAcceptable;
-                    self.refuse(session, StanzaKind::Presence, stanza, condition, fx);
-                    Fate::Handled
-                }
-            };
+        if let Some(request) = Request::of(kind) {
+            return self.client_subscription(session, number, (kind, request), to, stanza, fx);
         }
         if !self.core.note_directed(session, kind, &to) {
             let condition = StanzaCondition::ResourceConstraint;
@@ -127,7 +93,7 @@ impl Shard {
         self.send_directed(session, number, kind, &to, stanza, fx)
     }
 
-    fn send_directed(
+    pub(super) fn send_directed(
         &mut self,
         session: SessionId,
         number: Option<u32>,
@@ -379,166 +345,15 @@ impl Shard {
             | PresenceType::Subscribed
             | PresenceType::Unsubscribe
             | PresenceType::Unsubscribed => {
-                self.core.inbound_subscription(account, kind, envelope, at, fx);
+                if let Some(request) = Request::of(kind) {
+                    self.core.inbound_subscription(account, request, envelope, at, fx);
+                }
             }
         }
     }
-}
-
-/// What to do with a client's subscription stanza.
-enum Outbound {
-    Send,
-    /// It would change nothing at the contact's (RFC 6121 appendix A.2).
-    Ignore,
-    /// The roster has no room.
-    Full,
 }
 
 impl Core {
-    /// RFC 6121 appendix A.2: what our own user's request or answer does to the roster.
-    fn outbound_subscription(
-        &mut self,
-        account: AccountId,
-        kind: PresenceType,
-        to: &Jid,
-        fx: &mut Effects,
-    ) -> Outbound {
-        let limit = self.config.limits.roster_items;
-        let Some(data) = self.accounts.get_mut(account.0).and_then(|slot| slot.data()) else {
-            return Outbound::Ignore;
-        };
-        let known = data.roster.iter().any(|item| item.jid == *to);
-        let mut contact = Contact::of(data, to);
-        let before = contact.clone();
-        let mut told = None;
-        let outbound = match kind {
-            PresenceType::Subscribe => {
-                if !known && data.roster.len() >= limit {
-                    return Outbound::Full;
-                }
-                contact.ask = !contact.subscription.has_to();
-                Outbound::Send
-            }
-            PresenceType::Unsubscribe => {
-                contact.ask = false;
-                contact.subscription = contact.subscription.without_to();
-                Outbound::Send
-            }
-            PresenceType::Subscribed => {
-                if contact.pending_in.take().is_none() {
-                    return Outbound::Ignore;
-                }
-                contact.subscription = contact.subscription.with_from();
-                told = Some(true);
-                Outbound::Send
-            }
-            PresenceType::Unsubscribed => {
-                let had = contact.subscription.has_from() || contact.pending_in.is_some();
-                if !had {
-                    return Outbound::Ignore;
-                }
-                told = contact.subscription.has_from().then_some(false);
-                contact.pending_in = None;
-                contact.subscription = contact.subscription.without_from();
-                Outbound::Send
-            }
-            _ => return Outbound::Ignore,
-        };
-        if contact != before {
-            let change = contact.change_from(&before, known);
-            let ticket = self.change_roster(account, change, fx);
-            self.tickets.insert(ticket, Waiting::Change { account, at: None });
-        }
-        match told {
-            Some(true) => self.leave_presence_for(account, to, true),
-            Some(false) => self.leave_presence_for(account, to, false),
-            None => {}
-        }
-        outbound
-    }
-
-    /// RFC 6121 appendix A.3: what a contact's request or answer does to the roster, and who is told.
-    fn inbound_subscription(
-        &mut self,
-        account: AccountId,
-        kind: PresenceType,
-        envelope: &Envelope<'_>,
-        at: FrameRef,
-        fx: &mut Effects,
-    ) {
-        let Ok(from) = self.jids.parse(super::deliver::split(envelope.from).0) else { return };
-        let limit = self.config.limits.roster_items;
-        let Some(slot) = self.accounts.get_mut(account.0) else { return };
-        let own = slot.jid.clone();
-        let Some(data) = slot.data() else { return };
-        let known = data.roster.iter().any(|item| item.jid == from);
-        let mut contact = Contact::of(data, &from);
-        let before = contact.clone();
-        let mut forward = true;
-        let mut gone = false;
-        match kind {
-            PresenceType::Subscribe => {
-                if contact.subscription.has_from() {
-                    // §3.1.3: it is subscribed already, and is told so.
-                    return self.leave(bare_reply(own.as_str(), envelope.from, "subscribed"));
-                }
-                if !known && data.roster.len() >= limit {
-                    return self.leave(bare_reply(own.as_str(), envelope.from, "unsubscribed"));
-                }
-                forward = contact.pending_in.as_deref() != Some(envelope.stanza);
-                contact.pending_in = Some(match envelope.stanza.len() <= REQUEST_BYTES {
-                    true => envelope.stanza.to_vec(),
-                    false => bare_reply(envelope.from, own.as_str(), "subscribe").stanza,
-                });
-            }
-            PresenceType::Subscribed => {
-                if !contact.ask {
-                    return;
-                }
-                contact.ask = false;
-                contact.subscription = contact.subscription.with_to();
-            }
-            PresenceType::Unsubscribe => {
-                gone = contact.subscription.has_from();
-                if !gone && contact.pending_in.is_none() {
-                    return;
-                }
-                contact.pending_in = None;
-                contact.subscription = contact.subscription.without_from();
-            }
-            PresenceType::Unsubscribed => {
-                if !contact.ask && !contact.subscription.has_to() {
-                    return;
-                }
-                contact.ask = false;
-                contact.subscription = contact.subscription.without_to();
-            }
-            _ => return,
-        }
-        // §3.1.6 and its like: resources learn what happened before they learn what it did to the roster.
-        if forward {
-            let listeners = match kind {
-                PresenceType::Subscribe => self.available_sessions(account),
-                _ => self.interested_sessions(account),
-            };
-            for session in listeners {
-                self.emit_to(session, envelope.stanza, envelope.open_end, fx);
-            }
-        }
-        if contact != before {
-            let change = contact.change_from(&before, known);
-            let ticket = self.change_roster(account, change, fx);
-            let wanted = envelope.flags.contains(Flags::WANTS_ACK);
-            if wanted {
-                self.inward[usize::from(at.ring)].hold(at.number);
-            }
-            self.tickets.insert(ticket, Waiting::Change { account, at: wanted.then_some(at) });
-        }
-        if gone {
-            self.leave_presence_for(account, &from, false);
-        }
-    }
-
     /// What a newly available resource is owed: requests that wait, and where the account's other resources are.
     fn greet(&mut self, session: SessionId, fx: &mut Effects) {
         let Some(account) = self.sessions.get(session.0).map(|slot| slot.account) else { return };
@@ -621,7 +436,7 @@ impl Core {
     }
 
     /// Sessions that asked for the roster (RFC 6121 §2.2).
-    fn interested_sessions(&self, account: AccountId) -> super::deliver::Targets {
+    pub(super) fn interested_sessions(&self, account: AccountId) -> super::deliver::Targets {
         let Some(slot) = self.accounts.get(account.0) else { return Default::default() };
         let interested =
             |session: &SessionId| self.sessions.get(session.0).is_some_and(|slot| slot.interested);
@@ -638,7 +453,13 @@ impl Core {
     }
 
     /// A stanza without `to`, to one session, with its bare JID put in (RFC 6121 §4.2.2).
-    fn emit_to(&mut self, session: SessionId, stanza: &[u8], open_end: u32, fx: &mut Effects) {
+    pub(super) fn emit_to(
+        &mut self,
+        session: SessionId,
+        stanza: &[u8],
+        open_end: u32,
+        fx: &mut Effects,
+    ) {
         let Some(slot) = self.sessions.get(session.0) else { return };
         let open_end = (open_end as usize).clamp(1, stanza.len().max(1));
         let (open, rest) = stanza.split_at((open_end - 1).min(stanza.len()));
@@ -677,47 +498,4 @@ impl Core {
 fn priority(stanza: &Stanza<'_>) -> Result<i8, ()> {
     let Some(child) = stanza.child(crate::xmpp::ns::CLIENT, "priority") else { return Ok(0) };
     child.text().trim().parse().map_err(|_| ())
-}
-
-/// What a subscription state holds, and how it changes.
-impl Subscription {
-    pub(super) fn has_to(self) -> bool {
-        matches!(self, Subscription::To | Subscription::Both)
-    }
-
-    pub(super) fn has_from(self) -> bool {
-        matches!(self, Subscription::From | Subscription::Both)
-    }
-
-    fn of(to: bool, from: bool) -> Self {
-        match (to, from) {
-            (false, false) => Subscription::None,
-            (true, false) => Subscription::To,
-            (false, true) => Subscription::From,
-            (true, true) => Subscription::Both,
-        }
-    }
-
-    fn with_to(self) -> Self {
-        Self::of(true, self.has_from())
-    }
-
-    fn without_to(self) -> Self {
-        Self::of(false, self.has_from())
-    }
-
-    fn with_from(self) -> Self {
-        Self::of(self.has_to(), true)
-    }
-
-    fn without_from(self) -> Self {
-        Self::of(self.has_to(), false)
-    }
-}
-
-impl Data {
-    /// The roster entry of a contact.
-    pub(super) fn contact(&self, jid: &Jid) -> Option<&crate::store::RosterItem> {
-        self.roster.iter().find(|item| item.jid == *jid)
-    }
 }

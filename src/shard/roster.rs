@@ -4,6 +4,7 @@
 use super::account::{AccountId, Data};
 use super::effect::{Effects, Ticket};
 use super::{Core, Waiting};
+use crate::base::instant::Wall;
 use crate::store::{RosterItem, Subscription, Write};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::ns;
@@ -20,7 +21,7 @@ pub enum RosterChange {
 }
 
 impl Contact {
-    /// The entry of `jid`, or an empty one.
+    /// The entry of `jid`, or the one that is there for all who have none.
     pub(super) fn of(data: &Data, jid: &Jid) -> Self {
         data.contact(jid).cloned().unwrap_or_else(|| RosterItem {
             jid: jid.clone(),
@@ -30,37 +31,23 @@ impl Contact {
             ask: false,
             pending_in: None,
             approved: false,
+            listed: false,
         })
     }
 
-    /// An entry that exists only for a request which is settled goes again.
-    pub(super) fn is_worth_keeping(&self) -> bool {
-        self.subscription != Subscription::None
-            || self.ask
-            || self.pending_in.is_some()
-            || self.approved
-            || !self.name.is_empty()
-            || !self.groups.is_empty()
+    /// Whether this is `old` with another request that waits, of which clients see nothing.
+    fn waits_as(&self, old: &Contact) -> bool {
+        self.pending_in != old.pending_in
+            && *self == Contact { pending_in: self.pending_in.clone(), ..old.clone() }
     }
 
-    /// How the roster gets from `before` to this. An entry that was only there for a request goes with it; one that the
-    /// user sees stays until the user removes it.
-    pub(super) fn change_from(self, before: &Contact, known: bool) -> RosterChange {
-        if self.is_worth_keeping() || (known && before.is_shown()) {
+    /// How the roster comes to hold this. An entry that was there for a request alone goes with it.
+    pub(super) fn change(self) -> RosterChange {
+        if self.listed || self.pending_in.is_some() {
             RosterChange::Set(self)
         } else {
             RosterChange::Remove(self.jid)
         }
-    }
-
-    /// A contact that only asked and was not answered is not shown (RFC 6121 §2.1.2.5, "None + Pending In").
-    pub fn is_shown(&self) -> bool {
-        self.subscription != Subscription::None
-            || self.ask
-            || self.approved
-            || !self.name.is_empty()
-            || !self.groups.is_empty()
-            || self.pending_in.is_none()
     }
 
     /// `<item/>` as clients see it.
@@ -92,6 +79,23 @@ impl Contact {
     }
 }
 
+impl Data {
+    /// The roster entry of a contact.
+    pub(super) fn contact(&self, jid: &Jid) -> Option<&RosterItem> {
+        self.roster.iter().find(|item| item.jid == *jid)
+    }
+
+    /// Contacts that the user has in the roster.
+    pub fn listed(&self) -> usize {
+        self.roster.iter().filter(|item| item.listed).count()
+    }
+
+    /// Requests of others that wait for an answer.
+    pub(super) fn requests(&self) -> usize {
+        self.roster.iter().filter(|item| !item.listed).count()
+    }
+}
+
 impl Core {
     /// Applies a change, pushes it, and has it written. The ticket of the write is the caller's to wait for.
     pub(super) fn change_roster(
@@ -101,17 +105,26 @@ impl Core {
         fx: &mut Effects,
     ) -> Ticket {
         let ticket = self.ticket(Waiting::Nobody);
+        let now = self.now.wall;
         let Some(slot) = self.accounts.get_mut(account.0) else { return ticket };
         let owner = slot.jid.clone();
         let Some(data) = slot.data() else { return ticket };
-        data.roster_version += 1;
+        // What clients do not see is no news to them, and leaves what they hold current.
+        let shown = match &change {
+            RosterChange::Set(contact) => {
+                contact.listed
+                    && !data.contact(&contact.jid).is_some_and(|old| contact.waits_as(old))
+            }
+            RosterChange::Remove(jid) => data.contact(jid).is_some_and(|item| item.listed),
+        };
+        if shown {
+            data.roster_version = next_version(data.roster_version, now);
+        }
         let version = data.roster_version;
         let mut item = Vec::with_capacity(192);
         let (set, remove) = match change {
             RosterChange::Set(contact) => {
-                if contact.is_shown() {
-                    contact.write(&mut item);
-                }
+                contact.write(&mut item);
                 match data.roster.iter_mut().find(|old| old.jid == contact.jid) {
                     Some(old) => old.clone_from(&contact),
                     None => data.roster.push(contact.clone()),
@@ -119,19 +132,12 @@ impl Core {
                 (vec![contact], Vec::new())
             }
             RosterChange::Remove(jid) => {
-                let shown = data.contact(&jid).is_some_and(Contact::is_shown);
                 data.roster.retain(|old| old.jid != jid);
-                if shown {
-                    Writer::new(&mut item)
-                        .start("item")
-                        .attr("jid", &jid.to_string())
-                        .attr("subscription", "remove")
-                        .close_empty();
-                }
+                write_removed(&mut item, &jid);
                 (Vec::new(), vec![jid])
             }
         };
-        if !item.is_empty() {
+        if shown {
             self.push(account, version, &item, fx);
         }
         fx.writes.push((ticket, Write::PutRoster { owner, set, remove, version }));
@@ -163,4 +169,22 @@ impl Core {
             self.emit(session, &[&out], None, fx);
         }
     }
+}
+
+/// The first version of a roster is the time in seconds, the others count on from there: an account that is deleted and
+/// made anew never shows a version again that a client may have kept.
+fn next_version(version: u64, now: Wall) -> u64 {
+    match version {
+        0 => (now.0 / 1_000_000).max(1),
+        version => version + 1,
+    }
+}
+
+/// `<item/>` of a contact that is no longer there (RFC 6121 §2.5.2).
+fn write_removed(out: &mut Vec<u8>, jid: &Jid) {
+    Writer::new(out)
+        .start("item")
+        .attr("jid", &jid.to_string())
+        .attr("subscription", "remove")
+        .close_empty();
 }

@@ -8,7 +8,7 @@ use super::input::StoreOutcome;
 use super::ring::FrameRef;
 use super::roster::RosterChange;
 use super::session::SessionId;
-use super::{Core, Hold, Post, Shard, Waiting, presence};
+use super::{Core, Hold, Post, Shard, Waiting, presence, subscription};
 use crate::base::instant::Now;
 use crate::frame::Kind;
 use crate::store::{Query, Write};
@@ -183,7 +183,7 @@ impl Turn<'_> {
     /// Sends `<presence type=''/>` from the account to a contact.
     pub fn send_subscription(&mut self, account: AccountId, to: &Jid, kind: &str) {
         if let Some(own) = self.account_jid(account).cloned() {
-            self.core.leave(presence::bare_reply(own.as_str(), &to.to_string(), kind));
+            self.core.leave(subscription::bare_reply(own.as_str(), &to.to_string(), kind));
         }
     }
 
@@ -228,7 +228,7 @@ impl Turn<'_> {
                 let reply = reply.clone();
                 Waiting::Feature { feature: self.feature, account, reply, wrote }
             }
-            None if wrote => Waiting::Change { account, at: None },
+            None if wrote => Waiting::Change { account, at: None, stanza: None },
             None => Waiting::Nobody,
         };
         self.core.tickets.insert(ticket, waiting);

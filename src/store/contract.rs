@@ -142,6 +142,7 @@ pub(super) fn contact(jid: &str) -> RosterItem {
         ask: false,
         pending_in: None,
         approved: false,
+        listed: true,
     }
 }
 
@@ -335,6 +336,11 @@ fn a_roster_reads_back_as_it_was_put(store: &mut Pair) {
             ..contact("c@example.org/Balcony / it's <here>")
         },
         RosterItem { pending_in: Some(Vec::new()), ..contact("d@example.org") },
+        RosterItem {
+            pending_in: Some(b"<presence/>".to_vec()),
+            listed: false,
+            ..contact("e@example.org")
+        },
     ];
     store.done(&[create(JULIET), put_roster(JULIET, items.clone(), &[], 41)]);
     let account = store.account(JULIET).unwrap();

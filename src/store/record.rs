@@ -43,6 +43,8 @@ pub struct RosterItem {
     pub pending_in: Option<Vec<u8>>,
     /// We allowed the contact to subscribe before it asked (RFC 6121 §3.4).
     pub approved: bool,
+    /// It is in the roster that clients see. One that is not is there for its request alone ("None + Pending In").
+    pub listed: bool,
 }
 
 /// RFC 6121 §2.1.2.5.

@@ -49,6 +49,7 @@ impl Feature for Bug {
                 ask: false,
                 pending_in: None,
                 approved: false,
+                listed: true,
             };
             turn.change_roster(account, RosterChange::Set(item));
         }

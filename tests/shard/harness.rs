@@ -19,7 +19,7 @@ use corefire::shard::{
     StoreOutcome, Ticket,
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
-use corefire::store::{Query, Reader as _, Write, Writer as _};
+use corefire::store::{Query, Reader as _, RosterItem, Write, Writer as _};
 use corefire::stream::TlsFacts;
 use corefire::stream::c2s::C2sPolicy;
 use corefire::stream::sasl::{client, encode_payload, new_credentials};
@@ -98,6 +98,7 @@ pub(crate) fn config() -> ShardConfig {
         output_bytes: 256 << 10,
         resources_per_account: 4,
         roster_items: 8,
+        subscription_requests: 3,
         roster_groups: 4,
         roster_name_bytes: 64,
         directed_presence: 4,
@@ -215,6 +216,14 @@ impl Node {
         match self.reader.read(&query).unwrap() {
             corefire::store::Answer::Log { entries, .. } => entries.len(),
             other => panic!("a log, not {other:?}"),
+        }
+    }
+
+    /// The roster of `name@here` as the store has it.
+    pub(crate) fn roster(&mut self, name: &str) -> Vec<RosterItem> {
+        match self.reader.read(&Query::Account { owner: bare(name) }).unwrap() {
+            corefire::store::Answer::Account(account) => account.unwrap().roster,
+            other => panic!("an account, not {other:?}"),
         }
     }
 

@@ -18,5 +18,7 @@ mod phases;
 mod presence;
 mod rates;
 mod reload;
+mod roster;
 mod stanza_ids;
 mod storage;
+mod subscriptions;

@@ -9,6 +9,7 @@ use super::super::{
     AccountRecord, Answer, Error, LOG_ID_MAX, LOG_ROWS_COUNTED, LogEntry, Origin, Query, Reader,
     RosterItem, Subscription,
 };
+use super::writer::UNLISTED;
 use super::{READER_CACHE_KIB, connect, open_error, schema};
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::{Credentials, ScramKeys};
@@ -184,6 +185,7 @@ fn roster(
             name: row.get(1)?,
             groups,
             subscription: subscription(row.get(3)?)?,
+            listed: row.get::<_, u8>(3)? != UNLISTED,
             ask: row.get(4)?,
             approved: row.get(5)?,
             pending_in: row.get(6)?,
@@ -216,7 +218,7 @@ fn bad_jid(text: &str, error: &dyn std::fmt::Display) -> Error {
 
 fn subscription(number: u8) -> Result<Subscription, Error> {
     match number {
-        0 => Ok(Subscription::None),
+        0 | UNLISTED => Ok(Subscription::None),
         1 => Ok(Subscription::To),
         2 => Ok(Subscription::From),
         3 => Ok(Subscription::Both),

@@ -300,7 +300,7 @@ impl Batch<'_> {
                 item.jid.to_string(),
                 item.name,
                 groups,
-                number_of(item.subscription),
+                if item.listed { number_of(item.subscription) } else { UNLISTED },
                 item.ask,
                 item.approved,
                 item.pending_in,
@@ -367,6 +367,9 @@ impl Batch<'_> {
         Ok(Written::Reserved { first: first.cast_unsigned() })
     }
 }
+
+/// In place of a subscription: the contact is not in the roster, only its request waits.
+pub(super) const UNLISTED: u8 = 4;
 
 fn number_of(subscription: Subscription) -> u8 {
     match subscription {
