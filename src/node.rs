@@ -285,6 +285,10 @@ fn make_features(config: &Config) -> MakeFeatures {
 fn core_settings(config: &Config, granted: Granted, tls: TlsServer) -> CoreSettings {
     CoreSettings {
         tls,
+        balancers: config
+            .c2s
+            .proxy_protocol
+            .then(|| config.c2s.proxy_from.iter().copied().collect()),
         connections_max: granted.connections,
         handshakes_max: config.limits.handshakes_in_flight as usize,
         handshake_timeout: Duration::from_secs(config.limits.login_timeout_s.into()),

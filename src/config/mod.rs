@@ -87,8 +87,10 @@ pub struct C2s {
     pub listen: Vec<SocketAddr>,
     pub direct_tls_listen: Vec<SocketAddr>,
     pub tls: TlsPolicy,
-    /// Not in this version: false.
+    /// Connections begin with the header of a balancer.
     pub proxy_protocol: bool,
+    /// Balancers; at least one where `proxy_protocol` is set.
+    pub proxy_from: Vec<Network>,
     /// Not in this version: off.
     pub redirect: Redirect,
 }

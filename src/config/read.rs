@@ -111,12 +111,22 @@ fn c2s(s: &mut Section<'_>) -> C2s {
         "owner" => Err("is not in this version"),
         _ => Err("is not one of \"off\", \"owner\""),
     });
+    let proxy_protocol = s.boolean("proxy_protocol", false);
+    let proxy_from = s.list("proxy_from", &[], &["10.0.0.0/8"], str::parse::<Network>);
+    if proxy_protocol && proxy_from.is_empty() {
+        let remedy = s.remedy("proxy_from", "[\"10.0.0.0/8\"]");
+        s.problem(
+            "proxy_protocol",
+            format!("no balancer may connect: proxy_from is empty; {remedy}"),
+        );
+    }
     C2s {
         listen,
         direct_tls_listen: direct,
         tls: s
             .choice("tls", &[("required", TlsPolicy::Required), ("optional", TlsPolicy::Optional)]),
-        proxy_protocol: s.off_boolean("proxy_protocol"),
+        proxy_protocol,
+        proxy_from,
         redirect,
     }
 }

@@ -5,6 +5,7 @@ use super::executor::{self, Core};
 use super::tls::{Tls, TlsBroken};
 use crate::base::instant::Instant;
 use crate::shard::{ConnId, Input, MovedConn};
+use crate::stream::proxy;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use std::cell::RefCell;
@@ -26,6 +27,8 @@ const LAST_OUTPUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// The balancer's header is not whole.
+    Header,
     /// Direct TLS: waits for a place among the handshakes.
     Queued,
     /// Shaking hands; no stream yet, or one that waits for STARTTLS.
@@ -49,6 +52,15 @@ struct State {
     /// The kernel's buffer is full: the task writes on when there is room.
     blocked: bool,
     has_slot: bool,
+    /// What a balancer sent, until the client's own bytes can be taken.
+    proxied: Option<Box<Proxied>>,
+}
+
+/// The start of a connection that comes through a balancer.
+struct Proxied {
+    /// The header, then what came behind it.
+    bytes: Vec<u8>,
+    direct_tls: bool,
 }
 
 /// One socket. Lives on the core that reads it.
@@ -78,6 +90,7 @@ impl State {
             phase: Phase::Open,
             blocked: false,
             has_slot: false,
+            proxied: None,
         }
     }
 
@@ -94,28 +107,94 @@ impl State {
 }
 
 /// Begins serving an accepted connection.
-pub(super) fn open(core: &Rc<Core>, stream: TcpStream, peer: IpAddr, direct_tls: bool) {
+///
+/// - `proxied`: a header comes first and names the client; `peer` is a balancer
+pub(super) fn open(
+    core: &Rc<Core>,
+    stream: TcpStream,
+    peer: IpAddr,
+    direct_tls: bool,
+    proxied: bool,
+) {
     let mut state = State::new(stream.as_raw_fd(), peer);
-    if direct_tls {
-        match core.settings.borrow().tls.accept(true) {
-            Ok(tls) => state.tls = Some(tls),
-            Err(error) => {
-                tracing::error!(%error, "TLS cannot be started");
-                core.connections.leave();
-                return;
-            }
-        }
-        state.phase = Phase::Queued;
-        let socket = Rc::new(Socket { state: RefCell::new(state) });
+    if proxied {
+        state.phase = Phase::Header;
+        state.proxied = Some(Box::new(Proxied { bytes: Vec::new(), direct_tls }));
+    }
+    let socket = Rc::new(Socket { state: RefCell::new(state) });
+    if proxied || direct_tls {
         let patience = core.settings.borrow().handshake_timeout;
         core.end_by(&socket, patience);
-        serve(core, stream, socket);
-    } else {
-        let conn = core.shard.borrow_mut().accept(core.clock.now(), peer, None);
+    }
+    if !proxied && !begin(core, &socket, direct_tls) {
+        core.connections.leave();
+        return;
+    }
+    serve(core, stream, socket);
+}
+
+/// The client is known: its stream begins, or its handshake waits for a place. False where it cannot.
+fn begin(core: &Rc<Core>, socket: &Rc<Socket>, direct_tls: bool) -> bool {
+    let mut state = socket.state.borrow_mut();
+    if !direct_tls {
+        let conn = core.shard.borrow_mut().accept(core.clock.now(), state.peer, None);
         state.conn = Some(conn);
-        let socket = Rc::new(Socket { state: RefCell::new(state) });
-        core.register(conn, &socket);
-        serve(core, stream, socket);
+        state.phase = Phase::Open;
+        core.register(conn, socket);
+        return true;
+    }
+    match core.settings.borrow().tls.accept(true) {
+        Ok(tls) => {
+            state.tls = Some(tls);
+            state.phase = Phase::Queued;
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "TLS cannot be started");
+            false
+        }
+    }
+}
+
+/// Reads on in a balancer's header; where it is whole, the connection is the client's.
+fn read_header(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), End> {
+    let direct_tls = {
+        let mut state = socket.state.borrow_mut();
+        let state = &mut *state;
+        let Some(proxied) = state.proxied.as_mut() else { return Err(End::Ours) };
+        proxied.bytes.extend_from_slice(bytes);
+        let header = match proxy::read(&proxied.bytes) {
+            Ok(None) => return Ok(()),
+            Ok(Some(header)) => header,
+            Err(fault) => {
+                core.counts.borrow_mut().proxy_headers_malformed += 1;
+                return Err(End::Header(fault));
+            }
+        };
+        proxied.bytes.drain(..header.length);
+        if let Some(client) = header.source {
+            state.peer = client.to_canonical();
+            if !core.shard.borrow_mut().admits(core.clock.now(), state.peer) {
+                return Err(End::Refused);
+            }
+        }
+        proxied.direct_tls
+    };
+    if begin(core, socket, direct_tls) { Ok(()) } else { Err(End::Ours) }
+}
+
+/// What came together with the header, as soon as it can be taken.
+fn first_bytes(core: &Rc<Core>, socket: &Rc<Socket>) -> Result<(), TlsBroken> {
+    let proxied = {
+        let mut state = socket.state.borrow_mut();
+        match state.phase {
+            Phase::Handshake | Phase::Open => state.proxied.take(),
+            _ => None,
+        }
+    };
+    match proxied {
+        Some(proxied) if !proxied.bytes.is_empty() => feed(core, socket, &proxied.bytes),
+        _ => Ok(()),
     }
 }
 
@@ -185,6 +264,10 @@ enum End {
     Write(io::Error),
     #[error("the peer broke TLS")]
     Tls,
+    #[error("the balancer's header is none: {0}")]
+    Header(proxy::Malformed),
+    #[error("its address is not served, or connects too often")]
+    Refused,
 }
 
 /// One poll of a connection's task: writes what waited for room, reads what is there.
@@ -213,28 +296,50 @@ fn step(
             }
             state.phase
         };
+        if socket.state.borrow().proxied.is_some()
+            && let Err(TlsBroken) = first_bytes(core, socket)
+        {
+            return End::Tls.into();
+        }
         let conn = socket.state.borrow().conn;
         let reading = match phase {
             Phase::Gone => return End::Ours.into(),
             Phase::Queued => false,
-            Phase::Handshake | Phase::Lingering => true,
+            Phase::Header | Phase::Handshake | Phase::Lingering => true,
             Phase::Open => conn.is_some_and(|conn| core.shard.borrow().is_reading(conn)),
         };
         if !reading {
             return Poll::Pending;
         }
         let mut scratch = core.scratch.borrow_mut();
-        let length = match Pin::new(&mut *stream).poll_read(cx, &mut scratch[..]) {
+        let most = match phase {
+            Phase::Header => header_room(socket).min(scratch.len()),
+            _ => scratch.len(),
+        };
+        let length = match Pin::new(&mut *stream).poll_read(cx, &mut scratch[..most]) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => return End::Peer.into(),
             Poll::Ready(Err(error)) => return End::Read(error).into(),
             Poll::Ready(Ok(length)) => length,
         };
+        if phase == Phase::Header {
+            if let Err(end) = read_header(core, socket, &scratch[..length]) {
+                return end.into();
+            }
+            continue;
+        }
         if phase != Phase::Lingering && feed(core, socket, &scratch[..length]).is_err() {
             return End::Tls.into();
         }
     }
     Poll::Ready(Step::More)
+}
+
+/// Bytes that a header which is not whole may still have.
+fn header_room(socket: &Socket) -> usize {
+    let state = socket.state.borrow();
+    let have = state.proxied.as_ref().map_or(0, |proxied| proxied.bytes.len());
+    (proxy::HEADER_BYTES_MAX - have.min(proxy::HEADER_BYTES_MAX)).max(1)
 }
 
 /// Gives received bytes to the shard, through TLS where there is one.
@@ -265,6 +370,7 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
         rest = &rest[taken..];
         if handshaking && !tls.is_handshaking() {
             let facts = tls.facts();
+            core.counts.borrow_mut().handshakes += 1;
             state.phase = Phase::Open;
             if std::mem::take(&mut state.has_slot) {
                 core.handshakes.leave();
@@ -594,6 +700,7 @@ fn ended(core: &Rc<Core>, socket: &Rc<Socket>) {
             core.handshakes.forget(&waker);
         }
         if std::mem::take(&mut state.has_slot) {
+            core.counts.borrow_mut().handshakes_failed += 1;
             core.handshakes.leave();
         }
         state.conn.take()
@@ -611,6 +718,7 @@ fn ended(core: &Rc<Core>, socket: &Rc<Socket>) {
 pub(super) fn time_is_up(socket: &Rc<Socket>, core: &Core) {
     let mut state = socket.state.borrow_mut();
     let over = match state.phase {
+        Phase::Header => true,
         Phase::Queued | Phase::Handshake if state.conn.is_none() => true,
         Phase::Lingering => true,
         Phase::Queued | Phase::Handshake | Phase::Open => {

@@ -6,11 +6,12 @@
 use super::clock::Clock;
 use super::connection::{self, Deadline, Socket};
 use super::listener::Transport;
-use super::mailbox::{Letter, Mailbox, Reconfiguration, ShardFigures};
+use super::mailbox::{CoreProbe, Letter, Mailbox, Reconfiguration, ShardFigures};
 use super::mesh::{Inlet, Outlet, mesh};
 use super::passwords::Passwords;
 use super::storage::{Storage, StoreClient};
 use super::tls::TlsServer;
+use crate::base::network::Networks;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{Placement, ShardId};
 use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Shard, ShardConfig};
@@ -62,6 +63,8 @@ pub type MakeFeatures = Arc<dyn Fn() -> Vec<Box<dyn Feature>> + Send + Sync>;
 #[derive(Clone)]
 pub struct CoreSettings {
     pub tls: TlsServer,
+    /// Where connections come from, each with a header that names the client; `None`: from the clients themselves.
+    pub balancers: Option<Networks>,
     pub connections_max: usize,
     pub handshakes_max: usize,
     pub handshake_timeout: Duration,
@@ -223,6 +226,7 @@ pub(super) struct Core {
     pub flush: Flush,
     pub connections: Connections,
     pub handshakes: Slots,
+    pub counts: RefCell<CoreProbe>,
     id: ShardId,
     sockets: RefCell<Vec<Place>>,
     outlets: RefCell<Vec<Option<Outlet>>>,
@@ -359,6 +363,7 @@ impl Core {
                 limit: Cell::new(setup.settings.handshakes_max),
                 waiting: RefCell::default(),
             },
+            counts: RefCell::default(),
             id: part.shard,
             sockets: RefCell::default(),
             outlets: RefCell::new(part.outlets),
@@ -591,6 +596,7 @@ impl Core {
                     connections: shard.probe().connections,
                     sessions: shard.sessions() as u64,
                     accounts: shard.accounts() as u64,
+                    core: *self.counts.borrow(),
                 });
             }
             Letter::Shutdown => {
@@ -687,14 +693,29 @@ async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
             Ok(stream) => {
                 // Gone already where it has no address.
                 let Ok(peer) = stream.peer_addr() else { continue };
-                if !core.shard.borrow_mut().admits(core.clock.now(), peer.ip()) {
+                let peer = peer.ip().to_canonical();
+                let is_direct = transport == Transport::DirectTls;
+                let from_balancer = {
+                    let settings = core.settings.borrow();
+                    settings.balancers.as_ref().map(|balancers| balancers.contains(peer))
+                };
+                let admitted = match from_balancer {
+                    None => core.shard.borrow_mut().admits(core.clock.now(), peer),
+                    // The client is asked about when it is known.
+                    Some(known) => {
+                        core.counts.borrow_mut().unproxied_refused += u64::from(!known);
+                        known
+                    }
+                };
+                if !admitted {
                     connection::reset(&stream);
                     continue;
                 }
                 core.connections.enter();
-                connection::open(&core, stream, peer.ip(), transport == Transport::DirectTls);
+                connection::open(&core, stream, peer, is_direct, from_balancer.is_some());
             }
             Err(error) => {
+                core.counts.borrow_mut().accepts_failed += 1;
                 tracing::warn!(%error, "a connection cannot be accepted");
                 glommio::timer::sleep(ACCEPT_PAUSE).await;
             }

@@ -67,6 +67,20 @@ pub struct ShardFigures {
     pub connections: u64,
     pub sessions: u64,
     pub accounts: u64,
+    pub core: CoreProbe,
+}
+
+/// What a core counts beside its shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CoreProbe {
+    /// Connections that were closed since they came from no balancer.
+    pub unproxied_refused: u64,
+    /// Connections whose balancer's header was none.
+    pub proxy_headers_malformed: u64,
+    pub handshakes: u64,
+    pub handshakes_failed: u64,
+    /// Connections that the system refused to give.
+    pub accepts_failed: u64,
 }
 
 /// Sends letters to one shard. Cloned to every side thread.

@@ -5,6 +5,7 @@ use sasl::ChannelBinding;
 use std::sync::Arc;
 
 pub mod c2s;
+pub mod proxy;
 pub mod resume;
 pub mod sasl;
 

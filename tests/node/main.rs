@@ -7,6 +7,7 @@ mod bad_input;
 mod client;
 mod life;
 mod node;
+mod proxy;
 mod refusals;
 mod reload;
 mod restrict;

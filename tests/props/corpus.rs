@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 #[path = "../fuzz/targets/frame.rs"]
 mod frame;
+#[path = "../fuzz/targets/proxy.rs"]
+mod proxy;
 #[path = "../fuzz/targets/sasl.rs"]
 mod sasl;
 
@@ -32,6 +34,11 @@ fn replay(folder: &str, first: &[u8], body: fn(&[u8])) {
 #[test]
 fn frame_inputs_replay() {
     replay("frame", &[0, 1, 3, 4, 64, 255], frame::frame);
+}
+
+#[test]
+fn proxy_inputs_replay() {
+    replay("proxy", &[0, b'P', b'\r', 255], proxy::proxy);
 }
 
 #[test]
