@@ -2,14 +2,15 @@
 //! and with the servers of others.
 //!
 //! ```sh
-//! cargo test --test scripts                       # shards::NAME, one_shard::NAME, node::NAME
-//! cargo test --test scripts ping                  # what has `ping` in its name
-//! PEERS=prosody,ejabberd cargo test --test scripts peer    # prosody::NAME, ejabberd::NAME, by tools/peers
+//! cargo test --test scripts               # format::NAME, one_shard::NAME, shards::NAME, node::NAME
+//! cargo test --test scripts ping          # what has `ping` in its name
+//! PEERS=prosody,ejabberd cargo test --test scripts    # prosody::NAME, ejabberd::NAME, by tools/peers
 //! ```
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod driver;
 mod pattern;
+mod peers;
 mod run;
 mod script;
 mod selftest;
@@ -34,7 +35,8 @@ use std::sync::{Arc, Mutex};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use driver::{PASSWORD, Sockets};
+use driver::{Driver, PASSWORD, Sockets};
+use peers::Peer;
 use script::{Only, Script};
 use sim::Simulation;
 
@@ -42,8 +44,33 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let (scripts, faults) = scripts();
     let mut trials = faults;
-    trials.extend(selftest::trials());
     let nodes = Arc::new(Nodes::new(&scripts));
+    let mut peers = Vec::new();
+    match std::env::var("PEERS") {
+        Err(_) => trials.extend(of_corefire(&scripts, &nodes)),
+        Ok(names) => {
+            for name in names.split(',') {
+                match Peer::start(name, &scripts) {
+                    Ok((peer, its)) => {
+                        peers.push(peer);
+                        trials.extend(its);
+                    }
+                    Err(fault) => {
+                        let name = format!("{name}::starts");
+                        trials.push(Trial::test(name, || Err(fault.into())));
+                    }
+                }
+            }
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    peers.into_iter().for_each(Peer::stop);
+    nodes.stop();
+    conclusion.exit_code()
+}
+
+fn of_corefire(scripts: &[Arc<Script>], nodes: &Arc<Nodes>) -> Vec<Trial> {
+    let mut trials = selftest::trials();
     for (number, script) in scripts.iter().enumerate() {
         for (kind, shards) in [("one_shard", 1), ("shards", 3)] {
             let script = script.clone();
@@ -56,9 +83,7 @@ fn main() -> ExitCode {
             trials.push(Trial::test(name, move || nodes.run(&script, number)));
         }
     }
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    nodes.stop();
-    conclusion.exit_code()
+    trials
 }
 
 /// All that can be read, and a failing test for each that cannot.
@@ -96,7 +121,21 @@ fn users(script: &Script, number: usize) -> Vec<String> {
 
 fn simulated(script: &Script, number: usize, shards: u16) -> Result<(), Failed> {
     let mut driver = Simulation::new(shards, &script.settings, &users(script, number))?;
-    Ok(run::run(script, &mut driver, &locals(script, number))?)
+    hold(script, number, &mut driver)
+}
+
+/// With Corefire, which has all that is asked for.
+fn hold(script: &Script, number: usize, driver: &mut dyn Driver) -> Result<(), Failed> {
+    let someone = users(script, number).into_iter().next();
+    if let Some(local) = someone.filter(|_| !script.needs.is_empty()) {
+        let offered = run::offered(driver, &local)?;
+        let lacks: Vec<&String> =
+            script.needs.iter().filter(|need| !offered.contains(*need)).collect();
+        if !lacks.is_empty() {
+            return Err(format!("{}: not offered: {lacks:?}", script.name).into());
+        }
+    }
+    Ok(run::run(script, driver, &locals(script, number), run::PATIENCE)?)
 }
 
 /// Running nodes, one for each set of settings, started when it is first needed.
@@ -127,7 +166,7 @@ impl Nodes {
             started.1.plain
         };
         let mut driver = Sockets::new(address, "localhost");
-        Ok(run::run(script, &mut driver, &locals(script, number))?)
+        hold(script, number, &mut driver)
     }
 
     fn stop(&self) {

@@ -134,6 +134,9 @@ pub(crate) fn match_root(
         .cloned()
         .collect();
     actual.children = kept;
+    if actual.is(ns::STREAMS, "error") && !says_text(pattern) {
+        actual.children.retain(|node| !is_text(node));
+    }
     if is_error
         && let Some(Node::Element(error)) = actual
             .children
@@ -143,14 +146,25 @@ pub(crate) fn match_root(
         // RFC 6120 §8.3.2: both may be there; the code is of XEP-0086.
         error.remove_attr("code");
         error.remove_attr("by");
-        let is_text = |node: &Node| matches!(node, Node::Element(child) if child.name == "text");
         error.children.retain(|node| !is_text(node));
     }
     match_element(pattern, &actual, names)
 }
 
+fn is_text(node: &Node) -> bool {
+    matches!(node, Node::Element(child) if child.name == "text")
+}
+
+fn says_text(pattern: &Element) -> bool {
+    pattern.children.iter().any(is_text)
+}
+
 fn is_loose(pattern: &Element) -> bool {
-    pattern.children.iter().any(|node| matches!(node, Node::Text(text) if text.trim() == ANY))
+    says(pattern, ANY) || says(pattern, MAYBE)
+}
+
+fn says(pattern: &Element, what: &str) -> bool {
+    pattern.children.iter().any(|node| matches!(node, Node::Text(text) if text.trim() == what))
 }
 
 fn match_element(pattern: &Element, actual: &Element, names: &Names) -> Result<Names, String> {
@@ -218,6 +232,9 @@ fn match_children(
             Err(what) if first.name == candidate.name || found.len() == 1 => why = what,
             Err(_) => {}
         }
+    }
+    if says(first, MAYBE) {
+        return match_children(rest, found, is_loose, names);
     }
     Err(why)
 }

@@ -1,6 +1,6 @@
 //! Holds a conversation with a server, step by step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -16,7 +16,7 @@ use crate::session::{FENCE, SM, Session, bare};
 use crate::xml;
 
 /// Longer than any server here takes for anything, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// What one account causes at another may cause something at a third.
 const FENCE_ROUNDS: usize = 2;
 
@@ -29,39 +29,47 @@ pub(crate) struct Run<'a> {
     /// Who has done something whose consequences may not be there yet.
     busy: Option<ClientName>,
     fences: u64,
+    patience: Duration,
+    /// Namespaces of what the streams' features have shown.
+    offered: BTreeSet<String>,
 }
 
-/// - takes: `locals`, the local part of each account that the script names
+/// What an account is offered: namespaces of stream features, and what disco tells of the server and of the account.
+pub(crate) fn offered(driver: &mut dyn Driver, local: &str) -> Result<BTreeSet<String>, String> {
+    let locals = BTreeMap::from([("someone".to_owned(), local.to_owned())]);
+    let mut run = Run::new(driver, &locals, Vec::new());
+    let client = ClientName { account: "someone".into(), connection: "probe".into() };
+    name_resource(&mut run.names, &client.account, &client.connection);
+    run.log_in(&client, "probe")?;
+    let own = run.names["someone"].clone();
+    for target in [run.domain.clone(), own] {
+        let query = Element::new("query", ns::DISCO_INFO);
+        run.send(&client, &request("get", "disco").with_attr("to", target).with_child(query))?;
+        let answer = run.next(&client)?;
+        if let Some(query) = answer.child(ns::DISCO_INFO, "query") {
+            let features = query.children().filter_map(|child| child.attr("var"));
+            run.offered.extend(features.map(str::to_owned));
+        }
+    }
+    run.disconnect(&client)?;
+    Ok(run.offered)
+}
+
+/// - takes: `locals`, the local part of each account that the script names; `patience` with each answer
 /// - errors: what differs, with the line of the step
 pub(crate) fn run(
     script: &Script,
     driver: &mut dyn Driver,
     locals: &BTreeMap<String, String>,
+    patience: Duration,
 ) -> Result<(), String> {
-    let domain = driver.domain().to_owned();
-    let mut names = Names::new();
-    names.insert("domain".into(), domain.clone());
-    names.insert("password".into(), PASSWORD.into());
-    for (account, local) in locals {
-        names.insert(account.clone(), format!("{local}@{domain}"));
-        names.insert(format!("{account}.name"), local.clone());
-        let message = BASE64.encode(plain("", local, PASSWORD));
-        names.insert(format!("{account}.plain"), message);
-    }
+    let mut run = Run::new(driver, locals, script.accounts.iter().cloned().collect());
+    run.patience = patience;
     for step in &script.steps {
         if let What::Does(client, _) = &step.what {
-            name_resource(&mut names, &client.account, &client.connection);
+            name_resource(&mut run.names, &client.account, &client.connection);
         }
     }
-    let mut run = Run {
-        driver,
-        domain,
-        accounts: script.accounts.iter().cloned().collect(),
-        names,
-        sessions: BTreeMap::new(),
-        busy: None,
-        fences: 0,
-    };
     for step in &script.steps {
         run.step(&step.what).map_err(|what| {
             format!("{}.script:{}: {}\n{what}", script.name, step.line, step.text)
@@ -75,7 +83,35 @@ fn name_resource(names: &mut Names, account: &str, resource: &str) {
     names.insert(format!("{account}/{resource}"), full);
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        driver: &'a mut dyn Driver,
+        locals: &BTreeMap<String, String>,
+        accounts: Vec<String>,
+    ) -> Run<'a> {
+        let domain = driver.domain().to_owned();
+        let mut names = Names::new();
+        names.insert("domain".into(), domain.clone());
+        names.insert("password".into(), PASSWORD.into());
+        for (account, local) in locals {
+            names.insert(account.clone(), format!("{local}@{domain}"));
+            names.insert(format!("{account}.name"), local.clone());
+            let message = BASE64.encode(plain("", local, PASSWORD));
+            names.insert(format!("{account}.plain"), message);
+        }
+        Run {
+            driver,
+            domain,
+            accounts,
+            names,
+            sessions: BTreeMap::new(),
+            busy: None,
+            fences: 0,
+            patience: PATIENCE,
+            offered: BTreeSet::new(),
+        }
+    }
+
     fn step(&mut self, what: &What) -> Result<(), String> {
         match what {
             What::Contacts(one, other) => self.given(one, other, true),
@@ -100,6 +136,7 @@ impl Run<'_> {
             self.settle()?;
         }
         match act {
+            Act::Opens => self.open(client),
             Act::Connects => self.connect(client),
             Act::Authenticates => self.authenticate(client),
             Act::Binds { resource } => self.bind(client, resource),
@@ -150,6 +187,7 @@ impl Run<'_> {
             Act::Ignores(patterns) => {
                 let session = self.sessions.entry(client.clone()).or_insert_with(Session::new);
                 session.ignored.extend(patterns.iter().cloned());
+                self.drop_ignored();
                 Ok(())
             }
             Act::CatchesUp => {
@@ -182,6 +220,11 @@ impl Run<'_> {
     // ---- the life of a client
 
     fn connect(&mut self, client: &ClientName) -> Result<(), String> {
+        self.open(client)?;
+        self.open_stream(client)
+    }
+
+    fn open(&mut self, client: &ClientName) -> Result<(), String> {
         self.settle()?;
         let conn = self.driver.connect()?;
         let session = self.sessions.entry(client.clone()).or_insert_with(Session::new);
@@ -189,7 +232,7 @@ impl Run<'_> {
             return Err("is connected already; name the second connection otherwise".into());
         }
         session.connected(conn);
-        self.open_stream(client)
+        Ok(())
     }
 
     fn open_stream(&mut self, client: &ClientName) -> Result<(), String> {
@@ -204,7 +247,10 @@ impl Run<'_> {
         self.driver.send(conn, header.as_bytes());
         let features = self.next(client)?;
         match features.name.as_str() {
-            "features" => Ok(()),
+            "features" => {
+                self.offered.extend(features.children().map(|child| child.namespace.clone()));
+                Ok(())
+            }
             _ => Err(format!("features, not {}", xml::write(&features))),
         }
     }
@@ -293,7 +339,7 @@ impl Run<'_> {
     }
 
     fn is_acknowledged(&mut self, client: &ClientName) -> Result<(), String> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + self.patience;
         // An answer covers what is safe by then, which need not be all: ask again.
         while !self.session(client)?.is_confirmed() {
             let asked = self.sessions[client].management.sent;
@@ -438,7 +484,7 @@ impl Run<'_> {
         is_there: impl Fn(&Run<'_>) -> bool,
         otherwise: impl Fn() -> String,
     ) -> Result<(), String> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + self.patience;
         loop {
             if is_there(self) {
                 return Ok(());

@@ -32,6 +32,7 @@
 //! |---|---|
 //! | `given alice and bob are contacts` | each has subscribed to the other, by real stanzas |
 //! | `given alice follows bob` | only Alice sees Bob's presence |
+//! | `alice phone opens` | a connection on which nothing is said |
 //! | `alice phone connects` | a connection, a stream, its features |
 //! | `alice phone authenticates` | SASL, a new stream, its features |
 //! | `alice phone binds [as RESOURCE]` | the resource |
@@ -61,8 +62,8 @@
 //! `xml:lang`. All that is received must be said, but for the `id`, `to` and `from` of a stanza (`to` must then be the
 //! client, `from` its own account or the server), optional parts of errors (text, the original stanza), stamps of
 //! presence, and stanza ids. `{any}` stands for any characters, `{=x}` too and names them `{x}` for later; an attribute
-//! `'{maybe}'` may be missing; a text `{any}` lets an element have more attributes and children; an element `<_/>` is one
-//! of any name.
+//! `'{maybe}'` may be missing; a text `{any}` lets an element have more attributes and children, a text `{maybe}` lets it
+//! be missing besides; an element `<_/>` is one of any name.
 //!
 //! **Names** in braces: `{alice}` and `{alice/phone}` are addresses, `{alice.name}` the local part, `{alice.plain}` the
 //! message of SASL PLAIN, `{domain}`, `{password}`, `{h}` the number of stanzas the client has received under XEP-0198.
@@ -115,6 +116,7 @@ pub(crate) struct ClientName {
 }
 
 pub(crate) enum Act {
+    Opens,
     Connects,
     Authenticates,
     Binds { resource: String },
@@ -269,6 +271,7 @@ fn act(connection: &str, verbs: &[&str], block: &str) -> Result<Act, String> {
         return Err(format!("`{}` has no block", verbs.join(" ")));
     }
     Ok(match verbs {
+        ["opens"] => Act::Opens,
         ["connects"] => Act::Connects,
         ["authenticates"] => Act::Authenticates,
         ["binds"] => Act::Binds { resource: own() },

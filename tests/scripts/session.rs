@@ -134,7 +134,9 @@ impl Session {
         }
         self.note(&element);
         let attr = |name| element.attr(name).unwrap_or_default();
-        if element.name == "iq" && self.fences.remove(attr("id")) {
+        let is_answer = ["result", "error"].contains(&attr("type"));
+        if element.name == "iq" && is_answer && attr("id").starts_with(FENCE) {
+            self.fences.remove(attr("id"));
             return None;
         }
         let own = self.jid.as_deref().unwrap_or_default();
