@@ -300,15 +300,15 @@ fn seen_by(turn: &mut Turn<'_>, account: AccountId, items: &[Jid]) -> Vec<(Jid, 
     let Some(data) = turn.account(account) else { return Vec::new() };
     let list = BlockList::of(items);
     let mut seen = Vec::new();
-    for contact in &data.roster {
+    for contact in data.roster.iter() {
         if !matches!(contact.subscription, Subscription::From | Subscription::Both) {
             continue;
         }
-        if list.blocks(&contact.jid.to_string()) {
-            seen.push((contact.jid.clone(), contact.subscription));
+        if list.blocks(contact.jid) {
+            seen.push((contact.to_item().jid, contact.subscription));
             continue;
         }
-        let resources = items.iter().filter(|item| item.bare() == contact.jid.bare());
+        let resources = items.iter().filter(|item| item.bare().as_str() == contact.bare());
         seen.extend(resources.map(|item| (item.clone(), contact.subscription)));
     }
     seen

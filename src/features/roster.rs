@@ -82,7 +82,7 @@ fn get(turn: &mut Turn<'_>, account: AccountId, iq: &Iq<'_>, query: &Element) ->
     }
     let mut items = Vec::with_capacity(128 * data.roster.len());
     for item in data.roster.iter().filter(|item| item.listed) {
-        item.write(&mut items);
+        item.to_item().write(&mut items);
     }
     let mut out = Vec::with_capacity(items.len() + 64);
     Writer::new(&mut out)
@@ -114,7 +114,7 @@ fn set(turn: &mut Turn<'_>, account: AccountId, query: &Element) -> Result<(), S
         return Err(StanzaCondition::NotAllowed);
     }
     let data = turn.account(account).ok_or(StanzaCondition::InternalServerError)?;
-    let known = data.roster.iter().find(|known| known.jid == jid).cloned();
+    let known = data.roster.item(&jid);
     let is_listed = known.as_ref().is_some_and(|known| known.listed);
     if item.attr("subscription") == Some("remove") {
         let known = known.filter(|known| known.listed).ok_or(StanzaCondition::ItemNotFound)?;

@@ -3,6 +3,7 @@
 //! While an account loads (or replays its offline messages, or waits for ids) its stanzas queue in order; the queue is
 //! bounded. Idle accounts are evicted.
 
+use super::contacts::Contacts;
 use super::effect::{ConnId, Effects, Ticket};
 use super::post::Post;
 use super::rate::Traffic;
@@ -15,7 +16,7 @@ use crate::base::instant::Wall;
 use crate::base::limit::Meter;
 use crate::cluster::placement::store_partition;
 use crate::frame::Envelope;
-use crate::store::{AccountRecord, Query, RosterItem, Write};
+use crate::store::{AccountRecord, Query, Write};
 use crate::xmpp::credentials::PackedCredentials;
 use crate::xmpp::jid::BareJid;
 use std::any::Any;
@@ -56,7 +57,7 @@ pub(super) enum State {
 pub struct Data {
     pub credentials: PackedCredentials,
     pub disabled: bool,
-    pub roster: Vec<RosterItem>,
+    pub roster: Contacts,
     pub roster_version: u64,
     /// State of features, by its type; what the store had for it waits in `stored` until it is asked for.
     slots: Vec<Box<dyn Any>>,
@@ -81,7 +82,7 @@ impl Data {
         Self {
             credentials: (&record.credentials).into(),
             disabled: record.disabled,
-            roster: record.roster,
+            roster: Contacts::new(&record.roster),
             roster_version: record.roster_version,
             slots: Vec::new(),
             stored: record.slots,

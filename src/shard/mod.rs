@@ -10,6 +10,7 @@ mod access;
 mod account;
 mod config;
 mod conn;
+mod contacts;
 mod deliver;
 mod effect;
 mod feature;
@@ -34,6 +35,7 @@ pub use access::{Access, Ban, Features};
 pub use account::{AccountId, Data, Slot};
 pub use config::{AckLevel, Limits, ShardConfig};
 pub use conn::{MovedConn, Output};
+pub use contacts::{ContactRef, Contacts};
 pub use effect::{Action, ConnId, Effects, PasswordCheck, Ticket};
 pub use feature::{
     Answers, DiscoRequest, Discovery, Feature, Form, Identity, Iq, Item, Manifest, Method, Scope,

@@ -179,8 +179,7 @@ impl Shard {
         let directed = std::mem::take(&mut slot.directed);
         let data = core.accounts.get_mut(account.0).and_then(|slot| slot.data());
         let hears = |jid: &Jid| {
-            let contact = jid.bare().clone().into();
-            let contact = data.as_ref().and_then(|data| data.contact(&contact));
+            let contact = data.as_ref().and_then(|data| data.roster.find(jid.bare().as_str()));
             was_available && contact.is_some_and(|contact| contact.subscription.has_from())
         };
         let watchers: Audience = directed
@@ -216,9 +215,9 @@ impl Shard {
         let own = owner.sessions.clone();
         let mut watchers: Audience = Vec::new();
         if let Some(data) = owner.data() {
-            for item in &data.roster {
+            for item in data.roster.iter() {
                 if matches!(item.subscription, Subscription::From | Subscription::Both) {
-                    watchers.push((item.jid.bare().hash64(), item.jid.bare().as_str().into()));
+                    watchers.push((item.hash64, item.bare().into()));
                 }
             }
         }
@@ -294,7 +293,7 @@ impl Shard {
             .roster
             .iter()
             .filter(|item| seen(item.subscription))
-            .map(|item| (item.jid.bare().hash64(), item.jid.bare().as_str().into()))
+            .map(|item| (item.hash64, item.bare().into()))
             .collect();
         if watched.is_empty() {
             return;
@@ -361,7 +360,7 @@ impl Core {
             return;
         };
         let pending: Vec<Vec<u8>> =
-            data.roster.iter().filter_map(|item| item.pending_in.clone()).collect();
+            data.roster.iter().filter_map(|item| Some(item.pending_in?.to_vec())).collect();
         for stanza in pending {
             self.emit(session, &[&stanza], None, fx);
         }
@@ -383,10 +382,7 @@ impl Core {
         let own = slot.jid.clone();
         let Some(data) = slot.data() else { return };
         let allowed = bare == own.as_str()
-            || data
-                .roster
-                .iter()
-                .any(|item| item.jid.bare().as_str() == bare && item.subscription.has_from());
+            || data.roster.iter().any(|item| item.bare() == bare && item.subscription.has_from());
         if !allowed {
             return self.leave(bare_reply(own.as_str(), from, "unsubscribed"));
         }

@@ -23,7 +23,7 @@ pub enum RosterChange {
 impl Contact {
     /// The entry of `jid`, or the one that is there for all who have none.
     pub(super) fn of(data: &Data, jid: &Jid) -> Self {
-        data.contact(jid).cloned().unwrap_or_else(|| RosterItem {
+        data.roster.item(jid).unwrap_or_else(|| RosterItem {
             jid: jid.clone(),
             name: String::new(),
             groups: Vec::new(),
@@ -80,11 +80,6 @@ impl Contact {
 }
 
 impl Data {
-    /// The roster entry of a contact.
-    pub(super) fn contact(&self, jid: &Jid) -> Option<&RosterItem> {
-        self.roster.iter().find(|item| item.jid == *jid)
-    }
-
     /// Contacts that the user has in the roster.
     pub fn listed(&self) -> usize {
         self.roster.iter().filter(|item| item.listed).count()
@@ -113,9 +108,9 @@ impl Core {
         let shown = match &change {
             RosterChange::Set(contact) => {
                 contact.listed
-                    && !data.contact(&contact.jid).is_some_and(|old| contact.waits_as(old))
+                    && !data.roster.item(&contact.jid).is_some_and(|old| contact.waits_as(&old))
             }
-            RosterChange::Remove(jid) => data.contact(jid).is_some_and(|item| item.listed),
+            RosterChange::Remove(jid) => data.roster.item(jid).is_some_and(|item| item.listed),
         };
         if shown {
             data.roster_version = next_version(data.roster_version, now);
@@ -125,14 +120,11 @@ impl Core {
         let (set, remove) = match change {
             RosterChange::Set(contact) => {
                 contact.write(&mut item);
-                match data.roster.iter_mut().find(|old| old.jid == contact.jid) {
-                    Some(old) => old.clone_from(&contact),
-                    None => data.roster.push(contact.clone()),
-                }
+                data.roster.set(&contact);
                 (vec![contact], Vec::new())
             }
             RosterChange::Remove(jid) => {
-                data.roster.retain(|old| old.jid != jid);
+                data.roster.remove(&jid);
                 write_removed(&mut item, &jid);
                 (Vec::new(), vec![jid])
             }

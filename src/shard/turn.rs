@@ -105,9 +105,7 @@ impl Turn<'_> {
     pub fn may_see(&mut self, account: AccountId, watcher: &str) -> bool {
         let own = self.account_jid(account).is_some_and(|own| own.as_str() == watcher);
         own || self.account(account).is_some_and(|data| {
-            data.roster
-                .iter()
-                .any(|item| item.subscription.has_from() && item.jid.bare().as_str() == watcher)
+            data.roster.iter().any(|item| item.subscription.has_from() && item.bare() == watcher)
         })
     }
 

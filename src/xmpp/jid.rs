@@ -161,6 +161,17 @@ impl Jid {
         }
     }
 
+    /// From the text of a JID that was parsed before, and the hash that it had.
+    pub(crate) fn from_prepared(text: &str, hash64: u64) -> Jid {
+        let (bare, resource) = match text.split_once('/') {
+            Some((bare, resource)) => (bare, Some(resource)),
+            None => (text, None),
+        };
+        let at = bare.find('@').and_then(|at| u16::try_from(at).ok()).unwrap_or(0);
+        let bare = BareJid { text: Arc::from(bare), hash64, at };
+        Jid { bare, resource: resource.map(Arc::from) }
+    }
+
     pub fn from_bare(bare: BareJid) -> Jid {
         Jid { bare, resource: None }
     }
