@@ -334,6 +334,8 @@ fn limits(config: &Config, shards: u16) -> Limits {
         roster_items: limits.roster_items as usize,
         block_list_items: limits.block_list_items as usize,
         subscription_requests: limits.subscription_requests as usize,
+        held_stanzas: limits.held_stanzas as usize,
+        held_bytes: limits.held_bytes as usize,
         roster_groups: limits.roster_groups_per_item as usize,
         vcard_bytes: limits.vcard_bytes as usize,
         private_bytes: limits.private_bytes as usize,

@@ -55,6 +55,9 @@ pub struct Limits {
     pub block_list_items: u32,
     /// Messages kept for an account that is not online: `service-unavailable` to the sender.
     pub offline_messages: u32,
+    /// Stanzas held back for an inactive client (XEP-0352), and their bytes: all of them are sent.
+    pub held_stanzas: u32,
+    pub held_bytes: u32,
     /// How long a broken session can be resumed (XEP-0198).
     pub resume_s: u32,
     /// Stanzas sent to a session and not acknowledged (XEP-0198); past it the session ends.
@@ -116,6 +119,8 @@ impl Limits {
             login_attempts: s.integer("login_attempts", 5, 1..=100),
             block_list_items: s.integer("block_list_items", 1000, 1..=100_000),
             offline_messages: s.integer("offline_messages", 1000, 0..=1_000_000),
+            held_stanzas: s.integer("held_stanzas", 200, 0..=10_000),
+            held_bytes: s.integer("held_bytes", 65_536, 0..=16_777_216),
             resume_s: s.integer("resume_s", 300, 0..=86_400),
             resume_queue: s.integer("resume_queue", 2000, 1..=1_000_000),
             pending_stanzas_per_account: s.integer("pending_stanzas_per_account", 256, 1..=65_536),

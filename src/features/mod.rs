@@ -35,6 +35,7 @@ features! {
     carbons::Carbons,
     stanza_id::StanzaId,
     offline::Offline,
+    csi::Csi,
     disco::Disco,
     contact::Contact,
     external_services::ExternalServices,

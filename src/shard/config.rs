@@ -43,6 +43,9 @@ pub struct Limits {
     pub directed_presence: usize,
     /// Rows of an account's log that nobody confirmed; above, `service-unavailable` (XEP-0160).
     pub offline_messages: u32,
+    /// Stanzas held back for an inactive client (XEP-0352), and their bytes; above, all of them are sent.
+    pub held_stanzas: usize,
+    pub held_bytes: usize,
     /// How long a cut session waits for `<resume/>`.
     pub resume: Duration,
     /// Stanzas or logged rows that a session leaves unacknowledged; above, the session ends.
@@ -78,6 +81,8 @@ impl Default for Limits {
             block_list_items: 1_000,
             directed_presence: 256,
             offline_messages: 1_000,
+            held_stanzas: 200,
+            held_bytes: 64 << 10,
             resume: Duration::from_secs(300),
             resume_queue: 2_000,
             pending_stanzas: 256,

@@ -563,11 +563,26 @@ impl Core {
         }
     }
 
-    /// Sends a stanza to one session: to its socket, and into its queue where it counts.
+    /// Sends a stanza to one session: to its socket, and into its queue where it counts. It may wait for a client that is
+    /// inactive.
     ///
     /// - `parts`: the stanza, in pieces that are written one after the other
     /// - `row`: its row in the owner's log, to be confirmed by the client
     pub(super) fn emit(
+        &mut self,
+        session: SessionId,
+        parts: &[&[u8]],
+        row: Option<u64>,
+        fx: &mut Effects,
+    ) {
+        let inactive = self.sessions.get(session.0).is_some_and(|slot| slot.held.is_some());
+        if !inactive || !self.hold_back(session, parts, row, fx) {
+            self.emit_now(session, parts, row, fx);
+        }
+    }
+
+    /// As `emit`, whether or not the client is active.
+    pub(super) fn emit_now(
         &mut self,
         session: SessionId,
         parts: &[&[u8]],

@@ -51,6 +51,7 @@ impl Shard {
                 return self.client_stanza(session, kind, stanza, fx).map(|()| Flow::Taken);
             }
             (Event::Request, Some(session)) => self.core.asked(session),
+            (Event::State { active }, Some(session)) => self.core.set_active(session, active, fx),
             (Event::Ack { h }, Some(session)) => self.acknowledged(session, h, fx)?,
             (Event::Enable { resume }, Some(session)) => self.enable(id, session, resume, fx)?,
             (Event::Refused, _) => self.count_failure(id, fx),
@@ -72,7 +73,7 @@ impl Shard {
             (Event::Resume { previous, h }, _) => return self.resume(id, &previous, h, fx),
             // The machine lets these through on bound streams only, which have a session until they close.
             (Event::Nothing | Event::Stanza(_) | Event::Request, _)
-            | (Event::Ack { .. } | Event::Enable { .. }, None) => {}
+            | (Event::Ack { .. } | Event::Enable { .. } | Event::State { .. }, None) => {}
         }
         Ok(Flow::Taken)
     }

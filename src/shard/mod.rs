@@ -14,6 +14,7 @@ mod contacts;
 mod deliver;
 mod effect;
 mod feature;
+mod inactive;
 mod inbound;
 mod input;
 mod login;
@@ -128,11 +129,18 @@ enum Timer {
 }
 
 /// What can be undone of one stanza's effects beside `Effects`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Undo {
-    Output { conn: ConnId, length: usize },
+    Output {
+        conn: ConnId,
+        length: usize,
+    },
     Sent(SessionId),
     Row(SessionId),
+    /// A stanza was held back for an inactive client.
+    Held(SessionId),
+    /// What was held back went out.
+    Flushed(SessionId, Vec<inactive::HeldStanza>),
 }
 
 /// A shard's state, but for its features. Lives on one core.
@@ -425,6 +433,8 @@ impl Core {
                         counters.unsend(1);
                     }
                 }
+                Undo::Held(session) => self.undo_held(session),
+                Undo::Flushed(session, stanzas) => self.undo_flushed(session, stanzas),
                 Undo::Row(session) => {
                     let session = self.sessions.get_mut(session.0);
                     if let Some(waiting) = session.and_then(|session| session.confirmation.as_mut())

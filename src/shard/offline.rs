@@ -336,6 +336,8 @@ impl Shard {
         let window = core.config.limits.resume;
         let Some(slot) = core.sessions.get_mut(session.0) else { return };
         slot.conn = None;
+        core.no_longer_inactive(session, fx);
+        let Some(slot) = core.sessions.get_mut(session.0) else { return };
         let resumable = slot.counters.as_ref().is_some_and(|counters| counters.resume_id.is_some());
         if !resumable || core.stopping {
             return self.end_session(session, fx);

@@ -2,6 +2,7 @@
 
 use super::account::AccountId;
 use super::effect::ConnId;
+use super::inactive::Held;
 use crate::base::ids::Id;
 use crate::base::instant::Instant;
 use crate::stream::resume::Counters;
@@ -61,6 +62,8 @@ pub(super) struct Session {
     pub resuming: Option<ConnId>,
     /// When it ends if nobody resumes it.
     pub ends_at: Option<Instant>,
+    /// There while its client is inactive (XEP-0352).
+    pub held: Option<Box<Held>>,
     /// State of features, by its type.
     pub slots: Option<Box<SessionSlots>>,
 }
@@ -106,6 +109,7 @@ impl Session {
             faults: 0,
             ends_at: None,
             resuming: None,
+            held: None,
             slots: None,
         }
     }

@@ -74,6 +74,10 @@ pub enum Event {
     },
     /// `<r/>`
     Request,
+    /// `<active/>` or `<inactive/>` (XEP-0352).
+    State {
+        active: bool,
+    },
     /// `<a h=''/>`
     Ack {
         h: u32,
@@ -333,6 +337,8 @@ impl C2s {
                 let resume = stanza.attr("resume");
                 Ok(Event::Enable { resume: matches!(resume.as_deref(), Some("true" | "1")) })
             }
+            (ns::CSI, "active") => Ok(Event::State { active: true }),
+            (ns::CSI, "inactive") => Ok(Event::State { active: false }),
             (ns::SM3, "resume") => Err(StreamError::new(StreamCondition::PolicyViolation)
                 .with_text("resume comes in place of bind")),
             _ => Err(StreamError::new(StreamCondition::UnsupportedStanzaType)),

@@ -5,6 +5,7 @@ mod acks;
 mod bad_input;
 mod blocking;
 mod carbons;
+mod csi;
 mod discovery;
 mod faults;
 mod harness;

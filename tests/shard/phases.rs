@@ -51,6 +51,9 @@ impl Feature for Gate {
 
     /// Tells the other sessions of the account who sent it or got it, and how often its sender has sent.
     fn on_delivered(&mut self, turn: &mut Turn<'_>, delivered: &Delivered<'_>) {
+        if delivered.direction == Direction::In {
+            passage(delivered.stanza, "delivered");
+        }
         let resource = |turn: &Turn<'_>, session: &SessionId| {
             turn.session_jid(*session).unwrap().resource().unwrap().to_owned()
         };
@@ -210,15 +213,45 @@ fn a_bug_in_a_phase_costs_one_stanza() {
         let mut node = node(shards);
         let (alice, bob) = (node.online("alice", "phone"), node.online("bob", "pc"));
         node.enable(alice);
-        for sign in ["sent-bug", "received-bug"] {
+        for sign in ["sent-bug", "received-bug", "delivered-bug"] {
             node.send(alice, &message("bob@here", sign));
             let answer = node.read(alice);
-            assert_eq!(answer.matches("<internal-server-error ").count(), 1, "{answer}");
+            assert_eq!(
+                answer.matches("<internal-server-error ").count(),
+                1,
+                "{shards} {sign} {answer}"
+            );
             assert_eq!(node.read(bob), "");
         }
         node.send(alice, &message("bob@here", "well"));
         assert_eq!(bodies(&node.read(bob)), ["well"]);
         node.send(alice, "<r xmlns='urn:xmpp:sm:3'/>");
-        assert_eq!(attr(&node.read(alice), "h"), "3");
+        assert_eq!(attr(&node.read(alice), "h"), "4");
+    }
+}
+
+#[test]
+fn bug_leaves_what_is_held_for_an_inactive_client_as_it_was() {
+    crate::faults::silence();
+    for (shards, acked) in [(1, false), (2, true)] {
+        let mut node = node(shards);
+        let (alice, bob) = (node.online("alice", "phone"), node.online("bob", "pc"));
+        if acked {
+            node.enable(bob);
+        }
+        node.send(bob, "<inactive xmlns='urn:xmpp:csi:0'/>");
+        let state = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
+        for text in ["1", "2"] {
+            let presence = format!("<presence to='bob@here/pc'><status>{text}</status></presence>");
+            node.send(alice, &presence);
+            node.send(alice, &format!("<message to='bob@here/pc'>{state}</message>"));
+        }
+        node.send(alice, &message("bob@here/pc", "delivered-bug"));
+        assert!(node.read(alice).contains("<internal-server-error "));
+        assert_eq!(node.read(bob), "");
+        node.send(bob, "<active xmlns='urn:xmpp:csi:0'/>");
+        let got = node.read(bob);
+        assert_eq!((got.matches("<composing ").count(), got.matches("<status>").count()), (2, 1));
+        assert!(got.contains("<status>2") && !got.contains("bug"), "{got}");
     }
 }
