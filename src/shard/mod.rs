@@ -19,6 +19,7 @@ mod inbound;
 mod input;
 mod login;
 mod offline;
+mod outbound;
 mod phase;
 mod post;
 mod presence;

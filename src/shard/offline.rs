@@ -295,7 +295,7 @@ impl Shard {
             let close = (entry.close_start as usize).min(entry.stanza.len());
             let (body, end) = entry.stanza.split_at(close);
             let mut added = Vec::with_capacity(192);
-            super::inbound::write_delay(&mut added, own.domain(), entry.at);
+            super::outbound::write_delay(&mut added, own.domain(), entry.at);
             if !ends_with_id(body, &own) {
                 core.write_id(&mut added, &own, Some(entry.id));
             }

@@ -1,0 +1,204 @@
+//! Towards a client: stanzas into its socket and its queue, and the counting of XEP-0198 both ways.
+
+use super::effect::Effects;
+use super::post::Post;
+use super::session::SessionId;
+use super::{Core, Timer};
+use crate::base::instant::Wall;
+use crate::stream::resume::Unacknowledged;
+use crate::xmpp::ns;
+use crate::xmpp::stanza::StanzaKind;
+use crate::xmpp::stanza_error::{StanzaError, write_error_reply};
+use crate::xmpp::xml::writer::Writer;
+use std::time::Duration;
+
+/// How long a request for an acknowledgement waits for what came before it.
+const ACK_WAIT: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// The stanzas whose frames to `ring` are handled up to this number are done.
+    pub(super) fn frames_handled(&mut self, ring: usize, handled: u64) {
+        while let Some((session, number)) =
+            self.outward.get_mut(ring).and_then(|outward| outward.done(handled))
+        {
+            self.complete(session, number);
+        }
+    }
+
+    /// What this shard sent to itself crosses no ring, so nobody but the shard tells how far it is handled.
+    pub(super) fn settle_own(&mut self) {
+        let own = usize::from(self.id.0);
+        self.frames_handled(own, self.inward[own].handled());
+    }
+
+    /// A stanza of a client is handled.
+    pub(super) fn complete(&mut self, session: SessionId, number: u32) {
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        let Some(counters) = slot.counters.as_mut() else { return };
+        if counters.complete(number) {
+            if counters.open_count() == 0 {
+                self.woken.extend(slot.resuming);
+            }
+            self.note(session);
+        }
+    }
+
+    /// The newest stanza of a client is handled, by an error.
+    pub(super) fn complete_newest(&mut self, session: SessionId) {
+        let slot = self.sessions.get_mut(session.0);
+        let Some(counters) = slot.and_then(|slot| slot.counters.as_mut()) else { return };
+        let number = counters.newest();
+        self.complete(session, number);
+    }
+
+    /// `<r/>`
+    pub(super) fn asked(&mut self, session: SessionId) {
+        let now = self.now.mono;
+        let slot = self.sessions.get_mut(session.0);
+        let Some(counters) = slot.and_then(|slot| slot.counters.as_mut()) else { return };
+        let first = counters.asked_at().is_none();
+        counters.ask(now);
+        if first && counters.open_count() > 0 {
+            self.wheel.insert(now + ACK_WAIT, Timer::AckDue(session));
+        }
+        self.note(session);
+    }
+
+    /// A request has waited long enough: it gets the number there is.
+    pub(super) fn answer_due(&mut self, session: SessionId, fx: &mut Effects) {
+        let now = self.now.mono;
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        let Some(counters) = slot.counters.as_mut() else { return };
+        let due = counters.asked_at().is_some_and(|at| now >= at + ACK_WAIT);
+        let (Some(conn), Some(h)) = (slot.conn, counters.answer(due)) else { return };
+        self.write_ack(conn, h, fx);
+    }
+
+    fn write_ack(&mut self, conn: super::ConnId, h: u32, fx: &mut Effects) {
+        let mut out = Vec::with_capacity(48);
+        Writer::new(&mut out)
+            .start("a")
+            .attr("xmlns", ns::SM3)
+            .attr("h", &h.to_string())
+            .close_empty();
+        self.write(conn, &out, fx);
+    }
+
+    /// Looks at a session again when the turn ends.
+    pub(super) fn note(&mut self, session: SessionId) {
+        if let Some(slot) = self.sessions.get_mut(session.0)
+            && !slot.noted
+        {
+            slot.noted = true;
+            self.noted.push(session);
+        }
+    }
+
+    /// Acknowledgements, requests and pings that the turn's stanzas share.
+    pub(super) fn settle_noted(&mut self, fx: &mut Effects) {
+        for session in std::mem::take(&mut self.noted) {
+            let Some(slot) = self.sessions.get_mut(session.0) else { continue };
+            slot.noted = false;
+            let Some(conn) = slot.conn else { continue };
+            if let Some(counters) = slot.counters.as_mut() {
+                let ack = counters.answer(false);
+                let request = counters.request();
+                if let Some(h) = ack {
+                    self.write_ack(conn, h, fx);
+                }
+                if request {
+                    self.write(conn, b"<r xmlns='urn:xmpp:sm:3'/>", fx);
+                }
+            }
+            self.ping_behind(session, fx);
+        }
+    }
+
+    /// Sends a stanza to one session: to its socket, and into its queue where it counts. It may wait for a client that is
+    /// inactive.
+    ///
+    /// - `parts`: the stanza, in pieces that are written one after the other
+    /// - `row`: its row in the owner's log, to be confirmed by the client
+    pub(super) fn emit(
+        &mut self,
+        session: SessionId,
+        parts: &[&[u8]],
+        row: Option<u64>,
+        fx: &mut Effects,
+    ) {
+        let inactive = self.sessions.get(session.0).is_some_and(|slot| slot.held.is_some());
+        if !inactive || !self.hold_back(session, parts, row, fx) {
+            self.emit_now(session, parts, row, fx);
+        }
+    }
+
+    /// As `emit`, whether or not the client is active.
+    pub(super) fn emit_now(
+        &mut self,
+        session: SessionId,
+        parts: &[&[u8]],
+        row: Option<u64>,
+        fx: &mut Effects,
+    ) {
+        let limits = &self.config.limits;
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        self.probe.stanzas_out += 1;
+        if let Some(counters) = slot.counters.as_mut() {
+            let bytes = parts.concat().into_boxed_slice();
+            counters.send(Unacknowledged { bytes, log_id: row });
+            self.undo.push(super::Undo::Sent(session));
+            let full = counters.queue_len() > limits.resume_queue
+                || counters.queue_bytes() > 2 * limits.output_bytes;
+            if full && !self.overflowing.contains(&session) {
+                self.overflowing.push(session);
+            }
+        } else if let Some(row) = row {
+            let rows = &mut slot.confirmation.get_or_insert_default().rows;
+            rows.push_back(row);
+            self.undo.push(super::Undo::Row(session));
+            if rows.len() > limits.resume_queue && !self.overflowing.contains(&session) {
+                self.overflowing.push(session);
+            }
+        }
+        let (conn, noted) = (slot.conn, slot.counters.is_some() || row.is_some());
+        if let Some(conn) = conn {
+            for part in parts {
+                self.write(conn, part, fx);
+            }
+        }
+        if noted {
+            self.note(session);
+        }
+    }
+
+    /// Answers one of a session's own stanzas with an error.
+    pub(super) fn bounce_to(
+        &mut self,
+        session: SessionId,
+        kind: StanzaKind,
+        id: Option<&str>,
+        from: Option<&str>,
+        error: &StanzaError,
+        fx: &mut Effects,
+    ) {
+        let Some(to) = self.sessions.get(session.0).map(|slot| slot.text.clone()) else { return };
+        let mut out = Vec::with_capacity(256);
+        write_error_reply(&mut out, kind, id, from, Some(&to), error);
+        self.emit(session, &[&out], None, fx);
+    }
+
+    /// Leaves a stanza to be sent when the present handler is done.
+    pub(super) fn leave(&mut self, post: Post) {
+        self.posts.push_back(post);
+    }
+}
+
+/// A stamp for a delayed stanza (XEP-0203 §4).
+pub(super) fn write_delay(out: &mut Vec<u8>, from: &str, at: Wall) {
+    Writer::new(out)
+        .start("delay")
+        .attr("xmlns", ns::DELAY)
+        .attr("from", from)
+        .attr("stamp", &crate::xmpp::datetime::format(at))
+        .close_empty();
+}
