@@ -318,7 +318,7 @@ pub fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
         },
         limits: after,
         idle_s: limits.silence_s,
-        bound_features: features::stream_features(&config.features),
+        features: features::stream_features(&config.features),
     }
 }
 

@@ -2,6 +2,9 @@
 //! asked. A feature knows the shard's `Turn` and nothing of the other features.
 
 use crate::shard::{Feature, Manifest};
+use crate::stream::c2s::StreamFeatures;
+use crate::xmpp::ns;
+use crate::xmpp::xml::writer::Writer;
 
 /// What operators tell the features, composed of each feature's own part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,16 +55,21 @@ pub fn all() -> Vec<Box<dyn Feature>> {
     with(&Settings::default())
 }
 
-/// What a bound stream's features show (RFC 6120 §7, XEP-0198), with what the manifests add.
-pub fn stream_features(settings: &Settings) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.extend_from_slice(b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>");
-    out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
+/// What a stream's features show once somebody has logged in, and what Bind 2 can enable: XEP-0198, and what the
+/// manifests add.
+pub fn stream_features(settings: &Settings) -> StreamFeatures {
+    let mut features = StreamFeatures::default();
+    features.logged_in.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
+    let mut writer = Writer::new(&mut features.bind_inline);
+    writer.start("feature").attr("var", ns::SM3).close_empty();
     for manifest in manifests() {
-        out.extend_from_slice(manifest.stream.as_bytes());
+        features.logged_in.extend_from_slice(manifest.stream.as_bytes());
+        for namespace in manifest.bind_inline {
+            writer.start("feature").attr("var", namespace).close_empty();
+        }
     }
-    disco::write_capabilities(settings, &mut out);
-    out
+    disco::write_capabilities(settings, &mut features.logged_in);
+    features
 }
 
 #[cfg(test)]

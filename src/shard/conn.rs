@@ -272,6 +272,13 @@ impl Shard {
         if conn.is_held() {
             return;
         }
+        if matches!(conn.login.as_deref(), Some(Login::Proved { .. })) {
+            self.finish_login(id, fx);
+        }
+        let Some(conn) = self.core.conns.get_mut(id.0) else { return };
+        if conn.is_held() {
+            return;
+        }
         let mut unread = std::mem::take(&mut conn.unread);
         let (taken, stanzas) = self.elements(id, &unread, fx);
         let taken = taken.min(unread.len());

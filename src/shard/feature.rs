@@ -8,6 +8,7 @@ use super::turn::Turn;
 use crate::xmpp::ns;
 use crate::xmpp::stanza::Child;
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
+use crate::xmpp::xml::element::Element;
 use crate::xmpp::xml::writer::Writer;
 
 /// A specification that a feature implements.
@@ -57,6 +58,8 @@ pub struct Manifest {
     /// What the features of a logged-in stream show, as XML.
     pub stream: &'static str,
     pub answers: &'static [Answers],
+    /// Namespaces of elements that it takes inside of `<bind/>` (XEP-0386), in `Feature::on_bind`.
+    pub bind_inline: &'static [&'static str],
     /// What else it wants to be called for. A message pays for no phase that nobody declares.
     pub phases: &'static [Phase],
     /// It answers with what all features know (`Feature::discover`), which is gathered for it.
@@ -72,6 +75,7 @@ impl Manifest {
         account_disco: &[],
         stream: "",
         answers: &[],
+        bind_inline: &[],
         phases: &[],
         gathers: false,
     };
@@ -177,6 +181,18 @@ pub trait Feature {
     /// An IQ that its manifest says it answers.
     fn on_iq(&mut self, _turn: &mut Turn<'_>, _iq: &Iq<'_>) -> Verdict {
         Verdict::Error(StanzaCondition::ServiceUnavailable.into())
+    }
+
+    /// A session has just been bound by Bind 2 (XEP-0386), and its client asks for this, in a namespace of
+    /// `Manifest::bind_inline`. Comes before `SessionChange::Started`; nothing can be written to the client yet. Gives the
+    /// XML that `<bound/>` answers with, if any.
+    fn on_bind(
+        &mut self,
+        _turn: &mut Turn<'_>,
+        _session: SessionId,
+        _request: &Element,
+    ) -> Vec<u8> {
+        Vec::new()
     }
 
     /// Adds to an answer of service discovery. Called for all features of a shard, whoever is asked.

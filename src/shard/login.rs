@@ -3,20 +3,14 @@
 use super::account::{AccountId, Busy, State};
 use super::conn::{Flow, Hold};
 use super::effect::{Action, ConnId, Effects, PasswordCheck};
-use super::phase::SessionChange;
-use super::session::{Session, SessionId};
-use super::{Shard, Timer, internal_error};
-use crate::stream::c2s::Event;
-use crate::stream::resume::Counters;
+use super::{Shard, internal_error};
+use crate::stream::c2s::{C2s, Event};
 use crate::stream::sasl::{
     ChannelBinding, Mechanism, Plain, SaslFailure, ScramHash, ScramServer, fake_keys, peek_username,
 };
-use crate::xmpp::jid::{BareJid, Jid};
-use crate::xmpp::ns;
-use crate::xmpp::stanza::{Stanza, StanzaKind};
-use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
+use crate::xmpp::jid::BareJid;
+use crate::xmpp::stanza::Stanza;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
-use crate::xmpp::xml::writer::Writer;
 
 /// Bugs of one session that are forgiven before its stream ends.
 const FAULTS_FORGIVEN: u8 = 3;
@@ -24,8 +18,17 @@ const FAULTS_FORGIVEN: u8 = 3;
 /// A login in progress.
 #[derive(Debug)]
 pub(super) enum Login {
-    Scram { server: Box<ScramServer>, jid: BareJid },
-    Password { jid: BareJid },
+    Scram {
+        server: Box<ScramServer>,
+        jid: BareJid,
+    },
+    Password {
+        jid: BareJid,
+    },
+    /// By SASL2: proven, and what it asked for inline remains to be done. Holds what the mechanism says to success.
+    Proved {
+        data: Vec<u8>,
+    },
 }
 
 impl Shard {
@@ -177,7 +180,7 @@ impl Shard {
     }
 
     /// Holds the connection if its account is not loaded yet.
-    fn waits_for_account(&mut self, id: ConnId, account: AccountId) -> bool {
+    pub(super) fn waits_for_account(&mut self, id: ConnId, account: AccountId) -> bool {
         let Some(slot) = self.core.accounts.get_mut(account.0) else { return false };
         if slot.busy != Busy::Loading {
             return false;
@@ -244,7 +247,8 @@ impl Shard {
             Ok(message) => message,
             Err(failure) => return self.fail(id, failure, fx),
         };
-        if !is_own_authzid(message.authzid.as_deref(), &jid) {
+        let Some(conn) = self.core.conns.get(id.0) else { return };
+        if !is_own_authzid(message.authzid.as_deref(), &jid, &conn.stream) {
             return self.fail(id, SaslFailure::InvalidAuthzid, fx);
         }
         let core = &mut self.core;
@@ -272,6 +276,9 @@ impl Shard {
 
     pub(super) fn password_checked(&mut self, id: ConnId, verdict: Option<bool>, fx: &mut Effects) {
         let Some(conn) = self.core.conns.get_mut(id.0) else { return };
+        if conn.hold == Hold::Answer {
+            conn.hold = Hold::No;
+        }
         match (conn.login.take().map(|login| *login), verdict) {
             (Some(Login::Password { jid }), Some(true)) => self.logged_in(id, jid, &[], fx),
             (Some(Login::Password { .. }), Some(false)) => {
@@ -280,9 +287,12 @@ impl Shard {
             (Some(Login::Password { .. }), None) => {
                 self.fail(id, SaslFailure::TemporaryAuthFailure, fx);
             }
-            (Some(Login::Scram { .. }) | None, _) => return,
+            (Some(Login::Scram { .. } | Login::Proved { .. }) | None, _) => return,
         }
-        self.release(id, fx);
+        // What was asked for inline may have to wait.
+        if self.core.conns.get(id.0).is_some_and(|conn| !conn.is_held()) {
+            self.release(id, fx);
+        }
     }
 
     fn response(&mut self, id: ConnId, data: &[u8], fx: &mut Effects) {
@@ -290,7 +300,7 @@ impl Shard {
         let Some(Login::Scram { server, jid }) = conn.login.take().map(|login| *login) else {
             return self.fail(id, SaslFailure::MalformedRequest, fx);
         };
-        let own = is_own_authzid(server.authzid(), &jid);
+        let own = is_own_authzid(server.authzid(), &jid, &conn.stream);
         match server.finish(data) {
             Ok(_) if !own => self.fail(id, SaslFailure::InvalidAuthzid, fx),
             Ok(last) => self.logged_in(id, jid, &last, fx),
@@ -310,16 +320,21 @@ impl Shard {
         }
         let Some(conn) = core.conns.get_mut(id.0) else { return };
         conn.account = Some(jid);
+        core.probe.logins += 1;
+        if conn.stream.request().is_some() {
+            conn.login = Some(Box::new(Login::Proved { data: data.to_vec() }));
+            return self.finish_login(id, fx);
+        }
         let mut out = Vec::with_capacity(128);
         conn.stream.success(data, &mut out);
         conn.restart_stream();
         core.write(id, &out, fx);
-        core.probe.logins += 1;
     }
 
-    fn fail(&mut self, id: ConnId, failure: SaslFailure, fx: &mut Effects) {
+    pub(super) fn fail(&mut self, id: ConnId, failure: SaslFailure, fx: &mut Effects) {
         let Some(conn) = self.core.conns.get_mut(id.0) else { return };
         conn.login = None;
+        conn.account = None;
         let mut out = Vec::with_capacity(128);
         conn.stream.failure(failure, &mut out);
         self.core.write(id, &out, fx);
@@ -343,235 +358,11 @@ impl Shard {
             self.close(id, Some(StreamError::new(StreamCondition::ConnectionTimeout)), fx);
         }
     }
-
-    fn bind(&mut self, id: ConnId, iq: &str, resource: Option<String>, fx: &mut Effects) -> Flow {
-        let Some(jid) = self.core.conns.get(id.0).and_then(|conn| conn.account.clone()) else {
-            return Flow::Taken;
-        };
-        let Some(account) = self.core.account(&jid, fx) else {
-            self.refuse_bind(id, iq, StanzaCondition::ResourceConstraint, fx);
-            return Flow::Taken;
-        };
-        if self.waits_for_account(id, account) {
-            return Flow::Again;
-        }
-        let resource = resource.unwrap_or_else(|| self.core.rng.token(12));
-        // Not even in the place of another: a client that binds again and again costs what it costs.
-        if self.core.take_session(id, account).is_err() {
-            self.refuse_bind(id, iq, StanzaCondition::ResourceConstraint, fx);
-            return Flow::Taken;
-        }
-        let Ok(full) = jid.with_resource(&resource) else {
-            self.refuse_bind(id, iq, StanzaCondition::BadRequest, fx);
-            return Flow::Taken;
-        };
-        self.replace(account, &full, fx);
-        if !self.has_room(account, fx) {
-            self.refuse_bind(id, iq, StanzaCondition::ResourceConstraint, fx);
-            return Flow::Taken;
-        }
-        let core = &mut self.core;
-        let Some(slot) = core.accounts.get_mut(account.0) else { return Flow::Taken };
-        if !matches!(&slot.state, State::Ready(data) if !data.disabled) {
-            // Deleted or disabled between login and bind.
-            let error = StreamError::new(StreamCondition::NotAuthorized);
-            self.close(id, Some(error), fx);
-            return Flow::Taken;
-        }
-        let session = SessionId(core.sessions.insert(Session::new(full, account, id)));
-        slot.sessions.push(session);
-        let Some(conn) = core.conns.get_mut(id.0) else { return Flow::Taken };
-        conn.session = Some(session);
-        conn.stream.bound();
-        let mut out = Vec::with_capacity(256);
-        Writer::new(&mut out)
-            .start("iq")
-            .attr("type", "result")
-            .attr("id", iq)
-            .open()
-            .start("bind")
-            .attr("xmlns", ns::BIND)
-            .open()
-            .start("jid")
-            .open()
-            .text(core.sessions.get(session.0).map_or("", |session| &session.text))
-            .end("jid")
-            .end("bind")
-            .end("iq");
-        core.write(id, &out, fx);
-        core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
-        self.tell_session(session, SessionChange::Started, fx);
-        Flow::Taken
-    }
-
-    fn refuse_bind(&mut self, id: ConnId, iq: &str, why: StanzaCondition, fx: &mut Effects) {
-        let mut out = Vec::with_capacity(256);
-        let error = StanzaError::new(why);
-        write_error_reply(&mut out, StanzaKind::Iq, Some(iq), None, None, &error);
-        self.core.write(id, &out, fx);
-    }
-
-    /// A resource that is bound again takes the place of the old session (RFC 6120 §7.7.2.2).
-    fn replace(&mut self, account: AccountId, full: &Jid, fx: &mut Effects) {
-        let Some(slot) = self.core.accounts.get(account.0) else { return };
-        let old = slot.sessions.iter().copied().find(|session| {
-            let session = self.core.sessions.get(session.0);
-            session.is_some_and(|session| session.jid == *full)
-        });
-        let Some(old) = old else { return };
-        let conn = self.core.sessions.get(old.0).and_then(|session| session.conn);
-        if let Some(conn) = conn {
-            if let Some(slot) = self.core.conns.get_mut(conn.0) {
-                slot.session = None;
-            }
-            self.close(conn, Some(StreamError::new(StreamCondition::Conflict)), fx);
-        }
-        self.end_session(old, fx);
-    }
-
-    /// Room for one more session; a session that only waits to be resumed makes way.
-    fn has_room(&mut self, account: AccountId, fx: &mut Effects) -> bool {
-        let limit = self.core.config.limits.resources_per_account;
-        let Some(slot) = self.core.accounts.get(account.0) else { return false };
-        if slot.sessions.len() < limit {
-            return true;
-        }
-        let waiting = slot.sessions.iter().copied().find(|session| {
-            let session = self.core.sessions.get(session.0);
-            session.is_some_and(|session| session.conn.is_none())
-        });
-        match waiting {
-            Some(session) => {
-                self.end_session(session, fx);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// XEP-0198 §3.
-    ///
-    /// - errors: `policy-violation` for a second time
-    fn enable(
-        &mut self,
-        id: ConnId,
-        session: SessionId,
-        resume: bool,
-        fx: &mut Effects,
-    ) -> Result<(), StreamError> {
-        let core = &mut self.core;
-        let token = resume.then(|| core.rng.token(24));
-        let window = core.config.limits.resume.as_secs().to_string();
-        let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(()) };
-        if slot.counters.is_some() {
-            return Err(StreamError::new(StreamCondition::PolicyViolation)
-                .with_text("stream management is enabled already"));
-        }
-        slot.counters = Some(Box::new(Counters::new(token.as_deref().map(Into::into))));
-        let mut out = Vec::with_capacity(128);
-        let mut writer = Writer::new(&mut out);
-        writer.start("enabled").attr("xmlns", ns::SM3);
-        if let Some(token) = token {
-            writer.attr("id", &token).attr("resume", "true").attr("max", &window);
-            core.resumable.insert(token.into(), session);
-        }
-        writer.close_empty();
-        core.write(id, &out, fx);
-        Ok(())
-    }
-
-    /// XEP-0198 §5: the new connection takes over the session, and gets what the old one did not acknowledge.
-    ///
-    /// The client sends again what `<resumed h=''/>` leaves out, and both sides count on from there: so nothing that was
-    /// received may still be open when that number is told.
-    fn resume(
-        &mut self,
-        id: ConnId,
-        previous: &str,
-        h: u32,
-        fx: &mut Effects,
-    ) -> Result<Flow, StreamError> {
-        let core = &mut self.core;
-        let account = core.conns.get(id.0).and_then(|conn| conn.account.clone());
-        let session = core.resumable.get(previous).copied().filter(|session| {
-            let session = core.sessions.get(session.0);
-            session.is_some_and(|session| Some(session.jid.bare()) == account.as_ref())
-        });
-        let Some(session) = session else {
-            let out = sm_failed("item-not-found");
-            core.write(id, &out, fx);
-            return Ok(Flow::Taken);
-        };
-        // One that has begun goes on. Each sends again what is not acknowledged, so there may not be many.
-        let slot = self.core.sessions.get(session.0);
-        if let Some(slot) = slot.filter(|slot| slot.resuming != Some(id))
-            && let Err(later) = self.core.take_session(id, slot.account)
-        {
-            self.core.slow(id, later);
-            return Ok(Flow::Again);
-        }
-        self.acknowledged(session, h, fx)?;
-        let slot = self.core.sessions.get_mut(session.0);
-        let (old, other) = slot.map_or((None, None), |slot| (slot.conn, slot.resuming.take()));
-        for conn in old.into_iter().chain(other.filter(|other| *other != id)) {
-            if let Some(conn) = self.core.conns.get_mut(conn.0) {
-                conn.session = None;
-            }
-            self.close(conn, Some(StreamError::new(StreamCondition::Conflict)), fx);
-        }
-        if old.is_some() {
-            // This connection may break before it gets its answer.
-            self.disconnected(session, fx);
-        }
-        self.core.settle_own();
-        let core = &mut self.core;
-        let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(Flow::Taken) };
-        let Some(counters) = slot.counters.as_mut() else { return Ok(Flow::Taken) };
-        if counters.open_count() > 0 {
-            slot.resuming = Some(id);
-            self.hold(id, Hold::Session);
-            return Ok(Flow::Again);
-        }
-        slot.conn = Some(id);
-        slot.ends_at = None;
-        counters.resumed();
-        let mut out = core.buffers.pop().unwrap_or_default();
-        Writer::new(&mut out)
-            .start("resumed")
-            .attr("xmlns", ns::SM3)
-            .attr("h", &counters.tell().to_string())
-            .attr("previd", previous)
-            .close_empty();
-        for stanza in counters.unacknowledged() {
-            out.extend_from_slice(&stanza.bytes);
-        }
-        if let Some(conn) = core.conns.get_mut(id.0) {
-            conn.session = Some(session);
-            conn.stream.bound();
-            conn.spare = out.len();
-        }
-        core.write(id, &out, fx);
-        core.give_back(out);
-        core.probe.sessions_resumed += 1;
-        core.note(session);
-        let account = core.sessions.get(session.0).map(|slot| slot.account);
-        core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
-        if let Some(account) = account {
-            self.maybe_replay(account, fx);
-        }
-        Ok(Flow::Taken)
-    }
-}
-
-fn sm_failed(condition: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
-    let mut writer = Writer::new(&mut out);
-    writer.start("failed").attr("xmlns", ns::SM3);
-    writer.start(condition).attr("xmlns", ns::STANZA_ERRORS).close_empty().end("failed");
-    out
 }
 
 /// An authorization identity may only be the account itself.
-fn is_own_authzid(authzid: Option<&str>, jid: &BareJid) -> bool {
-    authzid.is_none_or(|text| BareJid::parse(text).is_ok_and(|named| named == *jid))
+fn is_own_authzid(authzid: Option<&str>, jid: &BareJid, stream: &C2s) -> bool {
+    authzid.is_none_or(|text| {
+        BareJid::parse(text).is_ok_and(|named| named == *jid) && stream.is_from(jid)
+    })
 }

@@ -8,6 +8,7 @@
 
 mod access;
 mod account;
+mod bind;
 mod config;
 mod conn;
 mod contacts;

@@ -4,13 +4,14 @@
 use super::Shard;
 use super::account::AccountId;
 use super::effect::Effects;
-use super::feature::Feature;
+use super::feature::{Feature, Manifest};
 use super::session::SessionId;
 use super::turn::Turn;
 use crate::frame::{Envelope, Flags};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
 use crate::xmpp::stanza_error::StanzaError;
+use crate::xmpp::xml::element::Element;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -178,6 +179,24 @@ impl Shard {
             let mut turn = Turn::silent(&mut self.core, fx, feature);
             self.features[feature].on_audience(&mut turn, account, audience);
         }
+    }
+
+    /// What the features answer to what a client asks for inside of `<bind/>`, as XML.
+    pub(super) fn ask_bind(
+        &mut self,
+        session: SessionId,
+        request: &Element,
+        fx: &mut Effects,
+    ) -> Vec<u8> {
+        let mut out = Vec::new();
+        let takes = |manifest: &Manifest| manifest.bind_inline.contains(&&*request.namespace);
+        for feature in 0..self.features.len() {
+            if takes(self.core.manifests[feature]) {
+                let mut turn = Turn::silent(&mut self.core, fx, feature);
+                out.extend(self.features[feature].on_bind(&mut turn, session, request));
+            }
+        }
+        out
     }
 
     /// Sessions end in timers and broken connections, too: a bug is contained here.

@@ -1,8 +1,12 @@
 //! Client streams: RFC 6120 negotiation as a machine. It is fed headers and first-level elements, writes what the
 //! server says, and yields events; whose account it is and whether credentials hold is decided by the shard.
 
+pub use super::policy::{C2sPolicy, StreamFeatures};
+
 use super::TlsFacts;
 use super::sasl::{Mechanism, Offer, SaslFailure, decode_payload, encode_payload};
+use super::sasl2::{self, Authenticate, read_h};
+use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::ns;
 use crate::xmpp::stanza::{Stanza, StanzaKind};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
@@ -10,39 +14,6 @@ use crate::xmpp::xml::framer::XmlLimits;
 use crate::xmpp::xml::reader::{StreamContext, StreamHeader};
 use crate::xmpp::xml::writer::Writer;
 use std::sync::Arc;
-
-/// What all client streams of a node have in common. Copied to every core.
-#[derive(Clone, Debug)]
-pub struct C2sPolicy {
-    /// The domains served here, prepared.
-    pub domains: Vec<Arc<str>>,
-    /// Plain-text streams get no further than STARTTLS.
-    pub tls_required: bool,
-    /// SCRAM-SHA-512 is listed: all accounts have keys for it, or the operator wants it all the same.
-    pub scram_sha512: bool,
-    /// Limits before login and after.
-    pub limits_before: XmlLimits,
-    pub limits: XmlLimits,
-    /// Silence after which a client is asked whether it is there, for XEP-0478; seconds.
-    pub idle_s: u32,
-    /// Features of a bound stream, as XML, from the manifests.
-    pub bound_features: Vec<u8>,
-}
-
-impl C2sPolicy {
-    /// For one domain, with TLS required and the usual limits.
-    pub fn new(domain: &str, bound_features: Vec<u8>) -> Self {
-        Self {
-            domains: vec![domain.into()],
-            tls_required: true,
-            scram_sha512: true,
-            limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
-            limits: XmlLimits::default(),
-            idle_s: 1_800,
-            bound_features,
-        }
-    }
-}
 
 /// What the shard must act on.
 #[derive(Debug)]
@@ -85,6 +56,8 @@ pub enum Event {
     Stanza(StanzaKind),
 }
 
+const BIND_FEATURE: &[u8] = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// A stream header is due.
@@ -116,6 +89,10 @@ pub struct C2s {
     context: Option<Box<StreamContext>>,
     /// There while the connection is secured and nobody has logged in.
     binding: Option<Box<TlsFacts>>,
+    /// What `<authenticate/>` asked for, from then until the login is over: SASL2 is spoken while it is there.
+    request: Option<Box<Authenticate>>,
+    /// Whom the header's `from` named, until somebody has logged in.
+    from: Option<Box<str>>,
     secure: bool,
     header_sent: bool,
 }
@@ -129,6 +106,8 @@ impl C2s {
             context: None,
             secure: tls.is_some(),
             binding: tls.map(Box::new),
+            request: None,
+            from: None,
             header_sent: false,
         }
     }
@@ -226,6 +205,9 @@ impl C2s {
             return Err(StreamError::new(StreamCondition::UnsupportedVersion));
         }
         self.domain = Some(domain.clone());
+        if self.phase == Phase::Opening {
+            self.from = header.from.map(Into::into);
+        }
         self.context = (header.context != *usual).then(|| Box::new(header.context));
         match self.phase {
             Phase::Opening => self.phase = Phase::Open,
@@ -255,10 +237,14 @@ impl C2s {
         out.push(b'>');
     }
 
-    fn write_features(&self, policy: &C2sPolicy, out: &mut Vec<u8>) {
+    /// The features of this stage. They follow a header, and in SASL2 a `<success/>`, after which no new stream begins.
+    pub fn write_features(&self, policy: &C2sPolicy, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<stream:features>");
-        if self.phase == Phase::Binding {
-            out.extend_from_slice(&policy.bound_features);
+        if self.is_logged_in() {
+            if self.phase != Phase::Bound {
+                out.extend_from_slice(BIND_FEATURE);
+            }
+            out.extend_from_slice(&policy.features.logged_in);
         } else {
             if !self.secure {
                 let required: &[u8] = if policy.tls_required { b"<required/>" } else { b"" };
@@ -267,6 +253,10 @@ impl C2s {
                 out.extend_from_slice(b"</starttls>");
             }
             let mechanisms = self.mechanisms(policy);
+            if self.secure {
+                let names = mechanisms.iter().map(|mechanism| mechanism.name());
+                sasl2::write_feature(names, &policy.features.bind_inline, out);
+            }
             if self.secure || !policy.tls_required {
                 out.extend_from_slice(b"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
                 for mechanism in &mechanisms {
@@ -332,7 +322,7 @@ impl C2s {
         }
         match (stanza.namespace(), stanza.name()) {
             (ns::SM3, "r") => Ok(Event::Request),
-            (ns::SM3, "a") => Ok(Event::Ack { h: read_h(stanza)? }),
+            (ns::SM3, "a") => Ok(Event::Ack { h: read_h(stanza.attr("h").as_deref())? }),
             (ns::SM3, "enable") => {
                 let resume = stanza.attr("resume");
                 Ok(Event::Enable { resume: matches!(resume.as_deref(), Some("true" | "1")) })
@@ -349,7 +339,7 @@ impl C2s {
         match (stanza.namespace(), stanza.name()) {
             (ns::SM3, "resume") => {
                 let previous = stanza.attr("previd").map(|id| id.into_owned()).unwrap_or_default();
-                Ok(Event::Resume { previous, h: read_h(stanza)? })
+                Ok(Event::Resume { previous, h: read_h(stanza.attr("h").as_deref())? })
             }
             _ => match stanza.kind() {
                 Some(StanzaKind::Iq) if stanza.type_().as_deref() == Some("set") => {
@@ -409,16 +399,27 @@ impl C2s {
                     Err(failure) => self.refuse(failure, out),
                 }
             }
-            (ns::SASL, "response") => match (self.phase, decode_payload(&stanza.text())) {
-                (Phase::Open, _) => Err(StreamError::new(StreamCondition::NotAuthorized)),
-                (Phase::Initial(mechanism), Ok(initial)) => {
-                    self.phase = Phase::Exchange;
-                    Ok(Event::Auth { mechanism, initial })
+            (ns::SASL2, "authenticate") if self.phase == Phase::Open => {
+                self.authenticate(stanza, policy, out)
+            }
+            // The other profile's elements are as much out of place as any others.
+            (ns::SASL | ns::SASL2, "response" | "abort")
+                if (stanza.namespace() == ns::SASL2) != self.request.is_some() =>
+            {
+                Err(StreamError::new(StreamCondition::NotAuthorized))
+            }
+            (ns::SASL | ns::SASL2, "response") => {
+                match (self.phase, decode_payload(&stanza.text())) {
+                    (Phase::Open, _) => Err(StreamError::new(StreamCondition::NotAuthorized)),
+                    (Phase::Initial(mechanism), Ok(initial)) => {
+                        self.phase = Phase::Exchange;
+                        Ok(Event::Auth { mechanism, initial })
+                    }
+                    (_, Ok(data)) => Ok(Event::Response(data)),
+                    (_, Err(failure)) => self.refuse(failure, out),
                 }
-                (_, Ok(data)) => Ok(Event::Response(data)),
-                (_, Err(failure)) => self.refuse(failure, out),
-            },
-            (ns::SASL, "abort") if self.phase != Phase::Open => {
+            }
+            (ns::SASL | ns::SASL2, "abort") if self.phase != Phase::Open => {
                 self.refuse(SaslFailure::Aborted, out)?;
                 Ok(Event::Abort)
             }
@@ -427,10 +428,46 @@ impl C2s {
         }
     }
 
+    fn authenticate(
+        &mut self,
+        stanza: &Stanza<'_>,
+        policy: &C2sPolicy,
+        out: &mut Vec<u8>,
+    ) -> Result<Event, StreamError> {
+        self.request = Some(Box::new(Authenticate::read(stanza)?));
+        if !self.secure {
+            // XEP-0388 §6: never before TLS, whatever the old profile may do here.
+            return self.refuse(SaslFailure::EncryptionRequired, out);
+        }
+        let mechanism = stanza.attr("mechanism").and_then(|name| Mechanism::parse(&name));
+        let Some(mechanism) = mechanism.filter(|chosen| self.mechanisms(policy).contains(chosen))
+        else {
+            return self.refuse(SaslFailure::InvalidMechanism, out);
+        };
+        match sasl2::initial_response(stanza) {
+            Ok(Some(initial)) => {
+                self.phase = Phase::Exchange;
+                Ok(Event::Auth { mechanism, initial })
+            }
+            Ok(None) => {
+                self.phase = Phase::Initial(mechanism);
+                self.challenge(&[], out);
+                Ok(Event::Nothing)
+            }
+            Err(failure) => self.refuse(failure, out),
+        }
+    }
+
     /// The `Auth` event that this element raised will be raised again: the connection moves to another core, which
     /// reads the same element.
     pub fn rewind(&mut self, stanza: &Stanza<'_>, mechanism: Mechanism) {
-        self.phase = if stanza.name() == "auth" { Phase::Open } else { Phase::Initial(mechanism) };
+        self.phase = match stanza.name() {
+            "auth" | "authenticate" => Phase::Open,
+            _ => Phase::Initial(mechanism),
+        };
+        if self.phase == Phase::Open {
+            self.request = None;
+        }
     }
 
     fn refuse(&mut self, failure: SaslFailure, out: &mut Vec<u8>) -> Result<Event, StreamError> {
@@ -438,27 +475,78 @@ impl C2s {
         Ok(Event::Refused)
     }
 
-    pub fn challenge(&mut self, data: &[u8], out: &mut Vec<u8>) {
-        write_sasl("challenge", data, out);
+    pub fn challenge(&self, data: &[u8], out: &mut Vec<u8>) {
+        let namespace = if self.request.is_some() { ns::SASL2 } else { ns::SASL };
+        write_sasl("challenge", namespace, data, out);
     }
 
     /// The credentials hold: a new header is due.
     pub fn success(&mut self, data: &[u8], out: &mut Vec<u8>) {
-        write_sasl("success", data, out);
+        write_sasl("success", ns::SASL, data, out);
         self.phase = Phase::Reopening;
         self.header_sent = false;
+        self.login_over();
+    }
+
+    /// What the client asked for with `<authenticate/>`; `None` where it speaks the old profile.
+    pub fn request(&self) -> Option<&Authenticate> {
+        self.request.as_deref()
+    }
+
+    /// As `request`, to be acted on: success is certain, and `success2` follows.
+    pub fn take_request(&mut self) -> Box<Authenticate> {
+        self.request.take().unwrap_or_default()
+    }
+
+    /// The login by SASL2 is over: this stream goes on, with `<success/>` and the features of the next stage.
+    ///
+    /// - takes: as of `<success/>`: data of the mechanism, the client's identity, and results as XML; `bound`, whether a
+    ///   resource is bound (or a session resumed) already
+    pub fn success2(
+        &mut self,
+        data: &[u8],
+        identity: &str,
+        results: &[u8],
+        bound: bool,
+        policy: &C2sPolicy,
+        out: &mut Vec<u8>,
+    ) {
+        sasl2::write_success(data, identity, results, out);
+        self.phase = if bound { Phase::Bound } else { Phase::Binding };
+        self.login_over();
+        self.write_features(policy, out);
+    }
+
+    /// What only a login needs goes.
+    fn login_over(&mut self) {
         self.binding = None;
+        self.request = None;
+        self.from = None;
+    }
+
+    /// Whether an authorization identity agrees with the header's `from` (XEP-0388 §2.3); always in the old profile, and
+    /// where the header named nobody.
+    pub fn is_from(&self, jid: &BareJid) -> bool {
+        self.request.is_none()
+            || self
+                .from
+                .as_deref()
+                .is_none_or(|from| Jid::parse(from).is_ok_and(|from| from.bare() == jid))
     }
 
     /// The login failed; another may be tried on this stream.
     pub fn failure(&mut self, failure: SaslFailure, out: &mut Vec<u8>) {
-        Writer::new(out)
-            .start("failure")
-            .attr("xmlns", ns::SASL)
-            .open()
-            .start(failure.name())
-            .close_empty()
-            .end("failure");
+        match self.request.take() {
+            Some(_) => sasl2::write_failure(failure, out),
+            None => {
+                Writer::new(out)
+                    .start("failure")
+                    .attr("xmlns", ns::SASL)
+                    .start(failure.name())
+                    .close_empty()
+                    .end("failure");
+            }
+        }
         self.phase = Phase::Open;
     }
 
@@ -493,17 +581,11 @@ impl C2s {
     }
 }
 
-fn write_sasl(name: &str, data: &[u8], out: &mut Vec<u8>) {
+fn write_sasl(name: &str, namespace: &str, data: &[u8], out: &mut Vec<u8>) {
     let mut writer = Writer::new(out);
-    writer.start(name).attr("xmlns", ns::SASL);
+    writer.start(name).attr("xmlns", namespace);
     if !data.is_empty() {
         writer.text(&encode_payload(data));
     }
     writer.end(name);
-}
-
-fn read_h(stanza: &Stanza<'_>) -> Result<u32, StreamError> {
-    stanza.attr("h").and_then(|h| h.parse().ok()).ok_or_else(|| {
-        StreamError::new(StreamCondition::BadFormat).with_text("h must be a number below 2^32")
-    })
 }

@@ -1,13 +1,15 @@
 //! Bytes to events and back: what one stream is doing, without sockets. `c2s` negotiates, `resume` counts and keeps
-//! what is not acknowledged (XEP-0198), `sasl` judges credentials.
+//! what is not acknowledged (XEP-0198), `sasl` judges credentials, `sasl2` reads and writes the newer profile around them.
 
 use sasl::ChannelBinding;
 use std::sync::Arc;
 
 pub mod c2s;
+mod policy;
 pub mod proxy;
 pub mod resume;
 pub mod sasl;
+pub mod sasl2;
 
 /// What the TLS layer knows of a connection once its handshake is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -28,7 +28,7 @@ fn settings() -> Settings {
 
 fn told() -> Node {
     let change = |config: &mut corefire::shard::ShardConfig| {
-        config.policy.bound_features = features::stream_features(&settings());
+        config.policy.features = features::stream_features(&settings());
     };
     Node::with_features(1, change, || features::with(&settings()))
 }

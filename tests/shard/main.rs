@@ -20,6 +20,7 @@ mod presence;
 mod rates;
 mod reload;
 mod roster;
+mod sasl2;
 mod stanza_ids;
 mod storage;
 mod subscriptions;
