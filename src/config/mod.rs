@@ -432,7 +432,10 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Config {
-        reader::read(source::Table::new(), |top| read::config(top, Check::Values)).value
+        let reading = reader::read(source::Table::new(), |top| read::config(top, Check::Values));
+        let mut config = reading.value;
+        config.values.set_defaults(reading.defaults);
+        config
     }
 }
 

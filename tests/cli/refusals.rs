@@ -180,10 +180,6 @@ fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
             "2: c2s.redirect: \"owner\" is not in this version; write redirect = \"off\"",
         ),
         (
-            "[c2s]\nproxy_protocol = true",
-            "2: c2s.proxy_protocol: true is not in this version; write proxy_protocol = false",
-        ),
-        (
             "[storage]\nurl = \"postgres://a/b\"",
             "2: storage.url: \"postgres://a/b\" is not in this version; write url = \"sqlite:corefire.db\"",
         ),
