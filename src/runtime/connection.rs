@@ -703,6 +703,9 @@ fn ended(core: &Rc<Core>, socket: &Rc<Socket>) {
             core.counts.borrow_mut().handshakes_failed += 1;
             core.handshakes.leave();
         }
+        // A deadline may hold the rest of it for long: whoever connects and leaves must not pile up memory.
+        state.tls = None;
+        state.sealed = Vec::new();
         state.conn.take()
     };
     if let Some(conn) = conn {

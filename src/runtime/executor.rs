@@ -42,6 +42,8 @@ const READ_BYTES: usize = 64 << 10;
 const PLAIN_BYTES: usize = 16 << 10;
 /// The resolution of timers, and of waiting for room among connections.
 const TICK: Duration = Duration::from_millis(100);
+/// Connections that are accepted before those who are in get their turn.
+const ACCEPTS_PER_LOOK: u32 = 8;
 /// How long accepting pauses when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -684,6 +686,7 @@ async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
     // SAFETY: the listener is an open socket and owned by nobody else once it is a raw number.
     let listener =
         unsafe { glommio::net::TcpListener::from_raw_fd(OwnedFd::from(listener).into_raw_fd()) };
+    let mut accepted = 0u32;
     loop {
         if !core.connections.has_room() {
             glommio::timer::sleep(TICK).await;
@@ -691,6 +694,11 @@ async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
         }
         match listener.accept().await {
             Ok(stream) => {
+                accepted = accepted.wrapping_add(1);
+                if accepted.is_multiple_of(ACCEPTS_PER_LOOK) {
+                    // While connections wait, `accept` returns at once and nothing else would run.
+                    next_look().await;
+                }
                 // Gone already where it has no address.
                 let Ok(peer) = stream.peer_addr() else { continue };
                 let peer = peer.ip().to_canonical();
