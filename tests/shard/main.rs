@@ -4,6 +4,7 @@
 mod acks;
 mod bad_input;
 mod blocking;
+mod bounds;
 mod carbons;
 mod csi;
 mod discovery;

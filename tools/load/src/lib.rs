@@ -7,7 +7,7 @@
 //! - [`engine`] carries connections through login and hands their stanzas to a [`Scenario`], once per turn
 //! - [`fleet`] logs a range of accounts in; [`pairs`] (closed loop) and [`rate`] (open loop) are what a fleet can do
 //! - [`ledger`] knows what was promised and what arrived; [`server`] reads a process's CPU time and memory;
-//!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11
+//!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11; [`hostile`] attacks
 //! - [`scan`], [`login`], [`scram`] are machines without input or output; [`sys`] holds the system calls
 
 pub mod budget;
@@ -16,6 +16,7 @@ pub mod engine;
 pub mod error;
 pub mod fleet;
 pub mod histogram;
+pub mod hostile;
 pub mod launch;
 pub mod ledger;
 pub mod login;
