@@ -217,7 +217,8 @@ pub trait Feature {
     /// A message left a session, or went where it had to.
     fn on_delivered(&mut self, _turn: &mut Turn<'_>, _delivered: &Delivered<'_>) {}
 
-    /// Presence of the account (or a probe) is about to go to these addresses: takes out those that must not get it.
+    /// Presence of the account (or a probe) is about to go to these addresses, or their requests to see it come up: takes
+    /// out those that must have nothing to do with it.
     fn on_audience(&mut self, _turn: &mut Turn<'_>, _account: AccountId, _audience: &mut Audience) {
     }
 

@@ -6,12 +6,12 @@ use super::account::{AccountId, Busy, Data, Queued, Replay, State};
 use super::deliver::{resource_constraint, split};
 use super::effect::{Effects, Ticket};
 use super::input::StoreOutcome;
-use super::phase::SessionChange;
+use super::phase::{Passage, Received, SessionChange};
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::stamp::ends_with_id;
 use super::{Core, Post, Shard, Timer, Waiting};
-use crate::frame::{Envelope, Flags, Kind};
+use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
 use crate::stream::resume::Unacknowledged;
 use crate::xmpp::jid::BareJid;
@@ -280,6 +280,7 @@ impl Shard {
         let holders = slot.sessions.clone();
         let own = slot.jid.clone();
         for entry in entries {
+            let core = &mut self.core;
             if core.is_full(session) {
                 more = true;
                 break;
@@ -292,6 +293,11 @@ impl Shard {
             if held {
                 continue;
             }
+            if !self.is_still_wanted(id, &entry, fx) {
+                self.core.confirmed.push((id, entry.id));
+                continue;
+            }
+            let core = &mut self.core;
             let close = (entry.close_start as usize).min(entry.stanza.len());
             let (body, end) = entry.stanza.split_at(close);
             let mut added = Vec::with_capacity(192);
@@ -302,6 +308,7 @@ impl Shard {
             core.probe.messages_delivered += 1;
             core.emit(session, &[body, &added, end], Some(entry.id), fx);
         }
+        let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         if more {
             slot.replay = Some(Replay { session, after, asked: None, timer });
@@ -309,6 +316,34 @@ impl Shard {
         }
         slot.replay = None;
         self.no_longer_busy(id, Busy::Replay, fx);
+    }
+
+    /// What features let pass when it came may not pass now: its sender may have been blocked since.
+    fn is_still_wanted(&mut self, account: AccountId, entry: &LogEntry, fx: &mut Effects) -> bool {
+        let mut index = Index::default();
+        let Some(stanza) = self.core.view(&entry.stanza, &mut index) else { return true };
+        let (Some(from), Some(to)) = (stanza.from(), stanza.to()) else { return true };
+        let envelope = Envelope {
+            epoch: self.core.placement.epoch(),
+            number: 0,
+            hops: 0,
+            ingress: entry.at,
+            trace: None,
+            flags: Flags::STORABLE,
+            from: &from,
+            to: &to,
+            also_to: Recipients::NONE,
+            kind: Kind::Message,
+            subtype: stanza.message_type().code(),
+            open_end: entry.open_end,
+            close_start: entry.close_start,
+            stanza: &entry.stanza,
+        };
+        let kind = StanzaKind::Message;
+        let received = Received { account, kind, from: &from, to: &to, envelope: &envelope };
+        let mut passage = Passage::Pass;
+        self.contained(fx, |shard, fx| passage = shard.ask_received(&received, fx));
+        passage == Passage::Pass
     }
 
     /// The client answered something it was asked by the server: a ping behind logged messages confirms them.

@@ -128,7 +128,7 @@ impl Shard {
         self.broadcast(session, PresenceType::Available, &stanza, open_end, close_start, fx);
         if initial {
             self.send_probes(account, &text, fx);
-            self.core.greet(session, fx);
+            self.greet(session, fx);
             self.tell_session(session, SessionChange::Available, fx);
         }
         self.maybe_replay(account, fx);
@@ -283,6 +283,42 @@ impl Shard {
         }
     }
 
+    /// What a newly available resource is owed: requests that wait, and where the account's other resources are.
+    fn greet(&mut self, session: SessionId, fx: &mut Effects) {
+        let core = &mut self.core;
+        let Some(account) = core.sessions.get(session.0).map(|slot| slot.account) else { return };
+        let Some(data) = core.accounts.get_mut(account.0).and_then(|slot| slot.data()) else {
+            return;
+        };
+        let mut asked: Vec<Vec<u8>> = Vec::new();
+        let mut from: Audience = Vec::new();
+        for item in data.roster.iter() {
+            if let Some(request) = item.pending_in {
+                asked.push(request.to_vec());
+                from.push((item.hash64, item.bare().into()));
+            }
+        }
+        if !from.is_empty() {
+            let all = from.clone();
+            self.retain_audience(account, &mut from, fx);
+            for (request, sender) in asked.iter().zip(&all) {
+                if from.contains(sender) {
+                    self.core.emit(session, &[request], None, fx);
+                }
+            }
+        }
+        let core = &mut self.core;
+        for other in core.available_sessions(account) {
+            if other == session {
+                continue;
+            }
+            let presence = core.sessions.get(other.0).and_then(|slot| slot.presence.clone());
+            if let Some(presence) = presence {
+                core.emit_to(session, &presence.stanza, presence.open_end, fx);
+            }
+        }
+    }
+
     /// RFC 6121 §4.3: asks the contacts whom we may see.
     fn send_probes(&mut self, account: AccountId, from: &str, fx: &mut Effects) {
         let Some(data) = self.core.accounts.get_mut(account.0).and_then(|slot| slot.data()) else {
@@ -353,28 +389,6 @@ impl Shard {
 }
 
 impl Core {
-    /// What a newly available resource is owed: requests that wait, and where the account's other resources are.
-    fn greet(&mut self, session: SessionId, fx: &mut Effects) {
-        let Some(account) = self.sessions.get(session.0).map(|slot| slot.account) else { return };
-        let Some(data) = self.accounts.get_mut(account.0).and_then(|slot| slot.data()) else {
-            return;
-        };
-        let pending: Vec<Vec<u8>> =
-            data.roster.iter().filter_map(|item| Some(item.pending_in?.to_vec())).collect();
-        for stanza in pending {
-            self.emit(session, &[&stanza], None, fx);
-        }
-        for other in self.available_sessions(account) {
-            if other == session {
-                continue;
-            }
-            let presence = self.sessions.get(other.0).and_then(|slot| slot.presence.clone());
-            if let Some(presence) = presence {
-                self.emit_to(session, &presence.stanza, presence.open_end, fx);
-            }
-        }
-    }
-
     /// RFC 6121 §4.3.2.
     fn answer_probe(&mut self, account: AccountId, from: &str, _fx: &mut Effects) {
         let (bare, _) = super::deliver::split(from);

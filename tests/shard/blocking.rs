@@ -256,3 +256,23 @@ fn change_that_could_not_be_stored_is_refused_and_undone() {
     node.send(bob, &chat("alice@here", "hi"));
     assert_eq!(bodies(&node.read(alice)), ["hi"]);
 }
+
+#[test]
+fn what_waits_from_whom_is_blocked_since_is_not_delivered() {
+    for shards in [1, 2] {
+        let mut node = Node::new(shards);
+        let (bob, carol) = (node.online("bob", "pc"), node.online("carol", "pc"));
+        node.users(&["alice"]);
+        for (client, body) in [(bob, "1"), (carol, "2"), (bob, "3")] {
+            node.send(client, &chat("alice@here", body));
+        }
+        node.send(bob, "<presence to='alice@here' type='subscribe'/>");
+        let alice = node.login("alice", "phone");
+        block(&mut node, alice, "bob@here");
+        node.send(alice, "<presence/>");
+        let got = node.read(alice);
+        assert_eq!(bodies(&got), ["2"]);
+        assert!(!got.contains("subscribe"), "{got}");
+        assert_eq!(node.logged("alice"), 0);
+    }
+}
