@@ -9,6 +9,7 @@ use crate::shard::{
 use crate::xmpp::ns;
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
 use crate::xmpp::stanza_error::StanzaCondition;
+use crate::xmpp::xml::element::Element;
 use crate::xmpp::xml::reader::Index;
 use crate::xmpp::xml::writer::Writer;
 use smallvec::SmallVec;
@@ -21,11 +22,12 @@ pub(super) static MANIFEST: Manifest = Manifest {
             version: "1.0.1",
             left_out: "errors are copied whatever message they answer, so `carbons:rules:0` is not announced",
         },
-        Spec { name: "XEP-0297", version: "1.0", left_out: "forwarding by clients' wish: there is none" },
+        Spec { name: "XEP-0297", version: "1.0", left_out: "" },
     ],
     server_disco: &[ns::CARBONS],
     account_disco: &[ns::CARBONS],
     answers: &[answers("enable"), answers("disable")],
+    bind_inline: &[ns::CARBONS],
     phases: &[Phase::Sent, Phase::Delivered],
     ..Manifest::EMPTY
 };
@@ -61,6 +63,14 @@ impl Feature for Carbons {
             }
             None => Verdict::Error(StanzaCondition::NotAllowed.into()),
         }
+    }
+
+    /// XEP-0386: `<enable/>` inside of `<bind/>`.
+    fn on_bind(&mut self, turn: &mut Turn<'_>, session: SessionId, request: &Element) -> Vec<u8> {
+        if let Some(wanted) = turn.session_slot::<Wanted>(session) {
+            wanted.0 = request.name == "enable";
+        }
+        Vec::new()
     }
 
     /// A copy is the server's to make. What a client sends as one is refused, so that nobody has to tell them apart.

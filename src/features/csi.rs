@@ -2,12 +2,15 @@
 //! is said of it.
 
 use super::Settings;
-use crate::shard::{Feature, Manifest, Spec};
+use crate::shard::{Feature, Manifest, SessionId, Spec, Turn};
+use crate::xmpp::ns;
+use crate::xmpp::xml::element::Element;
 
 pub(super) static MANIFEST: Manifest = Manifest {
     name: "csi",
     specs: &[Spec { name: "XEP-0352", version: "1.0.0", left_out: "" }],
     stream: "<csi xmlns='urn:xmpp:csi:0'/>",
+    bind_inline: &[ns::CSI],
     ..Manifest::EMPTY
 };
 
@@ -23,5 +26,11 @@ impl Csi {
 impl Feature for Csi {
     fn manifest(&self) -> &'static Manifest {
         &MANIFEST
+    }
+
+    /// XEP-0386: `<inactive/>` (or `<active/>`) inside of `<bind/>`.
+    fn on_bind(&mut self, turn: &mut Turn<'_>, session: SessionId, request: &Element) -> Vec<u8> {
+        turn.set_active(session, request.name != "inactive");
+        Vec::new()
     }
 }

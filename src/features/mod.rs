@@ -31,6 +31,7 @@ macro_rules! features {
 }
 
 features! {
+    streams::Streams,
     bind::Bind,
     session::Session,
     roster::Roster,

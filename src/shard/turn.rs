@@ -148,6 +148,11 @@ impl Turn<'_> {
         self.core.sessions.get(session.0)?.slots.as_ref()?.find()
     }
 
+    /// What the session's client says of itself (XEP-0352).
+    pub fn set_active(&mut self, session: SessionId, active: bool) {
+        self.core.set_active(session, active, self.fx);
+    }
+
     /// Sends a stanza to a session of an account that is owned here.
     ///
     /// - `parts`: the stanza, in pieces that are written one after the other

@@ -1,6 +1,7 @@
 //! XEP-0280: which messages are copied to whom, and what becomes of the copies.
 
 use crate::harness::*;
+use crate::sasl2::{bind2, logged_in};
 use std::time::Duration;
 
 fn carbons(what: &str) -> String {
@@ -246,5 +247,25 @@ fn copy_is_kept_for_a_session_that_sleeps_and_goes_with_it() {
         node.advance(Duration::from_secs(120));
         assert!(!node.read(at).contains("forwarded"), "a copy is no message that was lost");
         assert_eq!(node.logged("bob"), 0);
+    }
+}
+
+#[test]
+fn copies_are_asked_for_at_the_bind() {
+    let mut node = Node::new(2);
+    node.users(&["alice"]);
+    let enable = bind2("pc", "<enable xmlns='urn:xmpp:carbons:2'/>");
+    let (pc, success) = logged_in(&mut node, "alice", &enable);
+    assert!(success.contains("<bound "), "{success}");
+    let (phone, bob) = (node.online("alice", "phone"), node.online("bob", "tv"));
+    node.read(pc);
+    node.send(phone, &chat("bob@here", "hi"));
+    assert!(node.read(pc).contains("<sent "));
+    assert_eq!(bodies(&node.read(bob)), ["hi"]);
+    let again = node.connect(0);
+    node.send(again, HEADER);
+    let offer = node.read(again);
+    for namespace in ["urn:xmpp:carbons:2", "urn:xmpp:csi:0"] {
+        assert!(offer.contains(&format!("<feature var='{namespace}'/>")), "{offer}");
     }
 }

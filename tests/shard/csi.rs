@@ -2,6 +2,7 @@
 
 use crate::harness::*;
 use crate::iq::befriend;
+use crate::sasl2::{bind2, logged_in, text};
 use std::time::Duration;
 
 const INACTIVE: &str = "<inactive xmlns='urn:xmpp:csi:0'/>";
@@ -200,4 +201,22 @@ fn messages_outlive_a_session_that_ends_while_it_is_inactive() {
         assert_eq!(bodies(&got), if acked { vec!["kept"] } else { vec![] });
         assert!(!got.contains(TYPES));
     }
+}
+
+#[test]
+fn client_may_be_inactive_from_the_bind_on() {
+    let mut node = Node::new(2);
+    node.users(&["bob"]);
+    let alice = node.online("alice", "phone");
+    let inactive = bind2("pc", INACTIVE);
+    let (bob, success) = logged_in(&mut node, "bob", &inactive);
+    let jid = text(&success, "authorization-identifier").to_owned();
+    node.send(alice, &types(&jid));
+    assert_eq!(node.read(bob), "");
+    node.send(alice, &chat(&jid, "hi"));
+    let got = node.read(bob);
+    assert!(got.find("<composing ") < got.find("<body>") && got.contains("<composing "), "{got}");
+    node.send(alice, &types(&jid));
+    node.send(bob, ACTIVE);
+    assert!(node.read(bob).contains("<composing "));
 }

@@ -1,0 +1,43 @@
+//! RFC 6120: XMPP Core, and what else streams themselves speak. `src/stream` and `src/shard` do it; this is what is said
+//! of it.
+
+use super::Settings;
+use crate::shard::{Feature, Manifest, Spec};
+
+pub(super) static MANIFEST: Manifest = Manifest {
+    name: "streams",
+    specs: &[
+        Spec { name: "RFC 6120", version: "2011", left_out: "streams between servers" },
+        Spec { name: "RFC 6121 §4, §5, §8", version: "2011", left_out: "other servers" },
+        Spec { name: "RFC 7622", version: "2015", left_out: "" },
+        Spec {
+            name: "XEP-0198",
+            version: "1.6.3",
+            left_out: "`location`, and a `max` that the client wishes for",
+        },
+        Spec { name: "XEP-0368", version: "1.1.0", left_out: "streams between servers" },
+        Spec {
+            name: "XEP-0386",
+            version: "1.1.0",
+            left_out: "offline messages are sent, as there is no archive to find them in",
+        },
+        Spec { name: "XEP-0388", version: "1.0.4", left_out: "tasks: no login needs any" },
+        Spec { name: "XEP-0440", version: "1.0.0", left_out: "" },
+    ],
+    ..Manifest::EMPTY
+};
+
+/// One instance per shard.
+pub(super) struct Streams;
+
+impl Streams {
+    pub(super) fn new(_settings: &Settings) -> Self {
+        Self
+    }
+}
+
+impl Feature for Streams {
+    fn manifest(&self) -> &'static Manifest {
+        &MANIFEST
+    }
+}
