@@ -11,11 +11,14 @@ use crate::cluster::placement::Placement;
 use crate::config::{self, Config, ConfigError, Origin, TlsPolicy};
 use crate::features;
 use crate::runtime::clock::Clock;
-use crate::runtime::control::accounts::{self, Accounts};
+use crate::runtime::control::accounts::{self, Accounts, News, account_jid};
+use crate::runtime::control::office::{self, Office};
 use crate::runtime::control::{
-    ControlHandler, ControlRequest, ControlResponse, Listener, ShardStatus, Status, server,
+    ControlHandler, ControlRequest, ControlResponse, Listener, SessionCursor, SessionDetail,
+    ShardStatus, Status, server,
 };
 use crate::runtime::data_dir::DataDir;
+use crate::runtime::errands::{Errands, Runner};
 use crate::runtime::executor::{self, CoreSettings, Cores, MakeFeatures};
 use crate::runtime::listener::{self, Listening, Transport};
 use crate::runtime::mailbox::{Letter, Mailbox};
@@ -24,15 +27,22 @@ use crate::runtime::preflight::{self, Granted};
 use crate::runtime::signal::{self, Signal};
 use crate::runtime::storage::{Storage, StoreHandle};
 use crate::runtime::tls::{self, TlsServer};
+use crate::shard::errand::{
+    Announcement, Counts, Errand, Outcome, Page, Registrations, SessionFacts, UsersQuery, Which,
+    Whose,
+};
 use crate::shard::{AckLevel, Limits, Rates, ShardConfig, TrafficRate};
 use crate::store::sqlite::{self, SqliteReader};
 use crate::store::{Answer, Query, Reader, Write, Written};
 use crate::stream::c2s::C2sPolicy;
-use crate::xmpp::jid::BareJid;
+use crate::xmpp::datetime;
+use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::xml::framer::XmlLimits;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,6 +50,13 @@ use std::time::{Duration, Instant};
 const READERS: usize = 2;
 /// How long a shard may take to tell its figures.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long one may take over what an operator asks of its sessions.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Accounts that strangers may make in an hour, from one subnet and in all.
+const REGISTRATIONS_PER_SUBNET: u32 = 5;
+const REGISTRATIONS: u32 = 100;
+/// Sessions told at a time.
+const SESSIONS_PAGE: usize = 1_000;
 /// Elements before login are small and flat.
 const DEPTH_BEFORE_LOGIN: u16 = 8;
 
@@ -66,6 +83,8 @@ pub enum Error {
 enum Event {
     Signal(Signal),
     CoreEnded(u16),
+    /// An administrator's wish.
+    Stop,
 }
 
 /// Runs a node until it is told to stop.
@@ -105,23 +124,11 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         .map_err(|error| told("a password thread cannot be started", &error))?;
     let itself = Itself { shards, incarnation, decoy_secret };
     let policy = policy(&config, offers_sha512(&config, &mut own_reader)?);
-    let setup = executor::Setup {
-        shards,
-        config: Arc::new(itself.shard_config(&config, policy)),
-        placement: Arc::new(Placement::single(shards)),
-        features: make_features(&config),
-        settings: core_settings(&config, granted, tls.clone()),
-        passwords: passwords.clone(),
-        clock: Clock::start(),
-    };
-    let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
-    let core_ended = move |shard| {
-        let _ = events.send(Event::CoreEnded(shard));
-    };
-    let cores = executor::start(setup, sockets, &mailboxes, letters, &storage, core_ended)?;
-
-    let desk = Desk {
-        reloading: Mutex::new(reload::Reloading { origin, log, tls, passwords, itself }),
+    let clock = Clock::start();
+    let reloading =
+        reload::Reloading { origin, log, tls: tls.clone(), passwords: passwords.clone(), itself };
+    let desk = Arc::new(Desk {
+        reloading: Mutex::new(reloading),
         config: Mutex::new(config.clone()),
         mailboxes: mailboxes.clone(),
         data_dir: data_dir.path().to_owned(),
@@ -132,8 +139,31 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         incarnation,
         began,
         shards,
+        clock,
+        registrations: Mutex::new(Registrations::new(REGISTRATIONS_PER_SUBNET, REGISTRATIONS)),
+        events: events.clone(),
+        stopping: AtomicBool::new(false),
+    });
+    let runner: Arc<dyn Runner> = desk.clone();
+    let errands = Errands::start(&runner, password_queue, &mailboxes)
+        .map_err(|error| told("a thread for errands cannot be started", &error))?;
+    drop(runner);
+    let setup = executor::Setup {
+        shards,
+        config: Arc::new(itself.shard_config(&config, policy)),
+        placement: Arc::new(Placement::single(shards)),
+        features: make_features(&config),
+        settings: core_settings(&config, granted, tls),
+        passwords,
+        errands,
+        clock,
     };
-    let desk = Arc::new(desk);
+    let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
+    let core_ended = move |shard| {
+        let _ = events.send(Event::CoreEnded(shard));
+    };
+    let cores = executor::start(setup, sockets, &mailboxes, letters, &storage, core_ended)?;
+
     let control = server::serve(&data_dir, desk.clone())
         .map_err(|error| told("the control socket cannot be made", &error))?;
     for address in &addresses {
@@ -167,7 +197,7 @@ fn wait(events: &Receiver<Event>, desk: &Desk, cores: Cores) -> Result<(), Error
                 // What came of it is in the log.
                 let _ = desk.reload();
             }
-            Ok(Event::Signal(Signal::Stop)) => break,
+            Ok(Event::Signal(Signal::Stop) | Event::Stop) => break,
             Ok(Event::CoreEnded(shard)) => {
                 return Err(Error::Other(format!(
                     "the core of shard {shard} has ended; see the log"
@@ -273,6 +303,7 @@ pub fn shard_config(
         access: config.access.banned.iter().cloned().collect(),
         scram_iterations: config.auth.scram_iterations,
         decoy_secret,
+        admins: Vec::new(),
         incarnation,
     }
 }
@@ -397,11 +428,23 @@ struct Desk {
     incarnation: u64,
     began: Instant,
     shards: u16,
+    clock: Clock,
+    registrations: Mutex<Registrations>,
+    events: Sender<Event>,
+    /// An administrator has ended the node, which may have a delay.
+    stopping: AtomicBool,
+}
+
+impl Runner for Desk {
+    fn run(&self, errand: Errand, answer: &mut dyn FnMut(Outcome)) {
+        let config = self.config();
+        office::run(&mut Clerk { desk: self, config: &config }, errand, answer);
+    }
 }
 
 impl ControlHandler for Desk {
     fn handle(&self, request: ControlRequest) -> ControlResponse {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.config();
         match request {
             ControlRequest::Account(request) => {
                 let mut clerk = Clerk { desk: self, config: &config };
@@ -418,11 +461,67 @@ impl ControlHandler for Desk {
                     Err(message) => ControlResponse::error(message),
                 }
             }
+            ControlRequest::Sessions { jid, after } => {
+                let page = self.session_page(jid.as_deref(), after);
+                page.unwrap_or_else(ControlResponse::error)
+            }
+            ControlRequest::Kick { jid } => self.kick(&jid).unwrap_or_else(ControlResponse::error),
         }
     }
 }
 
 impl Desk {
+    fn config(&self) -> Config {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks a shard; `None` where it does not answer in time.
+    fn ask<T>(&self, shard: u16, letter: impl FnOnce(Sender<T>) -> Letter) -> Option<T> {
+        let (answer, answered) = channel();
+        self.mailboxes.get(usize::from(shard))?.send(letter(answer));
+        answered.recv_timeout(PATIENCE).ok()
+    }
+
+    fn owner(&self, jid: &BareJid) -> u16 {
+        self.placement.owner(jid.hash64()).shard.0
+    }
+
+    fn session_page(
+        &self,
+        jid: Option<&str>,
+        after: Option<SessionCursor>,
+    ) -> Result<ControlResponse, String> {
+        let (whose, at) = match jid {
+            Some(jid) => {
+                let jid = account_jid(jid, &[])?;
+                let shard = self.owner(&jid);
+                (Whose::Account(jid), SessionCursor { shard, slot: 0 })
+            }
+            None => (Whose::Anyone, after.unwrap_or(SessionCursor { shard: 0, slot: 0 })),
+        };
+        let next = (at.shard.saturating_add(1) < self.shards)
+            .then(|| SessionCursor { shard: at.shard + 1, slot: 0 });
+        let next = next.filter(|_| whose == Whose::Anyone);
+        let letter = |answer| Letter::Sessions(whose, at.slot, SESSIONS_PAGE, answer);
+        let Page { found, next: slot } = self.ask(at.shard, letter).ok_or_else(|| {
+            format!("shard {} gave no answer in time; try again, or see the log", at.shard)
+        })?;
+        let next = slot.map(|slot| SessionCursor { shard: at.shard, slot }).or(next);
+        Ok(ControlResponse::Sessions { sessions: found.iter().map(session_detail).collect(), next })
+    }
+
+    fn kick(&self, jid: &str) -> Result<ControlResponse, String> {
+        let parsed = Jid::parse(jid).map_err(|fault| {
+            format!("{jid:?} is no address: {fault}; write NAME@DOMAIN or NAME@DOMAIN/RESOURCE")
+        })?;
+        let letter = |answer| Letter::EndSessions(parsed.clone(), answer);
+        match self.ask(self.owner(parsed.bare()), letter) {
+            Some(0) => Err(format!("{parsed} has no session; see: corefire session list")),
+            Some(sessions) => Ok(ControlResponse::Kicked { sessions }),
+            None => Err(format!("{parsed}: its shard gave no answer in time; try again")),
+        }
+    }
+
     fn status(&self, config: &Config) -> Status {
         let mut shards = self.figures();
         shards.sort_by_key(|one| one.shard);
@@ -464,12 +563,17 @@ impl Desk {
         }
         shards
     }
+}
 
-    fn tell_owner(&self, owner: &BareJid) {
-        let shard = self.placement.owner(owner.hash64()).shard;
-        if let Some(mailbox) = self.mailboxes.get(usize::from(shard.0)) {
-            mailbox.send(Letter::AccountChanged(owner.clone()));
-        }
+fn session_detail(facts: &SessionFacts) -> SessionDetail {
+    SessionDetail {
+        jid: facts.jid.to_string(),
+        address: facts.peer.map(|peer| peer.to_canonical().to_string()),
+        tls: facts.secure,
+        since: datetime::format(facts.since),
+        idle_s: facts.idle.map(|idle| idle.as_secs()),
+        priority: facts.priority,
+        resumable: facts.resumable,
     }
 }
 
@@ -489,18 +593,93 @@ impl Accounts for Clerk<'_> {
     }
 
     fn write(&mut self, batch: Vec<Write>) -> Result<Vec<Written>, crate::store::Error> {
-        let owners: Vec<BareJid> =
-            batch.iter().filter_map(|write| write.owner().cloned()).collect();
-        let written = self.desk.store.write(batch).map_err(crate::store::Error::Backend)?;
-        for owner in owners {
-            self.desk.tell_owner(&owner);
-        }
-        // A client that acts on the answer of the command must not find the account as it was before.
-        self.desk.figures();
-        Ok(written)
+        self.desk.store.write(batch).map_err(crate::store::Error::Backend)
     }
 
     fn read(&mut self, query: Query) -> Result<Answer, crate::store::Error> {
         self.desk.reader.lock().unwrap_or_else(PoisonError::into_inner).read(&query)
+    }
+
+    fn tell(&mut self, news: Vec<News>) {
+        for news in news {
+            let (owner, letter) = match news {
+                News::Changed(owner) => (self.desk.owner(&owner), Letter::AccountChanged(owner)),
+                News::Deleted { owner, contacts } => {
+                    (self.desk.owner(&owner), Letter::AccountDeleted(owner, contacts))
+                }
+            };
+            if let Some(mailbox) = self.desk.mailboxes.get(usize::from(owner)) {
+                mailbox.send(letter);
+            }
+        }
+        // A client that acts on the answer of the command must not find the account as it was before.
+        self.desk.figures();
+    }
+}
+
+impl Office for Clerk<'_> {
+    fn admit(&mut self, peer: IpAddr) -> bool {
+        if self.config.limits.exempt.iter().any(|network| network.contains(peer)) {
+            return true;
+        }
+        let registrations = self.desk.registrations.lock();
+        let now = self.desk.clock.now().mono;
+        registrations.unwrap_or_else(PoisonError::into_inner).admit(peer, now)
+    }
+
+    fn sessions(&mut self, of: &BareJid) -> Vec<SessionFacts> {
+        let letter = |answer| Letter::Sessions(Whose::Account(of.clone()), 0, 0, answer);
+        self.desk.ask(self.desk.owner(of), letter).map_or_else(Vec::new, |page| page.found)
+    }
+
+    fn users(&mut self, domain: &str, which: Which, limit: usize) -> (Vec<BareJid>, Counts) {
+        let domain: Arc<str> = domain.into();
+        let (mut jids, mut counts) = (Vec::new(), Counts::default());
+        for shard in 0..self.desk.shards {
+            let mut after = Some(0);
+            while let Some(slot) = after {
+                let limit = limit.saturating_sub(jids.len());
+                let query = UsersQuery { domain: domain.clone(), which, after: slot, limit };
+                let page = self.desk.ask(shard, |answer| Letter::Users(query, answer));
+                let Some((Page { found, next }, counted)) = page else { break };
+                jids.extend(found);
+                counts.online += counted.online;
+                counts.active += counted.active;
+                after = next;
+            }
+        }
+        (jids, counts)
+    }
+
+    fn end_sessions(&mut self, jid: &Jid) -> u64 {
+        let letter = |answer| Letter::EndSessions(jid.clone(), answer);
+        self.desk.ask(self.desk.owner(jid.bare()), letter).unwrap_or(0)
+    }
+
+    fn announce(&mut self, announcement: &Announcement) {
+        let announcement = Arc::new(announcement.clone());
+        for shard in 0..self.desk.shards {
+            let mut after = Some(0);
+            while let Some(slot) = after {
+                let letter = |answer| Letter::Announce(announcement.clone(), slot, answer);
+                after = self.desk.ask(shard, letter).flatten();
+            }
+        }
+    }
+
+    fn stop(&mut self, delay: Duration) -> bool {
+        if self.desk.stopping.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let events = self.desk.events.clone();
+        let started = std::thread::Builder::new().name("stop".into()).spawn(move || {
+            std::thread::sleep(delay);
+            let _ = events.send(Event::Stop);
+        });
+        match started {
+            Ok(_) => tracing::info!(delay_s = delay.as_secs(), "an administrator stops the node"),
+            Err(_) => self.desk.stopping.store(false, Ordering::Release),
+        }
+        self.desk.stopping.load(Ordering::Acquire)
     }
 }

@@ -123,6 +123,15 @@ impl<T> Slab<T> {
         self.get(id).is_some()
     }
 
+    /// Entries from the slot `first` on, in the order of their slots; visits free slots too.
+    pub fn iter_from(&self, first: u32) -> impl Iterator<Item = (Id, &T)> {
+        let rest = self.slots.get(first as usize..).unwrap_or_default();
+        (first..=u32::MAX).zip(rest).filter_map(|(index, slot)| match &slot.state {
+            State::Full(value) => Some((Id { index, generation: slot.generation }, value)),
+            State::Free { .. } | State::Retired => None,
+        })
+    }
+
     /// Entries in the order of their slots; visits free slots too.
     pub fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
         (0u32..).zip(&self.slots).filter_map(|(index, slot)| match &slot.state {
@@ -175,6 +184,16 @@ mod tests {
         assert_eq!(slab.insert(2).index, 1);
         assert_eq!(slab.get(last), None);
         assert_eq!(slab.len(), 1);
+    }
+
+    #[test]
+    fn a_table_is_read_from_any_slot_on() {
+        let mut slab = Slab::new();
+        let ids: Vec<Id> = (0..5).map(|n| slab.insert(n)).collect();
+        slab.remove(ids[3]);
+        let from = |first| slab.iter_from(first).map(|(_, value)| *value).collect::<Vec<_>>();
+        assert_eq!(from(2), [2, 4]);
+        assert!(from(5).is_empty() && from(u32::MAX).is_empty());
     }
 
     #[test]

@@ -6,4 +6,5 @@ pub mod instant;
 pub mod limit;
 pub mod network;
 pub mod rng;
+pub mod subnet;
 pub mod wheel;

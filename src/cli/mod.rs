@@ -6,6 +6,7 @@ mod backend;
 mod import;
 mod reload;
 mod report;
+mod session;
 mod user;
 
 use std::fmt;
@@ -70,8 +71,9 @@ enum Command {
     },
     /// Check a configuration file without starting a node
     CheckConfig { file: PathBuf },
-    #[command(hide = true, disable_help_flag = true)]
-    Session(Unbuilt),
+    /// See and end the sessions of the running node
+    #[command(subcommand)]
+    Session(session::SessionCommand),
     #[command(hide = true, disable_help_flag = true)]
     Drain(Unbuilt),
     #[command(hide = true, disable_help_flag = true)]
@@ -123,7 +125,7 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
         Command::Reload => reload::run(&settings.load_values()?),
         Command::Whereis { jid, json } => report::whereis(&settings.load_values()?, jid, *json),
         Command::CheckConfig { file } => check_config(settings, file),
-        Command::Session(_) => Err(not_in_this_version("session")),
+        Command::Session(command) => session::run(command, &settings.load_values()?),
         Command::Drain(_) => Err(not_in_this_version("drain")),
         Command::Latency(_) => Err(not_in_this_version("latency")),
     }

@@ -46,11 +46,15 @@ pub(super) fn whereis(config: &Config, jid: &str, json: bool) -> Result<(), Refu
         None => place(jid, &config.node_name(), config.shard_count()).map_err(Refusal::Plain)?,
     };
     if json {
-        let line = serde_json::to_string(&place).map_err(|error| Refusal::Output(error.into()))?;
-        return print(line);
+        return print(object(&place)?);
     }
     let Place { jid, hash64, partition, node, shard } = place;
     print(format_args!("{jid}: node {node}, shard {shard} (partition {partition}, hash {hash64})"))
+}
+
+/// One line.
+pub(super) fn object(value: &impl serde::Serialize) -> Result<String, Refusal> {
+    serde_json::to_string(value).map_err(|error| Refusal::Output(error.into()))
 }
 
 pub(super) fn odd_answer() -> Refusal {
@@ -99,7 +103,7 @@ fn status_text(status: &Status) -> String {
 }
 
 /// The two largest units of a number of seconds.
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),

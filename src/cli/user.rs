@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::backend::{Backend, Directory};
-use super::{Refusal, Settings, Unbuilt, import, not_in_this_version, print};
+use super::report::{object, odd_answer};
+use super::{Refusal, Settings, import, print};
 use crate::runtime::control::accounts::account_jid;
-use crate::runtime::control::{AccountRequest, ControlResponse, LIST_MAX, Password};
+use crate::runtime::control::{AccountRequest, ControlResponse, DETAILS_MAX, LIST_MAX, Password};
 
 /// More than any password that is taken; the rest of a longer line is not read.
 const PASSWORD_LINE_BYTES_MAX: u64 = 4096;
@@ -29,7 +30,11 @@ pub(super) enum UserCommand {
     /// are and told.
     Import { file: PathBuf },
     /// List the accounts
-    List,
+    List {
+        /// One JSON object a line, with what is known of each account
+        #[arg(long)]
+        json: bool,
+    },
     /// Delete an account and all that belongs to it
     Delete {
         /// NAME@DOMAIN
@@ -42,8 +47,23 @@ pub(super) enum UserCommand {
         #[command(flatten)]
         password: PasswordArguments,
     },
-    #[command(hide = true, disable_help_flag = true)]
-    Disable(Unbuilt),
+    /// Disable an account: its sessions end, and nobody logs in to it
+    ///
+    /// What belongs to it stays, and messages for it are kept as for one that is away.
+    Disable {
+        /// NAME@DOMAIN
+        jid: String,
+    },
+    /// Enable an account that was disabled
+    Enable {
+        /// NAME@DOMAIN
+        jid: String,
+    },
+    /// Release an account from the quarantine of those that were made in-band
+    Release {
+        /// NAME@DOMAIN
+        jid: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -74,7 +94,8 @@ pub(super) fn run(command: &UserCommand, settings: &Settings) -> Result<(), Refu
             print(format_args!("added {jid}"))
         }
         UserCommand::Import { file } => import::run(file, &config),
-        UserCommand::List => list(open(Directory::Expected)?),
+        UserCommand::List { json: false } => list(open(Directory::Expected)?),
+        UserCommand::List { json: true } => details(open(Directory::Expected)?),
         UserCommand::Delete { jid } => {
             let jid = account(jid)?;
             carry_out(open(Directory::Expected)?, AccountRequest::Delete { jid: jid.clone() })?;
@@ -87,7 +108,23 @@ pub(super) fn run(command: &UserCommand, settings: &Settings) -> Result<(), Refu
             carry_out(open(Directory::Expected)?, request)?;
             print(format_args!("set the password of {jid}"))
         }
-        UserCommand::Disable(_) => Err(not_in_this_version("user disable")),
+        UserCommand::Disable { jid } => {
+            let jid = account(jid)?;
+            let request = AccountRequest::SetDisabled { jid: jid.clone(), disabled: true };
+            carry_out(open(Directory::Expected)?, request)?;
+            print(format_args!("disabled {jid}"))
+        }
+        UserCommand::Enable { jid } => {
+            let jid = account(jid)?;
+            let request = AccountRequest::SetDisabled { jid: jid.clone(), disabled: false };
+            carry_out(open(Directory::Expected)?, request)?;
+            print(format_args!("enabled {jid}"))
+        }
+        UserCommand::Release { jid } => {
+            let jid = account(jid)?;
+            carry_out(open(Directory::Expected)?, AccountRequest::Release { jid: jid.clone() })?;
+            print(format_args!("released {jid}"))
+        }
     }
 }
 
@@ -104,6 +141,24 @@ fn list(mut backend: Backend) -> Result<(), Refusal> {
         }
         match jids.into_iter().next_back() {
             Some(last) if more => after = Some(last),
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn details(mut backend: Backend) -> Result<(), Refusal> {
+    let mut after = None;
+    loop {
+        let request = AccountRequest::Details { after, limit: DETAILS_MAX };
+        let response = backend.account(request).map_err(Refusal::Plain)?;
+        let ControlResponse::Details { accounts, more } = response else {
+            return Err(odd_answer());
+        };
+        for account in &accounts {
+            print(object(account)?)?;
+        }
+        match accounts.into_iter().next_back() {
+            Some(last) if more => after = Some(last.jid),
             _ => return Ok(()),
         }
     }

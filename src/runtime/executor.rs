@@ -5,6 +5,7 @@
 
 use super::clock::Clock;
 use super::connection::{self, Deadline, Socket};
+use super::errands::Errands;
 use super::listener::Transport;
 use super::mailbox::{CoreProbe, Letter, Mailbox, Reconfiguration, ShardFigures};
 use super::mesh::{Inlet, Outlet, mesh};
@@ -14,6 +15,7 @@ use super::tls::TlsServer;
 use crate::base::network::Networks;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{Placement, ShardId};
+use crate::shard::errand::Outcome;
 use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Shard, ShardConfig};
 use futures_lite::future::or;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Binding};
@@ -55,6 +57,7 @@ pub struct Setup {
     pub features: MakeFeatures,
     pub settings: CoreSettings,
     pub passwords: Passwords,
+    pub errands: Errands,
     pub clock: Clock,
 }
 
@@ -234,6 +237,7 @@ pub(super) struct Core {
     outlets: RefCell<Vec<Option<Outlet>>>,
     store: RefCell<StoreClient>,
     passwords: Passwords,
+    errands: Errands,
     mailbox: Mailbox,
     deadlines: RefCell<VecDeque<Deadline>>,
     stopping: Cell<bool>,
@@ -371,6 +375,7 @@ impl Core {
             outlets: RefCell::new(part.outlets),
             store: RefCell::new(part.store),
             passwords: setup.passwords.clone(),
+            errands: setup.errands.clone(),
             mailbox: part.mailbox,
             deadlines: RefCell::default(),
             stopping: Cell::new(false),
@@ -530,6 +535,14 @@ impl Core {
                     self.flush.notify();
                 }
             }
+            Action::Administer { ticket, errand } => {
+                if !self.errands.give(self.id.0, ticket, errand) {
+                    let mut fx = self.fx.borrow_mut();
+                    let input = Input::Administered { ticket, outcome: Outcome::Busy };
+                    self.shard.borrow_mut().handle(self.clock.now(), input, &mut fx);
+                    self.flush.notify();
+                }
+            }
         }
     }
 
@@ -591,6 +604,28 @@ impl Core {
                 *self.settings.borrow_mut() = core;
                 let features = Features(features());
                 shard.handle(now, Input::Reconfigured { config, features }, &mut fx);
+            }
+            Letter::AccountDeleted(jid, contacts) => {
+                shard.handle(now, Input::AccountDeleted { jid, contacts }, &mut fx);
+            }
+            Letter::Administered(ticket, outcome) => {
+                shard.handle(now, Input::Administered { ticket, outcome }, &mut fx);
+            }
+            // Whoever asked may have lost patience: then nobody takes the answer.
+            Letter::Sessions(whose, after, limit, answer) => {
+                let _ = answer.send(shard.session_facts(now, &whose, after, limit));
+            }
+            Letter::Users(query, answer) => {
+                let _ = answer.send(shard.users(now, &query));
+            }
+            Letter::EndSessions(jid, answer) => {
+                let before = shard.sessions();
+                shard.handle(now, Input::EndSessions(jid), &mut fx);
+                let _ = answer.send(before.saturating_sub(shard.sessions()) as u64);
+            }
+            Letter::Announce(announcement, after, answer) => {
+                shard.handle(now, Input::Announce { announcement, after }, &mut fx);
+                let _ = answer.send(shard.next_page(after));
             }
             Letter::Status(answer) => {
                 let _ = answer.send(ShardFigures {

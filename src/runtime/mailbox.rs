@@ -1,8 +1,9 @@
 //! How a shard's core is woken: by other cores through rings, by side threads through letters.
 
 use super::executor::{CoreSettings, MakeFeatures};
+use crate::shard::errand::{Announcement, Counts, Outcome, Page, SessionFacts, UsersQuery, Whose};
 use crate::shard::{ConnId, ShardConfig, StoreOutcome, Ticket};
-use crate::xmpp::jid::BareJid;
+use crate::xmpp::jid::{BareJid, Jid};
 use atomic_waker::AtomicWaker;
 use std::fmt;
 use std::sync::Arc;
@@ -41,8 +42,18 @@ pub enum Letter {
     AccountChanged(BareJid),
     /// All that follows is decided by this.
     Reconfigured(Box<Reconfiguration>),
+    /// With who was on its roster.
+    AccountDeleted(BareJid, Vec<Jid>),
+    Administered(Ticket, Outcome),
     /// The answer goes back on the channel.
     Status(Sender<ShardFigures>),
+    /// A page of sessions from the slot on, of so many at most.
+    Sessions(Whose, u32, usize, Sender<Page<SessionFacts>>),
+    Users(UsersQuery, Sender<(Page<BareJid>, Counts)>),
+    /// How many sessions are ended goes back on the channel.
+    EndSessions(Jid, Sender<u64>),
+    /// A page of an announcement from the slot on; where the next begins goes back on the channel.
+    Announce(Arc<Announcement>, u32, Sender<Option<u32>>),
     Shutdown,
 }
 

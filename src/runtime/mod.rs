@@ -8,6 +8,7 @@ pub mod clock;
 pub mod connection;
 pub mod control;
 pub mod data_dir;
+pub mod errands;
 pub mod executor;
 pub mod listener;
 pub mod mailbox;

@@ -1,40 +1,15 @@
 //! PBKDF2 on side threads, for PLAIN logins: milliseconds each, so SCRAM and messages never wait behind it. The queue
-//! is bounded, and fair per network, so that a flood from one place delays nobody else.
+//! is bounded, and fair per subnet, so that a flood from one place delays nobody else.
 
 use super::mailbox::{Letter, Mailbox};
 use crate::base::hash::Map;
+use crate::base::subnet::Subnet;
 use crate::shard::PasswordCheck;
 use crate::stream::sasl::verify_plain;
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-
-/// Peers of one network are served in turn with those of others: IPv4 by /24, IPv6 by /64.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Network([u8; 8]);
-
-impl Network {
-    fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => {
-                let [a, b, c, _] = v4.octets();
-                Self([0, 0, 0, 0, 4, a, b, c])
-            }
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
-                Self([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-
-    fn number(self) -> usize {
-        self.0
-            .iter()
-            .fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)))
-    }
-}
 
 /// Takes checks from the shards. Cloned to every core.
 #[derive(Clone)]
@@ -73,14 +48,14 @@ impl Passwords {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             return Err(check);
         }
-        let thread = Network::of(check.peer).number() % self.threads.len();
+        let thread = Subnet::of(check.peer).number() % self.threads.len();
         self.threads[thread].send((shard, check)).map_err(|unsent| unsent.0.1)
     }
 }
 
 fn work(checks: &Receiver<(u16, PasswordCheck)>, mailboxes: &[Mailbox], queued: &AtomicUsize) {
-    let mut waiting: Map<Network, VecDeque<(u16, PasswordCheck)>> = Map::default();
-    let mut turns: VecDeque<Network> = VecDeque::new();
+    let mut waiting: Map<Subnet, VecDeque<(u16, PasswordCheck)>> = Map::default();
+    let mut turns: VecDeque<Subnet> = VecDeque::new();
     loop {
         if turns.is_empty() {
             let Ok(check) = checks.recv() else { return };
@@ -89,13 +64,13 @@ fn work(checks: &Receiver<(u16, PasswordCheck)>, mailboxes: &[Mailbox], queued: 
         while let Ok(check) = checks.try_recv() {
             enqueue(&mut waiting, &mut turns, check);
         }
-        let Some(network) = turns.pop_front() else { continue };
-        let Some(queue) = waiting.get_mut(&network) else { continue };
+        let Some(subnet) = turns.pop_front() else { continue };
+        let Some(queue) = waiting.get_mut(&subnet) else { continue };
         let next = queue.pop_front();
         if queue.is_empty() {
-            waiting.remove(&network);
+            waiting.remove(&subnet);
         } else {
-            turns.push_back(network);
+            turns.push_back(subnet);
         }
         let Some((shard, check)) = next else { continue };
         queued.fetch_sub(1, Ordering::Relaxed);
@@ -107,29 +82,14 @@ fn work(checks: &Receiver<(u16, PasswordCheck)>, mailboxes: &[Mailbox], queued: 
 }
 
 fn enqueue(
-    waiting: &mut Map<Network, VecDeque<(u16, PasswordCheck)>>,
-    turns: &mut VecDeque<Network>,
+    waiting: &mut Map<Subnet, VecDeque<(u16, PasswordCheck)>>,
+    turns: &mut VecDeque<Subnet>,
     check: (u16, PasswordCheck),
 ) {
-    let network = Network::of(check.1.peer);
-    let queue = waiting.entry(network).or_default();
+    let subnet = Subnet::of(check.1.peer);
+    let queue = waiting.entry(subnet).or_default();
     if queue.is_empty() {
-        turns.push_back(network);
+        turns.push_back(subnet);
     }
     queue.push_back(check);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neighbours_share_a_network_and_strangers_do_not() {
-        let network = |text: &str| Network::of(text.parse().expect("an address"));
-        assert_eq!(network("192.0.2.1"), network("192.0.2.200"));
-        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.7"));
-        assert_ne!(network("192.0.2.1"), network("192.0.3.1"));
-        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff"));
-        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
-    }
 }

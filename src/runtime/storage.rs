@@ -137,7 +137,7 @@ impl StoreClient {
                 Query::Account { owner } | Query::Slot { owner, .. } | Query::Log { owner, .. } => {
                     Some(owner)
                 }
-                Query::Accounts { .. } | Query::LacksSha512 => None,
+                Query::Accounts { .. } | Query::CountAccounts { .. } | Query::LacksSha512 => None,
             };
             if owner.is_some_and(|owner| self.under_way.contains_key(owner.as_str())) {
                 let _ = self.writer.send(Job::Query(self.shard, ticket, query));

@@ -120,7 +120,7 @@ impl Shard {
             after.iter().position(|manifest| manifest.name == name)
         };
         for waiting in self.core.tickets.values_mut() {
-            if let Waiting::Feature { feature, .. } = waiting {
+            if let Waiting::Feature { feature, .. } | Waiting::Errand { feature, .. } = waiting {
                 // Past the end: nobody answers it any more.
                 *feature = place(*feature).unwrap_or(usize::MAX);
             }
@@ -138,7 +138,8 @@ impl Shard {
             .collect();
         accounts.dedup();
         for account in accounts {
-            self.end_sessions_of(account, StreamCondition::PolicyViolation, fx);
+            let error = StreamError::new(StreamCondition::PolicyViolation);
+            self.end_sessions_of(account, &|_| true, &error, fx);
         }
         // Those from banned networks, and those who have shown their password and not bound yet.
         let access = &self.core.config.access;

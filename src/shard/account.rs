@@ -291,7 +291,7 @@ impl Core {
                     }
                     self.reload(account, fx);
                 }
-                Waiting::Nobody => {}
+                Waiting::Errand { .. } | Waiting::Nobody => {}
             }
         }
     }

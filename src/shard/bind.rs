@@ -123,7 +123,8 @@ impl Shard {
             return Err(Unbound::NoAccount);
         }
         let conn = core.conns.get_mut(id.0).ok_or(Unbound::NoAccount)?;
-        let session = SessionId(core.sessions.insert(Session::new(full, account, id)));
+        let session =
+            SessionId(core.sessions.insert(Session::new(full, account, id, core.now.wall)));
         slot.sessions.push(session);
         conn.session = Some(session);
         core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));

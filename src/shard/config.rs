@@ -3,6 +3,7 @@
 use super::access::Access;
 use super::rate::Rates;
 use crate::stream::c2s::C2sPolicy;
+use crate::xmpp::jid::BareJid;
 use std::time::Duration;
 
 /// When a stanza counts as handled (DESIGN: `[storage] ack`).
@@ -108,6 +109,8 @@ pub struct ShardConfig {
     pub scram_iterations: u32,
     /// Makes the salts of accounts that do not exist: the same after a restart.
     pub decoy_secret: [u8; 32],
+    /// Who may administer the server over XMPP (XEP-0133).
+    pub admins: Vec<BareJid>,
     /// This start of the node; part of each logged stanza's origin.
     pub incarnation: u64,
 }
@@ -122,6 +125,7 @@ impl ShardConfig {
             access: Access::default(),
             scram_iterations: 10_000,
             decoy_secret: [0; 32],
+            admins: Vec::new(),
             incarnation: 1,
         }
     }

@@ -1,5 +1,6 @@
 //! All that a shard can do to the world. The runtime carries it out once per turn; simulation plays the world.
 
+use super::errand::Errand;
 use crate::base::ids::Id;
 use crate::cluster::placement::ShardId;
 use crate::frame::{Batch, Mark};
@@ -30,6 +31,8 @@ pub enum Action {
     ReadAgain(ConnId),
     /// Slow work for a side thread: does this password give these keys?
     CheckPassword(PasswordCheck),
+    /// Work for a side thread; `Input::Administered` brings what came of it, always.
+    Administer { ticket: Ticket, errand: Errand },
 }
 
 /// PLAIN's password against the account's keys. `conn` gets the verdict.

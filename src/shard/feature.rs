@@ -1,6 +1,7 @@
 //! What a feature is: a manifest that says what it answers, and typed phases with empty defaults.
 
 use super::account::AccountId;
+use super::errand::Outcome;
 use super::input::StoreOutcome;
 use super::phase::{Audience, Delivered, Passage, Phase, Received, Sent, SessionChange};
 use super::session::SessionId;
@@ -10,6 +11,7 @@ use crate::xmpp::stanza::Child;
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
 use crate::xmpp::xml::element::Element;
 use crate::xmpp::xml::writer::Writer;
+use std::any::Any;
 
 /// A specification that a feature implements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +232,17 @@ pub trait Feature {
         _turn: &mut Turn<'_>,
         _account: AccountId,
         _outcome: StoreOutcome,
+    ) -> Result<Vec<u8>, StanzaError> {
+        Ok(Vec::new())
+    }
+
+    /// A side thread has run what `on_iq` gave to `Turn::errand`. Gives the payload of the result.
+    fn on_errand(
+        &mut self,
+        _turn: &mut Turn<'_>,
+        _from: &str,
+        _context: Box<dyn Any>,
+        _outcome: Outcome,
     ) -> Result<Vec<u8>, StanzaError> {
         Ok(Vec::new())
     }

@@ -3,11 +3,12 @@
 use super::access::Features;
 use super::config::ShardConfig;
 use super::effect::{ConnId, Ticket};
+use super::errand::{Announcement, Outcome};
 use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
 use crate::store::{Answer, Written};
 use crate::stream::TlsFacts;
-use crate::xmpp::jid::BareJid;
+use crate::xmpp::jid::{BareJid, Jid};
 use std::sync::Arc;
 
 /// One event. Connections come in by `Shard::accept`, which names them.
@@ -33,6 +34,15 @@ pub enum Input<'a> {
     AccountChanged(BareJid),
     /// An operator decided anew.
     Reconfigured { config: Arc<ShardConfig>, features: Features },
+    /// The account is gone; `contacts` were on its roster and must not take its successor for it.
+    AccountDeleted { jid: BareJid, contacts: Vec<Jid> },
+    /// What came of `Action::Administer`.
+    Administered { ticket: Ticket, outcome: Outcome },
+    /// An operator ends a session (full JID), or all of an account.
+    EndSessions(Jid),
+    /// To the available sessions of the announcement's domain, from the slot `after` of the table on; the next page
+    /// begins at `Shard::next_page`.
+    Announce { announcement: Arc<Announcement>, after: u32 },
     /// Time passes; `Shard::next_due` says when the next one is wanted.
     Tick,
     /// The node ends: every stream gets `system-shutdown`.

@@ -14,17 +14,20 @@ mod conn;
 mod contacts;
 mod deliver;
 mod effect;
+pub mod errand;
 mod feature;
 mod inactive;
 mod inbound;
 mod input;
 mod login;
 mod offline;
+mod operator;
 mod outbound;
 mod phase;
 mod post;
 mod presence;
 mod probe;
+mod quarantine;
 mod rate;
 mod ring;
 mod roster;
@@ -47,6 +50,7 @@ pub use feature::{
 pub use input::{Input, StoreOutcome};
 pub use phase::{Audience, Delivered, Direction, Passage, Phase, Received, Sent, SessionChange};
 pub use probe::Probe;
+pub use quarantine::{Leave, Quarantine};
 pub use rate::{Rates, TrafficRate};
 pub use roster::RosterChange;
 pub use session::SessionId;
@@ -108,6 +112,12 @@ enum Waiting {
         reply: turn::ReplyTo,
         /// It is a write, and counts among the account's.
         wrote: bool,
+    },
+    /// A feature's errand; the IQ is answered when it is run.
+    Errand {
+        feature: usize,
+        reply: turn::ReplyTo,
+        context: Box<dyn std::any::Any>,
     },
     /// Nothing waits.
     Nobody,
@@ -283,6 +293,10 @@ impl Shard {
             Input::PasswordChecked { conn, verdict } => self.password_checked(conn, verdict, fx),
             Input::AccountChanged(jid) => self.account_changed(&jid, fx),
             Input::Reconfigured { config, features } => self.reconfigured(config, features, fx),
+            Input::AccountDeleted { jid, contacts } => self.account_deleted(&jid, &contacts, fx),
+            Input::Administered { ticket, outcome } => self.administered(ticket, outcome, fx),
+            Input::EndSessions(jid) => self.end_sessions(&jid, fx),
+            Input::Announce { announcement, after } => self.announce(&announcement, after, fx),
             Input::Tick => self.tick(fx),
             Input::Shutdown => self.shutdown(fx),
         }

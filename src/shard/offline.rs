@@ -99,7 +99,7 @@ impl Shard {
                     self.written(account, fx);
                 }
             }
-            (Waiting::Nobody, _) => {}
+            (Waiting::Errand { .. } | Waiting::Nobody, _) => {}
         }
     }
 
@@ -127,9 +127,16 @@ impl Shard {
             // The store is out of order: nobody may log in by mistake, and nothing is remembered.
             _ => return self.load_failed(id, fx),
         };
-        if !matches!(&state, State::Ready(data) if !data.disabled) {
-            // While the old roster still says who must be told.
-            self.end_sessions_of(id, StreamCondition::NotAuthorized, fx);
+        // While the old roster still says who must be told.
+        match &state {
+            State::Ready(data) if !data.disabled => {}
+            State::Ready(_) => {
+                self.end_sessions_of(id, &|_| true, &super::operator::disabled(), fx)
+            }
+            State::Unknown | State::Loading => {
+                let error = StreamError::new(StreamCondition::NotAuthorized);
+                self.end_sessions_of(id, &|_| true, &error, fx);
+            }
         }
         let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
         slot.state = state;
@@ -155,7 +162,8 @@ impl Shard {
                 core.inward[usize::from(queued.at.ring)].release(queued.at.number);
             }
         }
-        self.end_sessions_of(id, StreamCondition::InternalServerError, fx);
+        let error = StreamError::new(StreamCondition::InternalServerError);
+        self.end_sessions_of(id, &|_| true, &error, fx);
         for conn in logins {
             let error = StreamError::new(StreamCondition::ResourceConstraint);
             self.close(conn, Some(error), fx);
@@ -169,28 +177,6 @@ impl Shard {
     pub(super) fn account_changed(&mut self, jid: &BareJid, fx: &mut Effects) {
         if let Some(account) = self.core.names.get(jid.as_str()).copied() {
             self.core.reload(account, fx);
-        }
-    }
-
-    pub(super) fn end_sessions_of(
-        &mut self,
-        id: AccountId,
-        why: StreamCondition,
-        fx: &mut Effects,
-    ) {
-        let sessions = match self.core.accounts.get(id.0) {
-            Some(slot) => slot.sessions.clone(),
-            None => return,
-        };
-        for session in sessions {
-            let conn = self.core.sessions.get(session.0).and_then(|session| session.conn);
-            self.end_session(session, fx);
-            if let Some(conn) = conn {
-                if let Some(slot) = self.core.conns.get_mut(conn.0) {
-                    slot.session = None;
-                }
-                self.close(conn, Some(StreamError::new(why)), fx);
-            }
         }
     }
 

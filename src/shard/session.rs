@@ -4,7 +4,7 @@ use super::account::AccountId;
 use super::effect::ConnId;
 use super::inactive::Held;
 use crate::base::ids::Id;
-use crate::base::instant::Instant;
+use crate::base::instant::{Instant, Wall};
 use crate::stream::resume::Counters;
 use crate::xmpp::jid::Jid;
 use std::any::Any;
@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub account: AccountId,
     /// `None` while the session waits to be resumed.
     pub conn: Option<ConnId>,
+    /// When it was bound.
+    pub since: Wall,
     pub counters: Option<Box<Counters>>,
     pub confirmation: Option<Box<Confirmation>>,
     pub presence: Option<Box<Presence>>,
@@ -92,13 +94,14 @@ impl SessionSlots {
 }
 
 impl Session {
-    pub(super) fn new(jid: Jid, account: AccountId, conn: ConnId) -> Self {
+    pub(super) fn new(jid: Jid, account: AccountId, conn: ConnId, since: Wall) -> Self {
         let text = jid.to_string().into();
         Self {
             jid,
             text,
             account,
             conn: Some(conn),
+            since,
             counters: None,
             confirmation: None,
             presence: None,

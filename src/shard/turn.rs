@@ -1,7 +1,8 @@
 //! What a feature may do while it is called: read the account, change it, send.
 
 use super::account::{AccountId, Data};
-use super::effect::Effects;
+use super::effect::{Action, Effects};
+use super::errand::{Errand, Outcome};
 use super::feature::{DiscoRequest, Discovery, Iq, Manifest, Method, Scope, Verdict};
 use super::inbound::Fate;
 use super::input::StoreOutcome;
@@ -183,6 +184,25 @@ impl Turn<'_> {
         self.wait_for(account, ticket, false);
     }
 
+    /// Has a side thread do something for an IQ; the feature returns `Verdict::Pending` and is asked again in `on_errand`.
+    ///
+    /// - takes: `context`, which `on_errand` gets back
+    pub fn errand(&mut self, errand: Errand, context: impl Any) {
+        let feature = self.feature;
+        let waiting = match self.reply.cloned() {
+            Some(reply) => Waiting::Errand { feature, reply, context: Box::new(context) },
+            None => Waiting::Nobody,
+        };
+        let ticket = self.core.ticket(waiting);
+        self.fx.actions.push(Action::Administer { ticket, errand });
+    }
+
+    /// Whether a full or bare JID is an administrator of this server.
+    pub fn is_admin(&self, jid: &str) -> bool {
+        let (bare, _) = super::deliver::split(jid);
+        self.core.config.admins.iter().any(|admin| admin.as_str() == bare)
+    }
+
     /// Sends `<presence type=''/>` from the account to a contact.
     pub fn send_subscription(&mut self, account: AccountId, to: &Jid, kind: &str) {
         if let Some(own) = self.account_jid(account).cloned() {
@@ -345,7 +365,38 @@ impl Shard {
             }
             result
         };
-        self.core.answer(&reply, result, fx);
+        self.answer_pending(&reply, result, fx);
+    }
+
+    /// A side thread has run a feature's errand.
+    pub(super) fn errand_done(
+        &mut self,
+        feature: usize,
+        reply: &ReplyTo,
+        context: Box<dyn Any>,
+        outcome: Outcome,
+        fx: &mut Effects,
+    ) {
+        let mut result = Err(super::internal_error());
+        self.contained(fx, |shard, fx| {
+            let core = &mut shard.core;
+            let mut turn = Turn { core, fx, feature, reply: Some(reply), discovery: None };
+            // None answers it where a reload has taken its feature away.
+            if let Some(one) = shard.features.get_mut(feature) {
+                result = one.on_errand(&mut turn, &reply.to, context, outcome);
+            }
+        });
+        self.answer_pending(reply, result, fx);
+    }
+
+    /// Answers a request that waited; what its client sent behind it goes on.
+    fn answer_pending(
+        &mut self,
+        reply: &ReplyTo,
+        result: Result<Vec<u8>, StanzaError>,
+        fx: &mut Effects,
+    ) {
+        self.core.answer(reply, result, fx);
         if let Some(at) = reply.at {
             self.core.inward[usize::from(at.ring)].release(at.number);
         }

@@ -36,6 +36,7 @@ pub fn suite(make: Make<'_>) {
         large_values_and_all_bytes_survive,
         addresses_of_any_script_are_kept_apart,
         accounts_are_listed_in_the_order_of_their_text,
+        accounts_are_listed_and_counted_by_domain_and_state,
         all_survives_reopening,
         numbers_survive_at_their_limits,
     ];
@@ -84,11 +85,27 @@ impl Pair {
     }
 
     fn accounts(&mut self, after: Option<&str>, limit: u32) -> Vec<String> {
-        match self.reader.read(&Query::Accounts { after: after.map(bare), limit }).unwrap() {
+        self.accounts_of(None, false, after, limit)
+    }
+
+    fn accounts_of(
+        &mut self,
+        domain: Option<&str>,
+        only_disabled: bool,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Vec<String> {
+        let domain = domain.map(str::to_owned);
+        let query = Query::Accounts { domain, only_disabled, after: after.map(bare), limit };
+        match self.reader.read(&query).unwrap() {
             Answer::Accounts(accounts) => accounts.iter().map(|jid| jid.to_string()).collect(),
             other => panic!("accounts were asked for, not {other:?}"),
         }
     }
+}
+
+pub(super) fn all_accounts() -> Query {
+    Query::Accounts { domain: None, only_disabled: false, after: None, limit: 9 }
 }
 
 pub(super) fn bare(text: &str) -> BareJid {
@@ -580,6 +597,34 @@ fn accounts_are_listed_in_the_order_of_their_text(store: &mut Pair) {
     assert_eq!(store.accounts(None, 0), [""; 0]);
     store.done(&[Write::DeleteAccount { owner: bare(owners[0]) }]);
     assert_eq!(store.accounts(None, 100), owners[1..]);
+}
+
+fn accounts_are_listed_and_counted_by_domain_and_state(store: &mut Pair) {
+    let owners = ["a@a.org", "b@b.org", "b@a.org", "c@a.org", "a.org", "é@bücher.example"];
+    for owner in owners {
+        store.done(&[create(owner)]);
+    }
+    for owner in ["b@b.org", "b@a.org"] {
+        store.done(&[Write::SetDisabled { owner: bare(owner), disabled: true }]);
+    }
+    assert_eq!(
+        store.accounts_of(Some("a.org"), false, None, 9),
+        ["a.org", "a@a.org", "b@a.org", "c@a.org"]
+    );
+    assert_eq!(store.accounts_of(Some("a.org"), false, Some("a@a.org"), 1), ["b@a.org"]);
+    assert_eq!(store.accounts_of(Some("a.org"), true, None, 9), ["b@a.org"]);
+    assert_eq!(store.accounts_of(None, true, None, 9), ["b@a.org", "b@b.org"]);
+    assert_eq!(store.accounts_of(Some("bücher.example"), false, None, 9), ["é@bücher.example"]);
+    assert_eq!(store.accounts_of(Some("org"), false, None, 9), [""; 0]);
+    let mut count = |domain: &str| match store
+        .reader
+        .read(&Query::CountAccounts { domain: domain.to_owned() })
+        .unwrap()
+    {
+        Answer::Counted { accounts, disabled } => (accounts, disabled),
+        other => panic!("a count was asked for, not {other:?}"),
+    };
+    assert_eq!([count("a.org"), count("b.org"), count("c.org")], [(4, 1), (1, 1), (0, 0)]);
 }
 
 fn all_survives_reopening(store: &mut Pair) {

@@ -285,14 +285,26 @@ impl State {
             Query::LacksSha512 => Answer::LacksSha512(
                 self.accounts.values().any(|account| account.credentials.sha512.is_none()),
             ),
-            Query::Accounts { after, limit } => {
+            Query::Accounts { domain, only_disabled, after, limit } => {
                 let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
                 let after =
                     after.as_ref().map_or(Bound::Unbounded, |jid| Bound::Excluded(jid.as_str()));
                 let rows = self.accounts.range::<str, _>((after, Bound::Unbounded));
+                let meant = rows.filter(|(_, account)| {
+                    (account.disabled || !only_disabled)
+                        && domain.as_ref().is_none_or(|domain| account.owner.domain() == domain)
+                });
                 Answer::Accounts(
-                    rows.take(limit).map(|(_, account)| account.owner.clone()).collect(),
+                    meant.take(limit).map(|(_, account)| account.owner.clone()).collect(),
                 )
+            }
+            Query::CountAccounts { domain } => {
+                let accounts = self.accounts.values();
+                let own = accounts.filter(|account| account.owner.domain() == domain);
+                Answer::Counted {
+                    accounts: own.clone().count() as u64,
+                    disabled: own.filter(|account| account.disabled).count() as u64,
+                }
             }
         }
     }
@@ -328,9 +340,7 @@ mod tests {
             store.tear_next(tear, Error::Full);
             assert!(matches!(writer.commit(&batch), Err(Error::Full)));
             assert!(matches!(writer.commit(&batch), Err(Error::Backend(_))), "closed");
-            let Answer::Accounts(accounts) =
-                reader.read(&Query::Accounts { after: None, limit: 9 }).unwrap()
-            else {
+            let Answer::Accounts(accounts) = reader.read(&contract::all_accounts()).unwrap() else {
                 panic!("accounts were asked for");
             };
             assert_eq!(accounts.len(), if there { 2 } else { 0 });

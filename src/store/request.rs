@@ -103,11 +103,18 @@ pub enum Query {
     },
     /// Accounts in the order of their text, after `after`.
     Accounts {
+        /// Of this domain only.
+        domain: Option<String>,
+        only_disabled: bool,
         after: Option<BareJid>,
         limit: u32,
     },
     /// Is there an account without keys for SCRAM-SHA-512?
     LacksSha512,
+    /// How many accounts a domain has. Looks at all of them.
+    CountAccounts {
+        domain: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,4 +129,9 @@ pub enum Answer {
     },
     Accounts(Vec<BareJid>),
     LacksSha512(bool),
+    Counted {
+        accounts: u64,
+        /// Of these.
+        disabled: u64,
+    },
 }

@@ -116,6 +116,10 @@ impl C2s {
         self.domain.as_ref()
     }
 
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     pub fn is_bound(&self) -> bool {
         self.phase == Phase::Bound
     }

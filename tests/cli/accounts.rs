@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use corefire::runtime::control::server;
 use corefire::runtime::control::{
-    AccountRequest, ControlHandler, ControlRequest, ControlResponse, ImportOutcome,
+    AccountRequest, ControlHandler, ControlRequest, ControlResponse, ImportOutcome, SessionCursor,
+    SessionDetail,
 };
 use corefire::runtime::control::{Listener, ShardStatus, Status, accounts};
 use corefire::runtime::data_dir::DataDir;
@@ -65,6 +66,34 @@ fn an_account_is_added_listed_given_a_password_and_deleted() {
 }
 
 #[test]
+fn an_account_of_a_stopped_node_is_disabled_and_enabled() {
+    let place = Place::new();
+    place.user(&["add", "alice@localhost", "--password", "x"]).done();
+    let shown = |disabled: bool| {
+        format!(
+            "{{\"jid\":\"alice@localhost\",\"disabled\":{disabled},\"contacts\":0,\
+             \"offline_messages\":0,\"quarantine_until\":null}}\n"
+        )
+    };
+    assert_eq!(place.user(&["list", "--json"]).done(), shown(false));
+    let disabled = place.user(&["disable", "Alice@localhost"]).done();
+    assert_eq!(disabled, "disabled alice@localhost\n");
+    assert_eq!(place.user(&["list", "--json"]).done(), shown(true));
+    assert_eq!(place.user(&["enable", "alice@localhost"]).done(), "enabled alice@localhost\n");
+    assert_eq!(place.user(&["release", "alice@localhost"]).done(), "released alice@localhost\n");
+    assert_eq!(place.user(&["list", "--json"]).done(), shown(false));
+}
+
+#[test]
+fn a_node_that_does_not_run_has_no_sessions() {
+    let place = Place::new();
+    for command in [&["session", "list"][..], &["session", "kick", "a@localhost"]] {
+        place.run(command).refused(&["corefire: no node runs on the data directory \
+             corefire-data, so there are no sessions"]);
+    }
+}
+
+#[test]
 fn what_cannot_be_done_says_what_to_do() {
     let place = Place::new();
     place.user(&["list"]).refused(&["corefire: data directory corefire-data does not exist; \
@@ -75,9 +104,13 @@ fn what_cannot_be_done_says_what_to_do() {
         .refused(&["corefire: alice@localhost: the account exists; \
          set its password with: corefire user passwd alice@localhost --password-stdin"]);
     assert!(place.accepts("alice@localhost", "x"));
-    for command in
-        [&["delete", "bob@localhost"][..], &["passwd", "bob@localhost", "--password", "x"]]
-    {
+    for command in [
+        &["delete", "bob@localhost"][..],
+        &["disable", "bob@localhost"],
+        &["enable", "bob@localhost"],
+        &["release", "bob@localhost"],
+        &["passwd", "bob@localhost", "--password", "x"],
+    ] {
         place
             .user(command)
             .refused(&["corefire: bob@localhost: no such account; see: corefire user list"]);
@@ -235,8 +268,49 @@ impl ControlHandler for Full {
             }
             ControlRequest::Account(AccountRequest::Delete { .. }) => ControlResponse::Done,
             ControlRequest::Account(_) => ControlResponse::error("all are taken; delete one"),
+            ControlRequest::Sessions { after: None, .. } => ControlResponse::Sessions {
+                sessions: vec![session("a@localhost/1")],
+                next: Some(SessionCursor { shard: 1, slot: 7 }),
+            },
+            ControlRequest::Sessions { after, .. } => {
+                assert_eq!(after, Some(SessionCursor { shard: 1, slot: 7 }));
+                let sessions = vec![session("b@localhost/2")];
+                ControlResponse::Sessions { sessions, next: None }
+            }
+            ControlRequest::Kick { .. } => ControlResponse::Kicked { sessions: 2 },
         }
     }
+}
+
+fn session(jid: &str) -> SessionDetail {
+    SessionDetail {
+        jid: jid.into(),
+        address: None,
+        tls: false,
+        since: "2026-11-23T12:00:00.000Z".into(),
+        idle_s: None,
+        priority: None,
+        resumable: true,
+    }
+}
+
+#[test]
+fn sessions_come_page_by_page() {
+    let place = Place::new();
+    let data = DataDir::open(&place.path("corefire-data")).unwrap();
+    let _server = server::serve(&data, Arc::new(Full)).unwrap();
+    let listed = place.run(["session", "list"]).done();
+    assert_eq!(
+        listed,
+        "a@localhost/1: waits to be resumed, unavailable, since 2026-11-23T12:00:00.000Z\n\
+         b@localhost/2: waits to be resumed, unavailable, since 2026-11-23T12:00:00.000Z\n"
+    );
+    let listed = place.run(["session", "list", "--json"]).done();
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[1].starts_with("{\"jid\":\"b@localhost/2\",\"address\":null,"), "{listed}");
+    let ended = place.run(["session", "kick", "a@localhost"]).done();
+    assert_eq!(ended, "ended 2 sessions\n");
 }
 
 #[test]

@@ -53,3 +53,39 @@ fn a_new_password_is_the_only_one_at_once() {
     client.authenticate("alice", "new");
     client.expect("<success");
 }
+
+#[test]
+fn sessions_are_listed_and_ended_and_a_disabled_account_stays_out() {
+    let place = Place::new().set("node.shards=2");
+    for name in ["alice", "bob"] {
+        place.add_user(name, "secret");
+    }
+    let node = place.start();
+    let mut alice = Client::log_in(&node, "alice", "secret");
+    let mut bob = Client::log_in(&node, "bob", "secret");
+    let listed = place.run(&["session", "list", "--json"]);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    for name in ["alice", "bob"] {
+        let line =
+            format!("{{\"jid\":\"{name}@localhost/r\",\"address\":\"127.0.0.1\",\"tls\":true");
+        assert!(listed.contains(&line), "{listed}");
+    }
+    let listed = place.run(&["session", "list", "bob@localhost"]);
+    assert!(listed.starts_with("bob@localhost/r: 127.0.0.1 (TLS), heard 0 s ago"), "{listed}");
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+
+    assert_eq!(place.run(&["session", "kick", "bob@localhost/r"]), "ended 1 session\n");
+    let end = bob.expect_end();
+    assert!(end.contains("<policy-violation") && end.contains("an operator has ended"), "{end}");
+    Client::log_in(&node, "bob", "secret").ping("1");
+
+    place.run(&["user", "disable", "alice@localhost"]);
+    let end = alice.expect_end();
+    assert!(end.contains("the account is disabled"), "{end}");
+    let mut again = Client::starttls(&node);
+    again.open();
+    again.authenticate("alice", "secret");
+    again.expect("<account-disabled/>");
+    place.run(&["user", "enable", "alice@localhost"]);
+    Client::log_in(&node, "alice", "secret").ping("1");
+}

@@ -10,21 +10,25 @@
 //! Everything that a call causes has happened when it returns, but for what the test holds back: the store's answers
 //! (`hold_store`), the frames between shards (`hold_rings`), a client's reading (`stop_reading`).
 
+#[path = "harness/desk.rs"]
+mod desk;
+
 use corefire::base::instant::{Instant, Now, Wall};
 use corefire::base::rng::Rng;
 use corefire::cluster::placement::Placement;
 use corefire::frame::Batch;
+use corefire::shard::errand::{Outcome, Registrations, SessionFacts, Whose};
 use corefire::shard::{
     Action, ConnId, Effects, Feature, Features, Input, Limits, Probe, Shard, ShardConfig,
     StoreOutcome, Ticket,
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
-use corefire::store::{Query, Reader as _, RosterItem, Write, Writer as _};
+use corefire::store::{AccountRecord, Answer, Query, Reader as _, RosterItem, Write, Writer as _};
 use corefire::stream::TlsFacts;
 use corefire::stream::c2s::C2sPolicy;
 use corefire::stream::sasl::{client, encode_payload, new_credentials};
 use corefire::xmpp::credentials::Credentials;
-use corefire::xmpp::jid::BareJid;
+use corefire::xmpp::jid::{BareJid, Jid};
 use corefire::xmpp::xml::framer::{Framer, Step, XmlLimits};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -80,6 +84,11 @@ pub(crate) struct Node {
     pub(crate) store_fails: bool,
     rings: VecDeque<(usize, usize, Batch)>,
     rings_hold: bool,
+    /// The side threads that run errands have too much to do.
+    pub(crate) errands_fail: bool,
+    registrations: Registrations,
+    /// When an administrator's stop ends the node.
+    pub(crate) stops_in: Option<Duration>,
 }
 
 /// The configuration of all tests, to be changed by some.
@@ -161,6 +170,9 @@ impl Node {
             store_fails: false,
             rings: VecDeque::new(),
             rings_hold: false,
+            errands_fail: false,
+            registrations: Registrations::new(2, 5),
+            stops_in: None,
         }
     }
 
@@ -206,15 +218,52 @@ impl Node {
 
     /// The shard that owns `name@here`.
     pub(crate) fn owner(&self, name: &str) -> usize {
+        self.owner_of(&bare(name))
+    }
+
+    fn owner_of(&self, jid: &BareJid) -> usize {
         let placement = Placement::single(u16::try_from(self.cores.len()).unwrap());
-        usize::from(placement.owner(bare(name).hash64()).shard.0)
+        usize::from(placement.owner(jid.hash64()).shard.0)
+    }
+
+    /// What the store has of `name@here`.
+    pub(crate) fn record(&mut self, name: &str) -> Option<Box<AccountRecord>> {
+        match self.reader.read(&Query::Account { owner: bare(name) }).unwrap() {
+            Answer::Account(record) => record,
+            other => panic!("an account, not {other:?}"),
+        }
+    }
+
+    /// Ends sessions as an operator does.
+    pub(crate) fn kick(&mut self, jid: &str) {
+        let jid = Jid::parse(jid).unwrap();
+        let owner = self.owner_of(jid.bare());
+        self.input(owner, Input::EndSessions(jid));
+        self.run();
+    }
+
+    /// Sessions of `name@here` as operators see them.
+    pub(crate) fn session_facts(&self, name: &str) -> Vec<SessionFacts> {
+        let whose = Whose::Account(bare(name));
+        self.cores[self.owner(name)].shard.session_facts(self.now, &whose, 0, 0).found
+    }
+
+    /// All sessions of a shard, in pages of so many.
+    pub(crate) fn session_pages(&self, shard: usize, limit: usize) -> Vec<Vec<String>> {
+        let (mut pages, mut after) = (Vec::new(), Some(0));
+        while let Some(slot) = after {
+            let page = self.cores[shard].shard.session_facts(self.now, &Whose::Anyone, slot, limit);
+            pages.push(page.found.iter().map(|facts| facts.jid.to_string()).collect());
+            after = page.next;
+        }
+        pages
     }
 
     /// Rows in the log of `name@here`.
     pub(crate) fn logged(&mut self, name: &str) -> usize {
         let query = Query::Log { owner: bare(name), after: 0, limit: 10_000 };
         match self.reader.read(&query).unwrap() {
-            corefire::store::Answer::Log { entries, .. } => entries.len(),
+            Answer::Log { entries, .. } => entries.len(),
             other => panic!("a log, not {other:?}"),
         }
     }
@@ -579,6 +628,12 @@ impl Node {
             Action::CheckPassword(check) => {
                 let verdict = Some(check.known && check.password == PASSWORD);
                 self.input(at, Input::PasswordChecked { conn: check.conn, verdict });
+            }
+            Action::Administer { ticket, errand } => {
+                if self.errands_fail {
+                    return self.input(at, Input::Administered { ticket, outcome: Outcome::Busy });
+                }
+                desk::run(self, at, ticket, errand);
             }
         }
     }

@@ -16,6 +16,7 @@ mod messages;
 mod moving;
 mod negotiation;
 mod offline;
+mod operators;
 mod phases;
 mod presence;
 mod rates;

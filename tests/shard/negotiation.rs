@@ -387,7 +387,7 @@ fn disabled_account_cannot_log_in_and_its_sessions_end() {
     let session = node.online("alice", "phone");
     let disable = corefire::store::Write::SetDisabled { owner: bare("alice"), disabled: true };
     node.change_account("alice", disable);
-    assert!(node.read(session).contains("<not-authorized "));
+    assert!(node.read(session).contains("<policy-violation "));
     assert!(!node.is_open(session));
     let client = opened(&mut node);
     node.send(client, &plain("alice", PASSWORD));

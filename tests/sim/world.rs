@@ -15,6 +15,7 @@ use corefire::base::rng::Rng;
 use corefire::cluster::placement::{Placement, ShardId};
 use corefire::features;
 use corefire::frame::Batch;
+use corefire::shard::errand::Outcome;
 use corefire::shard::{
     Action, ConnId, Effects, Input, Limits, MovedConn, PasswordCheck, Shard, ShardConfig,
     StoreOutcome, Ticket,
@@ -178,6 +179,7 @@ enum Given {
     Relieved,
     Stored(Ticket, StoreOutcome),
     Password(ConnId, Option<bool>),
+    Administered(Ticket, Outcome),
     AccountChanged(BareJid),
     Tick,
     Adopt(LinkId, Box<MovedConn>),
@@ -764,6 +766,9 @@ impl World {
             Given::Password(conn, verdict) => {
                 shard.handle(now, Input::PasswordChecked { conn, verdict }, fx);
             }
+            Given::Administered(ticket, outcome) => {
+                shard.handle(now, Input::Administered { ticket, outcome }, fx);
+            }
             Given::AccountChanged(jid) => shard.handle(now, Input::AccountChanged(jid), fx),
             Given::Tick => shard.handle(now, Input::Tick, fx),
             Given::Adopt(link, moved) => {
@@ -875,6 +880,12 @@ impl World {
                 let verdict = (!busy).then_some(right);
                 let delay = self.chance.delay(50_000);
                 self.plan_in(delay, Event::Give(core, Given::Password(conn, verdict)));
+            }
+            Action::Administer { ticket, .. } => {
+                // Accounts change by the plan alone: whoever asks finds the side threads busy, after a while.
+                let delay = self.chance.delay(50_000);
+                let given = Given::Administered(ticket, Outcome::Busy);
+                self.plan_in(delay, Event::Give(core, given));
             }
         }
     }

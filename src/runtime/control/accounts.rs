@@ -1,12 +1,15 @@
 //! What is asked of accounts, carried out on any store: the running node's, or the data directory of one that is stopped.
 
 use super::{
-    AccountRequest, ControlResponse, ImportOutcome, ImportedAccount, LIST_MAX, Password, Place,
+    AccountDetail, AccountRequest, ControlResponse, DETAILS_MAX, ImportOutcome, ImportedAccount,
+    LIST_MAX, Password, Place,
 };
 use crate::cluster::placement;
-use crate::store::{Answer, Error, Query, Write, Written};
+use crate::shard::{Quarantine, Slot};
+use crate::store::{AccountRecord, Answer, Error, Query, Write, Written};
 use crate::stream::sasl;
 use crate::xmpp::credentials::Credentials;
+use crate::xmpp::datetime;
 use crate::xmpp::jid::{BareJid, Jid};
 
 /// A store with accounts, and what the configuration says about them.
@@ -17,11 +20,45 @@ pub trait Accounts {
     /// PBKDF2 rounds of new passwords.
     fn scram_iterations(&self) -> u32;
 
-    /// Durable when it returns. A running node also tells the owners' shards: an account that is gone, or has another
-    /// password, must not live on in their memory.
+    /// Durable when it returns.
     fn write(&mut self, batch: Vec<Write>) -> Result<Vec<Written>, Error>;
 
     fn read(&mut self, query: Query) -> Result<Answer, Error>;
+
+    /// A running node tells the owners' shards: an account that is gone, or has another password, must not live on in
+    /// their memory. When it returns they know.
+    fn tell(&mut self, _news: Vec<News>) {}
+}
+
+/// What a shard must know of a change that was made behind its back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    Changed(BareJid),
+    /// With who was on its roster.
+    Deleted {
+        owner: BareJid,
+        contacts: Vec<Jid>,
+    },
+}
+
+/// Why a change was not made; `Display` is a line of cause and remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error(
+        "{0}: the account exists; set its password with: corefire user passwd {0} --password-stdin"
+    )]
+    Exists(BareJid),
+    #[error("{0}: no such account; see: corefire user list")]
+    Missing(BareJid),
+    /// The password cannot be one.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{error}; {remedy}", error = .0, remedy = remedy(.0))]
+    Store(#[from] Error),
+    #[error(
+        "the store answered another question than was asked; this is a fault of the program: report it"
+    )]
+    Odd,
 }
 
 /// Carries `request` out. Blocks for the store and for the derivation of keys.
@@ -30,10 +67,103 @@ pub fn perform(accounts: &mut dyn Accounts, request: AccountRequest) -> ControlR
         AccountRequest::Add { jid, password } => add(accounts, &jid, &password),
         AccountRequest::Import { accounts: list } => import(accounts, list),
         AccountRequest::List { after, limit } => list(accounts, after.as_deref(), limit),
-        AccountRequest::Delete { jid } => delete(accounts, &jid),
-        AccountRequest::SetPassword { jid, password } => set_password(accounts, &jid, &password),
+        AccountRequest::Details { after, limit } => details(accounts, after.as_deref(), limit),
+        // From here on also of a domain that is not served any more.
+        AccountRequest::Delete { jid } => on(&jid, |owner| remove(accounts, owner)),
+        AccountRequest::SetPassword { jid, password } => {
+            on(&jid, |owner| set_password(accounts, owner, &password))
+        }
+        AccountRequest::SetDisabled { jid, disabled } => {
+            on(&jid, |owner| set_disabled(accounts, owner, disabled))
+        }
+        AccountRequest::Release { jid } => on(&jid, |owner| release(accounts, owner)),
     };
     done.unwrap_or_else(ControlResponse::error)
+}
+
+fn on(
+    jid: &str,
+    work: impl FnOnce(&BareJid) -> Result<(), Fault>,
+) -> Result<ControlResponse, String> {
+    let owner = account_jid(jid, &[])?;
+    work(&owner).map(|()| ControlResponse::Done).map_err(|fault| fault.to_string())
+}
+
+/// Makes an account. Takes milliseconds for its keys.
+pub fn create(
+    accounts: &mut dyn Accounts,
+    owner: &BareJid,
+    password: &Password,
+) -> Result<(), Fault> {
+    let credentials = credentials(password, accounts.scram_iterations()).map_err(Fault::Refused)?;
+    change(accounts, owner, Write::CreateAccount { owner: owner.clone(), credentials })
+}
+
+pub fn set_password(
+    accounts: &mut dyn Accounts,
+    owner: &BareJid,
+    password: &Password,
+) -> Result<(), Fault> {
+    let credentials = credentials(password, accounts.scram_iterations()).map_err(Fault::Refused)?;
+    change(accounts, owner, Write::SetCredentials { owner: owner.clone(), credentials })
+}
+
+/// The sessions of a disabled account end, and nobody logs in to it.
+pub fn set_disabled(
+    accounts: &mut dyn Accounts,
+    owner: &BareJid,
+    disabled: bool,
+) -> Result<(), Fault> {
+    change(accounts, owner, Write::SetDisabled { owner: owner.clone(), disabled })
+}
+
+/// Ends the quarantine of an account that its user made in-band.
+pub fn release(accounts: &mut dyn Accounts, owner: &BareJid) -> Result<(), Fault> {
+    let name = <Quarantine as Slot>::NAME.to_owned();
+    change(accounts, owner, Write::PutSlot { owner: owner.clone(), name, value: None })
+}
+
+/// Removes an account with all that belongs to it.
+pub fn remove(accounts: &mut dyn Accounts, owner: &BareJid) -> Result<(), Fault> {
+    let news = remove_untold(accounts, owner)?;
+    accounts.tell(vec![news]);
+    Ok(())
+}
+
+/// As `remove`, but what the shards must be told is left to the caller.
+pub fn remove_untold(accounts: &mut dyn Accounts, owner: &BareJid) -> Result<News, Fault> {
+    let record = record(accounts, owner)?.ok_or_else(|| Fault::Missing(owner.clone()))?;
+    let written = accounts.write(vec![Write::DeleteAccount { owner: owner.clone() }])?;
+    match written.first() {
+        Some(Written::Done) => {
+            let contacts = record.roster.into_iter().map(|item| item.jid).collect();
+            Ok(News::Deleted { owner: owner.clone(), contacts })
+        }
+        Some(Written::NoAccount) => Err(Fault::Missing(owner.clone())),
+        _ => Err(Fault::Odd),
+    }
+}
+
+/// All that is kept of an account.
+pub fn record(
+    accounts: &mut dyn Accounts,
+    owner: &BareJid,
+) -> Result<Option<Box<AccountRecord>>, Fault> {
+    match accounts.read(Query::Account { owner: owner.clone() })? {
+        Answer::Account(record) => Ok(record),
+        _ => Err(Fault::Odd),
+    }
+}
+
+fn change(accounts: &mut dyn Accounts, owner: &BareJid, write: Write) -> Result<(), Fault> {
+    let written = accounts.write(vec![write])?;
+    accounts.tell(vec![News::Changed(owner.clone())]);
+    match written.first() {
+        Some(Written::Done) => Ok(()),
+        Some(Written::Exists) => Err(Fault::Exists(owner.clone())),
+        Some(Written::NoAccount) => Err(Fault::Missing(owner.clone())),
+        Some(Written::Reserved { .. }) | None => Err(Fault::Odd),
+    }
 }
 
 /// Reads the address of an account.
@@ -96,14 +226,8 @@ fn add(
     password: &Password,
 ) -> Result<ControlResponse, String> {
     let owner = account_jid(jid, accounts.domains())?;
-    let credentials = credentials(password, accounts.scram_iterations())?;
-    let written = write_one(accounts, Write::CreateAccount { owner: owner.clone(), credentials })?;
-    match written {
-        Written::Exists => Err(format!(
-            "{owner}: the account exists; set its password with: corefire user passwd {owner} --password-stdin"
-        )),
-        _ => Ok(ControlResponse::Done),
-    }
+    let done = create(accounts, &owner, password);
+    done.map(|()| ControlResponse::Done).map_err(|fault| fault.to_string())
 }
 
 fn import(
@@ -123,7 +247,20 @@ fn import(
             Err(cause) => outcomes[position] = ImportOutcome::Refused { cause },
         }
     }
-    let written = if batch.is_empty() { Vec::new() } else { write(accounts, batch)? };
+    let owners = batch.iter().filter_map(|write| write.owner().cloned());
+    let news = owners.map(News::Changed).collect();
+    let written = match batch.len() {
+        0 => Vec::new(),
+        asked => {
+            let told = |fault: Fault| fault.to_string();
+            let written = accounts.write(batch).map_err(|error| told(error.into()))?;
+            accounts.tell(news);
+            if written.len() != asked {
+                return Err(told(Fault::Odd));
+            }
+            written
+        }
+    };
     for (position, written) in positions.into_iter().zip(written) {
         if written == Written::Exists {
             outcomes[position] = ImportOutcome::Exists;
@@ -137,65 +274,60 @@ fn list(
     after: Option<&str>,
     limit: u32,
 ) -> Result<ControlResponse, String> {
-    let after = after.map(|text| account_jid(text, &[])).transpose()?;
-    let limit = limit.clamp(1, LIST_MAX);
-    // One more than asked for tells whether there are more.
-    let answer = accounts.read(Query::Accounts { after, limit: limit + 1 }).map_err(told)?;
-    let Answer::Accounts(mut jids) = answer else { return Err(told_odd()) };
-    let more = jids.len() > limit as usize;
-    jids.truncate(limit as usize);
+    let (jids, more) = page(accounts, after, limit.clamp(1, LIST_MAX))?;
     let jids = jids.iter().map(|jid| jid.as_str().to_owned()).collect();
     Ok(ControlResponse::Accounts { jids, more })
 }
 
-/// Also of a domain that is not served any more.
-fn delete(accounts: &mut dyn Accounts, jid: &str) -> Result<ControlResponse, String> {
-    let owner = account_jid(jid, &[])?;
-    match write_one(accounts, Write::DeleteAccount { owner: owner.clone() })? {
-        Written::NoAccount => Err(no_account(&owner)),
-        _ => Ok(ControlResponse::Done),
-    }
-}
-
-fn set_password(
+fn details(
     accounts: &mut dyn Accounts,
-    jid: &str,
-    password: &Password,
+    after: Option<&str>,
+    limit: u32,
 ) -> Result<ControlResponse, String> {
-    let owner = account_jid(jid, &[])?;
-    let credentials = credentials(password, accounts.scram_iterations())?;
-    match write_one(accounts, Write::SetCredentials { owner: owner.clone(), credentials })? {
-        Written::NoAccount => Err(no_account(&owner)),
-        _ => Ok(ControlResponse::Done),
+    let (jids, more) = page(accounts, after, limit.clamp(1, DETAILS_MAX))?;
+    let mut list = Vec::with_capacity(jids.len());
+    for jid in jids {
+        // One that was deleted meanwhile is not listed.
+        let record = record(accounts, &jid).map_err(|fault| fault.to_string())?;
+        list.extend(record.map(|record| detail(&jid, &record)));
+    }
+    Ok(ControlResponse::Details { accounts: list, more })
+}
+
+fn detail(jid: &BareJid, record: &AccountRecord) -> AccountDetail {
+    let slot = record.slots.iter().find(|(name, _)| name == <Quarantine as Slot>::NAME);
+    let quarantine = slot.map(|(_, value)| Quarantine::load(Some(value)));
+    AccountDetail {
+        jid: jid.as_str().to_owned(),
+        disabled: record.disabled,
+        contacts: record.roster.len() as u64,
+        offline_messages: record.log_rows.into(),
+        quarantine_until: quarantine.and_then(|it| it.until()).map(datetime::format),
     }
 }
 
-fn no_account(owner: &BareJid) -> String {
-    format!("{owner}: no such account; see: corefire user list")
+fn page(
+    accounts: &mut dyn Accounts,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<(Vec<BareJid>, bool), String> {
+    let after = after.map(|text| account_jid(text, &[])).transpose()?;
+    // One more than asked for tells whether there are more.
+    let query = Query::Accounts { domain: None, only_disabled: false, after, limit: limit + 1 };
+    let told = |fault: Fault| fault.to_string();
+    let answer = accounts.read(query).map_err(|error| told(error.into()))?;
+    let Answer::Accounts(mut jids) = answer else { return Err(told(Fault::Odd)) };
+    let more = jids.len() > limit as usize;
+    jids.truncate(limit as usize);
+    Ok((jids, more))
 }
 
-fn write(accounts: &mut dyn Accounts, batch: Vec<Write>) -> Result<Vec<Written>, String> {
-    let asked = batch.len();
-    let written = accounts.write(batch).map_err(told)?;
-    if written.len() == asked { Ok(written) } else { Err(told_odd()) }
-}
-
-fn write_one(accounts: &mut dyn Accounts, change: Write) -> Result<Written, String> {
-    write(accounts, vec![change])?.pop().ok_or_else(told_odd)
-}
-
-fn told(error: Error) -> String {
-    let remedy = match &error {
+fn remedy(error: &Error) -> &'static str {
+    match error {
         Error::Open { .. } => "check the path and its owner",
         Error::TooNew { .. } => "use the newer program",
         Error::Damaged(_) => "restore the database from a backup",
         Error::Full => "free some space and try again",
         Error::Backend(_) => "nothing was changed; try again, and see the log of the node",
-    };
-    format!("{error}; {remedy}")
-}
-
-fn told_odd() -> String {
-    "the store answered another question than was asked; this is a fault of the program: report it"
-        .to_owned()
+    }
 }

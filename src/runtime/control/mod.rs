@@ -3,10 +3,12 @@
 //! `DATA_DIR/control.sock`, mode 0600: whoever may open it may do everything. One JSON object per line each way, with
 //! the version of the protocol in it. Requests of one connection are answered in order.
 //!
-//! Here are the values that pass; `server` and `client` are the two ends, `accounts` does what is asked of accounts.
+//! Here are the values that pass; `server` and `client` are the two ends, `accounts` does what is asked of accounts,
+//! `office` what shards ask.
 
 pub mod accounts;
 pub mod client;
+pub mod office;
 pub mod server;
 
 use std::fmt;
@@ -25,6 +27,9 @@ pub const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// Accounts of one `AccountRequest::List` at most.
 pub const LIST_MAX: u32 = 1000;
+
+/// Accounts of one `AccountRequest::Details` at most: each is read from the store.
+pub const DETAILS_MAX: u32 = 200;
 
 /// A line of the socket: the version of the protocol, then the value, whose fields have other names.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +51,22 @@ pub enum ControlRequest {
     Whereis {
         jid: String,
     },
+    /// Sessions, of one account or of all, from the place `after` on (the beginning without one).
+    Sessions {
+        jid: Option<String>,
+        after: Option<SessionCursor>,
+    },
+    /// Ends a session (full JID), or all of an account.
+    Kick {
+        jid: String,
+    },
+}
+
+/// Where a page of sessions begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCursor {
+    pub shard: u16,
+    pub slot: u32,
 }
 
 /// What can be asked of the accounts. Addresses are bare; they are prepared by whoever carries the request out.
@@ -65,12 +86,25 @@ pub enum AccountRequest {
         after: Option<String>,
         limit: u32,
     },
+    /// As `List`, with what operators ask of accounts; at most `limit` and `DETAILS_MAX`.
+    Details {
+        after: Option<String>,
+        limit: u32,
+    },
     Delete {
         jid: String,
     },
     SetPassword {
         jid: String,
         password: Password,
+    },
+    SetDisabled {
+        jid: String,
+        disabled: bool,
+    },
+    /// Ends a quarantine.
+    Release {
+        jid: String,
     },
 }
 
@@ -91,9 +125,22 @@ pub enum ControlResponse {
         jids: Vec<String>,
         more: bool,
     },
+    Details {
+        accounts: Vec<AccountDetail>,
+        more: bool,
+    },
     Status(Box<Status>),
     Place(Place),
     Reloaded(Reloaded),
+    /// `next`: where the next page begins, if there is one. A page may be empty.
+    Sessions {
+        sessions: Vec<SessionDetail>,
+        next: Option<SessionCursor>,
+    },
+    /// So many sessions were ended.
+    Kicked {
+        sessions: u64,
+    },
 }
 
 /// What a reload changed: lines of `KEY: OLD -> NEW`.
@@ -139,6 +186,36 @@ pub enum ImportOutcome {
     Refused {
         cause: String,
     },
+}
+
+/// An account, as `corefire user list --json` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountDetail {
+    pub jid: String,
+    pub disabled: bool,
+    pub contacts: u64,
+    /// Messages that wait for its clients.
+    pub offline_messages: u64,
+    /// XEP-0082; none where the account is in no quarantine.
+    pub quarantine_until: Option<String>,
+}
+
+/// A session, as `corefire session list` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionDetail {
+    /// Full.
+    pub jid: String,
+    /// Where its client is; none while the session waits to be resumed.
+    pub address: Option<String>,
+    pub tls: bool,
+    /// XEP-0082.
+    pub since: String,
+    /// Seconds since the client was last heard; none while the session waits to be resumed.
+    pub idle_s: Option<u64>,
+    /// Of an available session.
+    pub priority: Option<i8>,
+    /// It can be resumed (XEP-0198).
+    pub resumable: bool,
 }
 
 /// A running node, as `corefire status` shows it.

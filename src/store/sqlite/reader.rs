@@ -113,18 +113,38 @@ impl SqliteReader {
         Ok(Answer::Log { entries, more: false })
     }
 
-    fn accounts(&self, after: Option<&BareJid>, limit: u32) -> Result<Answer, Error> {
-        // CROSS JOIN keeps the order: along the index of the texts, so that a page costs a page.
+    fn accounts(
+        &self,
+        domain: Option<&str>,
+        only_disabled: bool,
+        after: Option<&BareJid>,
+        limit: u32,
+    ) -> Result<Answer, Error> {
+        // CROSS JOIN keeps the order: along the index of the texts, so that a page costs a page. What stands behind the
+        // one @ of an account's address is its domain.
         let sql = "SELECT jid.text FROM jid CROSS JOIN account ON account.owner = jid.id \
-                   WHERE jid.text > ?1 ORDER BY jid.text LIMIT ?2";
+                   WHERE jid.text > ?1 AND account.disabled >= ?3 \
+                   AND (?4 IS NULL OR substr(jid.text, instr(jid.text, '@') + 1) = ?4) \
+                   ORDER BY jid.text LIMIT ?2";
         let mut statement = self.conn.prepare_cached(sql)?;
-        let mut rows = statement.query(params![after.map_or("", BareJid::as_str), limit])?;
+        let after = after.map_or("", BareJid::as_str);
+        let mut rows = statement.query(params![after, limit, only_disabled, domain])?;
         let mut accounts = Vec::new();
         while let Some(row) = rows.next()? {
             let text = row.get_ref(0)?.as_str()?;
             accounts.push(BareJid::parse(text).map_err(|error| bad_jid(text, &error))?);
         }
         Ok(Answer::Accounts(accounts))
+    }
+
+    fn count_accounts(&self, domain: &str) -> Result<Answer, Error> {
+        let sql = "SELECT count(*), total(disabled) FROM account JOIN jid ON jid.id = account.owner \
+                   WHERE substr(jid.text, instr(jid.text, '@') + 1) = ?1";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        Ok(statement.query_row([domain], |row| {
+            let (accounts, disabled): (i64, f64) = (row.get(0)?, row.get(1)?);
+            Ok(Answer::Counted { accounts: accounts.cast_unsigned(), disabled: disabled as u64 })
+        })?)
     }
 }
 
@@ -141,7 +161,10 @@ impl Reader for SqliteReader {
             Query::Account { owner } => Ok(Answer::Account(self.account(owner)?)),
             Query::Slot { owner, name } => self.slot(owner, name),
             Query::Log { owner, after, limit } => self.log(owner, *after, *limit),
-            Query::Accounts { after, limit } => self.accounts(after.as_ref(), *limit),
+            Query::Accounts { domain, only_disabled, after, limit } => {
+                self.accounts(domain.as_deref(), *only_disabled, after.as_ref(), *limit)
+            }
+            Query::CountAccounts { domain } => self.count_accounts(domain),
             Query::LacksSha512 => {
                 let sql = "SELECT EXISTS (SELECT 1 FROM account WHERE sha512_stored_key IS NULL)";
                 let lacks = self.conn.query_row(sql, [], |row| row.get(0))?;

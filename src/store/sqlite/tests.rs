@@ -78,7 +78,14 @@ fn agree(seed: u64) {
             let queries = [
                 Query::Account { owner: owner.clone() },
                 Query::Log { owner: owner.clone(), after, limit },
-                Query::Accounts { after: Some(owner), limit },
+                Query::Accounts { domain: None, only_disabled: false, after: Some(owner), limit },
+                Query::Accounts {
+                    domain: Some("example.org".to_owned()),
+                    only_disabled: true,
+                    after: None,
+                    limit,
+                },
+                Query::CountAccounts { domain: "example.org".to_owned() },
             ];
             for query in queries {
                 let (disk, twin) = (disk_reader.read(&query), twin_reader.read(&query));

@@ -11,6 +11,7 @@ use corefire::base::instant::{Instant, Now, Wall};
 use corefire::base::rng::Rng;
 use corefire::cluster::placement::{Placement, ShardId};
 use corefire::features;
+use corefire::shard::errand::Outcome;
 use corefire::shard::{Action, ConnId, Effects, Input, Limits, Shard, ShardConfig, StoreOutcome};
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
 use corefire::store::{Reader as _, Write, Writer as _};
@@ -151,6 +152,10 @@ impl Node {
             Action::CheckPassword(check) => {
                 let verdict = Some(check.known && check.password == "pencil");
                 let input = Input::PasswordChecked { conn: check.conn, verdict };
+                self.shard.handle(now, input, &mut self.fx);
+            }
+            Action::Administer { ticket, .. } => {
+                let input = Input::Administered { ticket, outcome: Outcome::Busy };
                 self.shard.handle(now, input, &mut self.fx);
             }
             Action::Move { .. } => panic!("there is one shard"),
