@@ -9,6 +9,7 @@ pub mod node;
 
 pub mod runtime;
 
+pub mod admin;
 pub mod features;
 
 pub mod shard;

@@ -4,7 +4,10 @@
 mod certificates;
 mod log;
 mod reload;
+mod watch;
 
+use crate::admin::figures::ShardFigures;
+use crate::admin::http::Door;
 use crate::base::limit::Rate;
 use crate::base::rng::Rng;
 use crate::cluster::placement::Placement;
@@ -19,9 +22,11 @@ use crate::runtime::control::{
 };
 use crate::runtime::data_dir::DataDir;
 use crate::runtime::errands::{Errands, Runner};
-use crate::runtime::executor::{self, CoreSettings, Cores, MakeFeatures};
+use crate::runtime::executor::{self, Beats, CoreSettings, Cores, MakeFeatures};
+use crate::runtime::http::{self, HttpServer};
 use crate::runtime::listener::{self, Listening, Transport};
 use crate::runtime::mailbox::{Letter, Mailbox};
+use crate::runtime::notify;
 use crate::runtime::passwords::Passwords;
 use crate::runtime::preflight::{self, Granted};
 use crate::runtime::signal::{self, Signal};
@@ -39,12 +44,13 @@ use crate::xmpp::datetime;
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::xml::framer::XmlLimits;
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use watch::Watch;
 
 /// Threads that read the store.
 const READERS: usize = 2;
@@ -114,7 +120,14 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let tls = certificates::tls_server(&config, data_dir.path())?;
     let decoy_secret = decoy_secret(data_dir.path())?;
     let listening = listen(&config, shards)?;
-    let addresses = listeners(&listening);
+    let admin_listener = match config.admin.listen {
+        Some(address) => Some(listener::listen_alone("admin.listen", address)?),
+        None => None,
+    };
+    let mut addresses = listeners(&listening);
+    if let Some(Ok(address)) = admin_listener.as_ref().map(|listener| listener.local_addr()) {
+        addresses.push(Listener { address: address.to_string(), key: "admin.listen".to_owned() });
+    }
 
     let (mailboxes, letters): (Vec<_>, Vec<_>) = (0..shards).map(|_| Mailbox::new()).unzip();
     let storage = Storage::start(Box::new(opened.writer), readers, &mailboxes)
@@ -125,6 +138,12 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let itself = Itself { shards, incarnation, decoy_secret };
     let policy = policy(&config, offers_sha512(&config, &mut own_reader)?);
     let clock = Clock::start();
+    let beats = Beats::new(shards, clock);
+    let watch = Watch::new(began, beats.clone(), storage.handle(), &mailboxes);
+    let admin = match admin_listener {
+        Some(listener) => Some(serve_admin(listener, &config, data_dir.path(), watch.clone())?),
+        None => None,
+    };
     let reloading =
         reload::Reloading { origin, log, tls: tls.clone(), passwords: passwords.clone(), itself };
     let desk = Arc::new(Desk {
@@ -139,6 +158,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         incarnation,
         began,
         shards,
+        connections_max: AtomicU64::new(granted.connections as u64),
         clock,
         registrations: Mutex::new(Registrations::new(REGISTRATIONS_PER_SUBNET, REGISTRATIONS)),
         events: events.clone(),
@@ -157,6 +177,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         passwords,
         errands,
         clock,
+        beats,
     };
     let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
     let core_ended = move |shard| {
@@ -181,8 +202,11 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         ready_ms = began.elapsed().as_millis(),
         "ready"
     );
-    let result = wait(&waiting, &desk, cores);
+    watch.serves(desk.clone());
+    notify::tell("READY=1");
+    let result = wait(&waiting, &desk, &watch, cores);
     drop(control);
+    drop(admin);
     storage.stop();
     tracing::info!("stopped");
     drop(data_dir);
@@ -190,12 +214,15 @@ pub fn run(origin: Origin) -> Result<(), Error> {
 }
 
 /// Waits for the end: wanted by a signal, or forced by a core that failed.
-fn wait(events: &Receiver<Event>, desk: &Desk, cores: Cores) -> Result<(), Error> {
+fn wait(events: &Receiver<Event>, desk: &Desk, watch: &Watch, cores: Cores) -> Result<(), Error> {
+    let watchdog = notify::watchdog();
     loop {
-        match events.recv() {
+        match events.recv_timeout(watchdog.unwrap_or(Duration::from_secs(3_600))) {
             Ok(Event::Signal(Signal::Hangup)) => {
+                notify::tell(&notify::reloading());
                 // What came of it is in the log.
                 let _ = desk.reload();
+                notify::tell("READY=1");
             }
             Ok(Event::Signal(Signal::Stop) | Event::Stop) => break,
             Ok(Event::CoreEnded(shard)) => {
@@ -203,10 +230,18 @@ fn wait(events: &Receiver<Event>, desk: &Desk, cores: Cores) -> Result<(), Error
                     "the core of shard {shard} has ended; see the log"
                 )));
             }
-            Err(_) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                // A node that hangs is started again by whoever asked for this.
+                if watchdog.is_some() && watch.is_alive() {
+                    notify::tell("WATCHDOG=1");
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     tracing::info!("stopping");
+    watch.stops();
+    notify::tell("STOPPING=1");
     for mailbox in &desk.mailboxes {
         mailbox.send(Letter::Shutdown);
     }
@@ -216,6 +251,24 @@ fn wait(events: &Receiver<Event>, desk: &Desk, cores: Cores) -> Result<(), Error
 
 fn told(what: &str, why: &dyn Display) -> Error {
     Error::Other(format!("{what}: {why}"))
+}
+
+/// The admin address, and the token for what is not open there: another at each start.
+fn serve_admin(
+    listener: TcpListener,
+    config: &Config,
+    data_dir: &Path,
+    watch: Arc<Watch>,
+) -> Result<HttpServer, Error> {
+    let path = data_dir.join("admin-token");
+    let token: String = executor::seed().iter().map(|byte| format!("{byte:02x}")).collect();
+    tls::write_private(&path, token.as_bytes())
+        .map_err(|error| told(&format!("{} cannot be written", path.display()), &error))?;
+    let mut hosts = config.admin.hosts.clone();
+    hosts.push(config.node_name().to_ascii_lowercase());
+    let door = Door { hosts, token };
+    http::serve(listener, door, watch)
+        .map_err(|error| told("the admin address cannot be served", &error))
 }
 
 /// The secret from which accounts that do not exist get their salts: the same at each start.
@@ -428,6 +481,8 @@ struct Desk {
     incarnation: u64,
     began: Instant,
     shards: u16,
+    /// As granted by the system.
+    connections_max: AtomicU64,
     clock: Clock,
     registrations: Mutex<Registrations>,
     events: Sender<Event>,
@@ -544,24 +599,25 @@ impl Desk {
         }
     }
 
+    fn status_json(&self) -> serde_json::Result<String> {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        serde_json::to_string(&self.status(&config))
+    }
+
+    fn connections_max(&self) -> u64 {
+        self.connections_max.load(Ordering::Relaxed)
+    }
+
     /// Of the shards that answer in time. Each has then read all letters that were sent to it before.
     fn figures(&self) -> Vec<ShardStatus> {
-        let (answers, figures) = channel();
-        for mailbox in &self.mailboxes {
-            mailbox.send(Letter::Status(answers.clone()));
-        }
-        drop(answers);
-        let until = Instant::now() + STATUS_PATIENCE;
-        let mut shards = Vec::new();
-        while let Ok(one) = figures.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            shards.push(ShardStatus {
-                shard: one.shard,
-                connections: one.connections,
-                sessions: one.sessions,
-                accounts: one.accounts,
-            });
-        }
-        shards
+        let told = watch::collect(&self.mailboxes, STATUS_PATIENCE);
+        let status = |one: ShardFigures| ShardStatus {
+            shard: one.shard,
+            connections: one.connections,
+            sessions: one.sessions,
+            accounts: one.accounts,
+        };
+        told.into_iter().map(status).collect()
     }
 }
 

@@ -218,10 +218,11 @@ pub struct Http {
     pub tls_listen: Vec<String>,
 }
 
-/// Not in this version: empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    pub listen: String,
+    pub listen: Option<SocketAddr>,
+    /// Names by which it may be asked for, in lower case.
+    pub hosts: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,7 +41,7 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
             listen: s.off_list("listen"),
             tls_listen: s.off_list("tls_listen"),
         }),
-        admin: top.section("admin", |s| Admin { listen: s.off_text("listen", "") }),
+        admin: top.section("admin", admin),
         features: super::features::settings(top),
         limits: top.section("limits", Limits::read),
         log: top.section("log", log),
@@ -133,6 +133,22 @@ fn c2s(s: &mut Section<'_>) -> C2s {
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "is not an IP address with a port")
+}
+
+fn admin(s: &mut Section<'_>) -> Admin {
+    Admin {
+        listen: s.parsed("listen", "127.0.0.1:5290", "127.0.0.1:5290", |text| match text {
+            "" => Ok(None),
+            text => address(text).map(Some),
+        }),
+        hosts: s.list("hosts", &[], &["xmpp-1.example.org"], |text| {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+            match !text.is_empty() && text.chars().all(is_name) {
+                true => Ok(text.to_ascii_lowercase()),
+                false => Err("is not a host's name"),
+            }
+        }),
+    }
 }
 
 fn tls(s: &mut Section<'_>, domains: &[String], check: Check) -> Tls {

@@ -12,6 +12,7 @@ use crate::runtime::passwords::Passwords;
 use crate::runtime::preflight;
 use crate::runtime::tls::TlsServer;
 use crate::shard::ShardConfig;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// What a reload needs beside the shards.
@@ -51,6 +52,7 @@ impl Desk {
         reloading.log.set_level(config.log.level);
         reloading.passwords.set_limit(config.limits.password_checks_queue as usize);
         reloading.tls = core.tls.clone();
+        self.connections_max.store(core.connections_max as u64, Ordering::Relaxed);
         let news =
             Reconfiguration { shard: Arc::new(shard), features: make_features(&config), core };
         for mailbox in &self.mailboxes {

@@ -7,11 +7,12 @@ use super::clock::Clock;
 use super::connection::{self, Deadline, Socket};
 use super::errands::Errands;
 use super::listener::Transport;
-use super::mailbox::{CoreProbe, Letter, Mailbox, Reconfiguration, ShardFigures};
+use super::mailbox::{Letter, Mailbox, Reconfiguration};
 use super::mesh::{Inlet, Outlet, mesh};
 use super::passwords::Passwords;
 use super::storage::{Storage, StoreClient};
 use super::tls::TlsServer;
+use crate::admin::figures::{CoreProbe, ShardFigures};
 use crate::base::network::Networks;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{Placement, ShardId};
@@ -26,7 +27,7 @@ use std::net::TcpListener;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -59,6 +60,34 @@ pub struct Setup {
     pub passwords: Passwords,
     pub errands: Errands,
     pub clock: Clock,
+    pub beats: Beats,
+}
+
+/// When each core last came round its loop: a core that hangs is noticed without being asked. Cloned to every core and
+/// to whoever looks.
+#[derive(Clone, Debug)]
+pub struct Beats {
+    at_ms: Arc<[AtomicU64]>,
+    clock: Clock,
+}
+
+impl Beats {
+    pub fn new(shards: u16, clock: Clock) -> Beats {
+        let now = clock.mono().0 / 1_000_000;
+        Beats { at_ms: (0..shards).map(|_| AtomicU64::new(now)).collect(), clock }
+    }
+
+    fn beat(&self, shard: ShardId) {
+        if let Some(at) = self.at_ms.get(usize::from(shard.0)) {
+            at.store(self.clock.mono().0 / 1_000_000, Ordering::Relaxed);
+        }
+    }
+
+    /// Milliseconds since each core's last beat.
+    pub fn silence_ms(&self) -> Vec<u64> {
+        let now = self.clock.mono().0 / 1_000_000;
+        self.at_ms.iter().map(|at| now.saturating_sub(at.load(Ordering::Relaxed))).collect()
+    }
 }
 
 /// Makes a fresh set of features with their settings; called once for each shard.
@@ -232,6 +261,7 @@ pub(super) struct Core {
     pub connections: Connections,
     pub handshakes: Slots,
     pub counts: RefCell<CoreProbe>,
+    beats: Beats,
     id: ShardId,
     sockets: RefCell<Vec<Place>>,
     outlets: RefCell<Vec<Option<Outlet>>>,
@@ -370,6 +400,7 @@ impl Core {
                 waiting: RefCell::default(),
             },
             counts: RefCell::default(),
+            beats: setup.beats.clone(),
             id: part.shard,
             sockets: RefCell::default(),
             outlets: RefCell::new(part.outlets),
@@ -633,6 +664,8 @@ impl Core {
                     connections: shard.probe().connections,
                     sessions: shard.sessions() as u64,
                     accounts: shard.accounts() as u64,
+                    waiting_for_store: shard.waiting_for_store() as u64,
+                    probe: shard.probe().clone(),
                     core: *self.counts.borrow(),
                 });
             }
@@ -644,6 +677,7 @@ impl Core {
     }
 
     fn tick(self: &Rc<Self>) {
+        self.beats.beat(self.id);
         let now = self.clock.now();
         loop {
             let due = match self.deadlines.borrow_mut().front() {

@@ -74,6 +74,19 @@ pub fn listen(
     Ok(Listening { address: bound, transport, key, sockets })
 }
 
+/// Binds `address` for one listener that no core shares.
+pub fn listen_alone(key: &'static str, address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let fault = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { key, address },
+        io::ErrorKind::PermissionDenied => ListenError::Forbidden { key, address },
+        io::ErrorKind::AddrNotAvailable => ListenError::NoSuchAddress { key, address },
+        _ => ListenError::Other { key, address, source },
+    };
+    let socket = socket(address, false).map_err(fault)?;
+    socket.listen(64).map_err(fault)?;
+    Ok(socket.into())
+}
+
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of a server that ended a moment ago do not keep the port.

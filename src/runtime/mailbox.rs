@@ -1,6 +1,7 @@
 //! How a shard's core is woken: by other cores through rings, by side threads through letters.
 
 use super::executor::{CoreSettings, MakeFeatures};
+use crate::admin::figures::ShardFigures;
 use crate::shard::errand::{Announcement, Counts, Outcome, Page, SessionFacts, UsersQuery, Whose};
 use crate::shard::{ConnId, ShardConfig, StoreOutcome, Ticket};
 use crate::xmpp::jid::{BareJid, Jid};
@@ -69,29 +70,6 @@ impl fmt::Debug for Reconfiguration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reconfiguration(..)")
     }
-}
-
-/// A shard's present figures.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ShardFigures {
-    pub shard: u16,
-    pub connections: u64,
-    pub sessions: u64,
-    pub accounts: u64,
-    pub core: CoreProbe,
-}
-
-/// What a core counts beside its shard.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CoreProbe {
-    /// Connections that were closed since they came from no balancer.
-    pub unproxied_refused: u64,
-    /// Connections whose balancer's header was none.
-    pub proxy_headers_malformed: u64,
-    pub handshakes: u64,
-    pub handshakes_failed: u64,
-    /// Connections that the system refused to give.
-    pub accepts_failed: u64,
 }
 
 /// Sends letters to one shard. Cloned to every side thread.

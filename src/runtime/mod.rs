@@ -2,7 +2,8 @@
 //! inside a stanza.
 //!
 //! `executor` runs one shard per core, `listener` and `connection` its sockets, `mesh` the rings between shards;
-//! `storage` and `passwords` are the side threads that may block, `control` is the socket of the command line.
+//! `storage` and `passwords` are the side threads that may block, `control` is the socket of the command line, `http`
+//! the admin address.
 
 pub mod clock;
 pub mod connection;
@@ -10,11 +11,14 @@ pub mod control;
 pub mod data_dir;
 pub mod errands;
 pub mod executor;
+pub mod http;
 pub mod listener;
 pub mod mailbox;
 pub mod mesh;
+pub mod notify;
 pub mod passwords;
 pub mod preflight;
+pub mod process;
 pub mod signal;
 pub mod storage;
 pub mod tls;

@@ -109,6 +109,11 @@ fn files(shards: u16, connections: usize) -> Result<Granted, Refusal> {
     Ok(Granted { connections: connections.min(left) })
 }
 
+/// Descriptors that this process may use, and up to how many it may raise that.
+pub(super) fn open_files() -> (u64, u64) {
+    limit(libc::RLIMIT_NOFILE)
+}
+
 #[expect(unsafe_code, reason = "the standard library has no call for it")]
 fn limit(which: libc::__rlimit_resource_t) -> (u64, u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

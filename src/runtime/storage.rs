@@ -2,10 +2,13 @@
 //! sends them batches and gets its answers as letters; no shard ever waits for a disk.
 
 use super::mailbox::{Letter, Mailbox};
+use crate::admin::figures::{COMMIT_BUCKETS_US, StoreFigures};
 use crate::base::hash::Map;
 use crate::shard::{StoreOutcome, Ticket};
 use crate::store::{Query, Reader, Write, Writer, Written};
 use crate::xmpp::jid::BareJid;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -37,6 +40,36 @@ enum Job {
 /// What a reader is asked; `None` ends it.
 type Question = Option<(u16, Ticket, Query)>;
 
+/// What the threads count. Shared by all who write, and whoever looks.
+#[derive(Debug, Default)]
+struct Counts {
+    queued: AtomicU64,
+    commits: AtomicU64,
+    writes: AtomicU64,
+    failed: AtomicU64,
+    micros: AtomicU64,
+    buckets: [AtomicU64; COMMIT_BUCKETS_US.len() + 1],
+    queries: AtomicU64,
+    is_failing: AtomicBool,
+}
+
+impl Counts {
+    fn committed(&self, writes: usize, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = COMMIT_BUCKETS_US.partition_point(|bound| *bound < micros);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.writes.fetch_add(writes as u64, Ordering::Relaxed);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.is_failing.store(false, Ordering::Relaxed);
+    }
+
+    fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.is_failing.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A shard's way to the store. Lives on its core.
 pub struct StoreClient {
     shard: u16,
@@ -46,12 +79,14 @@ pub struct StoreClient {
     under_way: Map<BareJid, u32>,
     /// Owners of tickets on their way.
     owners: Map<Ticket, BareJid>,
+    counts: Arc<Counts>,
 }
 
 /// A side thread's way to write and read.
 #[derive(Clone)]
 pub struct StoreHandle {
     writer: Sender<Job>,
+    counts: Arc<Counts>,
 }
 
 /// The running threads.
@@ -59,6 +94,7 @@ pub struct Storage {
     writer: Sender<Job>,
     readers: Vec<Sender<Question>>,
     threads: Vec<JoinHandle<()>>,
+    counts: Arc<Counts>,
 }
 
 impl Storage {
@@ -69,27 +105,29 @@ impl Storage {
         readers: Vec<Box<dyn Reader>>,
         mailboxes: &[Mailbox],
     ) -> std::io::Result<Self> {
+        let counts = Arc::new(Counts::default());
         let mut threads = Vec::new();
         let mut reader_queues = Vec::new();
         for reader in readers {
             let (queue, jobs) = channel();
-            let mailboxes = mailboxes.to_vec();
+            let (mailboxes, counts) = (mailboxes.to_vec(), counts.clone());
             reader_queues.push(queue);
             threads.push(
                 std::thread::Builder::new()
                     .name("store-read".into())
-                    .spawn(move || read(reader, &jobs, &mailboxes))?,
+                    .spawn(move || read(reader, &jobs, &mailboxes, &counts))?,
             );
         }
         let (queue, jobs) = channel();
         let mailboxes = mailboxes.to_vec();
         let readers = reader_queues.clone();
+        let writer_counts = counts.clone();
         threads.push(
             std::thread::Builder::new()
                 .name("store-write".into())
-                .spawn(move || write(writer, &jobs, &readers, &mailboxes))?,
+                .spawn(move || write(writer, &jobs, &readers, &mailboxes, &writer_counts))?,
         );
-        Ok(Self { writer: queue, readers: reader_queues, threads })
+        Ok(Self { writer: queue, readers: reader_queues, threads, counts })
     }
 
     pub fn client(&self, shard: u16) -> StoreClient {
@@ -99,11 +137,12 @@ impl Storage {
             readers: self.readers.clone(),
             under_way: Map::default(),
             owners: Map::default(),
+            counts: self.counts.clone(),
         }
     }
 
     pub fn handle(&self) -> StoreHandle {
-        StoreHandle { writer: self.writer.clone() }
+        StoreHandle { writer: self.writer.clone(), counts: self.counts.clone() }
     }
 
     /// Ends when everything sent before is durable.
@@ -122,6 +161,9 @@ impl Storage {
 
 impl StoreClient {
     pub fn write(&mut self, writes: &mut Vec<(Ticket, Write)>) {
+        if !writes.is_empty() {
+            self.counts.queued.fetch_add(writes.len() as u64, Ordering::Relaxed);
+        }
         for (ticket, write) in writes.drain(..) {
             if let Some(owner) = write.owner() {
                 *self.under_way.entry(owner.clone()).or_insert(0) += 1;
@@ -164,10 +206,26 @@ impl StoreClient {
 }
 
 impl StoreHandle {
+    pub fn figures(&self) -> StoreFigures {
+        let told = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = &*self.counts;
+        StoreFigures {
+            writes_queued: told(&counts.queued),
+            commits: told(&counts.commits),
+            writes: told(&counts.writes),
+            commits_failed: told(&counts.failed),
+            commit_us: told(&counts.micros),
+            commit_buckets: std::array::from_fn(|bucket| told(&counts.buckets[bucket])),
+            queries: told(&counts.queries),
+            is_failing: counts.is_failing.load(Ordering::Relaxed),
+        }
+    }
+
     /// Writes and waits until it is durable.
     ///
     /// - errors: a line of cause
     pub fn write(&self, batch: Vec<Write>) -> Result<Vec<Written>, String> {
+        self.counts.queued.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let answers: Vec<_> = batch
             .into_iter()
             .map(|write| {
@@ -191,7 +249,12 @@ fn weight(write: &Write) -> usize {
     }
 }
 
-fn read(mut reader: Box<dyn Reader>, jobs: &Receiver<Question>, mailboxes: &[Mailbox]) {
+fn read(
+    mut reader: Box<dyn Reader>,
+    jobs: &Receiver<Question>,
+    mailboxes: &[Mailbox],
+    counts: &Counts,
+) {
     while let Ok(Some(first)) = jobs.recv() {
         let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); mailboxes.len()];
         let mut count = 0;
@@ -208,6 +271,7 @@ fn read(mut reader: Box<dyn Reader>, jobs: &Receiver<Question>, mailboxes: &[Mai
                 answers.push((ticket, outcome));
             }
             count += 1;
+            counts.queries.fetch_add(1, Ordering::Relaxed);
             next = if count < READ_TOGETHER { jobs.try_recv().ok() } else { None };
         }
         deliver(answers, mailboxes);
@@ -230,6 +294,7 @@ fn write(
     jobs: &Receiver<Job>,
     readers: &[Sender<Question>],
     mailboxes: &[Mailbox],
+    counts: &Counts,
 ) {
     let mut stopping = false;
     while !stopping {
@@ -253,7 +318,8 @@ fn write(
             next = if full || stopping { None } else { jobs.try_recv().ok() };
         }
         if !batch.is_empty() {
-            let outcome = commit(writer.as_mut(), &batch);
+            counts.queued.fetch_sub(batch.len() as u64, Ordering::Relaxed);
+            let outcome = commit(writer.as_mut(), &batch, counts);
             answer(askers, outcome, mailboxes);
         }
         for (shard, ticket, query) in queries {
@@ -267,12 +333,18 @@ fn write(
 
 /// Commits a batch. A failed commit is never counted: the store is reopened and the batch, which may be applied twice
 /// without harm, is run as a new transaction. Gives `Err` when that has gone on for too long.
-fn commit(writer: &mut dyn Writer, batch: &[Write]) -> Result<Vec<Written>, String> {
+fn commit(
+    writer: &mut dyn Writer,
+    batch: &[Write],
+    counts: &Counts,
+) -> Result<Vec<Written>, String> {
     let began = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
+        let attempt = Instant::now();
         let error = match writer.commit(batch) {
             Ok(written) => {
+                counts.committed(batch.len(), attempt.elapsed());
                 if pause > FIRST_PAUSE {
                     tracing::info!("the store works again");
                 }
@@ -280,6 +352,7 @@ fn commit(writer: &mut dyn Writer, batch: &[Write]) -> Result<Vec<Written>, Stri
             }
             Err(error) => error,
         };
+        counts.failed();
         tracing::error!(%error, "the store failed; nothing is acknowledged until it works again");
         if began.elapsed() > PATIENCE {
             return Err(error.to_string());

@@ -168,10 +168,6 @@ fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
             "2: http.listen: [\"127.0.0.1:5280\"] is not in this version; write listen = []",
         ),
         (
-            "[admin]\nlisten = \"127.0.0.1:5290\"",
-            "2: admin.listen: \"127.0.0.1:5290\" is not in this version; write listen = \"\"",
-        ),
-        (
             "[registration]\nin_band = true",
             "2: registration.in_band: true is not in this version; write in_band = false",
         ),
@@ -186,6 +182,37 @@ fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
         (
             "[latency]\nlog = \"latency.hlog\"",
             "2: latency.log: \"latency.hlog\" is not in this version; write log = \"\"",
+        ),
+    ];
+    let place = Place::new();
+    for (text, line) in cases {
+        place.check(text).refused(&[&format!("corefire.toml:{line}")]);
+    }
+}
+
+#[test]
+fn bans_balancers_and_the_admin_address_are_checked() {
+    let cases = [
+        (
+            "[access]\nbanned = [\"eve@example.org\", \"192.0.2.0/33\"]",
+            "2: access.banned: \"eve@example.org\" is of no domain that is served here, \"192.0.2.0/33\" is neither a \
+             network nor a bare address; write banned = [\"eve@localhost\"]",
+        ),
+        (
+            "[c2s]\nproxy_protocol = true",
+            "2: c2s.proxy_protocol: no balancer may connect: proxy_from is empty; write proxy_from = [\"10.0.0.0/8\"]",
+        ),
+        (
+            "[c2s]\nproxy_from = [\"balancer\"]",
+            "2: c2s.proxy_from: \"balancer\" is not a network; write proxy_from = [\"10.0.0.0/8\"]",
+        ),
+        (
+            "[admin]\nlisten = \"5290\"",
+            "2: admin.listen: \"5290\" is not an IP address with a port; write listen = \"127.0.0.1:5290\"",
+        ),
+        (
+            "[admin]\nhosts = [\"a:1\"]",
+            "2: admin.hosts: \"a:1\" is not a host's name; write hosts = [\"xmpp-1.example.org\"]",
         ),
     ];
     let place = Place::new();

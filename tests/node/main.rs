@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod accounts;
+mod admin;
 mod bad_input;
 mod client;
 mod life;

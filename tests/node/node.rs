@@ -25,6 +25,7 @@ pub(crate) struct Node {
     log: Receiver<String>,
     pub(crate) plain: SocketAddr,
     pub(crate) direct: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) incarnation: u64,
 }
 
@@ -33,6 +34,7 @@ impl Place {
         let settings = [
             "c2s.listen=[\"127.0.0.1:0\"]",
             "c2s.direct_tls_listen=[\"127.0.0.1:0\"]",
+            "admin.listen=127.0.0.1:0",
             // Two, so that sockets move and messages cross.
             "node.shards=2",
             "auth.scram_iterations=4096",
@@ -95,7 +97,8 @@ impl Place {
         });
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
         let data_dir = self.data_dir();
-        let mut node = Node { child, data_dir, log, plain: none, direct: none, incarnation: 0 };
+        let mut node =
+            Node { child, data_dir, log, plain: none, direct: none, admin: none, incarnation: 0 };
         node.wait_for_log(" ready ");
         let status: serde_json::Value =
             serde_json::from_str(&self.run(&["status", "--json"])).unwrap();
@@ -106,6 +109,7 @@ impl Place {
         };
         node.plain = address("c2s.listen");
         node.direct = address("c2s.direct_tls_listen");
+        node.admin = address("admin.listen");
         node.incarnation = status["incarnation"].as_u64().unwrap();
         assert_eq!(status["pid"], node.child.id());
         node

@@ -10,7 +10,7 @@ const ROWS: [&[&str]; 10] = [
     &["node"],
     &["config"],
     &["runtime"],
-    &["features"],
+    &["features", "admin"],
     &["shard"],
     &["cluster", "store", "stream"],
     &["frame"],
@@ -42,6 +42,10 @@ const LOCKS: &[&str] = &["Barrier", "Condvar", "Mutex", "RwLock", "mpsc"];
 /// Packages that only these may name.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("glommio", &["src/runtime/"]),
+    ("hyper", &["src/runtime/"]),
+    ("hyper_util", &["src/runtime/"]),
+    ("tokio", &["src/runtime/"]),
+    ("prometheus_client", &["src/admin/"]),
     ("futures_lite", &["src/runtime/"]),
     ("socket2", &["src/runtime/"]),
     ("libc", &["src/runtime/"]),

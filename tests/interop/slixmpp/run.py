@@ -86,6 +86,7 @@ class Corefire:
         self.settings = [
             f'c2s.listen=["127.0.0.1:{self.port}"]',
             f'c2s.direct_tls_listen=["127.0.0.1:{self.direct_port}"]',
+            "admin.listen=",
             f"node.shards={options.shards}",
             *options.set,
         ]

@@ -168,6 +168,7 @@ impl Corefire {
             "node.shards=1".to_owned(),
             format!("c2s.listen=[\"{plain}\"]"),
             format!("c2s.direct_tls_listen=[\"{direct_tls}\"]"),
+            "admin.listen=".into(),
             "c2s.tls=\"optional\"".to_owned(),
             "archive.enabled=false".to_owned(),
             "federation.enabled=false".to_owned(),

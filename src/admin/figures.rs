@@ -1,0 +1,74 @@
+//! What a node knows of itself at one moment, as plain numbers.
+
+use crate::shard::Probe;
+
+/// What a core counts beside its shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CoreProbe {
+    /// Connections that were closed since they came from no balancer.
+    pub unproxied_refused: u64,
+    /// Connections whose balancer's header was none.
+    pub proxy_headers_malformed: u64,
+    pub handshakes: u64,
+    pub handshakes_failed: u64,
+    /// Connections that the system refused to give.
+    pub accepts_failed: u64,
+}
+
+/// A shard's present figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardFigures {
+    pub shard: u16,
+    pub connections: u64,
+    pub sessions: u64,
+    pub accounts: u64,
+    /// Requests to the store that have no answer yet.
+    pub waiting_for_store: u64,
+    pub probe: Probe,
+    pub core: CoreProbe,
+}
+
+/// Upper bounds of the buckets in which commits are counted, in microseconds; one more has the rest.
+pub const COMMIT_BUCKETS_US: [u64; 8] =
+    [1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000, 4_000_000, 10_000_000];
+
+/// The storage threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreFigures {
+    /// Writes that no commit has taken yet.
+    pub writes_queued: u64,
+    pub commits: u64,
+    /// Rows and changes that were committed.
+    pub writes: u64,
+    pub commits_failed: u64,
+    pub commit_us: u64,
+    /// Each commit once, in the first bucket that holds it.
+    pub commit_buckets: [u64; COMMIT_BUCKETS_US.len() + 1],
+    pub queries: u64,
+    /// The last commit failed, and is being tried again.
+    pub is_failing: bool,
+}
+
+/// The process, from the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ProcessFigures {
+    pub cpu_seconds: f64,
+    pub resident_bytes: u64,
+    pub open_files: u64,
+    pub open_files_max: u64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    pub version: String,
+    pub uptime_s: u64,
+    /// As each shard last told them: counters must not fall when one is late.
+    pub shards: Vec<ShardFigures>,
+    /// Shards that did not answer in time.
+    pub shards_late: u64,
+    pub connections_max: u64,
+    pub store: StoreFigures,
+    pub process: ProcessFigures,
+    pub is_ready: bool,
+}

@@ -1,0 +1,336 @@
+//! The figures as OpenMetrics text. Names are `corefire_PART_WHAT`, and end in `_total` where they only grow; labels are
+//! words of ours, never addresses.
+
+use super::figures::{COMMIT_BUCKETS_US, CoreProbe, Figures, ShardFigures};
+use crate::shard::Probe;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt::{self, Debug};
+
+/// Gives the text of a scrape.
+///
+/// - errors: none that could happen while writing into memory; the caller answers that the server failed
+pub fn text(figures: Figures) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("corefire");
+    registry.register_collector(Box::new(Scrape(figures)));
+    let mut text = String::with_capacity(8 << 10);
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Scrape(Figures);
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = &self.0;
+        let mut page = Page(encoder);
+        page.node(figures)?;
+        page.clients(figures)?;
+        page.stanzas(&summed(&figures.shards))?;
+        page.store(figures)?;
+        page.process(figures)
+    }
+}
+
+/// The shards' counters as those of the node. Each field by its name, so that a new one is told about here.
+fn summed(shards: &[ShardFigures]) -> Probe {
+    let mut sum = Probe::default();
+    for shard in shards {
+        let Probe {
+            connections,
+            connections_accepted,
+            connections_refused,
+            connections_banned,
+            connections_moved_out,
+            connections_moved_in,
+            logins,
+            logins_failed,
+            sessions_resumed,
+            stanzas_in,
+            stanzas_out,
+            messages_delivered,
+            messages_stored,
+            messages_bounced,
+            presence_dropped,
+            frames_out,
+            frames_in,
+            posts_dropped,
+            faults,
+            slow_readers_closed,
+            reads_paused,
+            reads_slowed,
+        } = &shard.probe;
+        sum.connections += connections;
+        sum.connections_accepted += connections_accepted;
+        sum.connections_refused += connections_refused;
+        sum.connections_banned += connections_banned;
+        sum.connections_moved_out += connections_moved_out;
+        sum.connections_moved_in += connections_moved_in;
+        sum.logins += logins;
+        sum.logins_failed += logins_failed;
+        sum.sessions_resumed += sessions_resumed;
+        sum.stanzas_in += stanzas_in;
+        sum.stanzas_out += stanzas_out;
+        sum.messages_delivered += messages_delivered;
+        sum.messages_stored += messages_stored;
+        sum.messages_bounced += messages_bounced;
+        sum.presence_dropped += presence_dropped;
+        sum.frames_out += frames_out;
+        sum.frames_in += frames_in;
+        sum.posts_dropped += posts_dropped;
+        sum.faults += faults;
+        sum.slow_readers_closed += slow_readers_closed;
+        sum.reads_paused += reads_paused;
+        sum.reads_slowed += reads_slowed;
+    }
+    sum
+}
+
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn count(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = ConstCounter::new(value);
+        metric.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = ConstGauge::new(value);
+        metric.encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
+    /// One counter by what a thing was.
+    fn counts(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[(&str, u64)],
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (word, value) in values {
+            ConstCounter::new(*value).encode(family.encode_family(&[(label, *word)])?)?;
+        }
+        Ok(())
+    }
+
+    /// One gauge for each shard.
+    fn by_shard(
+        &mut self,
+        name: &str,
+        help: &str,
+        shards: &[ShardFigures],
+        value: impl Fn(&ShardFigures) -> u64,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for shard in shards {
+            let label = [("shard", shard.shard.to_string())];
+            ConstGauge::new(value(shard)).encode(family.encode_family(&label)?)?;
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, figures: &Figures) -> fmt::Result {
+        let mut info =
+            self.0.encode_descriptor("node_build", "The program", None, MetricType::Info)?;
+        info.encode_info(&[("version", figures.version.as_str())])?;
+        self.gauge("node_ready", "Whether clients can be served", figures.is_ready.into())?;
+        self.gauge("node_uptime_seconds", "Since the start", figures.uptime_s)?;
+        let help = "Shards that did not answer this scrape in time; their figures are older";
+        self.gauge("node_shards_late", help, figures.shards_late)
+    }
+
+    fn clients(&mut self, figures: &Figures) -> fmt::Result {
+        let shards = &figures.shards;
+        let help = "Client connections, logged in or not";
+        self.by_shard("shard_connections", help, shards, |shard| shard.connections)?;
+        self.by_shard("shard_sessions", "Bound resources", shards, |shard| shard.sessions)?;
+        self.by_shard("shard_accounts", "Accounts in memory", shards, |shard| shard.accounts)?;
+        let help = "Requests of the shard to the store without an answer";
+        self.by_shard("shard_store_waiting", help, shards, |shard| shard.waiting_for_store)?;
+        let help = "Connections that the node takes at most";
+        self.gauge("node_connections_max", help, figures.connections_max)?;
+        let probe = summed(shards);
+        let core = |count: fn(&CoreProbe) -> u64| shards.iter().map(|one| count(&one.core)).sum();
+        self.counts(
+            "listener_connections",
+            "Connections that came in, by what became of them",
+            "fate",
+            &[
+                ("accepted", probe.connections_accepted),
+                ("throttled", probe.connections_refused),
+                ("banned", probe.connections_banned),
+                ("no_balancer", core(|core| core.unproxied_refused)),
+                ("bad_proxy_header", core(|core| core.proxy_headers_malformed)),
+                ("system_refused", core(|core| core.accepts_failed)),
+            ],
+        )?;
+        self.counts(
+            "listener_tls_handshakes",
+            "TLS handshakes, by their outcome",
+            "outcome",
+            &[
+                ("done", core(|core| core.handshakes)),
+                ("failed", core(|core| core.handshakes_failed)),
+            ],
+        )?;
+        let help = "Logins, by their outcome";
+        let values = [("done", probe.logins), ("failed", probe.logins_failed)];
+        self.counts("shard_logins", help, "outcome", &values)?;
+        let help = "Sessions that a new connection took over";
+        self.count("shard_sessions_resumed", help, probe.sessions_resumed)?;
+        let help = "Connections that went to the core of their account";
+        self.count("shard_connections_moved", help, probe.connections_moved_in)?;
+        let help = "Connections closed since their client did not read";
+        self.count("shard_slow_readers_closed", help, probe.slow_readers_closed)?;
+        let help = "Times that a client was not read for a while, by the cause";
+        let values = [("pressure", probe.reads_paused), ("rate", probe.reads_slowed)];
+        self.counts("shard_reads_throttled", help, "cause", &values)
+    }
+
+    fn stanzas(&mut self, probe: &Probe) -> fmt::Result {
+        let values = [("in", probe.stanzas_in), ("out", probe.stanzas_out)];
+        self.counts("shard_stanzas", "Stanzas from and to clients", "direction", &values)?;
+        self.counts(
+            "shard_messages",
+            "Messages at their recipient's owner, by what became of them; one may be stored and delivered",
+            "fate",
+            &[
+                ("delivered", probe.messages_delivered),
+                ("stored", probe.messages_stored),
+                ("bounced", probe.messages_bounced),
+            ],
+        )?;
+        let values = [("in", probe.frames_in), ("out", probe.frames_out)];
+        self.counts("shard_frames", "Frames between cores", "direction", &values)?;
+        let help = "Presence that a full ring did not take";
+        self.count("shard_presence_dropped", help, probe.presence_dropped)?;
+        let help = "Stanzas of the server itself that were given up";
+        self.count("shard_posts_dropped", help, probe.posts_dropped)?;
+        self.count("shard_faults", "Bugs that were contained; please report", probe.faults)
+    }
+
+    fn store(&mut self, figures: &Figures) -> fmt::Result {
+        let store = &figures.store;
+        self.gauge("store_writes_queued", "Writes that wait for a commit", store.writes_queued)?;
+        self.count("store_writes", "Writes that are durable", store.writes)?;
+        self.count("store_queries", "Questions to the store", store.queries)?;
+        self.count("store_commits_failed", "Commits that failed", store.commits_failed)?;
+        let help = "Whether the last commit failed";
+        self.gauge("store_failing", help, store.is_failing.into())?;
+        let bounds = COMMIT_BUCKETS_US.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(store.commit_buckets).collect();
+        let mut commits = self.0.encode_descriptor(
+            "store_commit",
+            "Time of a commit, however many writes share it",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        let sum = seconds(store.commit_us);
+        commits.encode_histogram::<NoLabelSet>(sum, store.commits, &buckets, None)
+    }
+
+    fn process(&mut self, figures: &Figures) -> fmt::Result {
+        let process = &figures.process;
+        let cpu = ConstCounter::new(process.cpu_seconds);
+        let help = "CPU time of the process";
+        let unit = Some(&Unit::Seconds);
+        cpu.encode(self.0.encode_descriptor("process_cpu", help, unit, MetricType::Counter)?)?;
+        self.gauge("process_resident_bytes", "Memory of the process", process.resident_bytes)?;
+        self.gauge("process_open_files", "Descriptors in use", process.open_files)?;
+        let help = "Descriptors that the process may use";
+        self.gauge("process_open_files_max", help, process.open_files_max)
+    }
+}
+
+fn seconds(micros: u64) -> f64 {
+    std::time::Duration::from_micros(micros).as_secs_f64()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::admin::figures::StoreFigures;
+
+    fn shard(number: u16) -> ShardFigures {
+        let probe = Probe {
+            logins: 3,
+            logins_failed: 1,
+            messages_bounced: u64::from(number),
+            ..Probe::default()
+        };
+        ShardFigures { shard: number, connections: 7, probe, ..ShardFigures::default() }
+    }
+
+    fn scrape() -> String {
+        let mut commit_buckets = [0; COMMIT_BUCKETS_US.len() + 1];
+        commit_buckets[1] = 2;
+        commit_buckets[8] = 1;
+        let store = StoreFigures {
+            commits: 3,
+            commit_us: 12_500_000,
+            commit_buckets,
+            ..StoreFigures::default()
+        };
+        let shards = vec![shard(0), shard(1)];
+        let figures =
+            Figures { version: "9".into(), shards, store, is_ready: true, ..Figures::default() };
+        text(figures).unwrap()
+    }
+
+    #[track_caller]
+    fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+    }
+
+    #[test]
+    fn counters_of_all_shards_are_summed() {
+        let text = scrape();
+        has(&text, "corefire_shard_logins_total{outcome=\"done\"} 6");
+        has(&text, "corefire_shard_logins_total{outcome=\"failed\"} 2");
+        has(&text, "corefire_shard_messages_total{fate=\"bounced\"} 1");
+        has(&text, "corefire_shard_connections{shard=\"1\"} 7");
+        has(&text, "corefire_node_ready 1");
+        has(&text, "corefire_node_build_info{version=\"9\"} 1");
+    }
+
+    #[test]
+    fn commits_are_a_histogram_in_seconds() {
+        let text = scrape();
+        has(&text, "corefire_store_commit_seconds_bucket{le=\"0.001\"} 0");
+        has(&text, "corefire_store_commit_seconds_bucket{le=\"0.004\"} 2");
+        has(&text, "corefire_store_commit_seconds_bucket{le=\"+Inf\"} 3");
+        has(&text, "corefire_store_commit_seconds_count 3");
+        has(&text, "corefire_store_commit_seconds_sum 12.5");
+        has(&text, "corefire_process_cpu_seconds_total 0.0");
+    }
+
+    /// OpenMetrics 1.0: each sample belongs to a family with a type, families are not repeated, and the end is told.
+    #[test]
+    fn the_text_is_openmetrics() {
+        let text = scrape();
+        assert!(text.ends_with("# EOF\n"));
+        let mut families = std::collections::BTreeSet::new();
+        let mut family = String::new();
+        for line in text.lines().filter(|line| *line != "# EOF") {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                family = rest.split(' ').next().unwrap().to_owned();
+                assert!(families.insert(family.clone()), "{family} is there twice");
+            }
+            if line.starts_with('#') {
+                continue;
+            }
+            assert!(line.starts_with(&family), "{line} under {family}");
+            assert!(line.starts_with("corefire_"), "{line}");
+            let value = line.rsplit(' ').next().unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}

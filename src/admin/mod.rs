@@ -1,0 +1,6 @@
+//! What operators get: metrics, and what the admin address answers. Values in, text out; the runtime gathers and serves.
+
+pub mod figures;
+pub mod health;
+pub mod http;
+pub mod metrics;

@@ -1,0 +1,150 @@
+//! What is known of a node from outside of its shards: whether it can serve, its metrics, and the pages that tell it.
+
+use super::Desk;
+use crate::admin::figures::{Figures, ShardFigures};
+use crate::admin::health::{Health, STALL_MS, Stage};
+use crate::admin::http::{OPENMETRICS, Page, Reply};
+use crate::admin::metrics;
+use crate::runtime::executor::Beats;
+use crate::runtime::http::PageHandler;
+use crate::runtime::mailbox::{Letter, Mailbox};
+use crate::runtime::process;
+use crate::runtime::storage::StoreHandle;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a scrape waits for shards; those that are late are told with their last figures.
+const SCRAPE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// One per node. Asked by the threads of the admin address and by the main thread.
+pub(super) struct Watch {
+    stage: AtomicU8,
+    began: Instant,
+    beats: Beats,
+    store: StoreHandle,
+    mailboxes: Vec<Mailbox>,
+    /// As each shard last told them.
+    last: Mutex<Vec<ShardFigures>>,
+    /// Once the node serves.
+    desk: OnceLock<Arc<Desk>>,
+}
+
+impl Watch {
+    pub(super) fn new(
+        began: Instant,
+        beats: Beats,
+        store: StoreHandle,
+        mailboxes: &[Mailbox],
+    ) -> Arc<Watch> {
+        let shards = 0..u16::try_from(mailboxes.len()).unwrap_or(u16::MAX);
+        let last = shards.map(|shard| ShardFigures { shard, ..ShardFigures::default() }).collect();
+        Arc::new(Watch {
+            stage: AtomicU8::new(0),
+            began,
+            beats,
+            store,
+            mailboxes: mailboxes.to_vec(),
+            last: Mutex::new(last),
+            desk: OnceLock::new(),
+        })
+    }
+
+    pub(super) fn serves(&self, desk: Arc<Desk>) {
+        // Told once in a node's life.
+        let _ = self.desk.set(desk);
+        self.stage.store(1, Ordering::Release);
+    }
+
+    pub(super) fn stops(&self) {
+        self.stage.store(2, Ordering::Release);
+    }
+
+    pub(super) fn health(&self) -> Health {
+        Health {
+            stage: match self.stage.load(Ordering::Acquire) {
+                0 => Stage::Starting,
+                1 => Stage::Serving,
+                _ => Stage::Stopping,
+            },
+            shard_silence_ms: self.beats.silence_ms(),
+            store_is_failing: self.store.figures().is_failing,
+        }
+    }
+
+    /// No shard hangs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.beats.silence_ms().iter().all(|silence| *silence <= STALL_MS)
+    }
+
+    /// The shards' figures, and how many of them are old. A shard that hangs is not written to: its letters would pile
+    /// up.
+    fn shard_figures(&self) -> (Vec<ShardFigures>, u64) {
+        let mut hanging = self.beats.silence_ms().into_iter().map(|silence| silence > STALL_MS);
+        let asked: Vec<Mailbox> =
+            self.mailboxes.iter().filter(|_| !hanging.next().unwrap_or(false)).cloned().collect();
+        let told = collect(&asked, SCRAPE_PATIENCE);
+        let late = self.mailboxes.len().saturating_sub(told.len());
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        for figures in told {
+            let place = usize::from(figures.shard);
+            if let Some(known) = last.get_mut(place) {
+                *known = figures;
+            }
+        }
+        (last.clone(), late as u64)
+    }
+
+    fn figures(&self) -> Figures {
+        let (shards, shards_late) = self.shard_figures();
+        Figures {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.began.elapsed().as_secs(),
+            shards,
+            shards_late,
+            connections_max: self.desk.get().map_or(0, |desk| desk.connections_max()),
+            store: self.store.figures(),
+            process: process::figures(),
+            is_ready: self.health().check().is_ok(),
+        }
+    }
+}
+
+impl PageHandler for Watch {
+    fn page(&self, page: Page) -> Reply {
+        match page {
+            Page::Live => Reply::text(200, "live\n"),
+            Page::Ready => match self.health().check() {
+                Ok(()) => Reply::text(200, "ready\n"),
+                Err(why) => Reply::text(503, format!("not ready: {why}\n")),
+            },
+            Page::Metrics => match metrics::text(self.figures()) {
+                Ok(body) => Reply { content_type: OPENMETRICS, ..Reply::text(200, body) },
+                Err(_) => Reply::text(500, "the metrics cannot be written\n"),
+            },
+            Page::Status => match self.desk.get().map(|desk| desk.status_json()) {
+                Some(Ok(body)) => {
+                    Reply { content_type: "application/json", ..Reply::text(200, body) }
+                }
+                Some(Err(_)) => Reply::text(500, "the status cannot be written\n"),
+                None => Reply::text(503, "the node is starting\n"),
+            },
+        }
+    }
+}
+
+/// Figures of the shards that answer in time. Each has then read all letters that were sent to it before.
+pub(super) fn collect(mailboxes: &[Mailbox], patience: Duration) -> Vec<ShardFigures> {
+    let (answers, figures) = channel();
+    for mailbox in mailboxes {
+        mailbox.send(Letter::Status(answers.clone()));
+    }
+    drop(answers);
+    let until = Instant::now() + patience;
+    let mut told = Vec::with_capacity(mailboxes.len());
+    while let Ok(one) = figures.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        told.push(one);
+    }
+    told
+}

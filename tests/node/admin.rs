@@ -1,0 +1,165 @@
+//! The admin address of a running node: probes, metrics, and what needs the token.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::node::{Node, Place};
+
+fn ask(node: &Node, path: &str, more: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(node.admin).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{more}\r\n", node.admin);
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+#[track_caller]
+fn metric(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
+}
+
+#[test]
+fn metrics_count_what_happens() {
+    let place = Place::new();
+    place.add_user("alice", "secret");
+    place.add_user("bob", "secret");
+    let node = place.start();
+    let mut alice = Client::log_in(&node, "alice", "secret");
+    for number in 0..5 {
+        alice.send(&format!(
+            "<message to='bob@localhost' type='chat' id='m{number}'><body>hi</body></message>"
+        ));
+    }
+    alice.send("<message to='nobody@localhost' type='chat' id='n'><body>hi</body></message>");
+    alice.expect("service-unavailable");
+    let mut wrong = Client::starttls(&node);
+    wrong.open();
+    wrong.authenticate("alice", "wrong");
+    wrong.expect("<not-authorized/>");
+    // The messages are in the store when their commits are.
+    let text = loop {
+        let (head, text) = ask(&node, "/metrics", "");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(
+            head.contains("content-type: application/openmetrics-text; version=1.0.0"),
+            "{head}"
+        );
+        if metric(&text, "corefire_store_writes_total") >= 5.0 {
+            break text;
+        }
+    };
+    assert!(text.ends_with("# EOF\n"));
+    let sum = |name: &str| {
+        (0..2).map(|shard| metric(&text, &format!("{name}{{shard=\"{shard}\"}}"))).sum::<f64>()
+    };
+    assert!((sum("corefire_shard_sessions") - 1.0).abs() < 0.1);
+    assert!((sum("corefire_shard_connections") - 2.0).abs() < 0.1);
+    for (name, least) in [
+        ("corefire_shard_logins_total{outcome=\"done\"}", 1.0),
+        ("corefire_shard_logins_total{outcome=\"failed\"}", 1.0),
+        ("corefire_shard_messages_total{fate=\"stored\"}", 5.0),
+        ("corefire_shard_messages_total{fate=\"bounced\"}", 1.0),
+        ("corefire_listener_tls_handshakes_total{outcome=\"done\"}", 2.0),
+        ("corefire_store_commit_seconds_count", 1.0),
+        ("corefire_process_resident_bytes", 1e6),
+        ("corefire_process_open_files", 10.0),
+        ("corefire_node_ready", 1.0),
+        ("corefire_node_connections_max", 32.0),
+    ] {
+        assert!(metric(&text, name) >= least, "{name}\n{text}");
+    }
+    assert!(metric(&text, "corefire_node_shards_late") < 1.0);
+    for secret in ["alice", "bob", "localhost", "127.0.0.1"] {
+        assert!(!text.contains(secret), "labels never name anybody: {secret}");
+    }
+    drop((alice, wrong));
+    node.stop();
+}
+
+#[test]
+fn probes_are_open_and_the_status_needs_the_token() {
+    let place = Place::new();
+    let node = place.start();
+    assert_eq!(ask(&node, "/livez", "").1, "live\n");
+    assert_eq!(ask(&node, "/readyz", "").1, "ready\n");
+    assert!(ask(&node, "/status", "").0.starts_with("HTTP/1.1 401"));
+    assert!(ask(&node, "/anything", "").0.starts_with("HTTP/1.1 401"));
+    let path = place.data_dir().join("admin-token");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let bearer = format!("Authorization: Bearer {}\r\n", std::fs::read_to_string(path).unwrap());
+    let status: serde_json::Value =
+        serde_json::from_str(&ask(&node, "/status", &bearer).1).unwrap();
+    assert_eq!(status["pid"], node.pid());
+    assert!(ask(&node, "/anything", &bearer).0.starts_with("HTTP/1.1 404"));
+    assert!(ask(&node, "/livez", "Origin: http://evil.example\r\n").0.starts_with("HTTP/1.1 403"));
+    node.stop();
+}
+
+#[test]
+fn a_stopping_node_is_not_ready() {
+    let place = Place::new().set("limits.shutdown_s=3");
+    let node = place.start();
+    // The node waits a while for clients that do not close their side.
+    let mut client = Client::connect(node.plain);
+    client.open();
+    node.signal(libc::SIGTERM);
+    let mut answer = String::from("ready\n");
+    while answer == "ready\n" {
+        answer = ask(&node, "/readyz", "").1;
+    }
+    assert_eq!(answer, "not ready: the node is stopping\n");
+    assert_eq!(ask(&node, "/livez", "").1, "live\n");
+    drop(client);
+    node.stop();
+}
+
+#[test]
+fn an_admin_address_in_use_is_told() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let place = Place::new().set(&format!("admin.listen={address}"));
+    let line = place.refused(place.program(&["serve"]));
+    let wanted = format!("corefire: admin.listen: {address} is in use by another process");
+    assert!(line.starts_with(&wanted), "{line}");
+}
+
+#[test]
+fn the_service_manager_is_told_of_the_nodes_life() {
+    let place = Place::new();
+    let manager = UnixDatagram::bind(place.path("notify.sock")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let heard = || {
+        let mut buffer = [0; 512];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let mut command = place.program(&["serve"]);
+    command.env("NOTIFY_SOCKET", place.path("notify.sock")).env("WATCHDOG_USEC", "200000");
+    let node = place.start_as(command);
+    assert_eq!(heard(), "READY=1");
+    assert_eq!(heard(), "WATCHDOG=1");
+    node.signal(libc::SIGHUP);
+    let mut news = heard();
+    while news == "WATCHDOG=1" {
+        news = heard();
+    }
+    assert!(news.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{news}");
+    assert_eq!(heard(), "READY=1");
+    node.signal(libc::SIGTERM);
+    let mut news = heard();
+    while news == "WATCHDOG=1" {
+        news = heard();
+    }
+    assert_eq!(news, "STOPPING=1");
+    node.stop();
+}
