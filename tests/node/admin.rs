@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::node::{Node, Place};
 
-fn ask(node: &Node, path: &str, more: &str) -> (String, String) {
+pub(crate) fn ask(node: &Node, path: &str, more: &str) -> (String, String) {
     let mut stream = TcpStream::connect(node.admin).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let request =

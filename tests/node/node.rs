@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// Longer than a start takes on a machine that does much else.
@@ -144,6 +144,19 @@ impl Node {
                 Ok(line) if line.contains(wanted) => return line,
                 Ok(line) => seen.push(line),
                 Err(error) => panic!("{error} instead of {wanted:?}, after: {seen:#?}"),
+            }
+        }
+    }
+
+    /// What is logged from now on, up to the end.
+    #[track_caller]
+    pub(crate) fn rest_of_log(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.log.recv_timeout(START) {
+                Ok(line) => lines.push(line),
+                Err(RecvTimeoutError::Disconnected) => return lines,
+                Err(error) => panic!("{error} after: {lines:#?}"),
             }
         }
     }
