@@ -7,7 +7,9 @@ const UNSAFE: &[&str] = &[
     "src/frame/codec.rs",
     "src/runtime/connection.rs",
     "src/runtime/executor.rs",
+    "src/runtime/notify.rs",
     "src/runtime/preflight.rs",
+    "src/runtime/process.rs",
     "tests/node/restrict.rs",
     "tools/load/src/sys.rs",
 ];
