@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use attacks::ATTACKS;
 
 use crate::launch::{Corefire, ScratchDir, Server};
+use crate::server::machine_cpu;
 use crate::{Accounts, Error, Fleet, FleetConfig, RateConfig, RateReport, sys};
 
 const USAGE: &str = "\
@@ -32,6 +33,8 @@ const PER_SECOND: f64 = 400.0;
 const BODY_BYTES: usize = 64;
 /// Networks that attackers come from.
 const NETWORKS: u8 = 16;
+/// Share of a core that other processes may take before a row is marked.
+const OTHERS_MAX: f64 = 0.1;
 const PASSWORD: &str = "secret";
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -219,6 +222,13 @@ fn attack_row(
             server: Some(probe),
         })
     };
+    // What other processes take of the machine: a figure from a busy one says little.
+    let others = || -> Result<Duration, Error> {
+        let own = sys::process_cpu(std::process::id());
+        let own = own.map_err(|error| Error::Io("own CPU clock", error))?;
+        Ok(machine_cpu()?.saturating_sub(own + probe.cpu()?))
+    };
+    let (since, taken) = (Instant::now(), others()?);
     let calm = chat(span)?;
     let before = probe.memory()?.anonymous;
     let field = Field {
@@ -249,6 +259,7 @@ fn attack_row(
         field.stop.store(true, Ordering::Relaxed);
         Ok((report?, took))
     })?;
+    let taken = others()?.saturating_sub(taken).as_secs_f64() / since.elapsed().as_secs_f64();
     // What is over is over: the pair still chats, and what attackers held is given back.
     chat(Duration::from_millis(500))?;
     let after = probe.memory()?.anonymous;
@@ -260,9 +271,15 @@ fn attack_row(
     };
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let cpu = attacked.server_cpu.unwrap_or_default().as_secs_f64() / took.as_secs_f64() * 100.0;
-    let late = if attacked.is_valid() && calm.is_valid() { "" } else { "; GENERATOR LATE" };
+    let mut note = String::new();
+    if !(attacked.is_valid() && calm.is_valid()) {
+        note.push_str("; GENERATOR LATE");
+    }
+    if taken > OTHERS_MAX {
+        note.push_str(&format!("; DISTURBED: others used {:.0} % of a core", taken * 100.0));
+    }
     Ok(format!(
-        "{:<14} {:>8} {:>6.0} µs {:>6.0} µs {:>6.2} {:>6.0} µs {:>6.0} µs {:>6.2} {:>6.0} {:>7.1} {:>7.1} {:>7.1}  {}{late}",
+        "{:<14} {:>8} {:>6.0} µs {:>6.0} µs {:>6.2} {:>6.0} µs {:>6.0} µs {:>6.2} {:>6.0} {:>7.1} {:>7.1} {:>7.1}  {}{note}",
         attack.name,
         field.done.load(Ordering::Relaxed),
         us(calm.response.quantile(0.5)),
