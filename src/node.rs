@@ -420,6 +420,7 @@ fn limits(config: &Config, shards: u16) -> Limits {
         subscription_requests: limits.subscription_requests as usize,
         held_stanzas: limits.held_stanzas as usize,
         held_bytes: limits.held_bytes as usize,
+        probe_reads: limits.probe_reads as usize,
         roster_groups: limits.roster_groups_per_item as usize,
         vcard_bytes: limits.vcard_bytes as usize,
         private_bytes: limits.private_bytes as usize,

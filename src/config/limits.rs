@@ -36,6 +36,8 @@ pub struct Limits {
     pub roster_items: u32,
     /// Requests of strangers to see an account's presence that wait for an answer: `unsubscribed`.
     pub subscription_requests: u32,
+    /// Requests to the store under way on a shard at which probes of absent accounts stay unanswered.
+    pub probe_reads: u32,
     /// Groups of one contact: `not-acceptable`.
     pub roster_groups_per_item: u32,
     /// A vCard: `policy-violation`.
@@ -109,6 +111,7 @@ impl Limits {
             resources_per_account: s.integer("resources_per_account", 32, 1..=10_000),
             roster_items: s.integer("roster_items", 2000, 1..=100_000),
             subscription_requests: s.integer("subscription_requests", 200, 0..=10_000),
+            probe_reads: s.integer("probe_reads", 256, 0..=65_536),
             roster_groups_per_item: s.integer("roster_groups_per_item", 32, 1..=1000),
             vcard_bytes: s.integer("vcard_bytes", 131_072, 1_024..=16_777_216),
             private_bytes: s.integer("private_bytes", 262_144, 0..=16_777_216),

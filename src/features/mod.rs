@@ -47,6 +47,7 @@ features! {
     vcard::Vcard,
     private::Private,
     ping::Ping,
+    last::Last,
     time::Time,
     version::Version,
 }

@@ -35,6 +35,9 @@ pub struct Limits {
     /// Requests to see its presence that wait in an account, beside those of its contacts; above, the answer is
     /// `unsubscribed`.
     pub subscription_requests: usize,
+    /// Requests to the store under way at which a probe no longer has an absent account read; it is not answered then
+    /// (RFC 6121 §4.3.2 does not demand it).
+    pub probe_reads: usize,
     /// Groups of one contact, and bytes of its name or of one group's; above, `not-acceptable`.
     pub roster_groups: usize,
     pub roster_name_bytes: usize,
@@ -77,6 +80,7 @@ impl Default for Limits {
             resources_per_account: 32,
             roster_items: 2_000,
             subscription_requests: 200,
+            probe_reads: 256,
             roster_groups: 32,
             roster_name_bytes: 1_023,
             block_list_items: 1_000,

@@ -67,6 +67,12 @@ impl Shard {
                 if envelope.kind == Kind::Presence && presence::is_news(envelope.subtype) {
                     return;
                 }
+                // Nobody waits for the answer to a probe: what is asked of the store for others goes first.
+                let busy = core.tickets.len() >= core.config.limits.probe_reads;
+                if busy && envelope.kind == Kind::Presence && presence::is_probe(envelope.subtype) {
+                    core.probe.presence_dropped += 1;
+                    return;
+                }
                 let loading = BareJid::parse(bare).ok().and_then(|jid| core.account(&jid, fx));
                 let Some(account) = loading else {
                     return core.bounce(envelope, to, &resource_constraint());

@@ -6,6 +6,7 @@
 //! A bug met while handling a stanza is contained: its effects are cut back to the stanza's start, the sender gets
 //! `internal-server-error`, the account's memory is dropped and loaded afresh.
 
+mod absence;
 mod access;
 mod account;
 mod bind;
@@ -37,6 +38,7 @@ mod stamp;
 mod subscription;
 mod turn;
 
+pub use absence::Absence;
 pub use access::{Access, Ban, Features};
 pub use account::{AccountId, Data, Slot};
 pub use config::{AckLevel, Limits, ShardConfig};
@@ -161,6 +163,8 @@ struct Core {
     config: Arc<ShardConfig>,
     placement: Arc<Placement>,
     now: Now,
+    /// When the shard began.
+    began: Instant,
     conns: Slab<Conn>,
     sessions: Slab<Session>,
     accounts: Slab<Account>,
@@ -230,6 +234,7 @@ impl Shard {
             config,
             placement,
             now,
+            began: now.mono,
             conns: Slab::new(),
             sessions: Slab::new(),
             accounts: Slab::new(),

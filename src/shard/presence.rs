@@ -1,5 +1,6 @@
 //! Presence (RFC 6121 §4): who is told of a resource, and by what. Who may see whom is `subscription`'s to say.
 
+use super::absence::Absence;
 use super::account::AccountId;
 use super::effect::Effects;
 use super::inbound::Fate;
@@ -39,6 +40,19 @@ pub(super) fn plain(from: &str, to: &str, kind: PresenceType) -> Post {
         .open()
         .end("presence");
     Post::whole(from, to, Kind::Presence, kind.code(), stanza)
+}
+
+/// Unavailable presence without `to`, and where its tags meet.
+pub(super) fn gone(from: &str) -> (Vec<u8>, u32) {
+    let mut stanza = Vec::with_capacity(96);
+    Writer::new(&mut stanza)
+        .start("presence")
+        .attr("from", from)
+        .attr("type", "unavailable")
+        .open()
+        .end("presence");
+    let close = u32::try_from(stanza.len() - "</presence>".len()).unwrap_or(0);
+    (stanza, close)
 }
 
 impl Shard {
@@ -141,24 +155,25 @@ impl Shard {
         if !was_available && slot.directed.is_empty() {
             return;
         }
-        let text = slot.text.clone();
+        let (account, text) = (slot.account, slot.text.clone());
         let mut bytes = Vec::with_capacity(128);
         let (open_end, close_start) = match stanza {
             Some(stanza) => write_stamped(&mut bytes, stanza, Some(&text), None),
             None => {
-                Writer::new(&mut bytes)
-                    .start("presence")
-                    .attr("from", &text)
-                    .attr("type", "unavailable")
-                    .open()
-                    .end("presence");
-                let close = bytes.len() - "</presence>".len();
-                let close = u32::try_from(close).unwrap_or(0);
+                let (stanza, close) = gone(&text);
+                bytes = stanza;
                 (close, close)
             }
         };
         if was_available {
             self.broadcast(session, PresenceType::Unavailable, &bytes, open_end, close_start, fx);
+            if stanza.is_some() {
+                // §4.5.2: the resource hears of itself, too.
+                self.core.emit_to(session, &bytes, open_end, fx);
+            }
+            if self.core.available_sessions(account).is_empty() {
+                self.core.depart(account, &text, &bytes, (open_end, close_start), fx);
+            }
         }
         self.retract(session, was_available, &bytes, open_end, close_start, fx);
     }
@@ -368,7 +383,7 @@ impl Shard {
                     core.emit_to(session, envelope.stanza, envelope.open_end, fx);
                 }
             }
-            PresenceType::Probe => self.core.answer_probe(account, envelope.from, fx),
+            PresenceType::Probe => self.core.answer_probe(account, resource, envelope.from),
             PresenceType::Error => {
                 let session =
                     resource.and_then(|resource| self.core.session_named(account, resource));
@@ -389,24 +404,66 @@ impl Shard {
 }
 
 impl Core {
-    /// RFC 6121 §4.3.2.
-    fn answer_probe(&mut self, account: AccountId, from: &str, _fx: &mut Effects) {
+    /// RFC 6121 §4.3.2: where the account's resources are, for those who may know.
+    ///
+    /// - `resource`: the one that was asked for, where it was one
+    fn answer_probe(&mut self, account: AccountId, resource: Option<&str>, from: &str) {
         let (bare, _) = super::deliver::split(from);
         let Some(slot) = self.accounts.get_mut(account.0) else { return };
         let own = slot.jid.clone();
         let Some(data) = slot.data() else { return };
-        let allowed = bare == own.as_str()
-            || data.roster.iter().any(|item| item.bare() == bare && item.subscription.has_from());
-        if !allowed {
-            return self.leave(bare_reply(own.as_str(), from, "unsubscribed"));
+        let contact = data.roster.iter().find(|item| item.bare() == bare);
+        let sees = contact.is_some_and(|item| item.subscription.has_from());
+        if bare != own.as_str() && !sees {
+            // Whose request waits would take this for the answer to it.
+            if contact.is_none_or(|item| item.pending_in.is_none()) {
+                self.leave(bare_reply(own.as_str(), from, "unsubscribed"));
+            }
+            return;
+        }
+        if let Some(resource) = resource {
+            let session = self.session_named(account, resource);
+            let session = session.filter(|session| {
+                self.sessions.get(session.0).is_some_and(|slot| slot.presence.is_some())
+            });
+            match session {
+                Some(session) => self.leave_presence_of(session, from, true),
+                None => {
+                    let gone = format!("{own}/{resource}");
+                    self.leave(plain(&gone, from, PresenceType::Unavailable));
+                }
+            }
+            return;
         }
         let sessions = self.available_sessions(account);
         if sessions.is_empty() {
-            return self.leave(bare_reply(own.as_str(), from, "unavailable"));
+            return self.leave_last_presence(account, from);
         }
         for session in sessions {
             self.leave_presence_of(session, from, true);
         }
+    }
+
+    /// What the last resource said as it went, and when.
+    fn leave_last_presence(&mut self, account: AccountId, to: &str) {
+        let Some(slot) = self.accounts.get_mut(account.0) else { return };
+        let own = slot.jid.clone();
+        let last = slot.data().and_then(|data| data.slot_in_use::<Absence>()?.last().cloned());
+        let Some(last) = last else {
+            return self.leave(plain(own.as_str(), to, PresenceType::Unavailable));
+        };
+        let (content, end) = last.stanza.split_at(last.close_start as usize);
+        let mut stanza = Vec::with_capacity(last.stanza.len() + 160);
+        let (open, content) = content.split_at(last.open_end as usize - 1);
+        stanza.extend_from_slice(open);
+        stanza.extend_from_slice(b" to='");
+        crate::xmpp::xml::writer::escape_attr(&mut stanza, to);
+        stanza.push(b'\'');
+        stanza.extend_from_slice(content);
+        super::outbound::write_delay(&mut stanza, own.as_str(), last.at);
+        stanza.extend_from_slice(end);
+        let unavailable = PresenceType::Unavailable.code();
+        self.leave(Post::whole(&last.from, to, Kind::Presence, unavailable, stanza));
     }
 
     /// Tells a contact of all our available resources, or that they are gone for it.
@@ -428,14 +485,7 @@ impl Core {
         let (kind, stanza) = if available {
             (PresenceType::Available, presence.stanza.to_vec())
         } else {
-            let mut stanza = Vec::with_capacity(128);
-            Writer::new(&mut stanza)
-                .start("presence")
-                .attr("from", &slot.text)
-                .attr("type", "unavailable")
-                .open()
-                .end("presence");
-            (PresenceType::Unavailable, stanza)
+            (PresenceType::Unavailable, gone(&slot.text).0)
         };
         let mut post = Post::whole(&slot.text, to, Kind::Presence, kind.code(), stanza);
         if available {

@@ -68,6 +68,11 @@ impl Turn<'_> {
         self.core.now
     }
 
+    /// How long the server runs.
+    pub fn uptime(&self) -> std::time::Duration {
+        self.core.now.mono.since(self.core.began)
+    }
+
     /// What all features say of themselves.
     pub fn manifests(&self) -> &[&'static Manifest] {
         &self.core.manifests

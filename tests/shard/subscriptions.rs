@@ -583,7 +583,7 @@ const APPROVED_INBOUND: [(&str, [(&str, &str); 3]); 4] = [
 ];
 
 /// The roster item for a contact in a state, in words; `None` where there need not be one.
-fn in_state(contact: &str, state: &str) -> Option<RosterItem> {
+pub(crate) fn in_state(contact: &str, state: &str) -> Option<RosterItem> {
     let mut item = RosterItem {
         jid: bare(contact).into(),
         name: String::new(),
