@@ -97,6 +97,16 @@ pub struct C2s {
     header_sent: bool,
 }
 
+/// The domain of ours that a stream is for; clients write it in more than one form (RFC 7622 §3.2).
+fn served<'a>(to: &str, domains: &'a [Arc<str>]) -> Option<&'a Arc<str>> {
+    let plain = domains.iter().find(|domain| domain.eq_ignore_ascii_case(to));
+    plain.or_else(|| {
+        let to = Jid::parse(to).ok()?;
+        let is_domain = to.local().is_none() && to.resource().is_none();
+        domains.iter().find(|domain| is_domain && ***domain == *to.domain())
+    })
+}
+
 impl C2s {
     /// A stream on a fresh connection; `tls` where the connection began with a handshake (XEP-0368).
     pub fn new(tls: Option<TlsFacts>) -> Self {
@@ -183,7 +193,7 @@ impl C2s {
         out: &mut Vec<u8>,
     ) -> Result<(), StreamError> {
         let found = match (&header.to, &policy.domains[..]) {
-            (Some(to), domains) => domains.iter().find(|domain| domain.eq_ignore_ascii_case(to)),
+            (Some(to), domains) => served(to, domains),
             (None, [only]) => Some(only),
             (None, _) => None,
         };

@@ -367,6 +367,7 @@ const BOUNDS: &[Bound] = &[
 const ELSEWHERE: &[(&str, &str)] = &[
     ("rates", "rates.rs: nobody is refused, but slowed"),
     ("subscription_requests", "subscriptions.rs: the answer is no error but `unsubscribed`"),
+    ("probe_reads", "presence.rs: a probe stays unanswered"),
     ("held_stanzas", "csi.rs: what is held goes out"),
     ("held_bytes", "csi.rs: likewise"),
 ];

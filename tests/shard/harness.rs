@@ -187,6 +187,13 @@ impl Node {
         }
     }
 
+    /// Creates an account at any domain.
+    pub(crate) fn user_at(&mut self, jid: &str) {
+        let owner = BareJid::parse(jid).unwrap();
+        let create = Write::CreateAccount { owner, credentials: CREDENTIALS.clone() };
+        self.writer.commit(&[create]).unwrap();
+    }
+
     /// Changes an account as an operator would, and tells its shard.
     pub(crate) fn change_account(&mut self, name: &str, change: Write) {
         self.writer.commit(&[change]).unwrap();

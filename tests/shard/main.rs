@@ -8,6 +8,7 @@ mod bounds;
 mod carbons;
 mod csi;
 mod discovery;
+mod domains;
 mod faults;
 mod harness;
 mod iq;

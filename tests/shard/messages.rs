@@ -13,6 +13,8 @@ enum There {
     One,
     /// "pc" and "tab" of priority 5, "low" of priority 1, "bot" of priority -1.
     Several,
+    /// "pc", which is bound and has sent no presence.
+    Silent,
 }
 
 /// How the message is addressed.
@@ -35,10 +37,12 @@ enum Fate {
     Bounced,
     /// Ignored in silence.
     Dropped,
+    /// A request that is kept for the account, and shown to these resources now.
+    Asked(&'static [&'static str]),
 }
 
-use Fate::{Bounced, Dropped, Reaches, Stored};
-use There::{Negative, NoAccount, NoResource, One, Several};
+use Fate::{Asked, Bounced, Dropped, Reaches, Stored};
+use There::{Negative, NoAccount, NoResource, One, Several, Silent};
 use To::{Bare, Match, NoMatch};
 
 const NOBODY: &[(&str, i8)] = &[];
@@ -61,11 +65,64 @@ const TABLE: &[(There, To, [Fate; 5])] = &[
     (Several, Bare, [BEST, BEST, Bounced, Reaches(&["pc", "tab", "low"]), Dropped]),
     (Several, Match, [PC, PC, PC, PC, PC]),
     (Several, NoMatch, [Bounced, BEST, Bounced, Dropped, Dropped]),
+    (Silent, Bare, [Stored, Stored, Bounced, Dropped, Dropped]),
+    (Silent, Match, [PC, PC, PC, PC, PC]),
+    (Silent, NoMatch, [Bounced, Stored, Bounced, Dropped, Dropped]),
+];
+
+const ALL: Fate = Reaches(&["pc", "tab", "low", "bot"]);
+const REQUEST: Fate = Asked(&[]);
+
+/// Columns: no type, unavailable, subscribe, subscribed, unsubscribe, unsubscribed, probe, error; from a stranger.
+/// Subscriptions are the account's, whatever resource they name (§3); priority is for messages alone.
+const PRESENCE: &[(There, To, [Fate; 8])] = &[
+    (NoAccount, Bare, [Dropped; 8]),
+    (NoAccount, NoMatch, [Dropped; 8]),
+    (NoResource, Bare, presence(Dropped, REQUEST, Dropped)),
+    (NoResource, NoMatch, presence(Dropped, REQUEST, Dropped)),
+    (Negative, Bare, presence(PC, Asked(&["pc"]), Dropped)),
+    (Negative, Match, presence(PC, Asked(&["pc"]), PC)),
+    (Negative, NoMatch, presence(Dropped, Asked(&["pc"]), Dropped)),
+    (One, Bare, presence(PC, Asked(&["pc"]), Dropped)),
+    (One, Match, presence(PC, Asked(&["pc"]), PC)),
+    (One, NoMatch, presence(Dropped, Asked(&["pc"]), Dropped)),
+    (Several, Bare, presence(ALL, Asked(&["pc", "tab", "low", "bot"]), Dropped)),
+    (Several, Match, presence(PC, Asked(&["pc", "tab", "low", "bot"]), PC)),
+    (Several, NoMatch, presence(Dropped, Asked(&["pc", "tab", "low", "bot"]), Dropped)),
+    (Silent, Bare, presence(Dropped, REQUEST, Dropped)),
+    (Silent, Match, presence(PC, REQUEST, PC)),
+    (Silent, NoMatch, presence(Dropped, REQUEST, Dropped)),
+];
+
+/// A row: what becomes of news, of a request, of an error. Answers that nobody asked for, and probes of those who may
+/// not see, change and tell nothing.
+const fn presence(news: Fate, request: Fate, error: Fate) -> [Fate; 8] {
+    [news, news, request, Dropped, Dropped, Dropped, Dropped, error]
+}
+
+/// Columns: get and set of something that the server knows nothing of, result, error.
+const IQS: &[(There, To, [Fate; 4])] = &[
+    (NoAccount, Bare, [Bounced, Bounced, Dropped, Dropped]),
+    (NoAccount, NoMatch, [Bounced, Bounced, Dropped, Dropped]),
+    (NoResource, Bare, [Bounced, Bounced, Dropped, Dropped]),
+    (NoResource, NoMatch, [Bounced, Bounced, Dropped, Dropped]),
+    (Negative, Bare, [Bounced, Bounced, Dropped, Dropped]),
+    (Negative, Match, [PC, PC, PC, PC]),
+    (Negative, NoMatch, [Bounced, Bounced, Dropped, Dropped]),
+    (One, Bare, [Bounced, Bounced, Dropped, Dropped]),
+    (One, Match, [PC, PC, PC, PC]),
+    (One, NoMatch, [Bounced, Bounced, Dropped, Dropped]),
+    (Several, Bare, [Bounced, Bounced, Dropped, Dropped]),
+    (Several, Match, [PC, PC, PC, PC]),
+    (Several, NoMatch, [Bounced, Bounced, Dropped, Dropped]),
+    (Silent, Bare, [Bounced, Bounced, Dropped, Dropped]),
+    (Silent, Match, [PC, PC, PC, PC]),
+    (Silent, NoMatch, [Bounced, Bounced, Dropped, Dropped]),
 ];
 
 fn resources(there: There) -> &'static [(&'static str, i8)] {
     match there {
-        NoAccount | NoResource => NOBODY,
+        NoAccount | NoResource | Silent => NOBODY,
         Negative => &[("pc", -1)],
         One => &[("pc", 1)],
         Several => &[("pc", 5), ("tab", 5), ("low", 1), ("bot", -1)],
@@ -79,46 +136,113 @@ fn pair(node: &Node, together: bool) -> (&'static str, &'static str) {
     ("alice", names.iter().find(fits).unwrap())
 }
 
+/// One cell: sends a stanza to Bob, and sees what became of it.
+fn check_cell(shards: u16, together: bool, (there, to): (There, To), stanza: &str, fate: Fate) {
+    let cell = format!("{there:?}, {to:?}, {stanza}");
+    let mut node = Node::new(shards);
+    let (alice, bob) = pair(&node, together);
+    let sender = node.online(alice, "phone");
+    if there != NoAccount {
+        node.users(&[bob]);
+    }
+    let mut clients: Vec<(&str, Client)> = Vec::new();
+    for (name, priority) in resources(there) {
+        clients.push((name, node.online_with(bob, name, *priority)));
+    }
+    if there == Silent {
+        clients.push(("pc", node.login(bob, "pc")));
+    }
+    clients.iter().for_each(|(_, client)| drop(node.read(*client)));
+    let to = match to {
+        Bare => format!("{bob}@here"),
+        Match => format!("{bob}@here/pc"),
+        NoMatch => format!("{bob}@here/gone"),
+    };
+    node.send(sender, &stanza.replace("{to}", &to));
+    let reached: Vec<&str> = clients
+        .iter()
+        .filter(|(_, client)| node.count(*client) == 1)
+        .map(|(name, _)| *name)
+        .collect();
+    let answer = node.read(sender);
+    let waits = there != NoAccount && node.roster(bob).iter().any(|one| one.pending_in.is_some());
+    assert_eq!(waits, matches!(fate, Asked(_)), "{cell}");
+    assert_eq!(node.logged(bob), usize::from(fate == Stored), "{cell}");
+    assert_eq!(answer.contains("<service-unavailable "), fate == Bounced, "{cell}");
+    assert_eq!(answer.is_empty(), fate != Bounced, "{cell}: {answer}");
+    match fate {
+        Reaches(wanted) | Asked(wanted) => assert_eq!(reached, wanted, "{cell}"),
+        Stored | Bounced | Dropped => assert_eq!(reached, [""; 0], "{cell}"),
+    }
+}
+
+/// A type that is none, or is not known, is that of a normal message (RFC 6121 §5.2.2).
+const MESSAGES: [(&str, usize); 7] = [
+    (" type='normal'", 0),
+    ("", 0),
+    (" type='whatever'", 0),
+    (" type='chat'", 1),
+    (" type='groupchat'", 2),
+    (" type='headline'", 3),
+    (" type='error'", 4),
+];
+
 fn check_table(shards: u16, together: bool) {
-    let kinds = ["normal", "chat", "groupchat", "headline", "error"];
     for (there, to, fates) in TABLE {
-        for (kind, fate) in kinds.iter().zip(fates) {
-            let cell = format!("{there:?}, {to:?}, {kind}");
-            let mut node = Node::new(shards);
-            let (alice, bob) = pair(&node, together);
-            let sender = node.online(alice, "phone");
-            if *there != NoAccount {
-                node.users(&[bob]);
-            }
-            let resources = resources(*there);
-            let there: Vec<(&str, Client)> = resources
-                .iter()
-                .map(|(name, priority)| (*name, node.online_with(bob, name, *priority)))
-                .collect();
-            there.iter().for_each(|(_, client)| drop(node.read(*client)));
-            let to = match to {
-                Bare => format!("{bob}@here"),
-                Match => format!("{bob}@here/pc"),
-                NoMatch => format!("{bob}@here/gone"),
-            };
-            let xml = format!("<message type='{kind}' id='m' to='{to}'><body>hi</body></message>");
-            node.send(sender, &xml);
-            let reached: Vec<&str> = there
-                .iter()
-                .filter(|(_, client)| node.count(*client) == 1)
-                .map(|(name, _)| *name)
-                .collect();
-            let answer = node.read(sender);
-            let stored = if *fate == Stored { 1 } else { 0 };
-            assert_eq!(node.logged(bob), stored, "{cell}");
-            assert_eq!(answer.contains("<service-unavailable "), *fate == Bounced, "{cell}");
-            assert_eq!(answer.is_empty(), *fate != Bounced, "{cell}: {answer}");
-            match fate {
-                Reaches(wanted) => assert_eq!(reached, *wanted, "{cell}"),
-                Stored | Bounced | Dropped => assert_eq!(reached, [""; 0], "{cell}"),
-            }
+        for (kind, column) in MESSAGES {
+            let stanza = format!("<message{kind} id='m' to='{{to}}'><body>hi</body></message>");
+            check_cell(shards, together, (*there, *to), &stanza, fates[column]);
         }
     }
+    let types = ["unavailable", "subscribe", "subscribed", "unsubscribe", "unsubscribed", "probe"];
+    for (there, to, fates) in PRESENCE {
+        let types = types.into_iter().chain(["error"]).map(|kind| format!(" type='{kind}'"));
+        for (kind, fate) in std::iter::once(String::new()).chain(types).zip(fates) {
+            let stanza = format!("<presence{kind} id='p' to='{{to}}'/>");
+            check_cell(shards, together, (*there, *to), &stanza, *fate);
+        }
+    }
+    for (there, to, fates) in IQS {
+        for (kind, fate) in ["get", "set", "result", "error"].into_iter().zip(fates) {
+            let stanza = format!("<iq type='{kind}' id='i' to='{{to}}'><q xmlns='urn:q'/></iq>");
+            check_cell(shards, together, (*there, *to), &stanza, *fate);
+        }
+    }
+}
+
+/// RFC 6121 §4.7.1, RFC 6120 §8.2.3: presence and IQs of a type that nobody knows go nowhere.
+#[test]
+fn presence_and_requests_of_unknown_type_are_bad() {
+    let mut node = Node::new(1);
+    let alice = node.online("alice", "phone");
+    let bob = node.online("bob", "pc");
+    for to in ["bob@here", "bob@here/pc", "here", "nobody@here", "alice@here"] {
+        for stanza in [
+            format!("<presence type='whatever' id='x' to='{to}'/>"),
+            format!("<iq type='whatever' id='x' to='{to}'><q xmlns='urn:q'/></iq>"),
+            format!("<iq id='x' to='{to}'><q xmlns='urn:q'/></iq>"),
+        ] {
+            node.send(alice, &stanza);
+            assert!(node.read(alice).contains("<bad-request "), "{stanza}");
+            assert_eq!(node.read(bob), "", "{stanza}");
+        }
+    }
+}
+
+/// RFC 6121 §8.3: presence is nothing that a server answers.
+#[test]
+fn presence_to_the_server_is_ignored() {
+    let mut node = Node::new(1);
+    let alice = node.online("alice", "phone");
+    let types = ["subscribe", "subscribed", "unsubscribe", "unsubscribed", "probe", "unavailable"];
+    for to in ["here", "here/x"] {
+        node.send(alice, &format!("<presence to='{to}'/>"));
+        for kind in types {
+            node.send(alice, &format!("<presence to='{to}' type='{kind}'/>"));
+        }
+    }
+    assert_eq!(node.read(alice), "");
+    assert_eq!(node.roster("alice"), []);
 }
 
 #[test]
