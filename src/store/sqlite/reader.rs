@@ -72,16 +72,24 @@ impl SqliteReader {
                 ))
             })
             .optional()?;
-        let Some((id, mut account)) = found else { return Ok(None) };
+        // For a name without an account the same is done, with nobody's number: how long the first answer of a login
+        // takes must not tell whether there is one.
+        let id = found.as_ref().map_or(NOBODY, |(id, _)| *id);
         let mut statement = snapshot.prepare_cached(
             "SELECT jid, name, groups, subscription, ask, approved, pending_in \
              FROM roster WHERE owner = ?1 ORDER BY jid",
         )?;
-        account.roster = roster(&mut statement, id, &mut self.jids)?;
+        let roster = roster(&mut statement, id, &mut self.jids)?;
         let mut statement = snapshot.prepare_cached(EAGER_SLOTS)?;
         let rows = statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        account.slots = rows.collect::<Result<_, _>>()?;
-        Ok(Some(account))
+        let slots = rows.collect::<Result<_, _>>()?;
+        if found.is_none() {
+            let sql = "SELECT count(*) FROM (SELECT 1 FROM log WHERE log.owner = ?1 LIMIT ?2)";
+            let _: u32 = snapshot
+                .prepare_cached(sql)?
+                .query_row(params![NOBODY, LOG_ROWS_COUNTED], |row| row.get(0))?;
+        }
+        Ok(found.map(|(_, account)| Box::new(AccountRecord { roster, slots, ..*account })))
     }
 
     fn slot(&mut self, owner: &BareJid, name: &str) -> Result<Answer, Error> {
@@ -173,6 +181,9 @@ impl Reader for SqliteReader {
         }
     }
 }
+
+/// The number of no address.
+const NOBODY: i64 = 0;
 
 /// Slots that are read with the account: those before the lazy ones, a range of the key.
 const EAGER_SLOTS: &str =
