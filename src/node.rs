@@ -409,10 +409,14 @@ pub fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
 fn limits(config: &Config, shards: u16) -> Limits {
     let limits = &config.limits;
     let part = |whole: u32| whole.div_ceil(shards.into());
+    let failures = Duration::from_secs(limits.failed_logins_window_s.into());
     Limits {
         login_timeout: Duration::from_secs(limits.login_timeout_s.into()),
         silence: Duration::from_secs(limits.silence_s.into()),
         login_attempts: u8::try_from(limits.login_attempts).unwrap_or(u8::MAX),
+        failed_logins_account: Rate::over(limits.failed_logins_per_account, failures),
+        failed_logins_network: Rate::over(limits.failed_logins_per_network, failures),
+        failed_logins_tracked: part(limits.failed_logins_tracked) as usize,
         output_bytes: limits.output_bytes as usize,
         resources_per_account: limits.resources_per_account as usize,
         roster_items: limits.roster_items as usize,

@@ -87,6 +87,16 @@ impl Rate {
         }
     }
 
+    /// `n` tokens at once, and a token again each `n`th part of `window`; with an `n` of 0 there is no limit. For windows
+    /// of up to four hours.
+    pub fn over(n: u32, window: Duration) -> Rate {
+        let ns = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+        match u64::from(n) {
+            0 => Rate::FREE,
+            n => Rate { price: (ns / n).saturating_mul(1 << 20).max(1), ahead: ns },
+        }
+    }
+
     fn cost(&self, n: u32) -> u64 {
         // Below 2⁶² for any price and number.
         u64::try_from((u128::from(self.price) * u128::from(n)) >> 20).unwrap_or(u64::MAX)

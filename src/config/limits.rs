@@ -72,6 +72,13 @@ pub struct Limits {
     pub password_checks_queue: u32,
     /// How long a stopping node waits for its clients and its store.
     pub shutdown_s: u32,
+    /// Failed logins to an account, and from a network (/24, /64), in `failed_logins_window_s`: `temporary-auth-failure`.
+    /// 0: without limit.
+    pub failed_logins_per_account: u32,
+    pub failed_logins_per_network: u32,
+    pub failed_logins_window_s: u32,
+    /// Accounts and networks whose failures are counted, for the whole node.
+    pub failed_logins_tracked: u32,
     /// Seconds of a rate that may come at once.
     pub burst_s: u32,
     /// What one session, an account and a network (/24, /64) may send; above, they are read slower. 0: without limit.
@@ -130,6 +137,10 @@ impl Limits {
             accounts_cached: s.integer("accounts_cached", 100_000, 64..=100_000_000),
             password_checks_queue: s.integer("password_checks_queue", 256, 1..=65_536),
             shutdown_s: s.integer("shutdown_s", 10, 0..=3600),
+            failed_logins_per_account: s.integer("failed_logins_per_account", 20, 0..=10_000),
+            failed_logins_per_network: s.integer("failed_logins_per_network", 100, 0..=1_000_000),
+            failed_logins_window_s: s.integer("failed_logins_window_s", 600, 10..=14_400),
+            failed_logins_tracked: s.integer("failed_logins_tracked", 65_536, 64..=10_000_000),
             burst_s: s.integer("burst_s", 10, 1..=60),
             session_stanzas_per_s: rate(s, "session_stanzas_per_s", 1000, 10),
             session_bytes_per_s: rate(s, "session_bytes_per_s", 1_048_576, 10_000),

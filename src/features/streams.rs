@@ -23,6 +23,7 @@ pub(super) static MANIFEST: Manifest = Manifest {
         },
         Spec { name: "XEP-0388", version: "1.0.4", left_out: "tasks: no login needs any" },
         Spec { name: "XEP-0440", version: "1.0.0", left_out: "" },
+        Spec { name: "XEP-0474", version: "0.5.0", left_out: "" },
     ],
     ..Manifest::EMPTY
 };

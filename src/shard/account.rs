@@ -3,6 +3,7 @@
 //! While an account loads (or replays its offline messages, or waits for ids) its stanzas queue in order; the queue is
 //! bounded. Idle accounts are evicted.
 
+use super::attempts::NETWORKS_SLOT;
 use super::contacts::Contacts;
 use super::effect::{ConnId, Effects, Ticket};
 use super::post::Post;
@@ -14,6 +15,7 @@ use crate::base::ids::Id;
 use crate::base::instant::Instant;
 use crate::base::instant::Wall;
 use crate::base::limit::Meter;
+use crate::base::network::Network;
 use crate::cluster::placement::store_partition;
 use crate::frame::Envelope;
 use crate::store::{AccountRecord, Query, Write};
@@ -59,6 +61,8 @@ pub struct Data {
     pub disabled: bool,
     pub roster: Contacts,
     pub roster_version: u64,
+    /// Those that it was logged in to from before.
+    pub(super) networks: Box<[Network]>,
     /// State of features, by its type; what the store had for it waits in `stored` until it is asked for.
     slots: Vec<Box<dyn Any>>,
     stored: Vec<(String, Vec<u8>)>,
@@ -79,13 +83,17 @@ pub trait Slot: Any + Sized {
 
 impl Data {
     pub fn new(record: AccountRecord) -> Self {
+        let mut stored = record.slots;
+        let networks = stored.iter().position(|(name, _)| name == NETWORKS_SLOT);
+        let networks = networks.map(|place| stored.swap_remove(place).1).unwrap_or_default();
         Self {
+            networks: Self::read_networks(&networks),
             credentials: (&record.credentials).into(),
             disabled: record.disabled,
             roster: Contacts::new(&record.roster),
             roster_version: record.roster_version,
             slots: Vec::new(),
-            stored: record.slots,
+            stored,
             log_rows: record.log_rows,
             replay_due: record.log_rows > 0,
         }

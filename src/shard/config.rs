@@ -2,6 +2,7 @@
 
 use super::access::Access;
 use super::rate::Rates;
+use crate::base::limit::Rate;
 use crate::stream::c2s::C2sPolicy;
 use crate::xmpp::jid::BareJid;
 use std::time::Duration;
@@ -25,6 +26,12 @@ pub struct Limits {
     pub silence: Duration,
     /// Failed logins of one connection; then `policy-violation`.
     pub login_attempts: u8,
+    /// Failed logins to an account, and from a network (/24, /64) to accounts of a shard; above, the answer is
+    /// `temporary-auth-failure`, with one more attempt from time to time.
+    pub failed_logins_account: Rate,
+    pub failed_logins_network: Rate,
+    /// Accounts and networks whose failed logins are counted; above, the oldest are forgotten.
+    pub failed_logins_tracked: usize,
     /// Bytes waiting for a slow reader; above, its connection is closed (and its session may be resumed). A session
     /// keeps twice as many unacknowledged; above, it ends.
     pub output_bytes: usize,
@@ -76,6 +83,9 @@ impl Default for Limits {
             login_timeout: Duration::from_secs(30),
             silence: Duration::from_secs(1_800),
             login_attempts: 5,
+            failed_logins_account: Rate::FREE,
+            failed_logins_network: Rate::FREE,
+            failed_logins_tracked: 65_536,
             output_bytes: 4 << 20,
             resources_per_account: 32,
             roster_items: 2_000,

@@ -6,7 +6,8 @@ use super::effect::{Action, ConnId, Effects, PasswordCheck};
 use super::{Shard, internal_error};
 use crate::stream::c2s::{C2s, Event};
 use crate::stream::sasl::{
-    ChannelBinding, Mechanism, Plain, SaslFailure, ScramHash, ScramServer, fake_keys, peek_username,
+    ChannelBinding, Listed, Mechanism, Plain, SaslFailure, ScramHash, ScramServer, fake_keys,
+    peek_username,
 };
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::Stanza;
@@ -162,6 +163,10 @@ impl Shard {
             fx.actions.push(Action::Move { conn: id, to: owner });
             return Flow::Again;
         }
+        if core.is_network_closed(id) {
+            self.fail(id, SaslFailure::TemporaryAuthFailure, fx);
+            return Flow::Taken;
+        }
         let Some(account) = core.account(&jid, fx) else {
             self.fail(id, SaslFailure::TemporaryAuthFailure, fx);
             return Flow::Taken;
@@ -223,8 +228,9 @@ impl Shard {
             Some(facts) => facts.channel_binding(),
             None => ChannelBinding::default(),
         };
-        let plus = binding.is_available();
-        match ScramServer::start(mechanism, initial, &keys, is_known, &nonce, &binding, plus) {
+        let mechanisms = conn.stream.mechanisms(&core.config.policy);
+        let listed = Listed { mechanisms, bindings: binding.types().collect() };
+        match ScramServer::start(mechanism, initial, &keys, is_known, &nonce, &binding, &listed) {
             Ok((server, challenge)) => {
                 conn.login = Some(Box::new(Login::Scram { server: Box::new(server), jid }));
                 let mut out = Vec::with_capacity(256);
@@ -280,10 +286,7 @@ impl Shard {
             conn.hold = Hold::No;
         }
         match (conn.login.take().map(|login| *login), verdict) {
-            (Some(Login::Password { jid }), Some(true)) => self.logged_in(id, jid, &[], fx),
-            (Some(Login::Password { .. }), Some(false)) => {
-                self.fail(id, SaslFailure::NotAuthorized, fx);
-            }
+            (Some(Login::Password { jid }), Some(right)) => self.judged(id, jid, right, &[], fx),
             (Some(Login::Password { .. }), None) => {
                 self.fail(id, SaslFailure::TemporaryAuthFailure, fx);
             }
@@ -303,7 +306,19 @@ impl Shard {
         let own = is_own_authzid(server.authzid(), &jid, &conn.stream);
         match server.finish(data) {
             Ok(_) if !own => self.fail(id, SaslFailure::InvalidAuthzid, fx),
-            Ok(last) => self.logged_in(id, jid, &last, fx),
+            Ok(last) => self.judged(id, jid, true, &last, fx),
+            Err(SaslFailure::NotAuthorized) => self.judged(id, jid, false, &[], fx),
+            Err(failure) => self.fail(id, failure, fx),
+        }
+    }
+
+    /// A password was right or wrong.
+    ///
+    /// - `data`: what the mechanism says to a right one
+    fn judged(&mut self, id: ConnId, jid: BareJid, proven: bool, data: &[u8], fx: &mut Effects) {
+        let account = self.core.names.get(jid.as_str()).copied();
+        match self.core.judge(id, account, &jid, proven, fx) {
+            Ok(()) => self.logged_in(id, jid, data, fx),
             Err(failure) => self.fail(id, failure, fx),
         }
     }

@@ -9,6 +9,7 @@
 mod absence;
 mod access;
 mod account;
+mod attempts;
 mod bind;
 mod config;
 mod conn;
@@ -170,6 +171,7 @@ struct Core {
     accounts: Slab<Account>,
     names: Map<BareJid, AccountId>,
     resumable: Map<Box<str>, SessionId>,
+    attempts: attempts::Attempts,
     origins: rate::Origins,
     idle: VecDeque<AccountId>,
     jids: JidCache,
@@ -240,6 +242,7 @@ impl Shard {
             accounts: Slab::new(),
             names: Map::default(),
             resumable: Map::default(),
+            attempts: attempts::Attempts::default(),
             origins: rate::Origins::default(),
             idle: VecDeque::new(),
             jids: JidCache::new(JID_CACHE),

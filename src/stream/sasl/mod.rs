@@ -123,6 +123,36 @@ impl Offer {
     }
 }
 
+/// What a stream's features listed, as far as a login depends on it: an attacker in between may have changed the list,
+/// so both sides must have seen the same (XEP-0474).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    pub mechanisms: Vec<Mechanism>,
+    /// Types of channel binding (XEP-0440).
+    pub bindings: Vec<&'static str>,
+}
+
+impl Listed {
+    /// Whether any mechanism was listed that is bound to the channel.
+    pub fn has_plus(&self) -> bool {
+        self.mechanisms.iter().any(|mechanism| mechanism.is_plus())
+    }
+
+    /// What `h` is the hash of; nothing where nothing was listed (XEP-0474 §3.1).
+    pub(super) fn digest_input(&self) -> String {
+        let mut names: Vec<&str> = self.mechanisms.iter().map(|it| it.name()).collect();
+        names.sort_unstable();
+        let mut text = names.join("\u{1e}");
+        if !self.bindings.is_empty() {
+            let mut bindings = self.bindings.clone();
+            bindings.sort_unstable();
+            text.push('\u{1f}');
+            text.push_str(&bindings.join("\u{1e}"));
+        }
+        text
+    }
+}
+
 /// Why a login ends without success: the conditions of RFC 6120 §6.5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{}", self.name())]

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::hash::{Output, ScramHash, is_equal};
 use super::message::{BindingFlag, ClientFinal, ClientFirst, printable};
-use super::{ChannelBinding, Mechanism, SaslFailure};
+use super::{ChannelBinding, Listed, Mechanism, SaslFailure};
 use crate::xmpp::credentials::ScramKeys;
 
 /// One login between its two messages, at the account's shard; some 500 bytes.
@@ -30,8 +30,8 @@ impl ScramServer {
     /// Answers the first message.
     ///
     /// - takes: `initial`, the message that `peek_username` read; `keys` of the account for the mechanism's hash, or
-    ///   `fake_keys` with `known` false; `nonce`, fresh and from `new_nonce`; `plus_offered`, whether a -PLUS mechanism
-    ///   was listed on this stream
+    ///   `fake_keys` with `known` false; `nonce`, fresh and from `new_nonce`; `listed`, what the stream's features
+    ///   listed: a -PLUS mechanism among it must have been seen, and the client is told all of it, hashed (XEP-0474)
     /// - gives: the machine and the server-first-message
     /// - errors: `MalformedRequest`; `InvalidMechanism` for PLAIN; `NotAuthorized` for a binding that is not at hand
     ///   and for a client made to believe that the server has none (`y`, RFC 5802 §6); `TemporaryAuthFailure` for keys
@@ -44,13 +44,14 @@ impl ScramServer {
         known: bool,
         nonce: &str,
         binding: &ChannelBinding,
-        plus_offered: bool,
+        listed: &Listed,
     ) -> Result<(ScramServer, Vec<u8>), SaslFailure> {
         assert!(printable(nonce).is_ok(), "the server's nonce is printable");
         let hash = mechanism.hash().ok_or(SaslFailure::InvalidMechanism)?;
         let first = ClientFirst::parse(initial)?;
         first.prepared_username()?;
-        let binding_data = check_binding(first.flag, mechanism.is_plus(), binding, plus_offered)?;
+        let binding_data =
+            check_binding(first.flag, mechanism.is_plus(), binding, listed.has_plus())?;
         let (Some(stored_key), Some(server_key)) =
             (hash.output_from(&keys.stored_key), hash.output_from(&keys.server_key))
         else {
@@ -58,7 +59,12 @@ impl ScramServer {
         };
 
         let salt = STANDARD.encode(&keys.salt);
-        let server_first = format!("r={}{nonce},s={salt},i={}", first.nonce, keys.iterations);
+        let mut server_first = format!("r={}{nonce},s={salt},i={}", first.nonce, keys.iterations);
+        let digest_input = listed.digest_input();
+        if !digest_input.is_empty() {
+            let digest = hash.digest(digest_input.as_bytes());
+            server_first.push_str(&format!(",h={}", STANDARD.encode(digest)));
+        }
         let nonce_start = first.bare.len() + ",r=".len();
         let server = ScramServer {
             hash,

@@ -45,12 +45,20 @@ fn client(mechanism: Mechanism, password: &str) -> ScramClient {
     ScramClient::new(mechanism, "user", password, CLIENT_NONCE, binding).unwrap()
 }
 
+/// As in the example of XEP-0474 §3.3.
+fn listed() -> Listed {
+    Listed {
+        mechanisms: vec![Mechanism::ScramSha1Plus, Mechanism::ScramSha1],
+        bindings: vec![TLS_SERVER_END_POINT, TLS_EXPORTER],
+    }
+}
+
 fn start(
     mechanism: Mechanism,
     initial: &[u8],
     keys: &ScramKeys,
 ) -> Result<(ScramServer, Vec<u8>), SaslFailure> {
-    ScramServer::start(mechanism, initial, keys, true, SERVER_NONCE, &binding(), true)
+    ScramServer::start(mechanism, initial, keys, true, SERVER_NONCE, &binding(), &listed())
 }
 
 /// RFC 5802 §5.
@@ -66,6 +74,25 @@ fn example_of_rfc_5802_holds_on_both_sides() {
         ],
         [CLIENT_NONCE, SERVER_NONCE, "QSXCR+Q6sek8bf92"],
     );
+}
+
+/// XEP-0474 §3.3.
+#[test]
+fn server_first_has_the_hash_of_what_was_listed() {
+    let h = |mechanism, listed: &Listed| {
+        let first = client(mechanism, "pencil").first();
+        let keys = keys(mechanism);
+        let (_, server_first) =
+            ScramServer::start(mechanism, &first, &keys, true, SERVER_NONCE, &binding(), listed)
+                .unwrap();
+        String::from_utf8(server_first).unwrap().split_once(",h=").map(|(_, h)| h.to_owned())
+    };
+    let own = h(Mechanism::ScramSha1Plus, &listed()).unwrap();
+    assert_eq!(own, "G6k/rBLDqgOhRRaCuuatSDFkJ08=");
+    let cut = Listed { mechanisms: vec![Mechanism::ScramSha1], ..Listed::default() };
+    assert_ne!(h(Mechanism::ScramSha1, &cut).unwrap(), own);
+    assert_eq!(h(Mechanism::ScramSha512, &cut).unwrap().len(), 88, "by the mechanism's hash");
+    assert_eq!(h(Mechanism::ScramSha1, &Listed::default()), None);
 }
 
 /// RFC 7677 §3.
@@ -93,8 +120,16 @@ fn check_example(mechanism: Mechanism, messages: [&str; 4], [nonce, servers, sal
     assert_eq!(first, messages[0].as_bytes());
     assert_eq!(peek_username(mechanism, &first).unwrap(), "user");
     let no_binding = ChannelBinding::default();
-    let (server, server_first) =
-        ScramServer::start(mechanism, &first, &keys, true, servers, &no_binding, false).unwrap();
+    let (server, server_first) = ScramServer::start(
+        mechanism,
+        &first,
+        &keys,
+        true,
+        servers,
+        &no_binding,
+        &Listed::default(),
+    )
+    .unwrap();
     assert_eq!(server_first, messages[1].as_bytes());
     let client_final = client.server_first(&server_first).unwrap();
     assert_eq!(client_final, messages[2].as_bytes());
@@ -172,7 +207,7 @@ fn binding_flag_must_fit_the_mechanism_and_the_offer() {
             true,
             SERVER_NONCE,
             binding,
-            plus_offered,
+            &if plus_offered { listed() } else { Listed::default() },
         )
         .err()
     };
@@ -199,8 +234,16 @@ fn header_must_be_repeated_exactly() {
     let changed = b"y,,n=user,r=fyko+d2lbbFgONRv9qkxdawL";
     let none = ChannelBinding::default();
     let keys = keys(mechanism);
-    let (server, _) =
-        ScramServer::start(mechanism, changed, &keys, true, SERVER_NONCE, &none, false).unwrap();
+    let (server, _) = ScramServer::start(
+        mechanism,
+        changed,
+        &keys,
+        true,
+        SERVER_NONCE,
+        &none,
+        &Listed::default(),
+    )
+    .unwrap();
     assert_eq!(server.finish(&client_final), Err(SaslFailure::NotAuthorized));
 }
 
@@ -240,9 +283,16 @@ fn unknown_name_sees_the_same_messages_lengths_and_work_as_a_wrong_password() {
             let mut client = client(mechanism, "wrong");
             let first = client.first();
             trace::take();
-            let (server, server_first) =
-                ScramServer::start(mechanism, &first, keys, known, SERVER_NONCE, &binding(), true)
-                    .unwrap();
+            let (server, server_first) = ScramServer::start(
+                mechanism,
+                &first,
+                keys,
+                known,
+                SERVER_NONCE,
+                &binding(),
+                &listed(),
+            )
+            .unwrap();
             let work_of_start = trace::take();
             let client_final = client.server_first(&server_first).unwrap();
             trace::take();
@@ -267,7 +317,7 @@ fn unknown_account_fails_even_with_a_right_proof() {
     let keys = keys(mechanism);
     let first = client.first();
     let (server, server_first) =
-        ScramServer::start(mechanism, &first, &keys, false, SERVER_NONCE, &binding(), true)
+        ScramServer::start(mechanism, &first, &keys, false, SERVER_NONCE, &binding(), &listed())
             .unwrap();
     let client_final = client.server_first(&server_first).unwrap();
     assert_eq!(server.finish(&client_final), Err(SaslFailure::NotAuthorized));
