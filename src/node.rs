@@ -417,6 +417,8 @@ fn limits(config: &Config, shards: u16) -> Limits {
         failed_logins_account: Rate::over(limits.failed_logins_per_account, failures),
         failed_logins_network: Rate::over(limits.failed_logins_per_network, failures),
         failed_logins_tracked: part(limits.failed_logins_tracked) as usize,
+        token_holders: limits.token_holders_per_account as usize,
+        token_life: Duration::from_secs(u64::from(limits.token_days) * 86_400),
         output_bytes: limits.output_bytes as usize,
         resources_per_account: limits.resources_per_account as usize,
         roster_items: limits.roster_items as usize,

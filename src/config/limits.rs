@@ -79,6 +79,10 @@ pub struct Limits {
     pub failed_logins_window_s: u32,
     /// Accounts and networks whose failures are counted, for the whole node.
     pub failed_logins_tracked: u32,
+    /// Clients of one account that hold tokens (XEP-0484); the one idle for longest loses its token.
+    pub token_holders_per_account: u32,
+    /// How long a token is good for.
+    pub token_days: u32,
     /// Seconds of a rate that may come at once.
     pub burst_s: u32,
     /// What one session, an account and a network (/24, /64) may send; above, they are read slower. 0: without limit.
@@ -141,6 +145,8 @@ impl Limits {
             failed_logins_per_network: s.integer("failed_logins_per_network", 100, 0..=1_000_000),
             failed_logins_window_s: s.integer("failed_logins_window_s", 600, 10..=14_400),
             failed_logins_tracked: s.integer("failed_logins_tracked", 65_536, 64..=10_000_000),
+            token_holders_per_account: s.integer("token_holders_per_account", 32, 1..=1000),
+            token_days: s.integer("token_days", 21, 1..=366),
             burst_s: s.integer("burst_s", 10, 1..=60),
             session_stanzas_per_s: rate(s, "session_stanzas_per_s", 1000, 10),
             session_bytes_per_s: rate(s, "session_bytes_per_s", 1_048_576, 10_000),

@@ -24,6 +24,11 @@ pub(super) static MANIFEST: Manifest = Manifest {
         Spec { name: "XEP-0388", version: "1.0.4", left_out: "tasks: no login needs any" },
         Spec { name: "XEP-0440", version: "1.0.0", left_out: "" },
         Spec { name: "XEP-0474", version: "0.5.0", left_out: "" },
+        Spec {
+            name: "XEP-0484",
+            version: "0.2.0",
+            left_out: "early data of TLS; HT-SHA-256-UNIQ, which TLS 1.3 has no binding for",
+        },
     ],
     ..Manifest::EMPTY
 };

@@ -289,7 +289,7 @@ impl Core {
                     }
                     self.reload(account, fx);
                 }
-                Waiting::Log(account) => {
+                Waiting::Log(account) | Waiting::Login { account, .. } => {
                     self.written(account, fx);
                     self.reload(account, fx);
                 }

@@ -226,7 +226,7 @@ impl Shard {
             }
         }
         let Some(conn) = self.core.conns.get_mut(id.0) else { return Ok(()) };
-        let Some(Login::Proved { data }) = conn.login.take().map(|login| *login) else {
+        let Some(Login::Proved { data, token, .. }) = conn.login.take().map(|login| *login) else {
             return Ok(());
         };
         let request = conn.stream.take_request();
@@ -236,6 +236,7 @@ impl Shard {
         {
             session = self.bind2(id, account, &jid, request.agent, bind, &mut results, fx)?;
         }
+        results.extend_from_slice(&token);
         let core = &mut self.core;
         let identity = match session.and_then(|session| core.sessions.get(session.0)) {
             Some(session) => session.text.clone(),

@@ -32,6 +32,10 @@ pub struct Limits {
     pub failed_logins_network: Rate,
     /// Accounts and networks whose failed logins are counted; above, the oldest are forgotten.
     pub failed_logins_tracked: usize,
+    /// Installations of clients that hold tokens of one account (XEP-0484); above, the one idle for longest loses its own.
+    pub token_holders: usize,
+    /// How long a token is good for; a client that comes in its last three quarters gets another.
+    pub token_life: Duration,
     /// Bytes waiting for a slow reader; above, its connection is closed (and its session may be resumed). A session
     /// keeps twice as many unacknowledged; above, it ends.
     pub output_bytes: usize,
@@ -86,6 +90,8 @@ impl Default for Limits {
             failed_logins_account: Rate::FREE,
             failed_logins_network: Rate::FREE,
             failed_logins_tracked: 65_536,
+            token_holders: 32,
+            token_life: Duration::from_secs(21 * 86_400),
             output_bytes: 4 << 20,
             resources_per_account: 32,
             roster_items: 2_000,

@@ -3,6 +3,7 @@
 use super::account::{AccountId, Busy, State};
 use super::conn::{Flow, Hold};
 use super::effect::{Action, ConnId, Effects, PasswordCheck};
+use super::fast::Renewal;
 use super::{Shard, internal_error};
 use crate::stream::c2s::{C2s, Event};
 use crate::stream::sasl::{
@@ -27,8 +28,11 @@ pub(super) enum Login {
         jid: BareJid,
     },
     /// By SASL2: proven, and what it asked for inline remains to be done. Holds what the mechanism says to success.
+    /// With the token that it is given, as XML; `must_store`: it fails where that cannot be kept.
     Proved {
         data: Vec<u8>,
+        token: Vec<u8>,
+        must_store: bool,
     },
 }
 
@@ -65,6 +69,9 @@ impl Shard {
             }
             (Event::Auth { mechanism, initial }, _) => {
                 return Ok(self.auth(id, stanza, mechanism, &initial, fx));
+            }
+            (Event::Token { mechanism, initial }, _) => {
+                return Ok(self.token(id, mechanism, &initial, fx));
             }
             (Event::Response(data), _) => self.response(id, &data, fx),
             (Event::Abort, _) => {
@@ -324,6 +331,18 @@ impl Shard {
     }
 
     fn logged_in(&mut self, id: ConnId, jid: BareJid, data: &[u8], fx: &mut Effects) {
+        self.logged_in_with(id, jid, data, None, fx);
+    }
+
+    /// - `renewal`: where the login was by a token
+    pub(super) fn logged_in_with(
+        &mut self,
+        id: ConnId,
+        jid: BareJid,
+        data: &[u8],
+        renewal: Option<Renewal>,
+        fx: &mut Effects,
+    ) {
         let core = &mut self.core;
         let account = core.account(&jid, fx);
         let disabled = account
@@ -334,11 +353,18 @@ impl Shard {
             return self.fail(id, SaslFailure::AccountDisabled, fx);
         }
         let Some(conn) = core.conns.get_mut(id.0) else { return };
-        conn.account = Some(jid);
+        conn.account = Some(jid.clone());
         core.probe.logins += 1;
         if conn.stream.request().is_some() {
-            conn.login = Some(Box::new(Login::Proved { data: data.to_vec() }));
-            return self.finish_login(id, fx);
+            if !self.keep_tokens(id, &jid, data, renewal, fx) {
+                let (data, token) = (data.to_vec(), Vec::new());
+                if let Some(conn) = self.core.conns.get_mut(id.0) {
+                    let proved = Login::Proved { data, token, must_store: false };
+                    conn.login = Some(Box::new(proved));
+                }
+                self.finish_login(id, fx);
+            }
+            return;
         }
         let mut out = Vec::with_capacity(128);
         conn.stream.success(data, &mut out);

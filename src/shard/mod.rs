@@ -17,6 +17,7 @@ mod contacts;
 mod deliver;
 mod effect;
 pub mod errand;
+mod fast;
 mod feature;
 mod inactive;
 mod inbound;
@@ -99,6 +100,11 @@ enum Waiting {
     },
     /// A page of offline messages.
     Page(AccountId),
+    /// The tokens of a login, which goes on when they are kept.
+    Login {
+        conn: ConnId,
+        account: AccountId,
+    },
     /// A change of an account's log that nobody is told of.
     Log(AccountId),
     /// A change of a roster or slot that a frame waits for.

@@ -81,6 +81,11 @@ impl Shard {
                 self.release_frame(at);
                 self.written(account, fx);
             }
+            (Waiting::Login { conn, account }, outcome) => {
+                let stored = matches!(outcome, StoreOutcome::Written(Written::Done));
+                self.tokens_stored(conn, account, stored, fx);
+                self.written(account, fx);
+            }
             (Waiting::Log(account), _) => self.written(account, fx),
             (Waiting::Page(account), outcome) => self.page(account, ticket, outcome, fx),
             (Waiting::Change { account, at, stanza }, outcome) => {

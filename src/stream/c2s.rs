@@ -4,7 +4,7 @@
 pub use super::policy::{C2sPolicy, StreamFeatures};
 
 use super::TlsFacts;
-use super::sasl::{Mechanism, Offer, SaslFailure, decode_payload, encode_payload};
+use super::sasl::{Mechanism, Offer, SaslFailure, TokenMechanism, decode_payload, encode_payload};
 use super::sasl2::{self, Authenticate, read_h};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::ns;
@@ -27,6 +27,11 @@ pub enum Event {
     /// The client names its mechanism and, with the initial response, its account.
     Auth {
         mechanism: Mechanism,
+        initial: Vec<u8>,
+    },
+    /// The client logs in by a token (XEP-0484).
+    Token {
+        mechanism: TokenMechanism,
         initial: Vec<u8>,
     },
     /// The client's next SASL message.
@@ -181,6 +186,13 @@ impl C2s {
         offer.mechanisms().collect()
     }
 
+    /// Mechanisms of FAST for this stream, best first.
+    fn token_mechanisms(&self) -> impl Iterator<Item = TokenMechanism> + use<> {
+        let binding = self.binding.as_ref().map(|facts| facts.channel_binding());
+        let binding = binding.unwrap_or_default();
+        TokenMechanism::ALL.into_iter().filter(move |it| it.data(&binding).is_some())
+    }
+
     /// The client opened its stream. Answers with our header and the features of this stage.
     ///
     /// - errors: `host-unknown`, `invalid-namespace`, `unsupported-version` (RFC 6120 §4.9.3); our header is out before the error is
@@ -269,7 +281,12 @@ impl C2s {
             let mechanisms = self.mechanisms(policy);
             if self.secure {
                 let names = mechanisms.iter().map(|mechanism| mechanism.name());
-                sasl2::write_feature(names, &policy.features.bind_inline, out);
+                sasl2::write_feature(
+                    names,
+                    self.token_mechanisms(),
+                    &policy.features.bind_inline,
+                    out,
+                );
             }
             if self.secure || !policy.tls_required {
                 out.extend_from_slice(b"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
@@ -453,6 +470,21 @@ impl C2s {
             // XEP-0388 §6: never before TLS, whatever the old profile may do here.
             return self.refuse(SaslFailure::EncryptionRequired, out);
         }
+        if let Some(mechanism) =
+            stanza.attr("mechanism").and_then(|name| TokenMechanism::parse(&name))
+        {
+            if !self.token_mechanisms().any(|listed| listed == mechanism) {
+                return self.refuse(SaslFailure::InvalidMechanism, out);
+            }
+            return match sasl2::initial_response(stanza) {
+                Ok(Some(initial)) => {
+                    self.phase = Phase::Exchange;
+                    Ok(Event::Token { mechanism, initial })
+                }
+                Ok(None) => self.refuse(SaslFailure::MalformedRequest, out),
+                Err(failure) => self.refuse(failure, out),
+            };
+        }
         let mechanism = stanza.attr("mechanism").and_then(|name| Mechanism::parse(&name));
         let Some(mechanism) = mechanism.filter(|chosen| self.mechanisms(policy).contains(chosen))
         else {
@@ -482,6 +514,12 @@ impl C2s {
         if self.phase == Phase::Open {
             self.request = None;
         }
+    }
+
+    /// As `rewind`, for `<authenticate/>` with all that is needed in it.
+    pub fn rewind_authenticate(&mut self) {
+        self.phase = Phase::Open;
+        self.request = None;
     }
 
     fn refuse(&mut self, failure: SaslFailure, out: &mut Vec<u8>) -> Result<Event, StreamError> {

@@ -1,7 +1,8 @@
-//! SASL2 (XEP-0388) and what rides on it, XML to values and back: Bind 2 (XEP-0386), inline resumption (XEP-0198).
+//! SASL2 (XEP-0388) and what rides on it, XML to values and back: Bind 2 (XEP-0386), FAST (XEP-0484), inline
+//! resumption (XEP-0198).
 //! When an element may come is for `c2s` to say, whether it succeeds for the shard.
 
-use super::sasl::{SaslFailure, decode_payload, encode_payload};
+use super::sasl::{SaslFailure, TokenMechanism, decode_payload, encode_payload};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::ns;
 use crate::xmpp::stanza::Stanza;
@@ -51,6 +52,17 @@ pub struct Authenticate {
     /// The session to resume, and the number of stanzas that the client has of it.
     pub resume: Option<(String, u32)>,
     pub bind: Option<Bind>,
+    /// `<fast/>`: the login is by a token.
+    pub fast: Option<Fast>,
+    /// `<request-token/>`: for this mechanism.
+    pub request_token: Option<TokenMechanism>,
+}
+
+/// `<fast xmlns='urn:xmpp:fast:0'/>` in a login.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fast {
+    pub count: Option<u32>,
+    pub invalidate: bool,
 }
 
 /// `<bind xmlns='urn:xmpp:bind:0'/>`
@@ -62,7 +74,7 @@ pub struct Bind {
 }
 
 impl Authenticate {
-    /// - errors: `bad-format` for a `<resume/>` without a number
+    /// - errors: `bad-format` for a `<resume/>` without a number, and a `count` that is none
     pub(super) fn read(stanza: &Stanza<'_>) -> Result<Authenticate, StreamError> {
         let mut request = Authenticate::default();
         for child in stanza.children() {
@@ -74,6 +86,19 @@ impl Authenticate {
                     let previous = child.attr("previd").map(|id| id.into_owned());
                     let h = read_h(child.attr("h").as_deref())?;
                     request.resume = Some((previous.unwrap_or_default(), h));
+                }
+                (ns::FAST, "fast") => {
+                    let count = child.attr("count").map(|count| count.parse()).transpose();
+                    let count = count.map_err(|_| {
+                        StreamError::new(StreamCondition::BadFormat).with_text("count is a number")
+                    })?;
+                    let invalidate = child.attr("invalidate");
+                    let invalidate = matches!(invalidate.as_deref(), Some("true" | "1"));
+                    request.fast = Some(Fast { count, invalidate });
+                }
+                (ns::FAST, "request-token") => {
+                    let mechanism = child.attr("mechanism");
+                    request.request_token = mechanism.and_then(|it| TokenMechanism::parse(&it));
                 }
                 (ns::BIND2, "bind") => request.bind = Some(Bind::read(&child.to_element())),
                 _ => {}
@@ -110,6 +135,7 @@ pub(super) fn read_h(h: Option<&str>) -> Result<u32, StreamError> {
 /// - `bind_inline`: what Bind 2 can enable, as `<feature/>` elements
 pub(super) fn write_feature<'a>(
     mechanisms: impl Iterator<Item = &'a str>,
+    token_mechanisms: impl Iterator<Item = TokenMechanism>,
     bind_inline: &[u8],
     out: &mut Vec<u8>,
 ) {
@@ -122,6 +148,11 @@ pub(super) fn write_feature<'a>(
     writer.start("bind").attr("xmlns", ns::BIND2);
     writer.start("inline").raw(bind_inline).end("inline").end("bind");
     writer.start("sm").attr("xmlns", ns::SM3).close_empty();
+    writer.start("fast").attr("xmlns", ns::FAST);
+    for mechanism in token_mechanisms {
+        writer.start("mechanism").text(mechanism.name()).end("mechanism");
+    }
+    writer.end("fast");
     writer.end("inline").end("authentication");
 }
 

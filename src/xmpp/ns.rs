@@ -34,6 +34,8 @@ pub const SASL2: &str = "urn:xmpp:sasl:2";
 pub const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 /// XEP-0386.
 pub const BIND2: &str = "urn:xmpp:bind:0";
+/// XEP-0484.
+pub const FAST: &str = "urn:xmpp:fast:0";
 /// RFC 3921 §3, kept for old clients.
 pub const SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
 /// XEP-0198.

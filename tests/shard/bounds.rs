@@ -2,6 +2,7 @@
 //! `config/corefire.toml` names. How each is met in detail, and what becomes of those concerned, is in `limits.rs`.
 
 use crate::harness::*;
+use corefire::base::limit::Rate;
 use corefire::shard::ShardConfig;
 use std::time::Duration;
 
@@ -49,6 +50,18 @@ fn private(name: &str, bytes: usize) -> String {
 
 fn card(bytes: usize) -> String {
     set("v", &format!("<vCard xmlns='vcard-temp'><FN>{}</FN></vCard>", "x".repeat(bytes)))
+}
+
+fn failures(count: u32) -> Rate {
+    Rate::over(count, Duration::from_secs(600))
+}
+
+fn logged_out(node: &mut Node) -> Client {
+    node.users(&["alice"]);
+    let stranger = node.connect(0);
+    node.send(stranger, HEADER);
+    node.read(stranger);
+    stranger
 }
 
 fn alice(node: &mut Node) -> Client {
@@ -120,6 +133,25 @@ const BOUNDS: &[Bound] = &[
             each(node, stranger, &vec![plain("alice", "wrong"); 3])
         },
         condition: "<policy-violation ",
+    },
+    Bound {
+        name: "failed_logins_account",
+        set: |config| config.limits.failed_logins_account = failures(2),
+        meet: |node| {
+            let stranger = logged_out(node);
+            each(node, stranger, &vec![plain("alice", "wrong"); 3])
+        },
+        condition: "<temporary-auth-failure/>",
+    },
+    Bound {
+        name: "failed_logins_network",
+        set: |config| config.limits.failed_logins_network = failures(2),
+        meet: |node| {
+            let stranger = logged_out(node);
+            let guesses = ["alice", "bob", "carol"].map(|user| plain(user, "wrong"));
+            each(node, stranger, &guesses)
+        },
+        condition: "<temporary-auth-failure/>",
     },
     Bound {
         name: "output_bytes",
@@ -370,6 +402,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("probe_reads", "presence.rs: a probe stays unanswered"),
     ("held_stanzas", "csi.rs: what is held goes out"),
     ("held_bytes", "csi.rs: likewise"),
+    ("failed_logins_tracked", "shard/attempts.rs: the oldest is forgotten"),
+    ("token_holders", "fast.rs: the client idle for longest logs in with its password"),
+    ("token_life", "fast.rs: it is a time"),
 ];
 
 #[test]

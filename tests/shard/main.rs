@@ -10,6 +10,7 @@ mod carbons;
 mod csi;
 mod discovery;
 mod domains;
+mod fast;
 mod faults;
 mod harness;
 mod iq;

@@ -20,6 +20,7 @@ mod message;
 mod plain;
 mod saslprep;
 mod scram;
+mod token;
 
 pub use binding::{ChannelBinding, TLS_EXPORTER, TLS_SERVER_END_POINT, tls_server_end_point};
 pub use hash::ScramHash;
@@ -29,6 +30,7 @@ pub use keys::{
 };
 pub use plain::Plain;
 pub use scram::ScramServer;
+pub use token::{TokenMechanism, TokenMessage, initiator, responder, token};
 
 /// Longest SASL message, decoded, in either direction. Names and nonces of real clients need some 200 bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
