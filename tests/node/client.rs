@@ -44,6 +44,18 @@ impl Client {
         Client::over(socket)
     }
 
+    /// Whether the node ends a connection that begins with `bytes` without a word, however soon.
+    #[track_caller]
+    pub(crate) fn is_refused(socket: std::io::Result<TcpStream>, bytes: &[u8]) -> bool {
+        let Ok(mut socket) = socket else { return true };
+        socket.set_read_timeout(Some(PATIENCE)).unwrap_or_default();
+        let mut answer = [0; 1];
+        match socket.write_all(bytes).and_then(|()| socket.read(&mut answer)) {
+            Ok(length) => length == 0,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
+    }
+
     pub(crate) fn over(socket: TcpStream) -> Client {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();

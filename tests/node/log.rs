@@ -24,7 +24,7 @@ fn no_password_and_no_body_is_ever_logged() {
     wrong.authenticate("alice", "hunter3-is-secret");
     wrong.expect("<not-authorized/>");
     wrong.send("<broken><nobody-else-reads");
-    wrong.send("&&></x>");
+    wrong.send("&&></x></x>");
     wrong.expect_end();
     let mut bob = Client::log_in(&node, "bob", "hunter2-is-secret");
     bob.send("<presence/>");
