@@ -356,7 +356,7 @@ pub fn shard_config(
         access: config.access.banned.iter().cloned().collect(),
         scram_iterations: config.auth.scram_iterations,
         decoy_secret,
-        admins: Vec::new(),
+        admins: config.admins.clone(),
         incarnation,
     }
 }

@@ -59,11 +59,6 @@ pub(super) enum UserCommand {
         /// NAME@DOMAIN
         jid: String,
     },
-    /// Release an account from the quarantine of those that were made in-band
-    Release {
-        /// NAME@DOMAIN
-        jid: String,
-    },
 }
 
 #[derive(Debug, Args)]
@@ -119,11 +114,6 @@ pub(super) fn run(command: &UserCommand, settings: &Settings) -> Result<(), Refu
             let request = AccountRequest::SetDisabled { jid: jid.clone(), disabled: false };
             carry_out(open(Directory::Expected)?, request)?;
             print(format_args!("enabled {jid}"))
-        }
-        UserCommand::Release { jid } => {
-            let jid = account(jid)?;
-            carry_out(open(Directory::Expected)?, AccountRequest::Release { jid: jid.clone() })?;
-            print(format_args!("released {jid}"))
         }
     }
 }

@@ -23,6 +23,7 @@ pub use changes::{Change, Values};
 pub use limits::Limits;
 
 use crate::features::Settings;
+use crate::xmpp::jid::BareJid;
 
 /// A configuration file larger than this is none.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -32,8 +33,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub struct Config {
     /// Prepared (RFC 7622 §3.2), no two alike, at least one.
     pub domains: Vec<String>,
-    /// Not in this version: empty.
-    pub admins: Vec<String>,
+    /// Who may administer the server over XMPP (XEP-0133).
+    pub admins: Vec<BareJid>,
     pub node: Node,
     pub c2s: C2s,
     pub tls: Tls,

@@ -14,7 +14,7 @@ pub(super) const SHARDS_MAX: u16 = 1024;
 pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
     let domains = domains(top);
     Config {
-        admins: top.off_list("admins"),
+        admins: top.list("admins", &[], &["admin@example.org"], administrator),
         node: top.section("node", node),
         c2s: top.section("c2s", c2s),
         tls: top.section("tls", |s| tls(s, &domains, check)),
@@ -70,6 +70,14 @@ fn domain(text: &str) -> Result<String, String> {
     match BareJid::from_parts(None, text) {
         Ok(jid) => Ok(jid.as_str().to_owned()),
         Err(fault) => Err(format!("is not a domain ({fault})")),
+    }
+}
+
+fn administrator(text: &str) -> Result<BareJid, String> {
+    match BareJid::parse(text) {
+        Ok(jid) if jid.local().is_some() => Ok(jid),
+        Ok(_) => Err("has no name before the domain".to_owned()),
+        Err(fault) => Err(format!("is no address of an account ({fault})")),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What users get: one file per specification, one entry in this list. Its order is the order in which features are
 //! asked. A feature knows the shard's `Turn` and nothing of the other features.
 
+mod administration;
+
 use crate::shard::{Feature, Manifest};
 use crate::stream::c2s::StreamFeatures;
 use crate::xmpp::ns;
@@ -46,6 +48,8 @@ features! {
     stream_limits::StreamLimits,
     vcard::Vcard,
     private::Private,
+    commands::Commands,
+    register::Register,
     ping::Ping,
     last::Last,
     time::Time,

@@ -202,6 +202,18 @@ impl Turn<'_> {
         self.fx.actions.push(Action::Administer { ticket, errand });
     }
 
+    /// A fresh random name of so many characters, which nobody can guess.
+    pub fn token(&mut self, length: usize) -> String {
+        self.core.rng.token(length)
+    }
+
+    /// Whether the session's stream is encrypted.
+    pub fn is_secure(&self, session: SessionId) -> bool {
+        let conn = self.core.sessions.get(session.0).and_then(|session| session.conn);
+        let conn = conn.and_then(|conn| self.core.conns.get(conn.0));
+        conn.is_some_and(|conn| conn.stream.is_secure())
+    }
+
     /// Whether a full or bare JID is an administrator of this server.
     pub fn is_admin(&self, jid: &str) -> bool {
         let (bare, _) = super::deliver::split(jid);

@@ -80,7 +80,6 @@ fn an_account_of_a_stopped_node_is_disabled_and_enabled() {
     assert_eq!(disabled, "disabled alice@localhost\n");
     assert_eq!(place.user(&["list", "--json"]).done(), shown(true));
     assert_eq!(place.user(&["enable", "alice@localhost"]).done(), "enabled alice@localhost\n");
-    assert_eq!(place.user(&["release", "alice@localhost"]).done(), "released alice@localhost\n");
     assert_eq!(place.user(&["list", "--json"]).done(), shown(false));
 }
 
@@ -108,7 +107,6 @@ fn what_cannot_be_done_says_what_to_do() {
         &["delete", "bob@localhost"][..],
         &["disable", "bob@localhost"],
         &["enable", "bob@localhost"],
-        &["release", "bob@localhost"],
         &["passwd", "bob@localhost", "--password", "x"],
     ] {
         place

@@ -42,7 +42,6 @@ fn later_commands_say_so_and_are_not_listed() {
         "list",
         "disable",
         "enable",
-        "release",
     ] {
         assert!(help.contains(word), "{word}\n{help}");
     }

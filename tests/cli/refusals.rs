@@ -134,7 +134,6 @@ fn what_is_not_toml_is_refused_with_its_line() {
 #[test]
 fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
     let cases = [
-        ("admins = [\"a@b\"]", "1: admins: [\"a@b\"] is not in this version; write admins = []"),
         (
             "[archive]\nenabled = true",
             "2: archive.enabled: true is not in this version; write enabled = false",

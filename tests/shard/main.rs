@@ -7,6 +7,7 @@ mod bad_input;
 mod blocking;
 mod bounds;
 mod carbons;
+mod commands;
 mod csi;
 mod discovery;
 mod domains;
