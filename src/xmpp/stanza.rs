@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::xmpp::ns;
 use crate::xmpp::xml::chars;
 use crate::xmpp::xml::element::{AttrName, Element};
 use crate::xmpp::xml::framer::XmlLimits;
@@ -287,6 +288,11 @@ impl<'a> Stanza<'a> {
         }
     }
 
+    /// The start tag of the root.
+    pub fn open_tag(&self) -> &'a [u8] {
+        slice(self.bytes, 0, self.index.root().open_end)
+    }
+
     /// Bytes between the start and the end tag.
     pub fn inner(&self) -> &'a [u8] {
         slice(self.bytes, self.index.root().open_end, self.index.close_start())
@@ -355,7 +361,8 @@ impl<'a> Child<'a> {
 /// - takes: a stanza that was read; addresses as plain text, escaped here
 /// - gives: what was appended as two offsets from its start: behind the start tag's `>` and of the end tag's `<`; both
 ///   tags are always there. Other attributes of the root and all of its content stay byte for byte, or are written
-///   anew where [`Index::needs_rewrite`]; the content namespace is not named, as it is the default where this goes
+///   anew where [`Index::needs_rewrite`]; the content namespace is not named, as it is the default where this goes.
+///   Elements of another content namespace than `jabber:client` are in that one when written
 /// - cost: one copy
 pub fn write_stamped(
     out: &mut Vec<u8>,
@@ -424,7 +431,8 @@ fn rewrite_stamped(
         element.attributes.insert(at, (AttrName::from(name), value.to_owned()));
         at += 1;
     });
-    element.write_spread(out, stanza.index.context().content())
+    element.rename_namespace(stanza.index.context().content(), ns::CLIENT);
+    element.write_spread(out, ns::CLIENT)
 }
 
 fn write_addresses(from: Option<&str>, to: Option<&str>, mut write: impl FnMut(&str, &str)) {
@@ -434,6 +442,12 @@ fn write_addresses(from: Option<&str>, to: Option<&str>, mut write: impl FnMut(&
     if let Some(to) = to {
         write("to", to);
     }
+}
+
+/// Whether a start tag that was read, or written here, has an attribute of that name; with or without its `>`.
+pub fn has_attr(open_tag: &[u8], name: &str) -> bool {
+    let tag = std::str::from_utf8(open_tag).unwrap_or_default();
+    parts::attrs_of_checked(tag).any(|(known, _)| known == name)
 }
 
 fn slice(bytes: &[u8], start: u32, end: u32) -> &[u8] {

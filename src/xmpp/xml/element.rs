@@ -152,6 +152,22 @@ impl Element {
         self.write_end(writer);
     }
 
+    /// Moves this element and those inside of it from one namespace to another. Attributes stay where they are: two of
+    /// one name could meet.
+    pub(in crate::xmpp) fn rename_namespace(&mut self, from: &str, to: &str) {
+        if from == to {
+            return;
+        }
+        if self.namespace == from {
+            to.clone_into(&mut self.namespace);
+        }
+        for child in &mut self.children {
+            if let Node::Element(element) = child {
+                element.rename_namespace(from, to);
+            }
+        }
+    }
+
     /// As [`Element::write`], always with both tags; gives the offsets in `out` behind the start tag and of the end tag.
     pub(in crate::xmpp) fn write_spread(
         &self,

@@ -185,6 +185,9 @@ pub(in crate::xmpp) struct Findings {
     /// The content namespace is named again where it is in force already, or has a prefix: copied to a stream of another
     /// content namespace the element would change its meaning.
     pub(in crate::xmpp) names_content_again: bool,
+    /// The content namespace is declared inside of the root, or for a prefix. On a stream whose content namespace is
+    /// another than where the stanza goes, the declaration would go along and mean something else there.
+    pub(in crate::xmpp) binds_content: bool,
     /// A namespace name has references or line ends in it. Some parsers compare such names as they are sent; in the
     /// form that we write, nothing is escaped that need not be.
     pub(in crate::xmpp) has_cooked_namespace: bool,

@@ -384,10 +384,15 @@ impl<'a> Walk<'a> {
                 AttrRole::Plain => {}
                 AttrRole::Default => match self.namespace_name(attr.value)? {
                     NsRef::Xml => return Err(StreamCondition::NotWellFormed),
-                    ns => default = Some(ns),
+                    ns => {
+                        let is_inside = !self.scratch.open.is_empty();
+                        self.findings.binds_content |= is_inside && ns == NsRef::Content;
+                        default = Some(ns);
+                    }
                 },
                 AttrRole::Prefix => {
                     let ns = self.namespace_name(attr.value)?;
+                    self.findings.binds_content |= ns == NsRef::Content;
                     let local = attr.name.local(self.doc);
                     match (local, ns) {
                         ("xml", NsRef::Xml) => {
