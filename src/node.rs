@@ -293,8 +293,11 @@ fn listen(config: &Config, shards: u16) -> Result<Vec<Listening>, Error> {
         .direct_tls_listen
         .iter()
         .map(|address| ("c2s.direct_tls_listen", Transport::DirectTls, *address));
+    let components = config.components.listen.iter();
+    let components =
+        components.map(|address| ("components.listen", Transport::Component, *address));
     let mut listening = Vec::new();
-    for (key, transport, address) in plain.chain(direct) {
+    for (key, transport, address) in plain.chain(direct).chain(components) {
         listening.push(listener::listen(key, transport, address, shards)?);
     }
     Ok(listening)
@@ -357,6 +360,7 @@ pub fn shard_config(
         scram_iterations: config.auth.scram_iterations,
         decoy_secret,
         admins: config.admins.clone(),
+        components: config.components.secrets.clone(),
         incarnation,
     }
 }
@@ -436,6 +440,7 @@ fn limits(config: &Config, shards: u16) -> Limits {
         offline_messages: limits.offline_messages,
         resume: Duration::from_secs(limits.resume_s.into()),
         resume_queue: limits.resume_queue as usize,
+        component_connections: limits.component_connections as usize,
         pending_stanzas: limits.pending_stanzas_per_account as usize,
         accounts: part(limits.accounts_cached) as usize,
         open_iqs: limits.open_iqs as usize,
@@ -623,6 +628,7 @@ impl Desk {
             connections: one.connections,
             sessions: one.sessions,
             accounts: one.accounts,
+            components: one.components,
         };
         told.into_iter().map(status).collect()
     }

@@ -1,6 +1,7 @@
 //! What a node knows of itself at one moment, as plain numbers.
 
 use crate::shard::Probe;
+use std::collections::BTreeMap;
 
 /// What a core counts beside its shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct ShardFigures {
     pub connections: u64,
     pub sessions: u64,
     pub accounts: u64,
+    /// Components that may connect, with how many connections each has here.
+    pub components: BTreeMap<String, u64>,
     /// Requests to the store that have no answer yet.
     pub waiting_for_store: u64,
     pub probe: Probe,

@@ -65,6 +65,10 @@ fn summed(shards: &[ShardFigures]) -> Probe {
             slow_readers_closed,
             reads_paused,
             reads_slowed,
+            component_connections,
+            component_stanzas_in,
+            component_stanzas_out,
+            component_stanzas_bounced,
         } = &shard.probe;
         sum.connections += connections;
         sum.connections_accepted += connections_accepted;
@@ -88,6 +92,10 @@ fn summed(shards: &[ShardFigures]) -> Probe {
         sum.slow_readers_closed += slow_readers_closed;
         sum.reads_paused += reads_paused;
         sum.reads_slowed += reads_slowed;
+        sum.component_connections += component_connections;
+        sum.component_stanzas_in += component_stanzas_in;
+        sum.component_stanzas_out += component_stanzas_out;
+        sum.component_stanzas_bounced += component_stanzas_bounced;
     }
     sum
 }
@@ -209,6 +217,18 @@ impl Page<'_> {
         )?;
         let values = [("in", probe.frames_in), ("out", probe.frames_out)];
         self.counts("shard_frames", "Frames between cores", "direction", &values)?;
+        let help = "Connections of components that have logged in";
+        self.gauge("component_connections", help, probe.component_connections)?;
+        self.counts(
+            "component_stanzas",
+            "Stanzas from and to components; answered with an error where a component was not connected",
+            "fate",
+            &[
+                ("in", probe.component_stanzas_in),
+                ("out", probe.component_stanzas_out),
+                ("bounced", probe.component_stanzas_bounced),
+            ],
+        )?;
         let help = "Presence that a full ring did not take";
         self.count("shard_presence_dropped", help, probe.presence_dropped)?;
         let help = "Stanzas of the server itself that were given up";

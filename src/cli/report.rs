@@ -1,5 +1,6 @@
 //! `corefire status` and `corefire whereis`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::backend::Running;
@@ -90,6 +91,17 @@ fn status_text(status: &Status) -> String {
             sum(|shard| shard.accounts),
         ),
     );
+    let mut components = BTreeMap::<&str, u64>::new();
+    for (domain, count) in status.shards.iter().flat_map(|shard| &shard.components) {
+        *components.entry(domain).or_default() += count;
+    }
+    for (domain, count) in components {
+        match count {
+            0 => row("component", &format_args!("{domain}: not connected")),
+            1 => row("component", &format_args!("{domain}: 1 connection")),
+            _ => row("component", &format_args!("{domain}: {count} connections")),
+        }
+    }
     for shard in &status.shards {
         row(
             "",
@@ -128,7 +140,13 @@ mod tests {
 
     #[test]
     fn a_status_shows_its_parts_and_their_sums() {
-        let shard = |shard| ShardStatus { shard, connections: 3, sessions: 2, accounts: 1 };
+        let shard = |shard| ShardStatus {
+            shard,
+            connections: 3,
+            sessions: 2,
+            accounts: 1,
+            components: [("bot.a".to_owned(), u64::from(shard)), ("b.a".to_owned(), 0)].into(),
+        };
         let listener = Listener { address: "127.0.0.1:5222".into(), key: "c2s.listen".into() };
         let status = Status {
             node: "node-1".into(),
@@ -138,6 +156,8 @@ mod tests {
         };
         let text = status_text(&status);
         assert!(text.contains("shards     2: 6 connections, 4 sessions, 2 accounts"), "{text}");
+        assert!(text.contains("component  bot.a: 1 connection\n"), "{text}");
+        assert!(text.contains("component  b.a: not connected\n"), "{text}");
         assert!(text.contains("listener   127.0.0.1:5222 (c2s.listen)"), "{text}");
     }
 }

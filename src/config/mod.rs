@@ -24,6 +24,7 @@ pub use limits::Limits;
 
 use crate::features::Settings;
 use crate::xmpp::jid::BareJid;
+use crate::stream::component::ComponentAccess;
 
 /// A configuration file larger than this is none.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -194,11 +195,11 @@ pub struct Multicast {
     pub interface: String,
 }
 
-/// Not in this version: empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Components {
-    pub listen: Vec<String>,
-    pub secrets: BTreeMap<String, String>,
+    pub listen: Vec<SocketAddr>,
+    /// Who may connect: prepared domains, none of them in `Config::domains`, and their secrets, none empty.
+    pub secrets: Vec<ComponentAccess>,
 }
 
 /// Not in this version: disabled, and nothing set.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::reader::Section;
 use super::*;
+use crate::stream::component::Secret;
 use crate::xmpp::jid::BareJid;
 
 /// More shards than this are a slip of the pen on any machine of today.
@@ -32,10 +33,7 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
         storage: top.section("storage", storage),
         archive: top.section("archive", |s| Archive { enabled: s.off_boolean("enabled") }),
         cluster: top.section("cluster", cluster),
-        components: top.section("components", |s| Components {
-            listen: s.off_list("listen"),
-            secrets: s.off_map("secrets"),
-        }),
+        components: top.section("components", |s| components(s, &domains)),
         federation: top.section("federation", federation),
         http: top.section("http", |s| Http {
             listen: s.off_list("listen"),
@@ -279,6 +277,43 @@ fn cluster(s: &mut Section<'_>) -> Cluster {
             interface: s.off_text("interface", ""),
         }),
     }
+}
+
+fn components(s: &mut Section<'_>, domains: &[String]) -> Components {
+    let listen = s.list("listen", &[], &["127.0.0.1:5347"], address);
+    let mut seen = BTreeSet::new();
+    let secrets = s.secrets("secrets", |name, secret| {
+        let domain = match domain(name) {
+            Ok(domain) => domain,
+            Err(fault) => {
+                return Err(format!("{fault}; write \"bot.example.org\" = \"its secret\""));
+            }
+        };
+        if domains.contains(&domain) {
+            return Err(
+                "is a domain of the server itself; give the component a domain of its own".into()
+            );
+        }
+        if secret.is_empty() {
+            return Err("has an empty secret; write one that nobody guesses".into());
+        }
+        if !seen.insert(domain.clone()) {
+            return Err("is there twice; write it once".into());
+        }
+        Ok(ComponentAccess { domain: domain.into(), secret: Secret::new(secret) })
+    });
+    let mut addresses = BTreeSet::new();
+    let twice = listen.iter().find(|at| at.port() != 0 && !addresses.insert(**at));
+    if let Some(address) = twice {
+        let message = format!("{address} is listened on twice; write another port");
+        s.problem("listen", message);
+    }
+    if !listen.is_empty() && secrets.is_empty() {
+        let message = "no component may connect; write its secret below [components.secrets], \
+                       as in \"bot.example.org\" = \"its secret\"";
+        s.problem("listen", message.into());
+    }
+    Components { listen, secrets }
 }
 
 fn federation(s: &mut Section<'_>) -> Federation {

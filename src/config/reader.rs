@@ -231,6 +231,35 @@ impl Section<'_> {
         value
     }
 
+    /// A table of free names with a secret text each, which is never shown.
+    ///
+    /// - `take`: of a name and its secret; a fault is told with the place of the entry
+    pub(super) fn secrets<T>(
+        &mut self,
+        key: &str,
+        mut take: impl FnMut(&str, &str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let path = self.path_of(key);
+        self.reader.known.push(path.clone());
+        self.section(key, |inner| {
+            let table = std::mem::take(&mut inner.table);
+            let mut taken = Vec::with_capacity(table.len());
+            for (name, node) in table {
+                let result = match &node.value {
+                    Value::Text(text) => take(&name, text),
+                    _ => Err("its secret is not a text in double quotes".to_owned()),
+                };
+                match result {
+                    Ok(value) => taken.push(value),
+                    Err(fault) => {
+                        inner.reader.problem(&node.place, &format!("{path}.{name:?}"), fault);
+                    }
+                }
+            }
+            taken
+        })
+    }
+
     /// A table of free names and texts, which may be secrets: never shown.
     pub(super) fn off_map(&mut self, key: &str) -> BTreeMap<String, String> {
         let path = self.path_of(key);

@@ -100,8 +100,13 @@ pub(super) fn parse_file(name: &str, text: &str) -> Result<Table, Vec<Problem>> 
 
 /// Reads one `KEY=VALUE`: the value is TOML; what is not and does not look like it is taken as a text.
 pub(super) fn parse_set(argument: &str) -> Result<Table, Problem> {
-    // Shown in messages, which are one line each.
-    let source: Arc<str> = argument.replace(['\n', '\r'], " ").into();
+    // Shown in messages, which are one line each, and without secrets.
+    let source: Arc<str> = match argument.split_once('=') {
+        Some((key, _)) if key.trim().starts_with("components") && argument.contains("secrets") => {
+            format!("{}=…", key.trim()).into()
+        }
+        _ => argument.replace(['\n', '\r'], " ").into(),
+    };
     let problem = |message: String| Problem {
         place: Place::Set(source.clone()).to_string(),
         key: String::new(),

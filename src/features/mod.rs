@@ -44,6 +44,7 @@ features! {
     csi::Csi,
     disco::Disco,
     contact::Contact,
+    components::Components,
     external_services::ExternalServices,
     stream_limits::StreamLimits,
     vcard::Vcard,

@@ -2,6 +2,7 @@
 //! connection that has output (`executor`). A connection that waits holds no buffer.
 
 use super::executor::{self, Core};
+use super::listener::Transport;
 use super::tls::{Tls, TlsBroken};
 use crate::base::instant::Instant;
 use crate::shard::{ConnId, Input, MovedConn};
@@ -60,7 +61,7 @@ struct State {
 struct Proxied {
     /// The header, then what came behind it.
     bytes: Vec<u8>,
-    direct_tls: bool,
+    transport: Transport,
 }
 
 /// One socket. Lives on the core that reads it.
@@ -113,20 +114,20 @@ pub(super) fn open(
     core: &Rc<Core>,
     stream: TcpStream,
     peer: IpAddr,
-    direct_tls: bool,
+    transport: Transport,
     proxied: bool,
 ) {
     let mut state = State::new(stream.as_raw_fd(), peer);
     if proxied {
         state.phase = Phase::Header;
-        state.proxied = Some(Box::new(Proxied { bytes: Vec::new(), direct_tls }));
+        state.proxied = Some(Box::new(Proxied { bytes: Vec::new(), transport }));
     }
     let socket = Rc::new(Socket { state: RefCell::new(state) });
-    if proxied || direct_tls {
+    if proxied || transport == Transport::DirectTls {
         let patience = core.settings.borrow().handshake_timeout;
         core.end_by(&socket, patience);
     }
-    if !proxied && !begin(core, &socket, direct_tls) {
+    if !proxied && !begin(core, &socket, transport) {
         core.connections.leave();
         return;
     }
@@ -134,10 +135,15 @@ pub(super) fn open(
 }
 
 /// The client is known: its stream begins, or its handshake waits for a place. False where it cannot.
-fn begin(core: &Rc<Core>, socket: &Rc<Socket>, direct_tls: bool) -> bool {
+fn begin(core: &Rc<Core>, socket: &Rc<Socket>, transport: Transport) -> bool {
     let mut state = socket.state.borrow_mut();
-    if !direct_tls {
-        let conn = core.shard.borrow_mut().accept(core.clock.now(), state.peer, None);
+    if transport != Transport::DirectTls {
+        let (mut shard, now) = (core.shard.borrow_mut(), core.clock.now());
+        let conn = match transport {
+            Transport::Component => shard.accept_component(now, state.peer),
+            Transport::Plain | Transport::DirectTls => shard.accept(now, state.peer, None),
+        };
+        drop(shard);
         state.conn = Some(conn);
         state.phase = Phase::Open;
         core.register(conn, socket);
@@ -158,7 +164,7 @@ fn begin(core: &Rc<Core>, socket: &Rc<Socket>, direct_tls: bool) -> bool {
 
 /// Reads on in a balancer's header; where it is whole, the connection is the client's.
 fn read_header(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), End> {
-    let direct_tls = {
+    let transport = {
         let mut state = socket.state.borrow_mut();
         let state = &mut *state;
         let Some(proxied) = state.proxied.as_mut() else { return Err(End::Ours) };
@@ -178,9 +184,9 @@ fn read_header(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(),
                 return Err(End::Refused);
             }
         }
-        proxied.direct_tls
+        proxied.transport
     };
-    if begin(core, socket, direct_tls) { Ok(()) } else { Err(End::Ours) }
+    if begin(core, socket, transport) { Ok(()) } else { Err(End::Ours) }
 }
 
 /// What came together with the header, as soon as it can be taken.

@@ -667,6 +667,10 @@ impl Core {
                     waiting_for_store: shard.waiting_for_store() as u64,
                     probe: shard.probe().clone(),
                     core: *self.counts.borrow(),
+                    components: shard
+                        .components()
+                        .map(|(domain, count)| (domain.to_owned(), count as u64))
+                        .collect(),
                 });
             }
             Letter::Shutdown => {
@@ -771,10 +775,12 @@ async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
                 // Gone already where it has no address.
                 let Ok(peer) = stream.peer_addr() else { continue };
                 let peer = peer.ip().to_canonical();
-                let is_direct = transport == Transport::DirectTls;
                 let from_balancer = {
                     let settings = core.settings.borrow();
-                    settings.balancers.as_ref().map(|balancers| balancers.contains(peer))
+                    // Components come by themselves.
+                    let balancers =
+                        settings.balancers.as_ref().filter(|_| transport != Transport::Component);
+                    balancers.map(|balancers| balancers.contains(peer))
                 };
                 let admitted = match from_balancer {
                     None => core.shard.borrow_mut().admits(core.clock.now(), peer),
@@ -789,7 +795,7 @@ async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
                     continue;
                 }
                 core.connections.enter();
-                connection::open(&core, stream, peer, is_direct, from_balancer.is_some());
+                connection::open(&core, stream, peer, transport, from_balancer.is_some());
             }
             Err(error) => {
                 core.counts.borrow_mut().accepts_failed += 1;

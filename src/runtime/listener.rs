@@ -15,6 +15,8 @@ pub enum Transport {
     Plain,
     /// TLS at once (XEP-0368).
     DirectTls,
+    /// XML of an external component (XEP-0114), without TLS.
+    Component,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -105,6 +105,7 @@ impl Shard {
         let old = std::mem::replace(&mut self.core.config, config);
         self.replace_features(features);
         self.core.evict_surplus();
+        self.components_reconfigured(&old.components, fx);
         if old.access != self.core.config.access {
             self.end_banned(fx);
         }

@@ -4,6 +4,7 @@ use super::access::Access;
 use super::rate::Rates;
 use crate::base::limit::Rate;
 use crate::stream::c2s::C2sPolicy;
+use crate::stream::component::ComponentAccess;
 use crate::xmpp::jid::BareJid;
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub struct Limits {
     pub open_iqs: usize,
     /// What clients may send over time; above, they are slowed.
     pub rates: Rates,
+    /// Connections that one component may have at a time; above, `resource-constraint`.
+    pub component_connections: usize,
 }
 
 impl Default for Limits {
@@ -113,6 +116,7 @@ impl Default for Limits {
             private_items: 64,
             open_iqs: 256,
             rates: Rates::default(),
+            component_connections: 64,
         }
     }
 }
@@ -131,6 +135,8 @@ pub struct ShardConfig {
     pub decoy_secret: [u8; 32],
     /// Who may administer the server over XMPP (XEP-0133).
     pub admins: Vec<BareJid>,
+    /// Which components may connect (XEP-0114).
+    pub components: Vec<ComponentAccess>,
     /// This start of the node; part of each logged stanza's origin.
     pub incarnation: u64,
 }
@@ -146,6 +152,7 @@ impl ShardConfig {
             scram_iterations: 10_000,
             decoy_secret: [0; 32],
             admins: Vec::new(),
+            components: Vec::new(),
             incarnation: 1,
         }
     }

@@ -1,5 +1,6 @@
 //! A client connection: its bytes are cut into elements, its output gathers until the turn ends.
 
+use super::component::Link;
 use super::effect::{Action, ConnId, Effects};
 use super::login::Login;
 use super::rate::Traffic;
@@ -8,11 +9,11 @@ use super::{Core, Shard, Timer, Undo};
 use crate::base::ids::Id;
 use crate::base::instant::Instant;
 use crate::stream::TlsFacts;
-use crate::stream::c2s::C2s;
+use crate::stream::c2s::{C2s, C2sPolicy};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::Stanza;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
-use crate::xmpp::xml::framer::{Framer, Step};
+use crate::xmpp::xml::framer::{Framer, Step, XmlLimits};
 use crate::xmpp::xml::reader;
 use std::net::IpAddr;
 
@@ -65,11 +66,49 @@ pub(super) struct Conn {
     /// Where it comes from, for rates; `None` where it is free of them.
     pub network: Option<Id>,
     pub traffic: Traffic,
+    /// There where the peer is a component (XEP-0114): then `stream` is not used.
+    pub component: Option<Box<Link>>,
 }
 
 impl Conn {
     pub(super) fn cut_output(&mut self, length: usize) {
         self.output.truncate(length.max(self.left));
+        if let Some(link) = &mut self.component {
+            link.cut(self.output.len());
+        }
+    }
+
+    /// The last `length` bytes of the output are a stanza for a component.
+    pub(super) fn note_stanza(&mut self, length: usize) {
+        if let Some(link) = &mut self.component {
+            link.wrote(self.output.len(), length);
+        }
+    }
+
+    pub(super) fn output_at(&self, range: std::ops::Range<usize>) -> Option<&[u8]> {
+        self.output.get(range)
+    }
+
+    /// The stream is over, from our side at least.
+    fn is_over(&self) -> bool {
+        self.component
+            .as_ref()
+            .map_or(self.stream.is_closed(), |component| component.stream.is_closed())
+    }
+
+    /// It serves somebody: a client with a session, or a component.
+    fn is_established(&self) -> bool {
+        self.component
+            .as_ref()
+            .map_or(self.session.is_some(), |link| link.stream.established().is_some())
+    }
+
+    fn limits<'a>(&self, policy: &'a C2sPolicy) -> &'a XmlLimits {
+        match &self.component {
+            Some(link) if link.stream.established().is_some() => &policy.limits,
+            Some(_) => &policy.limits_before,
+            None => self.stream.limits(policy),
+        }
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -138,6 +177,7 @@ impl Shard {
             pinged: false,
             network,
             traffic: Traffic::default(),
+            component: None,
         }));
         self.core
             .wheel
@@ -216,13 +256,23 @@ impl Shard {
         let Some(slot) = self.core.conns.get_mut(conn.0) else { return };
         slot.left += length;
         slot.dirty = false;
+        let mut dropped = 0;
         if slot.left >= slot.output.len() {
-            slot.left = 0;
+            dropped = slot.output.len();
+        } else if slot.left > slot.output.len() / 2 {
+            dropped = slot.left;
+        }
+        if let Some(link) = &mut slot.component {
+            link.left(slot.left);
+            dropped = link.droppable(dropped);
+            link.dropped(dropped);
+        }
+        slot.left -= dropped;
+        if dropped == slot.output.len() {
             let buffer = std::mem::take(&mut slot.output);
             self.core.give_back(buffer);
-        } else if slot.left > slot.output.len() / 2 {
-            slot.output.drain(..slot.left);
-            slot.left = 0;
+        } else if dropped > 0 {
+            slot.output.drain(..dropped);
         }
     }
 
@@ -230,7 +280,7 @@ impl Shard {
         let Some(conn) = self.core.conns.get_mut(id.0) else { return };
         conn.heard_at = self.core.now.mono;
         conn.pinged = false;
-        if conn.stream.is_closed() {
+        if conn.is_over() {
             return;
         }
         if conn.is_held() || !conn.unread.is_empty() {
@@ -315,14 +365,14 @@ impl Shard {
             if conn.is_held() {
                 return (at, count);
             }
-            if pressed && conn.session.is_some() && at < bytes.len() {
+            if pressed && conn.is_established() && at < bytes.len() {
                 conn.hold = Hold::Pressure;
                 self.core.probe.reads_paused += 1;
                 self.core.stalled.push(id);
                 return (at, count);
             }
             let policy = &self.core.config.policy;
-            let limits = conn.stream.limits(policy);
+            let limits = conn.limits(policy);
             let step = conn.framer.next(&bytes[at..], limits);
             let result = match step {
                 Ok(Step::More(drop)) => return (at + drop, count),
@@ -376,9 +426,12 @@ impl Shard {
         let core = &mut self.core;
         let Some(conn) = core.conns.get_mut(id.0) else { return Ok(Flow::Taken) };
         let policy = &core.config.policy;
-        let header = reader::read_header(bytes, conn.stream.limits(policy))?;
+        let header = reader::read_header(bytes, conn.limits(policy))?;
         let mut out = core.buffers.pop().unwrap_or_default();
-        let result = conn.stream.header(header, policy, &core.usual, &stream_id, &mut out);
+        let result = match &mut conn.component {
+            Some(link) => link.stream.header(header, &core.config.components, &stream_id, &mut out),
+            None => conn.stream.header(header, policy, &core.usual, &stream_id, &mut out),
+        };
         core.write(id, &out, fx);
         core.give_back(out);
         result.map(|()| Flow::Taken)
@@ -388,8 +441,11 @@ impl Shard {
         let mut index = std::mem::take(&mut self.index);
         let read = match self.core.conns.get(id.0) {
             Some(conn) => {
-                let context = conn.stream.context(&self.core.usual);
-                let limits = conn.stream.limits(&self.core.config.policy);
+                let context = match &conn.component {
+                    Some(link) => link.stream.context(),
+                    None => conn.stream.context(&self.core.usual),
+                };
+                let limits = conn.limits(&self.core.config.policy);
                 reader::read(bytes, context, limits, &mut index)
             }
             None => return Ok(Flow::Taken),
@@ -409,8 +465,18 @@ impl Shard {
         fx: &mut Effects,
     ) -> Result<Flow, StreamError> {
         let mut result = Ok(Flow::Taken);
-        let sound = self.contained(fx, |shard, fx| result = shard.stream_element(id, stanza, fx));
-        if sound { result } else { self.faulty_element(id, stanza, fx) }
+        let is_component = self.core.conns.get(id.0).is_some_and(|conn| conn.component.is_some());
+        let sound = self.contained(fx, |shard, fx| {
+            result = match is_component {
+                true => shard.component_element(id, stanza, fx),
+                false => shard.stream_element(id, stanza, fx),
+            };
+        });
+        match (sound, is_component) {
+            (true, _) => result,
+            (false, true) => self.faulty_component_element(id, stanza, fx),
+            (false, false) => self.faulty_element(id, stanza, fx),
+        }
     }
 
     /// The handshake after STARTTLS is done.
@@ -430,6 +496,9 @@ impl Shard {
         self.core.origins.leave(conn.network, &self.core.config.limits.rates);
         self.core.probe.connections -= 1;
         let session = conn.session;
+        if conn.component.is_some() {
+            self.component_closed(id, &conn, fx);
+        }
         self.core.give_back(conn.unread);
         self.core.give_back(conn.output);
         if let Some(session) = session {
@@ -442,6 +511,7 @@ impl Shard {
     pub(super) fn close(&mut self, id: ConnId, error: Option<StreamError>, fx: &mut Effects) {
         let stream_id = self.core.rng.token(16);
         let core = &mut self.core;
+        core.component_gone(id, fx);
         let Some(conn) = core.conns.get_mut(id.0) else { return };
         if conn.hold == Hold::Closing {
             return;
@@ -449,7 +519,10 @@ impl Shard {
         let orderly = error.is_none();
         let session = conn.session.take();
         let mut out = core.buffers.pop().unwrap_or_default();
-        conn.stream.close(error.as_ref(), &core.config.policy, &stream_id, &mut out);
+        match &mut conn.component {
+            Some(link) => link.stream.close(error.as_ref(), &stream_id, &mut out),
+            None => conn.stream.close(error.as_ref(), &core.config.policy, &stream_id, &mut out),
+        }
         conn.hold = Hold::Closing;
         conn.login = None;
         core.write(id, &out, fx);
@@ -475,6 +548,12 @@ impl Shard {
             conn.pinged = false;
         }
         let quiet = core.now.mono.since(conn.heard_at);
+        if conn.component.is_some() {
+            // Components need not say anything, and answer nothing: a blank shows whether the peer is there
+            // (RFC 6120 §4.6.1).
+            core.wheel.insert(core.now.mono + silence, Timer::Silence(id));
+            return core.write(id, b" ", fx);
+        }
         if conn.pinged {
             let error = StreamError::new(StreamCondition::ConnectionTimeout);
             self.close(id, Some(error), fx);

@@ -51,6 +51,9 @@ impl Shard {
 
     /// One frame, to each of its recipients.
     pub(super) fn deliver(&mut self, envelope: &Envelope<'_>, at: FrameRef, fx: &mut Effects) {
+        if envelope.kind == Kind::Control {
+            return self.control(envelope, at);
+        }
         self.deliver_to(envelope, envelope.to, at, fx);
         for to in envelope.also_to {
             self.deliver_to(envelope, to, at, fx);
@@ -58,6 +61,9 @@ impl Shard {
     }
 
     fn deliver_to(&mut self, envelope: &Envelope<'_>, to: &str, at: FrameRef, fx: &mut Effects) {
+        if let Some(component) = self.core.components.of(to) {
+            return self.deliver_to_component(component, envelope, to, fx);
+        }
         let (bare, resource) = split(to);
         let core = &mut self.core;
         let account = match core.names.get(bare).copied() {
@@ -499,7 +505,7 @@ pub(super) fn split(text: &str) -> (&str, Option<&str>) {
 }
 
 /// The id in an open tag of our own writing.
-fn open_tag_id(open: &[u8]) -> Option<String> {
+pub(super) fn open_tag_id(open: &[u8]) -> Option<String> {
     let mut closed = open.to_vec();
     if let Some(last) = closed.pop() {
         closed.extend_from_slice(&[b'/', last]);

@@ -4,10 +4,11 @@ use super::effect::Effects;
 use super::feature::{Method, Scope};
 use super::phase::{Delivered, Direction, Passage, Sent};
 use super::ring::FrameRef;
-use super::route::{Route, route};
+use super::route::{Realm, Route, route};
 use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
 use super::{Shard, config};
+use crate::cluster::placement::ShardId;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::ns;
@@ -100,7 +101,7 @@ impl Shard {
         let kind = MessageType::parse(stanza.type_().as_deref());
         let core = &self.core;
         let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
-        match route(to.as_ref(), &slot.jid, |domain| core.is_local_domain(domain)) {
+        match route(to.as_ref(), &slot.jid, |domain| core.realm(domain)) {
             Route::Remote => {
                 self.refuse(
                     session,
@@ -121,7 +122,7 @@ impl Shard {
                 );
                 Fate::Handled
             }
-            Route::Own | Route::Owner => {
+            Route::Own | Route::Owner | Route::Component => {
                 let to = to.unwrap_or_else(|| slot.jid.bare().clone().into());
                 let flags = message_flags(kind, stanza);
                 self.send_client(
@@ -155,15 +156,17 @@ impl Shard {
             return Fate::Handled;
         };
         let core = &mut self.core;
+        let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
+        let route = route(to.as_ref(), &slot.jid, |domain| core.realm(domain));
         let Some(slot) = core.sessions.get_mut(session.0) else { return Fate::Handled };
-        let is_local = |domain: &str| core.config.policy.domains.iter().any(|own| **own == *domain);
-        let route = route(to.as_ref(), &slot.jid, is_local);
         let method = match kind {
             IqType::Get => Method::Get,
             IqType::Set => Method::Set,
             IqType::Result | IqType::Error => {
                 return match (route, to) {
-                    (Route::Owner, Some(to)) if !to.is_bare() => {
+                    (route, Some(to))
+                        if route == Route::Component || route == Route::Owner && !to.is_bare() =>
+                    {
                         let to_text = to.to_string();
                         slot.open_iqs.retain(|(from, open)| **from != *to_text || **open != *id);
                         let none = Flags::default();
@@ -178,7 +181,7 @@ impl Shard {
                             fx,
                         )
                     }
-                    (Route::Owner | Route::Remote, _) => Fate::Handled,
+                    (Route::Owner | Route::Component | Route::Remote, _) => Fate::Handled,
                     (Route::Own | Route::Server, _) => {
                         self.answered_ping(session, &id, fx);
                         Fate::Handled
@@ -205,7 +208,7 @@ impl Shard {
                 );
                 return Fate::Handled;
             }
-            Route::Owner => {
+            Route::Owner | Route::Component => {
                 let Some(to) = to else { return Fate::Handled };
                 let none = Flags::default();
                 return self.send_client(
@@ -319,7 +322,8 @@ impl Shard {
         }
     }
 
-    /// Sends an envelope to the shard that owns `hash64`, which may be this one. `None` where the ring is so full that
+    /// Sends an envelope to the shard that deals with it, which may be this one: that of the component, or of the account
+    /// with `hash64`. `None` where the ring is so full that
     /// nothing more may wait for it, or the stanza is too large for a frame.
     pub(super) fn post(
         &mut self,
@@ -327,8 +331,18 @@ impl Shard {
         hash64: u64,
         fx: &mut Effects,
     ) -> Option<FrameRef> {
+        let owner = self.core.destination(envelope.from, envelope.to, hash64);
+        self.post_to(owner, envelope, fx)
+    }
+
+    /// As `post`, to a shard that the caller knows to be the one.
+    pub(super) fn post_to(
+        &mut self,
+        owner: ShardId,
+        envelope: &Envelope<'_>,
+        fx: &mut Effects,
+    ) -> Option<FrameRef> {
         let core = &mut self.core;
-        let owner = core.placement.owner(hash64).shard;
         let ring = usize::from(owner.0);
         if owner == core.id {
             let number = core.outward[ring].number();
@@ -350,9 +364,10 @@ impl Shard {
     pub(super) fn send_posts(&mut self, fx: &mut Effects) {
         while let Some(post) = self.core.posts.pop_front() {
             let Ok(to) = self.core.jids.parse(&post.to) else { continue };
-            let remote = !self.core.is_local_domain(to.domain());
-            if remote || to.local().is_none() {
-                continue;
+            match self.core.realm(to.domain()) {
+                Realm::Ours if to.local().is_some() => {}
+                Realm::Component => {}
+                Realm::Ours | Realm::Elsewhere => continue,
             }
             let envelope = post.envelope(self.core.placement.epoch(), self.core.now.wall);
             let mut sent = None;
@@ -443,7 +458,8 @@ pub(super) fn message_flags(kind: MessageType, stanza: &Stanza<'_>) -> Flags {
     let (mut forbidden, mut worthy) = (false, false);
     for child in stanza.children() {
         match (child.namespace, child.name) {
-            (ns::CLIENT, "body") if lasting => {
+            // In a component's words, it is in the component's namespace until it is written.
+            (ns::CLIENT | ns::COMPONENT_ACCEPT, "body") if lasting => {
                 worthy = true;
                 flags = flags.with(Flags::CONTENT);
             }

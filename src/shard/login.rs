@@ -15,7 +15,7 @@ use crate::xmpp::stanza::Stanza;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 
 /// Bugs of one session that are forgiven before its stream ends.
-const FAULTS_FORGIVEN: u8 = 3;
+pub(super) const FAULTS_FORGIVEN: u8 = 3;
 
 /// A login in progress.
 #[derive(Debug)]
@@ -394,7 +394,10 @@ impl Shard {
     }
 
     pub(super) fn login_timed_out(&mut self, id: ConnId, fx: &mut Effects) {
-        let bound = self.core.conns.get(id.0).is_none_or(|conn| conn.stream.is_bound());
+        let bound = self.core.conns.get(id.0).is_none_or(|conn| match &conn.component {
+            Some(link) => link.stream.established().is_some(),
+            None => conn.stream.is_bound(),
+        });
         if !bound {
             self.close(id, Some(StreamError::new(StreamCondition::ConnectionTimeout)), fx);
         }

@@ -11,6 +11,7 @@ mod access;
 mod account;
 mod attempts;
 mod bind;
+mod component;
 mod config;
 mod conn;
 mod contacts;
@@ -176,6 +177,7 @@ struct Core {
     sessions: Slab<Session>,
     accounts: Slab<Account>,
     names: Map<BareJid, AccountId>,
+    components: component::Table,
     resumable: Map<Box<str>, SessionId>,
     attempts: attempts::Attempts,
     origins: rate::Origins,
@@ -237,8 +239,10 @@ impl Shard {
         now: Now,
     ) -> Self {
         let shards = placement.members().iter().map(|member| member.shards).max().unwrap_or(1);
+        let components = component::Table::new(&config.components);
         let core = Core {
             id,
+            components,
             config,
             placement,
             now,

@@ -6,10 +6,11 @@ use super::effect::Effects;
 use super::inbound::Fate;
 use super::phase::{Audience, SessionChange};
 use super::ring::FrameRef;
-use super::route::{Route, route};
+use super::route::{Realm, Route, route};
 use super::session::{Presence, SessionId};
 use super::subscription::{Request, bare_reply};
 use super::{Core, Post, Shard};
+use crate::cluster::placement::ShardId;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::Subscription;
 use crate::xmpp::jid::Jid;
@@ -85,7 +86,7 @@ impl Shard {
             return Fate::Handled;
         };
         let core = &self.core;
-        match route(Some(&to), &slot.jid, |domain| core.is_local_domain(domain)) {
+        match route(Some(&to), &slot.jid, |domain| core.realm(domain)) {
             Route::Remote => {
                 let condition = StanzaCondition::RemoteServerNotFound;
                 if kind != PresenceType::Unavailable {
@@ -94,7 +95,7 @@ impl Shard {
                 return Fate::Handled;
             }
             Route::Server => return Fate::Handled,
-            Route::Own | Route::Owner => {}
+            Route::Own | Route::Owner | Route::Component => {}
         }
         if let Some(request) = Request::of(kind) {
             return self.client_subscription(session, number, (kind, request), to, stanza, fx);
@@ -263,18 +264,16 @@ impl Shard {
         }
         let shards = self.core.outward.len();
         let mut by_shard: Vec<Vec<&str>> = vec![Vec::new(); shards];
-        let mut hashes = vec![0; shards];
         for (hash, watcher) in &watchers {
             let (bare, _) = super::deliver::split(watcher);
             let domain = bare.split_once('@').map_or(bare, |(_, domain)| domain);
-            if !self.core.is_local_domain(domain) {
+            if self.core.realm(domain) == Realm::Elsewhere {
                 continue;
             }
-            let shard = usize::from(self.core.placement.owner(*hash).shard.0);
-            by_shard[shard].push(watcher);
-            hashes[shard] = *hash;
+            let shard = self.core.destination(from, watcher, *hash);
+            by_shard[usize::from(shard.0)].push(watcher);
         }
-        for (list, hash) in by_shard.iter().zip(hashes) {
+        for (shard, list) in (0..).map(ShardId).zip(by_shard) {
             let Some((first, more)) = list.split_first() else { continue };
             let envelope = Envelope {
                 epoch: self.core.placement.epoch(),
@@ -292,7 +291,7 @@ impl Shard {
                 close_start,
                 stanza,
             };
-            if self.post(&envelope, hash, fx).is_none() {
+            if self.post_to(shard, &envelope, fx).is_none() {
                 self.core.probe.presence_dropped += list.len() as u64;
             }
         }

@@ -29,4 +29,10 @@ pub struct Probe {
     pub reads_paused: u64,
     /// Because a session, its account or its network is above its rate.
     pub reads_slowed: u64,
+    /// Established now.
+    pub component_connections: u64,
+    pub component_stanzas_in: u64,
+    pub component_stanzas_out: u64,
+    /// Stanzas for a component that had no connection, or lost it before they left.
+    pub component_stanzas_bounced: u64,
 }

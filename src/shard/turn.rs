@@ -78,6 +78,19 @@ impl Turn<'_> {
         &self.core.manifests
     }
 
+    /// Components that are connected, as far as they belong to one of our domains: those below it, and those below none.
+    pub fn connected_components(&self, domain: &str) -> impl Iterator<Item = &str> {
+        let is_below = |component: &str, domain: &str| {
+            component.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
+        };
+        let domains = &self.core.config.policy.domains;
+        self.core.components.counts(None).filter_map(move |(component, connections)| {
+            let belongs = is_below(component, domain)
+                || !domains.iter().any(|domain| is_below(component, domain));
+            (connections > 0 && belongs).then_some(component)
+        })
+    }
+
     /// What the features added to service discovery; for those whose manifest says that they gather.
     pub fn take_discovery(&mut self) -> Discovery {
         self.discovery.take().unwrap_or_default()

@@ -1,10 +1,12 @@
-//! Bytes to events and back: what one stream is doing, without sockets. `c2s` negotiates, `resume` counts and keeps
-//! what is not acknowledged (XEP-0198), `sasl` judges credentials, `sasl2` reads and writes the newer profile around them.
+//! Bytes to events and back: what one stream is doing, without sockets. `c2s` negotiates, `component` does for external
+//! components, `resume` counts and keeps what is not acknowledged (XEP-0198), `sasl` judges credentials, `sasl2` reads and
+//! writes the newer profile around them.
 
 use sasl::ChannelBinding;
 use std::sync::Arc;
 
 pub mod c2s;
+pub mod component;
 mod policy;
 pub mod proxy;
 pub mod resume;

@@ -362,7 +362,7 @@ impl<'a> Child<'a> {
 /// - gives: what was appended as two offsets from its start: behind the start tag's `>` and of the end tag's `<`; both
 ///   tags are always there. Other attributes of the root and all of its content stay byte for byte, or are written
 ///   anew where [`Index::needs_rewrite`]; the content namespace is not named, as it is the default where this goes.
-///   Elements of another content namespace than `jabber:client` are in that one when written
+///   Elements of `jabber:component:accept` on a component's stream are in `jabber:client` when written
 /// - cost: one copy
 pub fn write_stamped(
     out: &mut Vec<u8>,
@@ -431,8 +431,14 @@ fn rewrite_stamped(
         element.attributes.insert(at, (AttrName::from(name), value.to_owned()));
         at += 1;
     });
-    element.rename_namespace(stanza.index.context().content(), ns::CLIENT);
-    element.write_spread(out, ns::CLIENT)
+    let content = match stanza.index.context().content() {
+        ns::COMPONENT_ACCEPT => {
+            element.rename_namespace(ns::COMPONENT_ACCEPT, ns::CLIENT);
+            ns::CLIENT
+        }
+        content => content,
+    };
+    element.write_spread(out, content)
 }
 
 fn write_addresses(from: Option<&str>, to: Option<&str>, mut write: impl FnMut(&str, &str)) {

@@ -247,7 +247,12 @@ impl ControlHandler for Full {
                     address: "127.0.0.1:1".into(),
                     key: "c2s.listen".into(),
                 }],
-                shards: vec![ShardStatus { shard: 0, connections: 1, sessions: 1, accounts: 1 }],
+                shards: vec![ShardStatus {
+                    connections: 1,
+                    sessions: 1,
+                    accounts: 1,
+                    ..ShardStatus::default()
+                }],
                 ..Status::default()
             })),
             ControlRequest::Reload => ControlResponse::error("x.toml:3: limits.depth: no"),

@@ -1,6 +1,6 @@
 //! Each way in which a configuration can be wrong is told with place, key and remedy.
 
-use crate::Place;
+use crate::{Place, Run};
 
 #[test]
 fn a_good_file_is_ok() {
@@ -155,14 +155,6 @@ fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
             "2: federation.routes: its entries are not in this version; remove [federation.routes]",
         ),
         (
-            "[components]\nlisten = [\"127.0.0.1:5347\"]",
-            "2: components.listen: [\"127.0.0.1:5347\"] is not in this version; write listen = []",
-        ),
-        (
-            "[components.secrets]\n\"a.b\" = \"hunter2\"",
-            "2: components.secrets: its entries are not in this version; remove [components.secrets]",
-        ),
-        (
             "[http]\nlisten = [\"127.0.0.1:5280\"]",
             "2: http.listen: [\"127.0.0.1:5280\"] is not in this version; write listen = []",
         ),
@@ -186,6 +178,57 @@ fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
     let place = Place::new();
     for (text, line) in cases {
         place.check(text).refused(&[&format!("corefire.toml:{line}")]);
+    }
+}
+
+/// A secret is in no message.
+#[test]
+fn components_are_refused_with_a_reason_and_without_their_secrets() {
+    let place = Place::new();
+    for (text, message) in [
+        (
+            "[components]\nlisten = [\"127.0.0.1:5347\"]",
+            "2: components.listen: no component may connect; write its secret below [components.secrets], \
+             as in \"bot.example.org\" = \"its secret\"",
+        ),
+        (
+            "[components.secrets]\n\"a.b\" = \"\"",
+            "2: components.secrets.\"a.b\": has an empty secret; write one that nobody guesses",
+        ),
+        (
+            "[components.secrets]\n\"localhost\" = \"hunter2\"",
+            "2: components.secrets.\"localhost\": is a domain of the server itself; \
+             give the component a domain of its own",
+        ),
+        (
+            "[components.secrets]\n\"a b\" = \"hunter2\"",
+            "2: components.secrets.\"a b\": is not a domain (the domain is neither a host name nor an IP address); \
+             write \"bot.example.org\" = \"its secret\"",
+        ),
+        (
+            "[components.secrets]\n\"a.b\" = \"hunter2\"\n\"A.B\" = \"hunter3\"",
+            "2: components.secrets.\"a.b\": is there twice; write it once",
+        ),
+        (
+            "[components.secrets]\n\"a.b\" = 12345",
+            "2: components.secrets.\"a.b\": its secret is not a text in double quotes",
+        ),
+    ] {
+        let Run { code, stderr: faults, .. } = place.check(text);
+        assert_eq!(code, 1);
+        assert!(faults.contains(message), "{text}: {faults}");
+        assert!(!faults.contains("hunter") && !faults.contains("12345"), "{faults}");
+    }
+    let good = "[components]\nlisten = [\"127.0.0.1:5347\"]\n[components.secrets]\n\"Bot.A.b\" = \"hunter2\"\n";
+    assert_eq!(place.check(good).done(), "corefire.toml: ok\n");
+    for setting in [
+        "components.secrets.\"localhost\"=hunter2",
+        "components.secrets.\"localhost\"=\"hunter2",
+        "components={secrets={localhost=\"hunter2\"}}",
+    ] {
+        let Run { code, stderr: faults, .. } = place.run(["status", "--set", setting]);
+        assert_ne!(code, 0, "{setting}");
+        assert!(!faults.contains("hunter"), "{faults}");
     }
 }
 
@@ -224,8 +267,7 @@ fn bans_balancers_and_the_admin_address_are_checked() {
 fn the_values_that_mean_off_are_taken() {
     let place = Place::new();
     let text = "admins = []\n[archive]\nenabled = false\n[cluster]\nenabled = false\n[federation]\nenabled = false\n\
-                listen = []\n[http]\nlisten = []\ntls_listen = []\n[admin]\nlisten = \"\"\n[components]\nlisten = []\n\
-                [components.secrets]\n[latency]\nlog = \"\"\n";
+                listen = []\n[http]\nlisten = []\ntls_listen = []\n[admin]\nlisten = \"\"\n[latency]\nlog = \"\"\n";
     assert_eq!(place.check(text).done(), "corefire.toml: ok\n");
 }
 

@@ -393,6 +393,18 @@ const BOUNDS: &[Bound] = &[
         },
         condition: "<policy-violation ",
     },
+    Bound {
+        name: "component_connections",
+        set: |config| {
+            config.components = vec![access("bot.here")];
+            config.limits.component_connections = 2;
+        },
+        meet: |node| {
+            let mut hear = || node.shake_hands(0, "bot.here").1;
+            (hear() + &hear(), hear())
+        },
+        condition: "<resource-constraint ",
+    },
 ];
 
 /// Bounds that are met in another file.

@@ -240,3 +240,32 @@ fn bug_behind_the_store_is_answered_and_the_client_is_read_on() {
         assert_eq!(node.faults(), 1);
     }
 }
+
+/// RFC 6120 §8.3.3.6: the stanza is answered, and the component's other work goes on; repeats end the stream.
+#[test]
+fn bug_met_by_a_component_costs_its_stanza() {
+    silence();
+    let mut node = Node::with_features(
+        1,
+        |config| config.components = vec![access("bot.here")],
+        || vec![Box::new(Bug)],
+    );
+    let bot = node.component(0, "bot.here");
+    let bug = "<iq type='get' id='1' from='bot.here' to='here'><now xmlns='urn:bug'/></iq>";
+    for _ in 0..3 {
+        node.send(bot, bug);
+        assert!(
+            node.read(bot)
+                .contains("<internal-server-error xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>")
+        );
+    }
+    let alice = node.online("alice", "phone");
+    node.send(alice, &chat("bot.here", "hi"));
+    assert_eq!(bodies(&node.read(bot)), ["hi"]);
+    node.send(bot, bug);
+    assert!(node.read(bot).ends_with("</stream:error></stream:stream>"));
+    assert!(!node.is_open(bot));
+    assert_eq!(node.faults(), 4);
+    node.send(alice, &chat("bot.here", "hi"));
+    assert!(node.read(alice).contains("<remote-server-timeout "));
+}

@@ -26,6 +26,7 @@ use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
 use corefire::store::{AccountRecord, Answer, Query, Reader as _, RosterItem, Write, Writer as _};
 use corefire::stream::TlsFacts;
 use corefire::stream::c2s::C2sPolicy;
+use corefire::stream::component::{ComponentAccess, Secret};
 use corefire::stream::sasl::{client, encode_payload, new_credentials};
 use corefire::xmpp::credentials::Credentials;
 use corefire::xmpp::jid::{BareJid, Jid};
@@ -40,6 +41,19 @@ pub(crate) const PASSWORD: &str = "secret";
 pub(crate) const ITERATIONS: u32 = 4_096;
 pub(crate) const HEADER: &str = "<stream:stream xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams' to='here' version='1.0'>";
+
+/// A component's first words.
+pub(crate) fn component_header(domain: &str) -> String {
+    format!(
+        "<stream:stream xmlns='jabber:component:accept' \
+         xmlns:stream='http://etherx.jabber.org/streams' to='{domain}'>"
+    )
+}
+
+/// A component that may connect with its name as its secret.
+pub(crate) fn access(domain: &str) -> ComponentAccess {
+    ComponentAccess { domain: domain.into(), secret: Secret::new(domain) }
+}
 
 /// One derivation serves all accounts of all tests.
 pub(crate) static CREDENTIALS: LazyLock<Credentials> =
@@ -310,6 +324,35 @@ impl Node {
 
     fn accept(&mut self, shard: usize, peer: IpAddr, tls: Option<TlsFacts>) -> Client {
         let conn = self.cores[shard].shard.accept(self.now, peer, tls);
+        self.accepted(shard, conn)
+    }
+
+    /// A connection to where components come in.
+    pub(crate) fn connect_component(&mut self, shard: usize) -> Client {
+        let peer = [192, 0, 2, 2].into();
+        let conn = self.cores[shard].shard.accept_component(self.now, peer);
+        self.accepted(shard, conn)
+    }
+
+    /// A connection of the component `domain`, whose secret is its name.
+    pub(crate) fn component(&mut self, shard: usize, domain: &str) -> Client {
+        let (client, answer) = self.shake_hands(shard, domain);
+        assert_eq!(answer, "<handshake/>");
+        client
+    }
+
+    /// As `component`, with what the server says to the handshake.
+    pub(crate) fn shake_hands(&mut self, shard: usize, domain: &str) -> (Client, String) {
+        let client = self.connect_component(shard);
+        self.send(client, &component_header(domain));
+        let id = attr(&self.read(client), "id").to_owned();
+        let hash = Secret::new(domain).handshake(&id);
+        self.send(client, &format!("<handshake>{hash}</handshake>"));
+        let answer = self.read(client);
+        (client, answer)
+    }
+
+    fn accepted(&mut self, shard: usize, conn: ConnId) -> Client {
         self.sockets.push(Socket {
             shard,
             conn,

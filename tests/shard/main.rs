@@ -8,6 +8,7 @@ mod blocking;
 mod bounds;
 mod carbons;
 mod commands;
+mod components;
 mod csi;
 mod discovery;
 mod domains;

@@ -11,6 +11,7 @@ pub mod client;
 pub mod office;
 pub mod server;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine;
@@ -246,7 +247,7 @@ pub struct Listener {
     pub key: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStatus {
     pub shard: u16,
     /// Client sockets, logged in or not.
@@ -254,6 +255,9 @@ pub struct ShardStatus {
     pub sessions: u64,
     /// Accounts in memory.
     pub accounts: u64,
+    /// Components that may connect, with how many connections each has here.
+    #[serde(default)]
+    pub components: BTreeMap<String, u64>,
 }
 
 /// Who owns an address, as `corefire whereis` shows it.

@@ -95,7 +95,7 @@ impl AsRef<[u8]> for Output {
 }
 
 /// Compares in a time that depends on the lengths alone.
-pub(super) fn is_equal(left: &[u8], right: &[u8]) -> bool {
+pub(in crate::stream) fn is_equal(left: &[u8], right: &[u8]) -> bool {
     if left.len() != right.len() {
         return false;
     }

@@ -24,6 +24,7 @@ mod token;
 
 pub use binding::{ChannelBinding, TLS_EXPORTER, TLS_SERVER_END_POINT, tls_server_end_point};
 pub use hash::ScramHash;
+pub(super) use hash::is_equal;
 pub use keys::{
     ITERATIONS_MAX, ITERATIONS_MIN, PASSWORD_BYTES_MAX, PasswordError, SALT_BYTES, SaltedPassword,
     derive, fake_keys, new_credentials, verify_plain,

@@ -3,8 +3,7 @@
 //! A stanza that was read is safe to copy into another stream as it is, unless [`Index::needs_rewrite`]: then it leans
 //! on something that only its own stream header said (a prefix, a default namespace that is not the content
 //! namespace), names the content namespace by itself, or spells a namespace with references, and is written anew through a tree
-//! ([`crate::xmpp::stanza::write_stamped`] does so). What is written is in the client's content namespace, whichever the
-//! stream's was.
+//! ([`crate::xmpp::stanza::write_stamped`] does so). A component's stanza is written in the client's content namespace.
 
 use smallvec::SmallVec;
 
@@ -156,7 +155,7 @@ pub fn read(
                 || findings.leans_on_header
                 || findings.names_content_again
                 || findings.has_cooked_namespace
-                || findings.binds_content && context.content() != ns::CLIENT;
+                || findings.binds_content && context.content() == ns::COMPONENT_ACCEPT;
             index.context = if index.needs_rewrite {
                 context.clone()
             } else {
