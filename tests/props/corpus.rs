@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+#[path = "../fuzz/targets/component.rs"]
+mod component;
 #[path = "../fuzz/targets/frame.rs"]
 mod frame;
 #[path = "../fuzz/targets/proxy.rs"]
@@ -44,4 +46,9 @@ fn proxy_inputs_replay() {
 #[test]
 fn sasl_inputs_replay() {
     replay("sasl", &[], sasl::sasl);
+}
+
+#[test]
+fn component_inputs_replay() {
+    replay("component", &[0, 1, 2], component::component);
 }
