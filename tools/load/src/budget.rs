@@ -14,7 +14,10 @@ use options::{Options, Target, USAGE};
 
 use crate::launch::{Corefire, ScratchDir, Server};
 use crate::server::machine_cpu;
-use crate::{Accounts, Error, Fleet, FleetConfig, PairsConfig, RateConfig, ServerProbe, Tls, sys};
+use crate::{
+    Accounts, Error, Fleet, FleetConfig, PairsConfig, PairsReport, RateConfig, ServerProbe,
+    ServiceConfig, Tls, sys,
+};
 
 const WARM_UP_SESSIONS: usize = 16;
 const LOGIN_SESSIONS: Scale = Scale { full: 1000, quick: 200 };
@@ -95,6 +98,15 @@ const ROWS: &[Row] = &[
         by_name_only: false,
         needs_start: false,
         measure: |bench| bench.chat(200, 8, bench.tls(), &[], false),
+    },
+    Row {
+        name: "service",
+        what: "CPU per message of one component to 200 sessions, 8 each",
+        budget: 7.0,
+        unit: US,
+        by_name_only: false,
+        needs_start: true,
+        measure: Bench::service,
     },
     Row {
         name: "durable",
@@ -390,30 +402,59 @@ impl Bench {
         let running = self.start_with(sets)?;
         let mut fleet = self.fleet(0, sessions, tls, sm)?;
         let config = self.pairs(sessions, window, running.probe);
-        let (mut costs, mut rates, mut own) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut samples, mut misordered) = (0, 0);
-        for _ in 0..REPEATS {
-            let report = fleet.run_pairs(&config)?;
-            costs.push(report.server_us().unwrap_or_default());
-            rates.push(report.per_second());
-            own.push(report.generator_us());
-            samples += report.messages;
-            misordered += report.misordered;
-        }
+        let figure = repeated(|| fleet.run_pairs(&config))?;
         fleet.close()?;
         running.stop()?;
-        let mut note = format!(
-            "{}, {:.0}/s, generator {:.2} µs",
-            spread(&costs),
-            median(&rates),
-            median(&own)
-        );
-        if misordered > 0 {
-            let _ = write!(note, ", {misordered} OUT OF ORDER");
-        }
-        Ok(Figure { value: median(&costs), samples, note })
+        Ok(figure)
     }
 
+    fn service(&self) -> Result<Figure, Error> {
+        let address = crate::launch::free_address()?;
+        let sets = [
+            format!("components.listen=[\"{address}\"]"),
+            "components.secrets.\"service.example\"=secret".to_owned(),
+        ];
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        let running = self.start_with(&sets)?;
+        let mut fleet = self.fleet(0, 200, Tls::None, false)?;
+        let config = ServiceConfig {
+            address,
+            domain: "service.example".to_owned(),
+            secret: "secret".to_owned(),
+            window: 8,
+            body_bytes: BODY_BYTES,
+            warm_up: self.options.seconds(1.0),
+            duration: self.options.seconds(3.0),
+            server: running.probe,
+        };
+        let figure = repeated(|| fleet.run_service(&config))?;
+        fleet.close()?;
+        running.stop()?;
+        Ok(figure)
+    }
+}
+
+/// The median of some runs.
+fn repeated(mut run: impl FnMut() -> Result<PairsReport, Error>) -> Result<Figure, Error> {
+    let (mut costs, mut rates, mut own) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut samples, mut misordered) = (0, 0);
+    for _ in 0..REPEATS {
+        let report = run()?;
+        costs.push(report.server_us().unwrap_or_default());
+        rates.push(report.per_second());
+        own.push(report.generator_us());
+        samples += report.messages;
+        misordered += report.misordered;
+    }
+    let mut note =
+        format!("{}, {:.0}/s, generator {:.2} µs", spread(&costs), median(&rates), median(&own));
+    if misordered > 0 {
+        let _ = write!(note, ", {misordered} OUT OF ORDER");
+    }
+    Ok(Figure { value: median(&costs), samples, note })
+}
+
+impl Bench {
     fn rate(&self) -> Result<Figure, Error> {
         let running = self.start_with(&[])?;
         let mut fleet = self.fleet(0, 200, Tls::None, false)?;

@@ -5,7 +5,8 @@
 //! TLS, SASL PLAIN or SCRAM, classic binding, XEP-0198.
 //!
 //! - [`engine`] carries connections through login and hands their stanzas to a [`Scenario`], once per turn
-//! - [`fleet`] logs a range of accounts in; [`pairs`] (closed loop) and [`rate`] (open loop) are what a fleet can do
+//! - [`fleet`] logs a range of accounts in; [`pairs`] (closed loop), [`rate`] (open loop) and [`service`] (a component
+//!   writes to all) are what a fleet can do
 //! - [`ledger`] knows what was promised and what arrived; [`server`] reads a process's CPU time and memory;
 //!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11; [`hostile`] attacks
 //! - [`scan`], [`login`], [`scram`] are machines without input or output; [`sys`] holds the system calls
@@ -25,6 +26,7 @@ pub mod rate;
 pub mod scan;
 pub mod scram;
 pub mod server;
+pub mod service;
 pub mod sys;
 mod tls;
 
@@ -36,4 +38,5 @@ pub use login::Mechanism;
 pub use pairs::{PairsConfig, PairsReport};
 pub use rate::{RateConfig, RateReport};
 pub use server::ServerProbe;
+pub use service::ServiceConfig;
 pub use tls::Tls;

@@ -66,6 +66,14 @@ impl PairsReport {
         self.us(self.generator_cpu)
     }
 
+    /// What happened between two marks.
+    pub(crate) fn fill(&mut self, first: &Mark, last: &Mark) {
+        self.messages = last.received - first.received;
+        self.elapsed = last.at - first.at;
+        self.server_cpu = last.server.zip(first.server).map(|(end, begin)| end - begin);
+        self.generator_cpu = last.generator - first.generator;
+    }
+
     fn us(&self, cpu: Duration) -> f64 {
         cpu.as_secs_f64() * 1e6 / self.messages.max(1) as f64
     }
@@ -91,7 +99,21 @@ pub(crate) struct Template {
 impl Template {
     /// Messages of client number `sender` to `to`.
     pub(crate) fn new(sender: ClientId, to: &str, body_bytes: usize) -> Self {
-        let mut open = b"<message type='chat' to='".to_vec();
+        Self::begun(b"<message type='chat' to='".to_vec(), sender, to, body_bytes)
+    }
+
+    /// Messages of the component `domain` to client number `recipient`, whose numbers they carry.
+    pub(crate) fn from_component(
+        domain: &str,
+        recipient: ClientId,
+        to: &str,
+        body_bytes: usize,
+    ) -> Self {
+        let open = format!("<message type='chat' from='{domain}' to='").into_bytes();
+        Self::begun(open, recipient, to, body_bytes)
+    }
+
+    fn begun(mut open: Vec<u8>, sender: ClientId, to: &str, body_bytes: usize) -> Self {
         escape(to, &mut open);
         open.extend_from_slice(format!("' id='{:x}.", sender.index()).as_bytes());
         let mut close = b"'><body>".to_vec();
@@ -172,15 +194,19 @@ struct Side {
 }
 
 /// Both ends of the measured part.
-struct Mark {
-    at: Instant,
+pub(crate) struct Mark {
+    pub(crate) at: Instant,
     received: u64,
     server: Option<Duration>,
     generator: Duration,
 }
 
 impl Mark {
-    fn take(at: Instant, received: u64, server: Option<ServerProbe>) -> Result<Self, Error> {
+    pub(crate) fn take(
+        at: Instant,
+        received: u64,
+        server: Option<ServerProbe>,
+    ) -> Result<Self, Error> {
         Ok(Self {
             at,
             received,
@@ -251,10 +277,7 @@ impl Chat {
             return Ok(());
         }
         let last = Mark::take(now, self.received, self.config.server)?;
-        self.report.messages = messages;
-        self.report.elapsed = last.at - first.at;
-        self.report.server_cpu = last.server.zip(first.server).map(|(end, begin)| end - begin);
-        self.report.generator_cpu = last.generator - first.generator;
+        self.report.fill(first, &last);
         self.stopped = true;
         Ok(())
     }

@@ -18,7 +18,7 @@ options: --quick             shorter runs, fewer sessions
 a server that runs already, instead of a started one (its pinning is not touched):
          --server-pid PID --address HOST:PORT [--tls-address HOST:PORT, for direct TLS; else STARTTLS]
          --domain D --users PATTERN (user{}) --password PW (secret); accounts 0 to 2063, with --quick 0 to 463, exist
-rows:    chat8 chat1 chat8-tls rate login login-tls idle idle-tls start shards2; only by name: durable (XEP-0198, archive)";
+rows:    chat8 chat1 chat8-tls service rate login login-tls idle idle-tls start shards2; only by name: durable (XEP-0198, archive)";
 
 /// What is measured.
 #[derive(Clone, Debug)]
