@@ -411,6 +411,11 @@ impl Shard {
                 && conn.stream.is_starting_tls()
                 && at < bytes.len()
             {
+                // COMPAT(go-sendxmpp, 0.5): ends its elements with a new line, here too. White space says nothing, so
+                // nobody gains by putting it there.
+                if bytes[at..].iter().all(|byte| b" \t\r\n".contains(byte)) {
+                    return (bytes.len(), count);
+                }
                 let starts = |it: &Action| matches!(it, Action::StartTls(conn) if *conn == id);
                 fx.actions.retain(|action| !starts(action));
                 let error = StreamError::new(StreamCondition::PolicyViolation)

@@ -120,6 +120,17 @@ fn bytes_behind_starttls_end_the_stream() {
 }
 
 #[test]
+fn a_new_line_behind_starttls_is_passed_over() {
+    let mut node = Node::new(1);
+    let client = node.connect_as(0, None);
+    node.send(client, &[HEADER, STARTTLS, "\n"].concat());
+    assert!(node.read(client).contains("<proceed"));
+    node.secure(client, TlsFacts::default());
+    node.send(client, HEADER);
+    assert!(node.read(client).contains("<stream:features>"));
+}
+
+#[test]
 fn starttls_on_an_encrypted_stream_ends_it() {
     let mut node = Node::new(1);
     let client = opened(&mut node);
