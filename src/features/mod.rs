@@ -62,11 +62,10 @@ pub fn all() -> Vec<Box<dyn Feature>> {
     with(&Settings::default())
 }
 
-/// What a stream's features show once somebody has logged in, and what Bind 2 can enable: XEP-0198, and what the
-/// manifests add.
+/// What a stream's features show once somebody has logged in, and what Bind 2 can enable, beside binding and XEP-0198,
+/// which are the stream's own.
 pub fn stream_features(settings: &Settings) -> StreamFeatures {
     let mut features = StreamFeatures::default();
-    features.logged_in.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
     let mut writer = Writer::new(&mut features.bind_inline);
     writer.start("feature").attr("var", ns::SM3).close_empty();
     for manifest in manifests() {

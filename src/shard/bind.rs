@@ -8,6 +8,7 @@ use super::login::Login;
 use super::phase::SessionChange;
 use super::session::{Session, SessionId};
 use super::{Shard, Timer};
+use crate::stream::c2s::Progress;
 use crate::stream::resume::Counters;
 use crate::stream::sasl::SaslFailure;
 use crate::stream::sasl2::{Agent, Bind};
@@ -238,15 +239,17 @@ impl Shard {
         }
         results.extend_from_slice(&token);
         let core = &mut self.core;
-        let identity = match session.and_then(|session| core.sessions.get(session.0)) {
-            Some(session) => session.text.clone(),
-            None => jid.as_str().into(),
+        let (identity, progress) = match session.and_then(|it| core.sessions.get(it.0)) {
+            Some(session) if session.counters.is_some() => {
+                (session.text.clone(), Progress::Managed)
+            }
+            Some(session) => (session.text.clone(), Progress::Bound),
+            None => (jid.as_str().into(), Progress::LoggedIn),
         };
         let mut out = core.buffer();
         if let Some(conn) = core.conns.get_mut(id.0) {
             let policy = &core.config.policy;
-            let bound = session.is_some();
-            conn.stream.success2(&data, &identity, &results, bound, policy, &mut out);
+            conn.stream.success2(&data, &identity, &results, progress, policy, &mut out);
         }
         core.write(id, &out, fx);
         core.give_back(out);

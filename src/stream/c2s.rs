@@ -61,7 +61,18 @@ pub enum Event {
     Stanza(StanzaKind),
 }
 
+const SM_FEATURE: &[u8] = b"<sm xmlns='urn:xmpp:sm:3'/>";
 const BIND_FEATURE: &[u8] = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><required/></bind>";
+
+/// How far a login by SASL2 has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    LoggedIn,
+    /// A resource is bound.
+    Bound,
+    /// XEP-0198 is enabled as well, or the session of before goes on with it.
+    Managed,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -243,7 +254,7 @@ impl C2s {
                     .with_text("a second stream header"));
             }
         }
-        self.write_features(policy, out);
+        self.write_features(policy, false, out);
         Ok(())
     }
 
@@ -264,11 +275,16 @@ impl C2s {
     }
 
     /// The features of this stage. They follow a header, and in SASL2 a `<success/>`, after which no new stream begins.
-    pub fn write_features(&self, policy: &C2sPolicy, out: &mut Vec<u8>) {
+    ///
+    /// - takes: `managed`, whether XEP-0198 is enabled: what is done is not offered, and clients act on what they see
+    fn write_features(&self, policy: &C2sPolicy, managed: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<stream:features>");
         if self.is_logged_in() {
             if self.phase != Phase::Bound {
                 out.extend_from_slice(BIND_FEATURE);
+            }
+            if !managed {
+                out.extend_from_slice(SM_FEATURE);
             }
             out.extend_from_slice(&policy.features.logged_in);
         } else {
@@ -552,21 +568,22 @@ impl C2s {
 
     /// The login by SASL2 is over: this stream goes on, with `<success/>` and the features of the next stage.
     ///
-    /// - takes: as of `<success/>`: data of the mechanism, the client's identity, and results as XML; `bound`, whether a
-    ///   resource is bound (or a session resumed) already
+    /// - takes: as of `<success/>`: data of the mechanism, the client's identity, and results as XML; `progress`, what
+    ///   was done along the way
     pub fn success2(
         &mut self,
         data: &[u8],
         identity: &str,
         results: &[u8],
-        bound: bool,
+        progress: Progress,
         policy: &C2sPolicy,
         out: &mut Vec<u8>,
     ) {
         sasl2::write_success(data, identity, results, out);
-        self.phase = if bound { Phase::Bound } else { Phase::Binding };
+        let is_bound = progress != Progress::LoggedIn;
+        self.phase = if is_bound { Phase::Bound } else { Phase::Binding };
         self.login_over();
-        self.write_features(policy, out);
+        self.write_features(policy, progress == Progress::Managed, out);
     }
 
     /// What only a login needs goes.

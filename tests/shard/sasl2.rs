@@ -159,6 +159,8 @@ fn stream_management_starts_inside_of_bound() {
     node.users(&["alice"]);
     let (client, answer) = logged_in(&mut node, "alice", &bind2("Fox", SM));
     assert!(answer.contains("<bound xmlns='urn:xmpp:bind:0'><enabled xmlns='urn:xmpp:sm:3' id='"));
+    // xmpp.js would try to enable it again.
+    assert!(!answer.contains("<sm xmlns='urn:xmpp:sm:3'/>"), "done is not offered: {answer}");
     node.send(client, "<presence/><r xmlns='urn:xmpp:sm:3'/>");
     assert!(node.read(client).contains("<a xmlns='urn:xmpp:sm:3' h='1'/>"));
 }
