@@ -14,7 +14,6 @@ import logging
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,9 +21,10 @@ import time
 import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from server import Corefire  # noqa: E402
+
 SCENARIO_SECONDS = 60
-START_SECONDS = 15
-STOP_SECONDS = 15
 # Enough pairs that the four shards do not all by chance hold both sides of each.
 USERS = ("ada", "bea", "cyd", "dot", "eve", "fay", "gus", "hal")
 
@@ -64,82 +64,6 @@ def with_slixmpp(venv):
         install = [python, "-m", "pip", "install", "-q", "-r", HERE / "requirements.txt"]
         subprocess.run(install, check=True, timeout=300)
         os.execv(python, [python, *sys.argv])
-
-
-def free_ports(count):
-    """Held together, so that they differ; another process could still take one before the server does."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [held.getsockname()[1] for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports
-
-
-class Corefire:
-    """The server under test, in a data directory of its own."""
-
-    def __init__(self, options, directory):
-        self.binary = options.binary.resolve()
-        self.data_dir = pathlib.Path(directory)
-        self.log = self.data_dir / "serve.log"
-        self.port, self.direct_port = free_ports(2)
-        self.settings = [
-            f'c2s.listen=["127.0.0.1:{self.port}"]',
-            f'c2s.direct_tls_listen=["127.0.0.1:{self.direct_port}"]',
-            "admin.listen=",
-            f"node.shards={options.shards}",
-            *options.set,
-        ]
-        self.process = None
-
-    def add_user(self, jid, password):
-        command = ["user", "add", jid, "--password", password, "--data-dir", self.data_dir]
-        done = subprocess.run(
-            [self.binary, *command], timeout=30, capture_output=True, text=True, cwd=self.data_dir
-        )
-        if done.returncode != 0:
-            sys.exit(f"FAILED user add {jid}: {done.stdout}{done.stderr}")
-
-    def start(self):
-        command = [self.binary, "serve", "--data-dir", self.data_dir]
-        for setting in self.settings:
-            command += ["--set", setting]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.data_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        deadline = time.monotonic() + START_SECONDS
-        for port in (self.port, self.direct_port):
-            while not is_open(port):
-                if self.process.poll() is not None:
-                    sys.exit(f"FAILED start: exit status {self.process.returncode}\n{self.tail()}")
-                if time.monotonic() > deadline:
-                    sys.exit(f"FAILED start: port {port} is not open\n{self.tail()}")
-                time.sleep(0.02)
-
-    def stop(self):
-        """By its pid. Gives what is wrong with the way it ended, if anything."""
-        if self.process is None or self.process.poll() is not None:
-            return "the server had ended by itself" if self.process else None
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            status = self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            return f"still there {STOP_SECONDS} s after SIGTERM"
-        return None if status == 0 else f"exit status {status} after SIGTERM"
-
-    def tail(self):
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
-
-
-def is_open(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    except OSError:
-        return False
 
 
 async def run_scenarios(server, only):
@@ -196,7 +120,7 @@ def main():
     if not options.binary:
         sys.exit(0 if asyncio.run(run_scenarios(server, options.only)) else 1)
     with tempfile.TemporaryDirectory(prefix="corefire-slixmpp-") as directory:
-        corefire = Corefire(options, directory)
+        corefire = Corefire(options.binary, directory, options.shards, options.set)
         is_ok = False
         try:
             for account in accounts:
