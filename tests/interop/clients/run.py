@@ -25,7 +25,7 @@ import time
 import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "support"))
 from server import Corefire  # noqa: E402
 
 STEP_SECONDS = 20

@@ -21,7 +21,7 @@ import time
 import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "support"))
 from server import Corefire  # noqa: E402
 
 SCENARIO_SECONDS = 60
@@ -39,7 +39,7 @@ def arguments():
     parser.add_argument("--direct-port", type=int, default=5223)
     parser.add_argument("--domain", default="localhost")
     parser.add_argument("--accounts", default="", help="user:password,... an even number of them")
-    parser.add_argument("--mechanism", default="SCRAM-SHA-256", help="what the clients must choose")
+    parser.add_argument("--mechanism", default="SCRAM-SHA-512", help="what the clients must choose")
     parser.add_argument(
         "--peer",
         action="store_true",

@@ -261,7 +261,8 @@ async def channel_binding(server):
 
 
 def scram_hash(server):
-    return {"SCRAM-SHA-1": hashlib.sha1, "SCRAM-SHA-256": hashlib.sha256}[server.mechanism]
+    hashes = {"1": hashlib.sha1, "256": hashlib.sha256, "512": hashlib.sha512}
+    return hashes[server.mechanism.removeprefix("SCRAM-SHA-")]
 
 
 async def scram_challenge(stream):
