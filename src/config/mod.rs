@@ -23,8 +23,8 @@ pub use changes::{Change, Values};
 pub use limits::Limits;
 
 use crate::features::Settings;
-use crate::xmpp::jid::BareJid;
 use crate::stream::component::ComponentAccess;
+use crate::xmpp::jid::BareJid;
 
 /// A configuration file larger than this is none.
 const FILE_BYTES_MAX: u64 = 1 << 20;
