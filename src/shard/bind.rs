@@ -9,7 +9,7 @@ use super::phase::SessionChange;
 use super::session::{Session, SessionId};
 use super::{Shard, Timer};
 use crate::stream::c2s::Progress;
-use crate::stream::resume::Counters;
+use crate::stream::resume::{self, Counters};
 use crate::stream::sasl::SaslFailure;
 use crate::stream::sasl2::{Agent, Bind};
 use crate::xmpp::jid::{BareJid, Jid};
@@ -219,7 +219,7 @@ impl Shard {
         if let Some((previous, h)) = resume {
             match self.take_over(id, &previous, h, fx)? {
                 Resumption::Waits => return Ok(()),
-                Resumption::Failed => results = sm_failed("item-not-found"),
+                Resumption::Failed => results = resume::failed("item-not-found"),
                 Resumption::Done(session) => {
                     self.write_resumed(session, &previous, &mut results);
                     resumed = Some(session);
@@ -377,7 +377,7 @@ impl Shard {
     ) -> Result<Flow, StreamError> {
         match self.take_over(id, previous, h, fx)? {
             Resumption::Failed => {
-                let out = sm_failed("item-not-found");
+                let out = resume::failed("item-not-found");
                 self.core.write(id, &out, fx);
             }
             Resumption::Waits => return Ok(Flow::Again),
@@ -483,12 +483,4 @@ impl Shard {
         core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
         self.maybe_replay(account, fx);
     }
-}
-
-fn sm_failed(condition: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
-    let mut writer = Writer::new(&mut out);
-    writer.start("failed").attr("xmlns", ns::SM3);
-    writer.start(condition).attr("xmlns", ns::STANZA_ERRORS).close_empty().end("failed");
-    out
 }

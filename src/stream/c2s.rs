@@ -353,7 +353,7 @@ impl C2s {
     ) -> Result<Event, StreamError> {
         match self.phase {
             Phase::Bound => Self::bound_element(stanza),
-            Phase::Binding => self.binding_element(stanza),
+            Phase::Binding => self.binding_element(stanza, out),
             Phase::Open | Phase::Initial(_) | Phase::Exchange => {
                 self.negotiation_element(stanza, policy, out)
             }
@@ -382,11 +382,20 @@ impl C2s {
         }
     }
 
-    fn binding_element(&mut self, stanza: &Stanza<'_>) -> Result<Event, StreamError> {
+    fn binding_element(
+        &mut self,
+        stanza: &Stanza<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Event, StreamError> {
         match (stanza.namespace(), stanza.name()) {
             (ns::SM3, "resume") => {
                 let previous = stanza.attr("previd").map(|id| id.into_owned()).unwrap_or_default();
                 Ok(Event::Resume { previous, h: read_h(stanza.attr("h").as_deref())? })
+            }
+            // XEP-0198 §3: a client may only enable it once a resource is bound.
+            (ns::SM3, "enable") => {
+                out.extend_from_slice(&super::resume::failed("unexpected-request"));
+                Ok(Event::Nothing)
             }
             _ => match stanza.kind() {
                 Some(StanzaKind::Iq) if stanza.type_().as_deref() == Some("set") => {

@@ -6,6 +6,7 @@
 use crate::base::instant::Instant;
 use crate::xmpp::ns;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
+use crate::xmpp::xml::writer::Writer;
 use std::collections::VecDeque;
 
 /// Stanzas that an empty queue keeps room for.
@@ -219,6 +220,15 @@ impl Counters {
     pub fn into_unacknowledged(self) -> VecDeque<Unacknowledged> {
         self.queue
     }
+}
+
+/// `<failed/>` with a stanza error's condition (XEP-0198 §3, §5).
+pub fn failed(condition: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    let mut writer = Writer::new(&mut out);
+    writer.start("failed").attr("xmlns", ns::SM3);
+    writer.start(condition).attr("xmlns", ns::STANZA_ERRORS).close_empty().end("failed");
+    out
 }
 
 #[cfg(test)]

@@ -54,11 +54,15 @@ fn second_enable_ends_the_stream() {
 }
 
 #[test]
-fn enabling_before_binding_ends_the_stream() {
+fn enabling_before_binding_is_refused_and_the_stream_lives() {
     let mut node = Node::new(1);
     let alice = node.authenticate(0, "alice");
-    node.send(alice, "<enable xmlns='urn:xmpp:sm:3'/>");
-    assert!(!node.is_open(alice));
+    node.send(alice, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    let answer = node.read(alice);
+    assert!(answer.contains("<failed xmlns='urn:xmpp:sm:3'><unexpected-request "), "{answer}");
+    node.send(alice, &bind("pc"));
+    assert!(node.read(alice).contains("<jid>alice@here/pc</jid>"));
+    node.enable(alice);
 }
 
 // ---- acknowledging what the client sent
