@@ -33,8 +33,8 @@ use crate::runtime::signal::{self, Signal};
 use crate::runtime::storage::{Storage, StoreHandle};
 use crate::runtime::tls::{self, TlsServer};
 use crate::shard::errand::{
-    Announcement, Counts, Errand, Outcome, Page, Registrations, SessionFacts, UsersQuery, Which,
-    Whose,
+    Announcement, Counts, Errand, Outcome, Page, Registrations, SessionFacts, Shares, UsersQuery,
+    Which, Whose,
 };
 use crate::shard::{AckLevel, Limits, Rates, ShardConfig, TrafficRate};
 use crate::store::sqlite::{self, SqliteReader};
@@ -58,9 +58,6 @@ const READERS: usize = 2;
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 /// How long one may take over what an operator asks of its sessions.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Accounts that strangers may make in an hour, from one subnet and in all.
-const REGISTRATIONS_PER_SUBNET: u32 = 5;
-const REGISTRATIONS: u32 = 100;
 /// Sessions told at a time.
 const SESSIONS_PAGE: usize = 1_000;
 /// Elements before login are small and flat.
@@ -160,7 +157,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         shards,
         connections_max: AtomicU64::new(granted.connections as u64),
         clock,
-        registrations: Mutex::new(Registrations::new(REGISTRATIONS_PER_SUBNET, REGISTRATIONS)),
+        registrations: Mutex::default(),
         events: events.clone(),
         stopping: AtomicBool::new(false),
     });
@@ -399,6 +396,7 @@ pub fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
         domains: config.domains.iter().map(|domain| domain.as_str().into()).collect(),
         tls_required: config.c2s.tls == TlsPolicy::Required,
         scram_sha512,
+        registration: config.registration.in_band,
         limits_before: XmlLimits {
             stanza_bytes_max: limits.stanza_bytes_before_login,
             depth_max: DEPTH_BEFORE_LOGIN,
@@ -430,6 +428,8 @@ fn limits(config: &Config, shards: u16) -> Limits {
         subscription_requests: limits.subscription_requests as usize,
         held_stanzas: limits.held_stanzas as usize,
         held_bytes: limits.held_bytes as usize,
+        quarantine: Duration::from_secs(config.registration.quarantine_s.into()),
+        quarantine_strangers: config.registration.quarantine_strangers_per_h as usize,
         probe_reads: limits.probe_reads as usize,
         roster_groups: limits.roster_groups_per_item as usize,
         vcard_bytes: limits.vcard_bytes as usize,
@@ -693,7 +693,9 @@ impl Office for Clerk<'_> {
         }
         let registrations = self.desk.registrations.lock();
         let now = self.desk.clock.now().mono;
-        registrations.unwrap_or_else(PoisonError::into_inner).admit(peer, now)
+        let rules = &self.config.registration;
+        let shares = Shares { per_subnet: rules.per_network_per_h, in_all: rules.per_node_per_h };
+        registrations.unwrap_or_else(PoisonError::into_inner).admit(peer, shares, now)
     }
 
     fn sessions(&mut self, of: &BareJid) -> Vec<SessionFacts> {

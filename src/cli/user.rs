@@ -59,6 +59,13 @@ pub(super) enum UserCommand {
         /// NAME@DOMAIN
         jid: String,
     },
+    /// End the quarantine of an account that its user made
+    ///
+    /// It may then write to as many strangers as any other ([registration] quarantine_s).
+    Release {
+        /// NAME@DOMAIN
+        jid: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +121,11 @@ pub(super) fn run(command: &UserCommand, settings: &Settings) -> Result<(), Refu
             let request = AccountRequest::SetDisabled { jid: jid.clone(), disabled: false };
             carry_out(open(Directory::Expected)?, request)?;
             print(format_args!("enabled {jid}"))
+        }
+        UserCommand::Release { jid } => {
+            let jid = account(jid)?;
+            carry_out(open(Directory::Expected)?, AccountRequest::Release { jid: jid.clone() })?;
+            print(format_args!("released {jid}"))
         }
     }
 }

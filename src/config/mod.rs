@@ -147,10 +147,16 @@ pub struct AccessRules {
     pub banned: Vec<Ban>,
 }
 
-/// Not in this version: false.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
+    /// Anyone may make an account with a client (XEP-0077), and its user cancel it.
     pub in_band: bool,
+    /// Accounts that may be tried for in an hour from one network (/24, /64), and in all.
+    pub per_network_per_h: u32,
+    pub per_node_per_h: u32,
+    /// 0: none.
+    pub quarantine_s: u32,
+    pub quarantine_strangers_per_h: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

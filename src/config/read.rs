@@ -28,8 +28,13 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
             ),
         }),
         access: top.section("access", |s| access(s, &domains)),
-        registration: top
-            .section("registration", |s| Registration { in_band: s.off_boolean("in_band") }),
+        registration: top.section("registration", |s| Registration {
+            in_band: s.boolean("in_band", false),
+            per_network_per_h: s.integer("per_network_per_h", 5, 1..=1_000_000),
+            per_node_per_h: s.integer("per_node_per_h", 100, 1..=1_000_000),
+            quarantine_s: s.integer("quarantine_s", 0, 0..=31_536_000),
+            quarantine_strangers_per_h: s.integer("quarantine_strangers_per_h", 10, 0..=1_000),
+        }),
         storage: top.section("storage", storage),
         archive: top.section("archive", |s| Archive { enabled: s.off_boolean("enabled") }),
         cluster: top.section("cluster", cluster),

@@ -38,6 +38,7 @@ features! {
     session::Session,
     roster::Roster,
     blocking::Blocking,
+    quarantine::InQuarantine,
     carbons::Carbons,
     stanza_id::StanzaId,
     offline::Offline,

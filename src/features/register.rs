@@ -1,4 +1,5 @@
-//! XEP-0077: In-Band Registration, for those who are logged in: what is on file, and a new password.
+//! XEP-0077: In-Band Registration, for those who are logged in: what is on file, a new password, the end of the account.
+//! Strangers, who are not, are the shard's (`shard::registration`).
 
 use super::Settings;
 use crate::shard::errand::{Errand, Outcome, Secret};
@@ -18,7 +19,7 @@ pub(super) static MANIFEST: Manifest = Manifest {
     specs: &[Spec {
         name: "XEP-0077",
         version: "2.4",
-        left_out: "registration and its cancellation (accounts are the operator's to make)",
+        left_out: "fields other than name and password, redirection to a web page",
     }],
     server_disco: &[ns::REGISTER],
     answers: &[
@@ -64,7 +65,11 @@ impl Feature for Register {
         if iq.method == Method::Get {
             return Verdict::Result(registered(&own));
         }
-        match new_password(&iq.payload.to_element(), &own) {
+        let query = iq.payload.to_element();
+        if query.child(ns::REGISTER, "remove").is_some() {
+            return cancel(turn, &query, own);
+        }
+        match new_password(&query, &own) {
             // §3.3: not where others can read it.
             Ok(_) if !iq.session.is_some_and(|session| turn.is_secure(session)) => {
                 Verdict::Error(StanzaCondition::NotAuthorized.into())
@@ -108,13 +113,21 @@ fn registered(own: &BareJid) -> Vec<u8> {
     out
 }
 
+/// §3.2: the account goes with all that belongs to it. Its user is told, then all its sessions end.
+fn cancel(turn: &mut Turn<'_>, query: &Element, own: BareJid) -> Verdict {
+    if query.children().count() != 1 {
+        return Verdict::Error(StanzaCondition::BadRequest.into());
+    }
+    // Where the operator makes the accounts, they are his to remove.
+    if !turn.is_registration_open() {
+        return Verdict::Error(StanzaCondition::NotAllowed.into());
+    }
+    turn.errand(Errand::Unregister { jid: own }, ());
+    Verdict::Pending
+}
+
 /// §3.3: name and password, as elements or as a form.
 fn new_password(query: &Element, own: &BareJid) -> Result<Secret, StanzaCondition> {
-    if query.child(ns::REGISTER, "remove").is_some() {
-        let alone = query.children().count() == 1;
-        // §3.2: nobody cancels in-band where nobody registers so.
-        return Err(if alone { StanzaCondition::NotAllowed } else { StanzaCondition::BadRequest });
-    }
     let (name, password) = match query.child(ns::DATA_FORMS, "x") {
         Some(form) => {
             let form = Submitted::read(form, ns::REGISTER).ok_or(StanzaCondition::BadRequest)?;

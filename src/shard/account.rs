@@ -299,7 +299,8 @@ impl Core {
                     }
                     self.reload(account, fx);
                 }
-                Waiting::Errand { .. } | Waiting::Nobody => {}
+                // A stranger's stream ends with a fault.
+                Waiting::Errand { .. } | Waiting::Registration { .. } | Waiting::Nobody => {}
             }
         }
     }

@@ -77,6 +77,10 @@ pub struct Limits {
     pub private_items: usize,
     /// IQs delivered to one session and not answered; above, `resource-constraint`.
     pub open_iqs: usize,
+    /// How long an account that was made in-band is in quarantine, none for zero; and strangers that it may write to in
+    /// an hour, above which the answer is `policy-violation`.
+    pub quarantine: Duration,
+    pub quarantine_strangers: usize,
     /// What clients may send over time; above, they are slowed.
     pub rates: Rates,
     /// Connections that one component may have at a time; above, `resource-constraint`.
@@ -115,6 +119,8 @@ impl Default for Limits {
             private_bytes: 256 << 10,
             private_items: 64,
             open_iqs: 256,
+            quarantine: Duration::ZERO,
+            quarantine_strangers: 10,
             rates: Rates::default(),
             component_connections: 64,
         }

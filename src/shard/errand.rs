@@ -179,36 +179,36 @@ pub struct Page<T> {
 }
 
 /// How many accounts strangers may make, from one subnet and in all. One per node.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Registrations {
-    per_subnet: u32,
-    in_all: u32,
     since: Instant,
     made: u32,
-    /// Made in this hour, so at most `in_all` entries.
+    /// Made in this hour, so as many entries as there may be accounts.
     subnets: Map<Subnet, u32>,
 }
 
-impl Registrations {
-    /// - takes: accounts per hour
-    pub fn new(per_subnet: u32, in_all: u32) -> Self {
-        Self { per_subnet, in_all, since: Instant(0), made: 0, subnets: Map::default() }
-    }
+/// Accounts that may be made in an hour.
+#[derive(Clone, Copy, Debug)]
+pub struct Shares {
+    pub per_subnet: u32,
+    pub in_all: u32,
+}
 
+impl Registrations {
     /// Counts an attempt, whatever comes of it: also the answer that a name is taken tells something.
     ///
     /// - gives: whether it may go on
-    pub fn admit(&mut self, peer: IpAddr, now: Instant) -> bool {
+    pub fn admit(&mut self, peer: IpAddr, shares: Shares, now: Instant) -> bool {
         if now.since(self.since) >= HOUR || self.made == 0 {
             self.since = now;
             self.made = 0;
             self.subnets.clear();
         }
-        if self.made >= self.in_all {
+        if self.made >= shares.in_all {
             return false;
         }
         let made = self.subnets.entry(Subnet::of(peer)).or_default();
-        if *made >= self.per_subnet {
+        if *made >= shares.per_subnet {
             return false;
         }
         *made += 1;
@@ -241,15 +241,17 @@ mod tests {
 
     #[test]
     fn a_subnet_and_all_of_them_have_their_share_of_an_hour() {
-        let mut registrations = Registrations::new(2, 3);
+        let mut registrations = Registrations::default();
+        let mut admit =
+            |peer, now| registrations.admit(peer, Shares { per_subnet: 2, in_all: 3 }, now);
         let at = |s: u64| Instant(s * 1_000_000_000);
         let from = |last: u8, net: u8| IpAddr::from([192, 0, net, last]);
-        assert!(registrations.admit(from(1, 2), at(0)));
-        assert!(registrations.admit(from(2, 2), at(1)));
-        assert!(!registrations.admit(from(3, 2), at(2)), "the subnet has had its share");
-        assert!(registrations.admit(from(1, 3), at(3)));
-        assert!(!registrations.admit(from(1, 4), at(4)), "all have had theirs");
-        assert!(!registrations.admit(from(1, 4), at(3_599)));
-        assert!(registrations.admit(from(1, 2), at(3_600)));
+        assert!(admit(from(1, 2), at(0)));
+        assert!(admit(from(2, 2), at(1)));
+        assert!(!admit(from(3, 2), at(2)), "the subnet has had its share");
+        assert!(admit(from(1, 3), at(3)));
+        assert!(!admit(from(1, 4), at(4)), "all have had theirs");
+        assert!(!admit(from(1, 4), at(3_599)));
+        assert!(admit(from(1, 2), at(3_600)));
     }
 }

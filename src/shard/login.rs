@@ -5,6 +5,7 @@ use super::conn::{Flow, Hold};
 use super::effect::{Action, ConnId, Effects, PasswordCheck};
 use super::fast::Renewal;
 use super::{Shard, internal_error};
+use crate::base::instant::Instant;
 use crate::stream::c2s::{C2s, Event};
 use crate::stream::sasl::{
     ChannelBinding, Listed, Mechanism, Plain, SaslFailure, ScramHash, ScramServer, fake_keys,
@@ -20,6 +21,10 @@ pub(super) const FAULTS_FORGIVEN: u8 = 3;
 /// A login in progress.
 #[derive(Debug)]
 pub(super) enum Login {
+    /// A stranger fills in what an account needs, and may take until then for it.
+    Registering {
+        due: Instant,
+    },
     Scram {
         server: Box<ScramServer>,
         jid: BareJid,
@@ -80,6 +85,7 @@ impl Shard {
                 }
                 self.count_failure(id, fx);
             }
+            (Event::Register(request), _) => self.register(id, *request, fx),
             (Event::Bind { id: iq, resource }, _) => return Ok(self.bind(id, &iq, resource, fx)),
             (Event::Resume { previous, h }, _) => return self.resume(id, &previous, h, fx),
             // The machine lets these through on bound streams only, which have a session until they close.
@@ -297,7 +303,12 @@ impl Shard {
             (Some(Login::Password { .. }), None) => {
                 self.fail(id, SaslFailure::TemporaryAuthFailure, fx);
             }
-            (Some(Login::Scram { .. } | Login::Proved { .. }) | None, _) => return,
+            (
+                Some(Login::Registering { .. } | Login::Scram { .. } | Login::Proved { .. }) | None,
+                _,
+            ) => {
+                return;
+            }
         }
         // What was asked for inline may have to wait.
         if self.core.conns.get(id.0).is_some_and(|conn| !conn.is_held()) {
@@ -394,11 +405,16 @@ impl Shard {
     }
 
     pub(super) fn login_timed_out(&mut self, id: ConnId, fx: &mut Effects) {
-        let bound = self.core.conns.get(id.0).is_none_or(|conn| match &conn.component {
-            Some(link) => link.stream.established().is_some(),
-            None => conn.stream.is_bound(),
+        let now = self.core.now.mono;
+        let in_time = self.core.conns.get(id.0).is_none_or(|conn| {
+            match (&conn.component, conn.login.as_deref()) {
+                (Some(link), _) => link.stream.established().is_some(),
+                // Another timer runs.
+                (None, Some(Login::Registering { due })) => now < *due,
+                (None, _) => conn.stream.is_bound(),
+            }
         });
-        if !bound {
+        if !in_time {
             self.close(id, Some(StreamError::new(StreamCondition::ConnectionTimeout)), fx);
         }
     }

@@ -33,6 +33,7 @@ mod presence;
 mod probe;
 mod quarantine;
 mod rate;
+mod registration;
 mod ring;
 mod roster;
 mod route;
@@ -128,6 +129,11 @@ enum Waiting {
         feature: usize,
         reply: turn::ReplyTo,
         context: Box<dyn std::any::Any>,
+    },
+    /// A stranger's account (XEP-0077); the connection is held, and the IQ of this id answered.
+    Registration {
+        conn: ConnId,
+        iq: Box<str>,
     },
     /// Nothing waits.
     Nobody,

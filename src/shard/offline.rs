@@ -104,7 +104,7 @@ impl Shard {
                     self.written(account, fx);
                 }
             }
-            (Waiting::Errand { .. } | Waiting::Nobody, _) => {}
+            (Waiting::Errand { .. } | Waiting::Registration { .. } | Waiting::Nobody, _) => {}
         }
     }
 

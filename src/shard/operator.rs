@@ -128,9 +128,12 @@ impl Shard {
 
     pub(super) fn administered(&mut self, ticket: Ticket, outcome: Outcome, fx: &mut Effects) {
         // Without it, the errand was cut back with all that waited for it.
-        if let Some(Waiting::Errand { feature, reply, context }) = self.core.tickets.remove(&ticket)
-        {
-            self.errand_done(feature, &reply, context, outcome, fx);
+        match self.core.tickets.remove(&ticket) {
+            Some(Waiting::Errand { feature, reply, context }) => {
+                self.errand_done(feature, &reply, context, outcome, fx);
+            }
+            Some(Waiting::Registration { conn, iq }) => self.registered(conn, &iq, outcome, fx),
+            _ => {}
         }
     }
 

@@ -227,6 +227,11 @@ impl Turn<'_> {
         conn.is_some_and(|conn| conn.stream.is_secure())
     }
 
+    /// Whether strangers make accounts in-band.
+    pub fn is_registration_open(&self) -> bool {
+        self.core.config.policy.registration
+    }
+
     /// Whether a full or bare JID is an administrator of this server.
     pub fn is_admin(&self, jid: &str) -> bool {
         let (bare, _) = super::deliver::split(jid);

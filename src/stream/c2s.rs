@@ -1,10 +1,13 @@
 //! Client streams: RFC 6120 negotiation as a machine. It is fed headers and first-level elements, writes what the
 //! server says, and yields events; whose account it is and whether credentials hold is decided by the shard.
 
+mod negotiation;
+
 pub use super::policy::{C2sPolicy, StreamFeatures};
 
 use super::TlsFacts;
-use super::sasl::{Mechanism, Offer, SaslFailure, TokenMechanism, decode_payload, encode_payload};
+use super::registration;
+use super::sasl::{Mechanism, Offer, SaslFailure, TokenMechanism, encode_payload};
 use super::sasl2::{self, Authenticate, read_h};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::ns;
@@ -37,6 +40,8 @@ pub enum Event {
     /// The client's next SASL message.
     Response(Vec<u8>),
     Abort,
+    /// A stranger asks for an account (XEP-0077).
+    Register(Box<registration::Request>),
     Bind {
         id: String,
         resource: Option<String>,
@@ -185,13 +190,18 @@ impl C2s {
         self.header_sent = false;
     }
 
+    /// Whether a password may pass here.
+    fn may_send_password(&self, policy: &C2sPolicy) -> bool {
+        self.secure || !policy.tls_required
+    }
+
     /// Mechanisms for this stream, best first.
     pub fn mechanisms(&self, policy: &C2sPolicy) -> Vec<Mechanism> {
         let bindable =
             self.binding.as_ref().is_some_and(|facts| facts.channel_binding().is_available());
         let offer = Offer {
             channel_binding: self.secure && bindable,
-            plain: self.secure || !policy.tls_required,
+            plain: self.may_send_password(policy),
             sha512: policy.scram_sha512,
         };
         offer.mechanisms().collect()
@@ -304,7 +314,7 @@ impl C2s {
                     out,
                 );
             }
-            if self.secure || !policy.tls_required {
+            if self.may_send_password(policy) {
                 out.extend_from_slice(b"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
                 for mechanism in &mechanisms {
                     out.extend_from_slice(b"<mechanism>");
@@ -324,8 +334,12 @@ impl C2s {
                 }
                 writer.end("sasl-channel-binding");
             }
+            if policy.registration && self.may_send_password(policy) {
+                let mut writer = Writer::new(out);
+                writer.start("register").attr("xmlns", ns::REGISTER_FEATURE).close_empty();
+            }
         }
-        if self.secure || !policy.tls_required {
+        if self.may_send_password(policy) {
             self.write_limits(policy, out);
         }
         out.extend_from_slice(b"</stream:features>");
@@ -418,117 +432,6 @@ impl C2s {
         }
     }
 
-    fn negotiation_element(
-        &mut self,
-        stanza: &Stanza<'_>,
-        policy: &C2sPolicy,
-        out: &mut Vec<u8>,
-    ) -> Result<Event, StreamError> {
-        match (stanza.namespace(), stanza.name()) {
-            (ns::TLS, "starttls") if !self.secure && self.phase == Phase::Open => {
-                out.extend_from_slice(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
-                self.phase = Phase::StartingTls;
-                Ok(Event::StartTls)
-            }
-            (ns::SASL, "auth") if self.phase == Phase::Open => {
-                if !self.secure && policy.tls_required {
-                    return self.refuse(SaslFailure::EncryptionRequired, out);
-                }
-                let mechanism = stanza.attr("mechanism").and_then(|name| Mechanism::parse(&name));
-                let Some(mechanism) =
-                    mechanism.filter(|chosen| self.mechanisms(policy).contains(chosen))
-                else {
-                    return self.refuse(SaslFailure::InvalidMechanism, out);
-                };
-                let text = stanza.text();
-                if text.is_empty() {
-                    // No initial response: an empty challenge asks for it (RFC 6120 §6.4.2).
-                    self.phase = Phase::Initial(mechanism);
-                    self.challenge(&[], out);
-                    return Ok(Event::Nothing);
-                }
-                match decode_payload(&text) {
-                    Ok(initial) => {
-                        self.phase = Phase::Exchange;
-                        Ok(Event::Auth { mechanism, initial })
-                    }
-                    Err(failure) => self.refuse(failure, out),
-                }
-            }
-            (ns::SASL2, "authenticate") if self.phase == Phase::Open => {
-                self.authenticate(stanza, policy, out)
-            }
-            // The other profile's elements are as much out of place as any others.
-            (ns::SASL | ns::SASL2, "response" | "abort")
-                if (stanza.namespace() == ns::SASL2) != self.request.is_some() =>
-            {
-                Err(StreamError::new(StreamCondition::NotAuthorized))
-            }
-            (ns::SASL | ns::SASL2, "response") => {
-                match (self.phase, decode_payload(&stanza.text())) {
-                    (Phase::Open, _) => Err(StreamError::new(StreamCondition::NotAuthorized)),
-                    (Phase::Initial(mechanism), Ok(initial)) => {
-                        self.phase = Phase::Exchange;
-                        Ok(Event::Auth { mechanism, initial })
-                    }
-                    (_, Ok(data)) => Ok(Event::Response(data)),
-                    (_, Err(failure)) => self.refuse(failure, out),
-                }
-            }
-            (ns::SASL | ns::SASL2, "abort") if self.phase != Phase::Open => {
-                self.refuse(SaslFailure::Aborted, out)?;
-                Ok(Event::Abort)
-            }
-            // RFC 6120 §4.9.3.12: a stanza before login.
-            _ => Err(StreamError::new(StreamCondition::NotAuthorized)),
-        }
-    }
-
-    fn authenticate(
-        &mut self,
-        stanza: &Stanza<'_>,
-        policy: &C2sPolicy,
-        out: &mut Vec<u8>,
-    ) -> Result<Event, StreamError> {
-        self.request = Some(Box::new(Authenticate::read(stanza)?));
-        if !self.secure {
-            // XEP-0388 §6: never before TLS, whatever the old profile may do here.
-            return self.refuse(SaslFailure::EncryptionRequired, out);
-        }
-        if let Some(mechanism) =
-            stanza.attr("mechanism").and_then(|name| TokenMechanism::parse(&name))
-        {
-            if !self.token_mechanisms().any(|listed| listed == mechanism) {
-                return self.refuse(SaslFailure::InvalidMechanism, out);
-            }
-            return match sasl2::initial_response(stanza) {
-                Ok(Some(initial)) => {
-                    self.phase = Phase::Exchange;
-                    Ok(Event::Token { mechanism, initial })
-                }
-                Ok(None) => self.refuse(SaslFailure::MalformedRequest, out),
-                Err(failure) => self.refuse(failure, out),
-            };
-        }
-        let mechanism = stanza.attr("mechanism").and_then(|name| Mechanism::parse(&name));
-        let Some(mechanism) = mechanism.filter(|chosen| self.mechanisms(policy).contains(chosen))
-        else {
-            return self.refuse(SaslFailure::InvalidMechanism, out);
-        };
-        match sasl2::initial_response(stanza) {
-            Ok(Some(initial)) => {
-                self.phase = Phase::Exchange;
-                Ok(Event::Auth { mechanism, initial })
-            }
-            Ok(None) => {
-                self.phase = Phase::Initial(mechanism);
-                self.challenge(&[], out);
-                Ok(Event::Nothing)
-            }
-            Err(failure) => self.refuse(failure, out),
-        }
-    }
-
     /// The `Auth` event that this element raised will be raised again: the connection moves to another core, which
     /// reads the same element.
     pub fn rewind(&mut self, stanza: &Stanza<'_>, mechanism: Mechanism) {
@@ -545,11 +448,6 @@ impl C2s {
     pub fn rewind_authenticate(&mut self) {
         self.phase = Phase::Open;
         self.request = None;
-    }
-
-    fn refuse(&mut self, failure: SaslFailure, out: &mut Vec<u8>) -> Result<Event, StreamError> {
-        self.failure(failure, out);
-        Ok(Event::Refused)
     }
 
     pub fn challenge(&self, data: &[u8], out: &mut Vec<u8>) {

@@ -1,6 +1,6 @@
 //! Bytes to events and back: what one stream is doing, without sockets. `c2s` negotiates, `component` does for external
-//! components, `resume` counts and keeps what is not acknowledged (XEP-0198), `sasl` judges credentials, `sasl2` reads and
-//! writes the newer profile around them.
+//! components, `registration` (XEP-0077) is what strangers ask for, `resume` counts and keeps what is not acknowledged
+//! (XEP-0198), `sasl` judges credentials, `sasl2` reads and writes the newer profile around them.
 
 use sasl::ChannelBinding;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ pub mod c2s;
 pub mod component;
 mod policy;
 pub mod proxy;
+pub mod registration;
 pub mod resume;
 pub mod sasl;
 pub mod sasl2;

@@ -12,6 +12,8 @@ pub struct C2sPolicy {
     pub tls_required: bool,
     /// SCRAM-SHA-512 is listed: all accounts have keys for it, or the operator wants it all the same.
     pub scram_sha512: bool,
+    /// Strangers may make accounts (XEP-0077), and users cancel theirs.
+    pub registration: bool,
     /// Limits before login and after.
     pub limits_before: XmlLimits,
     pub limits: XmlLimits,
@@ -36,6 +38,7 @@ impl C2sPolicy {
             domains: vec![domain.into()],
             tls_required: true,
             scram_sha512: true,
+            registration: false,
             limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
             limits: XmlLimits::default(),
             idle_s: 1_800,

@@ -107,6 +107,7 @@ fn what_cannot_be_done_says_what_to_do() {
         &["delete", "bob@localhost"][..],
         &["disable", "bob@localhost"],
         &["enable", "bob@localhost"],
+        &["release", "bob@localhost"],
         &["passwd", "bob@localhost", "--password", "x"],
     ] {
         place

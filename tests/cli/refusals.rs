@@ -159,10 +159,6 @@ fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
             "2: http.listen: [\"127.0.0.1:5280\"] is not in this version; write listen = []",
         ),
         (
-            "[registration]\nin_band = true",
-            "2: registration.in_band: true is not in this version; write in_band = false",
-        ),
-        (
             "[c2s]\nredirect = \"owner\"",
             "2: c2s.redirect: \"owner\" is not in this version; write redirect = \"off\"",
         ),

@@ -12,6 +12,7 @@ mod log;
 mod node;
 mod proxy;
 mod refusals;
+mod register;
 mod reload;
 mod restrict;
 mod room;

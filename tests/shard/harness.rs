@@ -185,7 +185,7 @@ impl Node {
             rings: VecDeque::new(),
             rings_hold: false,
             errands_fail: false,
-            registrations: Registrations::new(2, 5),
+            registrations: Registrations::default(),
             stops_in: None,
         }
     }

@@ -25,6 +25,7 @@ mod operators;
 mod phases;
 mod presence;
 mod rates;
+mod register;
 mod reload;
 mod roster;
 mod sasl2;

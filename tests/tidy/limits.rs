@@ -8,6 +8,8 @@ const FIXED: &[(&str, &str)] = &[
     ("session", "a group likewise"),
     ("account", "a group likewise"),
     ("network", "a group likewise"),
+    ("quarantine", "from [registration], with its kin"),
+    ("quarantine_strangers", "from [registration] likewise"),
 ];
 
 fn read(path: &str) -> String {

@@ -4,7 +4,7 @@ use super::{ITERATIONS, Node};
 use corefire::runtime::control::accounts::{Accounts, News};
 use corefire::runtime::control::office::{self, Office};
 use corefire::shard::errand::{
-    Announcement, Counts, Errand, Outcome, SessionFacts, UsersQuery, Which,
+    Announcement, Counts, Errand, Outcome, SessionFacts, Shares, UsersQuery, Which,
 };
 use corefire::shard::{Input, Ticket};
 use corefire::store::{self, Answer, Query, Reader as _, Write, Writer as _, Written};
@@ -79,7 +79,8 @@ impl Accounts for Desk<'_> {
 
 impl Office for Desk<'_> {
     fn admit(&mut self, peer: IpAddr) -> bool {
-        self.node.registrations.admit(peer, self.node.now.mono)
+        let shares = Shares { per_subnet: 2, in_all: 5 };
+        self.node.registrations.admit(peer, shares, self.node.now.mono)
     }
 
     fn sessions(&mut self, of: &BareJid) -> Vec<SessionFacts> {
