@@ -119,8 +119,20 @@ fn users(script: &Script, number: usize) -> Vec<String> {
     script.accounts.iter().map(|account| locals[account].clone()).collect()
 }
 
+/// With the addresses of its accounts filled in.
+fn settings(script: &Script, number: usize, domain: &str) -> Vec<String> {
+    let locals = locals(script, number);
+    let fill = |setting: &String| {
+        locals.iter().fold(setting.clone(), |setting, (name, local)| {
+            setting.replace(&format!("{{{name}}}"), &format!("{local}@{domain}"))
+        })
+    };
+    script.settings.iter().map(fill).collect()
+}
+
 fn simulated(script: &Script, number: usize, shards: u16) -> Result<(), Failed> {
-    let mut driver = Simulation::new(shards, &script.settings, &users(script, number))?;
+    let mut driver =
+        Simulation::new(shards, &settings(script, number, "here"), &users(script, number))?;
     hold(script, number, &mut driver)
 }
 
@@ -148,7 +160,7 @@ impl Nodes {
     fn new(scripts: &[Arc<Script>]) -> Nodes {
         let mut accounts: BTreeMap<Vec<String>, String> = BTreeMap::new();
         for (number, script) in scripts.iter().enumerate() {
-            let list = accounts.entry(script.settings.clone()).or_default();
+            let list = accounts.entry(settings(script, number, "localhost")).or_default();
             for user in users(script, number) {
                 *list += &format!("{user}@localhost,{PASSWORD}\n");
             }
@@ -159,7 +171,7 @@ impl Nodes {
     fn run(&self, script: &Script, number: usize) -> Result<(), Failed> {
         let address = {
             let mut running = self.running.lock().unwrap();
-            let settings = &script.settings;
+            let settings = &settings(script, number, "localhost");
             let started = running
                 .entry(settings.clone())
                 .or_insert_with(|| start(settings, &self.accounts[settings]));

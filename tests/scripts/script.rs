@@ -20,7 +20,7 @@
 //! | `needs NAMESPACE` | must be offered (stream features or disco of the server or the account); a foreign server without it is not asked, Corefire without it fails |
 //! | `only corefire: REASON` | foreign servers are not asked |
 //! | `only simulated: REASON` | only shards in memory: what needs time to pass |
-//! | `set KEY=VALUE` | configuration of Corefire, as `corefire serve --set`; implies that foreign servers are not asked |
+//! | `set KEY=VALUE` | configuration of Corefire, as `corefire serve --set`, with `{alice}` filled in; implies that foreign servers are not asked |
 //! | `accounts carol dave` | accounts that take part without a client |
 //! | `nobody ghost` | a name with no account behind it |
 //!

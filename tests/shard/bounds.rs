@@ -417,6 +417,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("failed_logins_tracked", "shard/attempts.rs: the oldest is forgotten"),
     ("token_holders", "fast.rs: the client idle for longest logs in with its password"),
     ("token_life", "fast.rs: it is a time"),
+    ("quarantine", "register.rs: it is a time"),
+    ("quarantine_strangers", "register.rs: it holds for accounts that were made in-band"),
 ];
 
 #[test]
