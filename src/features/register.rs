@@ -71,7 +71,7 @@ impl Feature for Register {
         }
         match new_password(&query, &own) {
             // §3.3: not where others can read it.
-            Ok(_) if !iq.session.is_some_and(|session| turn.is_secure(session)) => {
+            Ok(_) if !iq.session.is_some_and(|session| turn.may_send_password(session)) => {
                 Verdict::Error(StanzaCondition::NotAuthorized.into())
             }
             Ok(password) => {

@@ -220,11 +220,11 @@ impl Turn<'_> {
         self.core.rng.token(length)
     }
 
-    /// Whether the session's stream is encrypted.
-    pub fn is_secure(&self, session: SessionId) -> bool {
+    /// Whether a password may pass on the session's stream.
+    pub fn may_send_password(&self, session: SessionId) -> bool {
         let conn = self.core.sessions.get(session.0).and_then(|session| session.conn);
         let conn = conn.and_then(|conn| self.core.conns.get(conn.0));
-        conn.is_some_and(|conn| conn.stream.is_secure())
+        conn.is_some_and(|conn| conn.stream.may_send_password(&self.core.config.policy))
     }
 
     /// Whether strangers make accounts in-band.

@@ -191,7 +191,7 @@ impl C2s {
     }
 
     /// Whether a password may pass here.
-    fn may_send_password(&self, policy: &C2sPolicy) -> bool {
+    pub fn may_send_password(&self, policy: &C2sPolicy) -> bool {
         self.secure || !policy.tls_required
     }
 
