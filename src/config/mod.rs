@@ -115,6 +115,8 @@ pub enum Redirect {
 pub struct Tls {
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
+    /// Who may certify clients (SASL EXTERNAL).
+    pub client_ca: Option<PathBuf>,
     /// By prepared domain, one of `Config::domains` or below one.
     pub hosts: BTreeMap<String, HostCertificate>,
 }

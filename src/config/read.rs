@@ -105,6 +105,13 @@ fn path(text: &str) -> Result<PathBuf, &'static str> {
     }
 }
 
+fn optional_path(text: &str) -> Result<Option<PathBuf>, &'static str> {
+    match text {
+        "" => Ok(None),
+        text => path(text).map(Some),
+    }
+}
+
 fn c2s(s: &mut Section<'_>) -> C2s {
     let listen = s.list("listen", &["127.0.0.1:5222"], &["127.0.0.1:5222"], address);
     let direct = s.list("direct_tls_listen", &["127.0.0.1:5223"], &["127.0.0.1:5223"], address);
@@ -164,6 +171,13 @@ fn admin(s: &mut Section<'_>) -> Admin {
 
 fn tls(s: &mut Section<'_>, domains: &[String], check: Check) -> Tls {
     let (certificate, key) = certificate_pair(s, check);
+    let client_ca = s.parsed("client_ca", "", "/etc/corefire/client-ca.pem", optional_path);
+    if let Some(path) = &client_ca
+        && check == Check::ValuesAndCertificates
+        && let Err(fault) = super::tls::load_client_ca(path)
+    {
+        s.problem(fault.setting.name(), fault.to_string());
+    }
     let hosts = s.each("hosts", |s, name| {
         let pair = certificate_pair(s, check);
         let host = match pair {
@@ -196,17 +210,13 @@ fn tls(s: &mut Section<'_>, domains: &[String], check: Check) -> Tls {
             }
         }
     });
-    Tls { certificate, key, hosts: hosts.into_values().flatten().collect() }
+    Tls { certificate, key, client_ca, hosts: hosts.into_values().flatten().collect() }
 }
 
 /// Both or neither; where both are, they must fit.
 fn certificate_pair(s: &mut Section<'_>, check: Check) -> (Option<PathBuf>, Option<PathBuf>) {
-    let file = |text: &str| match text {
-        "" => Ok(None),
-        text => path(text).map(Some),
-    };
-    let certificate = s.parsed("certificate", "", "/etc/corefire/certificate.pem", file);
-    let key = s.parsed("key", "", "/etc/corefire/key.pem", file);
+    let certificate = s.parsed("certificate", "", "/etc/corefire/certificate.pem", optional_path);
+    let key = s.parsed("key", "", "/etc/corefire/key.pem", optional_path);
     match (&certificate, &key) {
         (Some(certificate), Some(key)) if check == Check::ValuesAndCertificates => {
             if let Err(fault) = super::tls::load_certified(certificate, key) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
@@ -15,7 +16,7 @@ const PEM_BYTES_MAX: u64 = 1 << 20;
 /// A certificate or a key that cannot be used. `Display` is one clause of cause and one of remedy.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CertificateError {
-    /// Which of the two settings is at fault.
+    /// Which of the settings is at fault.
     pub setting: Setting,
     pub path: PathBuf,
     cause: String,
@@ -26,6 +27,7 @@ pub struct CertificateError {
 pub enum Setting {
     Certificate,
     Key,
+    ClientCa,
 }
 
 impl Setting {
@@ -34,6 +36,7 @@ impl Setting {
         match self {
             Setting::Certificate => "certificate",
             Setting::Key => "key",
+            Setting::ClientCa => "client_ca",
         }
     }
 }
@@ -100,6 +103,36 @@ pub fn load_certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, Ce
         fault(Setting::Key, cause, "give the key that the certificate was made for")
     })?;
     Ok(certified)
+}
+
+/// Reads the certificates of those who may certify clients.
+///
+/// - takes: PEM, one certificate or more
+/// - errors: a file that is missing, unreadable or not PEM, that holds no certificate, or one that cannot be read
+/// - blocking: reads one file
+pub fn load_client_ca(path: &Path) -> Result<RootCertStore, CertificateError> {
+    const CA: &str = "give the PEM certificates of the CAs that issue those of clients";
+    let fault = |cause: String, remedy| CertificateError {
+        setting: Setting::ClientCa,
+        path: path.to_owned(),
+        cause,
+        remedy,
+    };
+    let text = read_bounded(path).map_err(|error| {
+        fault(format!("cannot be read: {error}"), "name a PEM file that this process may read")
+    })?;
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| fault(format!("is not PEM: {error}"), CA))?;
+        let place = store.len() + 1;
+        store.add(certificate).map_err(|error| {
+            fault(format!("its certificate number {place} cannot be read: {error}"), CA)
+        })?;
+    }
+    if store.is_empty() {
+        return Err(fault("holds no PEM certificate".into(), CA));
+    }
+    Ok(store)
 }
 
 /// Whether clients that check certificates take this one for `domain` (RFC 6125, by the subject's alternative names).
@@ -178,5 +211,15 @@ mod tests {
             assert!(error.to_string().contains(cause), "{error} / {cause}");
             assert!(error.to_string().contains("; "), "{error}");
         }
+        for (path, cause) in [
+            (&missing, "cannot be read: No such file"),
+            (&key, "holds no PEM certificate"),
+            (&junk, "its certificate number 1 cannot be read"),
+        ] {
+            let error = load_client_ca(path).unwrap_err();
+            assert_eq!(error.setting, Setting::ClientCa);
+            assert!(error.to_string().contains(cause), "{error} / {cause}");
+        }
+        assert_eq!(load_client_ca(&certificate).unwrap().len(), 1);
     }
 }

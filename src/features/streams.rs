@@ -11,6 +11,11 @@ pub(super) static MANIFEST: Manifest = Manifest {
         Spec { name: "RFC 6121 §4, §5, §8", version: "2011", left_out: "other servers" },
         Spec { name: "RFC 7622", version: "2015", left_out: "" },
         Spec {
+            name: "XEP-0178",
+            version: "1.2",
+            left_out: "certificates without an address; streams between servers",
+        },
+        Spec {
             name: "XEP-0198",
             version: "1.6.3",
             left_out: "`location`, and a `max` that the client wishes for",

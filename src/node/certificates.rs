@@ -1,6 +1,7 @@
 //! The certificates that the configuration names, or the one that the node makes for itself.
 
 use super::{Error, told};
+use crate::config::tls::CertificateError;
 use crate::config::{self, Config};
 use crate::runtime::tls::{self, Certificates, TlsServer};
 use rustls::sign::CertifiedKey;
@@ -27,9 +28,10 @@ pub(super) fn renewed(
 }
 
 fn certificates(config: &Config, data_dir: &Path) -> Result<Arc<Certificates>, Error> {
+    let fault =
+        |error: CertificateError| Error::Other(format!("tls.{}: {error}", error.setting.name()));
     let load = |certificate: &Path, key: &Path| {
-        config::tls::load_certified(certificate, key)
-            .map_err(|error| Error::Other(format!("tls.{}: {error}", error.setting.name())))
+        config::tls::load_certified(certificate, key).map_err(fault)
     };
     let fallback = match (&config.tls.certificate, &config.tls.key) {
         (Some(certificate), Some(key)) => load(certificate, key)?,
@@ -39,7 +41,8 @@ fn certificates(config: &Config, data_dir: &Path) -> Result<Arc<Certificates>, E
     for (domain, host) in &config.tls.hosts {
         hosts.insert(domain.clone(), load(&host.certificate, &host.key)?);
     }
-    Ok(Certificates::new(fallback, hosts))
+    let client_ca = config.tls.client_ca.as_deref().map(config::tls::load_client_ca);
+    Ok(Certificates::new(fallback, hosts, client_ca.transpose().map_err(fault)?))
 }
 
 /// The certificate of the first start, made anew when the domains change.

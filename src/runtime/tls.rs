@@ -1,11 +1,12 @@
 //! rustls, fed with bytes: certificates per domain, tickets, and one small state per connection.
 
+use super::client_certificate;
 use crate::stream::TlsFacts;
 use crate::stream::sasl::tls_server_end_point;
 use rustls::crypto::ring as provider;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -18,11 +19,12 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 /// Plain text that one connection may have sealed and not sent.
 const SEALED_MAX: usize = 64 << 10;
 
-/// Certificates by domain, with one for everybody else.
+/// Certificates by domain, with one for everybody else, and who may certify clients.
 #[derive(Debug)]
 pub struct Certificates {
     hosts: BTreeMap<String, Arc<Certificate>>,
     fallback: Arc<Certificate>,
+    client_ca: Option<Arc<RootCertStore>>,
 }
 
 #[derive(Debug)]
@@ -39,9 +41,15 @@ impl Certificate {
 }
 
 impl Certificates {
-    pub fn new(fallback: CertifiedKey, hosts: BTreeMap<String, CertifiedKey>) -> Arc<Self> {
+    /// - takes: `client_ca`, without which no client is asked for a certificate
+    pub fn new(
+        fallback: CertifiedKey,
+        hosts: BTreeMap<String, CertifiedKey>,
+        client_ca: Option<RootCertStore>,
+    ) -> Arc<Self> {
         let hosts = hosts.into_iter().map(|(host, key)| (host, Certificate::new(key))).collect();
-        Arc::new(Self { hosts, fallback: Certificate::new(fallback) })
+        let client_ca = client_ca.map(Arc::new);
+        Arc::new(Self { hosts, fallback: Certificate::new(fallback), client_ca })
     }
 
     fn of(&self, name: Option<&str>) -> &Arc<Certificate> {
@@ -50,10 +58,12 @@ impl Certificates {
 }
 
 impl PartialEq for Certificates {
-    /// The same chains for the same names; keys fit their certificates.
+    /// The same chains for the same names, and the same clients; keys fit their certificates.
     fn eq(&self, other: &Self) -> bool {
         let same = |one: &Certificate, other: &Certificate| one.key.cert == other.key.cert;
+        let roots = |it: &Self| it.client_ca.as_ref().map(|store| store.roots.clone());
         same(&self.fallback, &other.fallback)
+            && roots(self) == roots(other)
             && self.hosts.len() == other.hosts.len()
             && self
                 .hosts
@@ -78,12 +88,23 @@ pub struct TlsServer {
 }
 
 impl TlsServer {
-    /// TLS 1.2 and 1.3, tickets, no early data.
+    /// TLS 1.2 and 1.3, tickets, no early data. A client may show a certificate where there is a CA for them; one that does
+    /// not verify ends the handshake.
     pub fn new(certificates: Arc<Certificates>) -> Result<Self, rustls::Error> {
-        let builder =
-            ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
-                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-        let mut config = builder.with_no_client_auth().with_cert_resolver(certificates.clone());
+        let provider = Arc::new(provider::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+        let builder = match &certificates.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(roots) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider)
+                    .allow_unauthenticated()
+                    .build()
+                    .map_err(|error| rustls::Error::General(error.to_string()))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder.with_cert_resolver(certificates.clone());
         config.ticketer = provider::Ticketer::new()?;
         config.send_tls13_tickets = 1;
         // RFC 9266 binds to TLS 1.2 only where the master secret is bound to the handshake.
@@ -124,7 +145,7 @@ impl Tls {
         self.connection.is_handshaking()
     }
 
-    /// What channel binding and the stream may know of a finished handshake. Once.
+    /// What channel binding, EXTERNAL and the stream may know of a finished handshake. Once.
     pub fn facts(&mut self) -> TlsFacts {
         let mut material = [0; 32];
         let exported =
@@ -134,7 +155,14 @@ impl Tls {
             .certificates
             .take()
             .and_then(|certificates| certificates.of(server_name.as_deref()).end_point.clone());
-        TlsFacts { exporter: exported.then_some(material), end_point, server_name }
+        let shown = self.connection.peer_certificates().and_then(<[_]>::first);
+        let addresses = shown.map(|first| client_certificate::addresses(first));
+        TlsFacts {
+            exporter: exported.then_some(material),
+            end_point,
+            server_name,
+            addresses: addresses.unwrap_or_default(),
+        }
     }
 
     /// Takes bytes off the wire; gives how many were taken. Plain text waits for `read`.

@@ -158,10 +158,13 @@ impl Shard {
         let core = &mut self.core;
         let Some(conn) = core.conns.get_mut(id.0) else { return Flow::Taken };
         let domain = conn.stream.domain().cloned();
-        let named = peek_username(mechanism, initial).and_then(|username| {
-            let domain = domain.as_deref().unwrap_or_default();
-            BareJid::from_parts(Some(&username), domain).map_err(|_| SaslFailure::NotAuthorized)
-        });
+        let named = match mechanism {
+            Mechanism::External => conn.stream.external(initial),
+            _ => peek_username(mechanism, initial).and_then(|username| {
+                let domain = domain.as_deref().unwrap_or_default();
+                BareJid::from_parts(Some(&username), domain).map_err(|_| SaslFailure::NotAuthorized)
+            }),
+        };
         let jid = match named {
             Ok(jid) => jid,
             Err(failure) => {
@@ -191,6 +194,7 @@ impl Shard {
             return Flow::Again;
         }
         match mechanism {
+            Mechanism::External => self.external(id, account, jid, initial, fx),
             Mechanism::Plain => self.plain(id, account, jid, initial, fx),
             _ => self.scram(id, account, jid, mechanism, initial, fx),
         }
@@ -252,6 +256,29 @@ impl Shard {
             }
             Err(failure) => self.fail(id, failure, fx),
         }
+    }
+
+    /// The handshake has proved who the client is; there is nothing that could be guessed, so failed logins of others do
+    /// not lock it out.
+    fn external(
+        &mut self,
+        id: ConnId,
+        account: AccountId,
+        jid: BareJid,
+        authzid: &[u8],
+        fx: &mut Effects,
+    ) {
+        let core = &mut self.core;
+        let Some(conn) = core.conns.get(id.0) else { return };
+        if !authzid.is_empty() && !conn.stream.is_from(&jid) {
+            return self.fail(id, SaslFailure::InvalidAuthzid, fx);
+        }
+        let slot = core.accounts.get(account.0);
+        if slot.is_some_and(|slot| matches!(slot.state, State::Ready(_))) {
+            return self.logged_in(id, jid, &[], fx);
+        }
+        core.network_failed(id);
+        self.fail(id, SaslFailure::NotAuthorized, fx);
     }
 
     fn plain(

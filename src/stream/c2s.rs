@@ -7,7 +7,10 @@ pub use super::policy::{C2sPolicy, StreamFeatures};
 
 use super::TlsFacts;
 use super::registration;
-use super::sasl::{Mechanism, Offer, SaslFailure, TokenMechanism, encode_payload};
+use super::sasl::{
+    Mechanism, Offer, SaslFailure, TokenMechanism, encode_payload, external_identity,
+    is_external_offered,
+};
 use super::sasl2::{self, Authenticate, read_h};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::ns;
@@ -203,8 +206,23 @@ impl C2s {
             channel_binding: self.secure && bindable,
             plain: self.may_send_password(policy),
             sha512: policy.scram_sha512,
+            external: is_external_offered(self.certified(), self.domain_text()),
         };
         offer.mechanisms().collect()
+    }
+
+    /// Whom the client is by its certificate and its message, as `external_identity` says.
+    pub fn external(&self, message: &[u8]) -> Result<BareJid, SaslFailure> {
+        external_identity(self.certified(), self.domain_text(), message)
+    }
+
+    /// Whom the client's certificate names.
+    fn certified(&self) -> &[BareJid] {
+        self.binding.as_deref().map_or(&[], |facts| &facts.addresses)
+    }
+
+    fn domain_text(&self) -> &str {
+        self.domain.as_deref().unwrap_or_default()
     }
 
     /// Mechanisms of FAST for this stream, best first.

@@ -2,6 +2,7 @@
 //! components, `registration` (XEP-0077) is what strangers ask for, `resume` counts and keeps what is not acknowledged
 //! (XEP-0198), `sasl` judges credentials, `sasl2` reads and writes the newer profile around them.
 
+use crate::xmpp::jid::BareJid;
 use sasl::ChannelBinding;
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ pub struct TlsFacts {
     pub end_point: Option<Arc<[u8]>>,
     /// The name that the client asked for (SNI), to be compared with the stream's `to`.
     pub server_name: Option<String>,
+    /// Whom the client's certificate names, each once; few, and none where it showed no certificate.
+    pub addresses: Box<[BareJid]>,
 }
 
 impl TlsFacts {

@@ -9,10 +9,14 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use corefire::stream::sasl::client::plain;
+use rustls::client::WantsClientCert;
 use rustls::crypto::ring as provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, ConfigBuilder, HandshakeKind, ProtocolVersion, RootCertStore,
+    StreamOwned,
+};
 
 use crate::node::Node;
 
@@ -119,6 +123,11 @@ impl Client {
 
     pub(crate) fn version(&self) -> Option<ProtocolVersion> {
         self.tls().protocol_version()
+    }
+
+    /// Whether the handshake went on with an earlier session.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.tls().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// What binds a login to this connection (RFC 9266).
@@ -249,13 +258,17 @@ impl Client {
 
 /// Trusts the certificate of the node, for its name.
 pub(crate) fn config(certificate: &Path, alpn: &[&[u8]]) -> ClientConfig {
+    let mut config = trusting(certificate).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config
+}
+
+/// As `config`, before it is said whether the client shows a certificate.
+pub(crate) fn trusting(certificate: &Path) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
+    ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    config
 }

@@ -6,6 +6,7 @@ mod accounts;
 mod admin;
 mod bad_input;
 mod client;
+mod client_certificates;
 mod components;
 mod life;
 mod log;

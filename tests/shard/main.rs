@@ -12,6 +12,7 @@ mod components;
 mod csi;
 mod discovery;
 mod domains;
+mod external;
 mod fast;
 mod faults;
 mod harness;

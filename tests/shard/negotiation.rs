@@ -77,7 +77,7 @@ fn plain_stream_offers_starttls_alone_and_begins_anew_after_the_handshake() {
     node.send(client, HEADER);
     let text = node.read(client);
     assert!(!text.contains("starttls"), "{text}");
-    for mechanism in Mechanism::ALL {
+    for mechanism in Mechanism::ALL.into_iter().filter(|it| *it != Mechanism::External) {
         assert!(text.contains(&format!("<mechanism>{}</mechanism>", mechanism.name())), "{text}");
     }
     assert!(text.contains("<channel-binding type='tls-exporter'/>"), "{text}");

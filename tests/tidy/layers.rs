@@ -53,6 +53,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("rustls", &["src/runtime/", "src/config/", "src/node"]),
     ("rusqlite", &["src/store/sqlite/"]),
     ("clap", &["src/cli/"]),
+    ("x509_parser", &["src/runtime/"]),
 ];
 
 fn row(folder: &str) -> Option<usize> {

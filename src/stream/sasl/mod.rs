@@ -1,6 +1,6 @@
 //! SASL for client streams: SCRAM (RFC 5802, RFC 7677,
-//! SHA-512 as they would have it) with and without channel binding, and PLAIN (RFC 4616), as RFC
-//! 6120 §6 uses them.
+//! SHA-512 as they would have it) with and without channel binding, PLAIN (RFC 4616), and EXTERNAL with certificates
+//! (XEP-0178), as RFC 6120 §6 uses them.
 //!
 //! Plain machines over decoded messages: no clock, no socket, randomness is passed in. The XML around the messages,
 //! the look-up of accounts, attempt limits and the thread that runs PBKDF2 belong to the caller. `client` holds the
@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 
 mod binding;
 pub mod client;
+mod external;
 mod hash;
 mod keys;
 mod message;
@@ -23,6 +24,7 @@ mod scram;
 mod token;
 
 pub use binding::{ChannelBinding, TLS_EXPORTER, TLS_SERVER_END_POINT, tls_server_end_point};
+pub use external::{external_identity, is_external_offered};
 pub use hash::ScramHash;
 pub(super) use hash::is_equal;
 pub use keys::{
@@ -42,6 +44,7 @@ const NONCE_BYTES: usize = 18;
 /// A mechanism that this server knows, best first (the order of `Ord`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mechanism {
+    External,
     ScramSha512Plus,
     ScramSha512,
     ScramSha256Plus,
@@ -53,7 +56,8 @@ pub enum Mechanism {
 
 impl Mechanism {
     /// All mechanisms in order of preference.
-    pub const ALL: [Mechanism; 7] = [
+    pub const ALL: [Mechanism; 8] = [
+        Mechanism::External,
         Mechanism::ScramSha512Plus,
         Mechanism::ScramSha512,
         Mechanism::ScramSha256Plus,
@@ -66,6 +70,7 @@ impl Mechanism {
     /// The registered name, as in `<mechanism/>` and `<auth mechanism=''/>`.
     pub fn name(self) -> &'static str {
         match self {
+            Mechanism::External => "EXTERNAL",
             Mechanism::ScramSha512Plus => "SCRAM-SHA-512-PLUS",
             Mechanism::ScramSha512 => "SCRAM-SHA-512",
             Mechanism::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
@@ -81,13 +86,14 @@ impl Mechanism {
         Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == name)
     }
 
-    /// Which keys the mechanism needs; `None` for PLAIN, which is checked against those of SHA-256.
+    /// Which keys the mechanism needs; `None` for EXTERNAL, which needs none, and for PLAIN, which is checked against those
+    /// of SHA-256.
     pub fn hash(self) -> Option<ScramHash> {
         match self {
             Mechanism::ScramSha512Plus | Mechanism::ScramSha512 => Some(ScramHash::Sha512),
             Mechanism::ScramSha256Plus | Mechanism::ScramSha256 => Some(ScramHash::Sha256),
             Mechanism::ScramSha1Plus | Mechanism::ScramSha1 => Some(ScramHash::Sha1),
-            Mechanism::Plain => None,
+            Mechanism::External | Mechanism::Plain => None,
         }
     }
 
@@ -110,6 +116,8 @@ pub struct Offer {
     pub plain: bool,
     /// This node lists SCRAM-SHA-512.
     pub sha512: bool,
+    /// The client's certificate names an address at the stream's domain (`is_external_offered`).
+    pub external: bool,
 }
 
 impl Offer {
@@ -120,6 +128,7 @@ impl Offer {
             match mechanism.hash() {
                 Some(ScramHash::Sha512) => self.sha512 && is_bindable,
                 Some(ScramHash::Sha256 | ScramHash::Sha1) => is_bindable,
+                None if *mechanism == Mechanism::External => self.external,
                 None => self.plain,
             }
         })
@@ -198,10 +207,11 @@ impl SaslFailure {
 /// - gives: the authentication identity with its escapes undone and SASLprep applied as to a query (RFC 4013 §2.5).
 ///   It is what the client wrote: usually a local part, sometimes a bare JID; the caller prepares it as an address.
 /// - errors: `MalformedRequest` for what is not a first message of `mechanism`; `NotAuthorized` for a name that
-///   SASLprep refuses or leaves empty
+///   SASLprep refuses or leaves empty; `InvalidMechanism` for EXTERNAL, whose message need not name anybody
 /// - source: RFC 5802 §5.1, RFC 4616 §2
 pub fn peek_username(mechanism: Mechanism, initial: &[u8]) -> Result<String, SaslFailure> {
     match mechanism {
+        Mechanism::External => Err(SaslFailure::InvalidMechanism),
         Mechanism::Plain => plain::peek(initial),
         _ => message::ClientFirst::parse(initial)?.prepared_username(),
     }

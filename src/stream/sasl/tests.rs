@@ -418,10 +418,11 @@ fn client_refuses_a_binding_that_does_not_fit() {
 #[test]
 fn offer_is_in_order_of_preference() {
     let names = |offer: Offer| offer.mechanisms().map(Mechanism::name).collect::<Vec<_>>();
-    let all = Offer { channel_binding: true, plain: true, sha512: true };
+    let all = Offer { channel_binding: true, plain: true, sha512: true, external: true };
     assert_eq!(
         names(all),
         [
+            "EXTERNAL",
             "SCRAM-SHA-512-PLUS",
             "SCRAM-SHA-512",
             "SCRAM-SHA-256-PLUS",
@@ -431,7 +432,7 @@ fn offer_is_in_order_of_preference() {
             "PLAIN"
         ]
     );
-    let old = Offer { channel_binding: false, sha512: false, ..all };
+    let old = Offer { channel_binding: false, sha512: false, external: false, ..all };
     assert_eq!(names(old), ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"]);
     assert_eq!(names(Offer { plain: false, ..old }), ["SCRAM-SHA-256", "SCRAM-SHA-1"]);
     assert!(Mechanism::ALL.is_sorted());
@@ -439,7 +440,7 @@ fn offer_is_in_order_of_preference() {
         assert_eq!(Mechanism::parse(mechanism.name()), Some(mechanism));
     }
     assert_eq!(Mechanism::parse("plain"), None);
-    assert_eq!(Mechanism::parse("EXTERNAL"), None);
+    assert_eq!(Mechanism::parse("external"), None);
 }
 
 #[test]
