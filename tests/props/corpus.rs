@@ -11,6 +11,10 @@ mod frame;
 mod proxy;
 #[path = "../fuzz/targets/sasl.rs"]
 mod sasl;
+#[path = "../fuzz/targets/sasl2.rs"]
+mod sasl2;
+#[path = "../fuzz/targets/session.rs"]
+mod session;
 
 /// Runs `body` over each file of a folder, as it is and with other first bytes, which choose how the rest is used.
 fn replay(folder: &str, first: &[u8], body: fn(&[u8])) {
@@ -51,4 +55,14 @@ fn sasl_inputs_replay() {
 #[test]
 fn component_inputs_replay() {
     replay("component", &[0, 1, 2], component::component);
+}
+
+#[test]
+fn sasl2_inputs_replay() {
+    replay("sasl2", &[1, 2, 3, 4], sasl2::sasl2);
+}
+
+#[test]
+fn session_inputs_replay() {
+    replay("session", &[0, 1], session::session);
 }
