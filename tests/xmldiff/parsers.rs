@@ -4,9 +4,14 @@ use corefire::xmpp::ns;
 use corefire::xmpp::xml::element::{AttrName, Element, Node};
 use xml::reader::{ParserConfig, XmlEvent};
 
-/// roxmltree knows the prefix `xml` on attributes only, xml-rs as nothing to declare: elements with it are left out.
+/// What the other parsers cannot read although it is well-formed, which is left out.
+///
+/// - COMPAT(roxmltree, 0.21): the prefix `xml` on elements
+/// - COMPAT(xml-rs, 1.4): a namespace whose name is the word `xml` or `xmlns`
 pub(super) fn is_out_of_reach(text: &str) -> bool {
-    text.contains("<xml:") || text.contains("</xml:")
+    ["<xml:", "</xml:", "'xml'", "\"xml\"", "'xmlns'", "\"xmlns\""]
+        .iter()
+        .any(|odd| text.contains(odd))
 }
 
 /// The tree of the one element behind a stream header, its attributes in order of their names.
