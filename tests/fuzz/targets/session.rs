@@ -359,7 +359,10 @@ impl World {
         }
         let is_sent = player.bound && self.node.is_open(player.client);
         if is_sent {
-            player.asked.insert(id, (0, !to.contains('/')));
+            // A player that was left inside of an unfinished element swallows its own answer.
+            let is_player =
+                WHO.iter().any(|(name, resource)| to == format!("{name}@here/{resource}"));
+            player.asked.insert(id, (0, !is_player));
         }
         self.say(at, &iq);
     }
