@@ -361,7 +361,7 @@ impl World {
         if is_sent {
             // A player that was left inside of an unfinished element swallows its own answer.
             let is_player =
-                WHO.iter().any(|(name, resource)| to == format!("{name}@here/{resource}"));
+                WHO.iter().any(|(name, resource)| to == format!(" to='{name}@here/{resource}'"));
             player.asked.insert(id, (0, !is_player));
         }
         self.say(at, &iq);
