@@ -6,10 +6,10 @@ use xml::reader::{ParserConfig, XmlEvent};
 
 /// What the other parsers cannot read although it is well-formed, which is left out.
 ///
-/// - COMPAT(roxmltree, 0.21): the prefix `xml` on elements
+/// - COMPAT(roxmltree, 0.21): the prefix `xml` on elements; an attribute `xml:xmlns`, taken for a declaration
 /// - COMPAT(xml-rs, 1.4): a namespace whose name is the word `xml` or `xmlns`
 pub(super) fn is_out_of_reach(text: &str) -> bool {
-    ["<xml:", "</xml:", "'xml'", "\"xml\"", "'xmlns'", "\"xmlns\""]
+    ["<xml:", "</xml:", ":xmlns", "'xml'", "\"xml\"", "'xmlns'", "\"xmlns\""]
         .iter()
         .any(|odd| text.contains(odd))
 }
