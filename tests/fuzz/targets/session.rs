@@ -16,6 +16,7 @@ mod play;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use corefire::xmpp::jid::Jid;
 use corefire::xmpp::xml::element::Element;
 use play::harness::{Client, HEADER, Node, PASSWORD, bare, bind, plain};
 use play::{Choices, Ear};
@@ -359,9 +360,11 @@ impl World {
         }
         let is_sent = player.bound && self.node.is_open(player.client);
         if is_sent {
-            // A player that was left inside of an unfinished element swallows its own answer.
-            let is_player =
-                WHO.iter().any(|(name, resource)| to == format!(" to='{name}@here/{resource}'"));
+            // A player answers for itself: one that was left inside of an unfinished element, or cut off, does not.
+            let address = to.split('\'').nth(1).and_then(|text| Jid::parse(text).ok());
+            let is_player = address.is_some_and(|address| {
+                WHO.iter().any(|(name, resource)| address.is(&format!("{name}@here/{resource}")))
+            });
             player.asked.insert(id, (0, !is_player));
         }
         self.say(at, &iq);
