@@ -402,11 +402,7 @@ impl Shard {
         error: &StanzaError,
         fx: &mut Effects,
     ) {
-        let is_answer = matches!(
-            (kind, stanza.type_().as_deref()),
-            (_, Some("error")) | (StanzaKind::Iq, Some("result"))
-        );
-        if is_answer {
+        if stanza.is_answer() {
             return;
         }
         if kind == StanzaKind::Message {

@@ -245,6 +245,14 @@ impl<'a> Stanza<'a> {
         self.attr("xml:lang")
     }
 
+    /// Whether this is an error, or the result of an IQ: neither is ever answered (RFC 6120 §8.2.3, §8.3.1).
+    pub fn is_answer(&self) -> bool {
+        matches!(
+            (self.kind(), self.type_().as_deref()),
+            (_, Some("error")) | (Some(StanzaKind::Iq), Some("result"))
+        )
+    }
+
     pub fn message_type(&self) -> MessageType {
         MessageType::parse(self.type_().as_deref())
     }
