@@ -139,14 +139,10 @@ fn create(writer: &mut SqliteWriter, owners: &[BareJid]) {
 
 fn contact(owners: &[BareJid], owner: usize, number: usize) -> RosterItem {
     RosterItem {
-        jid: Jid::from_bare(owners[(owner + number * 7919) % owners.len()].clone()),
         name: format!("Contact {number}"),
         groups: vec!["Friends".to_owned()],
         subscription: Subscription::Both,
-        ask: false,
-        pending_in: None,
-        approved: false,
-        listed: true,
+        ..RosterItem::new(Jid::from_bare(owners[(owner + number * 7919) % owners.len()].clone()))
     }
 }
 

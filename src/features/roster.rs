@@ -127,16 +127,7 @@ fn set(turn: &mut Turn<'_>, account: AccountId, query: &Element) -> Result<(), S
     let (name, groups) = read_item(turn, item)?;
     let contact = match known {
         Some(known) => RosterItem { name, groups, listed: true, ..known },
-        None => RosterItem {
-            jid,
-            name,
-            groups,
-            subscription: Subscription::None,
-            ask: false,
-            pending_in: None,
-            approved: false,
-            listed: true,
-        },
+        None => RosterItem { name, groups, ..RosterItem::new(jid) },
     };
     turn.change_roster(account, RosterChange::Set(contact));
     Ok(())

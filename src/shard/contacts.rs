@@ -237,16 +237,7 @@ mod tests {
     use super::*;
 
     fn item(jid: &str, change: impl FnOnce(&mut RosterItem)) -> RosterItem {
-        let mut item = RosterItem {
-            jid: Jid::parse(jid).unwrap(),
-            name: String::new(),
-            groups: Vec::new(),
-            subscription: Subscription::None,
-            ask: false,
-            pending_in: None,
-            approved: false,
-            listed: true,
-        };
+        let mut item = RosterItem::new(Jid::parse(jid).unwrap());
         change(&mut item);
         item
     }

@@ -23,16 +23,8 @@ pub enum RosterChange {
 impl Contact {
     /// The entry of `jid`, or the one that is there for all who have none.
     pub(super) fn of(data: &Data, jid: &Jid) -> Self {
-        data.roster.item(jid).unwrap_or_else(|| RosterItem {
-            jid: jid.clone(),
-            name: String::new(),
-            groups: Vec::new(),
-            subscription: Subscription::None,
-            ask: false,
-            pending_in: None,
-            approved: false,
-            listed: false,
-        })
+        let known = data.roster.item(jid);
+        known.unwrap_or_else(|| RosterItem { listed: false, ..RosterItem::new(jid.clone()) })
     }
 
     /// Whether this is `old` with another request that waits, of which clients see nothing.

@@ -151,16 +151,7 @@ pub(super) fn append(owner: &str, id: u64) -> Write {
 }
 
 pub(super) fn contact(jid: &str) -> RosterItem {
-    RosterItem {
-        jid: Jid::parse(jid).unwrap(),
-        name: String::new(),
-        groups: Vec::new(),
-        subscription: Subscription::None,
-        ask: false,
-        pending_in: None,
-        approved: false,
-        listed: true,
-    }
+    RosterItem::new(Jid::parse(jid).unwrap())
 }
 
 pub(super) fn put_roster(

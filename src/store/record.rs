@@ -47,6 +47,22 @@ pub struct RosterItem {
     pub listed: bool,
 }
 
+impl RosterItem {
+    /// A contact in the roster, of whom there is nothing but the address.
+    pub fn new(jid: Jid) -> Self {
+        Self {
+            jid,
+            name: String::new(),
+            groups: Vec::new(),
+            subscription: Subscription::None,
+            ask: false,
+            pending_in: None,
+            approved: false,
+            listed: true,
+        }
+    }
+}
+
 /// RFC 6121 §2.1.2.5.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subscription {

@@ -5,7 +5,7 @@ use corefire::shard::{
     AccountId, Answers, Feature, Iq, Manifest, Method, RosterChange, Scope, StoreOutcome, Turn,
     Verdict,
 };
-use corefire::store::{RosterItem, Subscription};
+use corefire::store::RosterItem;
 use corefire::xmpp::jid::Jid;
 use corefire::xmpp::stanza_error::StanzaError;
 use std::sync::Once;
@@ -41,16 +41,7 @@ impl Feature for Bug {
         if let Some(account) = iq.account {
             let contact = Jid::parse("ghost@here").unwrap();
             turn.send_subscription(account, &Jid::parse("carol@here").unwrap(), "subscribe");
-            let item = RosterItem {
-                jid: contact,
-                name: "ghost".into(),
-                groups: Vec::new(),
-                subscription: Subscription::None,
-                ask: false,
-                pending_in: None,
-                approved: false,
-                listed: true,
-            };
+            let item = RosterItem { name: "ghost".into(), ..RosterItem::new(contact) };
             turn.change_roster(account, RosterChange::Set(item));
         }
         assert!(iq.payload.name == "late", "a bug");

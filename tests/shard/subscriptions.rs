@@ -584,16 +584,7 @@ const APPROVED_INBOUND: [(&str, [(&str, &str); 3]); 4] = [
 
 /// The roster item for a contact in a state, in words; `None` where there need not be one.
 pub(crate) fn in_state(contact: &str, state: &str) -> Option<RosterItem> {
-    let mut item = RosterItem {
-        jid: bare(contact).into(),
-        name: String::new(),
-        groups: Vec::new(),
-        subscription: Subscription::None,
-        ask: false,
-        pending_in: None,
-        approved: false,
-        listed: true,
-    };
+    let mut item = RosterItem::new(bare(contact).into());
     for word in state.split('+') {
         match word {
             "none" => {}
