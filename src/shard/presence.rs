@@ -14,7 +14,7 @@ use crate::cluster::placement::ShardId;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::Subscription;
 use crate::xmpp::jid::Jid;
-use crate::xmpp::stanza::{PresenceType, Stanza, StanzaKind, write_stamped};
+use crate::xmpp::stanza::{PresenceType, Stanza, StanzaKind, has_attr, write_stamped};
 use crate::xmpp::stanza_error::StanzaCondition;
 use crate::xmpp::xml::writer::Writer;
 
@@ -522,7 +522,7 @@ impl Core {
         let Some(slot) = self.sessions.get(session.0) else { return };
         let open_end = (open_end as usize).clamp(1, stanza.len().max(1));
         let (open, rest) = stanza.split_at((open_end - 1).min(stanza.len()));
-        if memchr::memmem::find(open, b" to=").is_some() {
+        if has_attr(open, "to") {
             return self.emit(session, &[stanza], None, fx);
         }
         let mut to = Vec::with_capacity(96);

@@ -407,3 +407,17 @@ fn account_that_never_was_there_has_no_last_activity() {
     let alice = node.online("alice", "phone");
     assert!(last(&mut node, alice, "carol@here").contains("<item-not-found "));
 }
+
+#[test]
+fn words_in_an_id_are_no_address() {
+    let mut node = Node::new(1);
+    let (pc, phone) = (node.online("alice", "pc"), node.online("alice", "phone"));
+    node.read(pc);
+    node.send(phone, "<presence id=\"x to='bob@here\"/>");
+    let text = node.read(pc);
+    assert_eq!(
+        (text.matches(" to='alice@here'").count(), text.matches("<presence").count()),
+        (1, 1),
+        "{text}"
+    );
+}
