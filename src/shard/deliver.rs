@@ -8,7 +8,7 @@ use super::phase::{Delivered, Direction, Passage, Received};
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
-use super::{AckLevel, Core, Post, Shard, presence, subscription};
+use super::{AckLevel, Core, Post, Shard, Undo, presence, subscription};
 use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
 use crate::frame::{Envelope, Flags, Kind};
@@ -95,21 +95,43 @@ impl Shard {
             if is_error(envelope) || full && is_result(envelope) {
                 let session = resource.and_then(|resource| core.session_named(account, resource));
                 if let Some(session) = session {
-                    return core.emit(session, &[envelope.stanza], None, fx);
+                    return self.deliver_ahead(account, session, envelope, to, fx);
                 }
             }
-            let Some(slot) = core.accounts.get_mut(account.0) else { return };
             if full {
                 return core.bounce(envelope, to, &resource_constraint());
             }
-            slot.waiting.push_back(Queued::new(envelope, to, at));
-            if envelope.flags.contains(Flags::WANTS_ACK) {
-                core.inward[usize::from(at.ring)].hold(at.number);
-            }
-            return;
+            return core.wait_for_account(account, envelope, to, at, Line::End);
         }
         slot.used_at = core.now.mono;
         self.deliver_ready(account, envelope, to, resource, at, fx);
+    }
+
+    /// An answer that does not wait until its account is there. What the features know of the account by now decides
+    /// whether it gets through.
+    fn deliver_ahead(
+        &mut self,
+        account: AccountId,
+        session: SessionId,
+        envelope: &Envelope<'_>,
+        to: &str,
+        fx: &mut Effects,
+    ) {
+        if let Passage::Pass = self.ask_envelope(account, envelope, to, fx) {
+            self.core.emit(session, &[envelope.stanza], None, fx);
+        }
+    }
+
+    /// The *received* phase.
+    fn ask_envelope(
+        &mut self,
+        account: AccountId,
+        envelope: &Envelope<'_>,
+        to: &str,
+        fx: &mut Effects,
+    ) -> Passage {
+        let Some(kind) = stanza_kind(envelope.kind) else { return Passage::Pass };
+        self.ask_received(&Received { account, kind, from: envelope.from, to, envelope }, fx)
     }
 
     fn deliver_ready(
@@ -125,13 +147,10 @@ impl Shard {
         if !matches!(slot.state, State::Ready(_)) {
             return self.deliver_to_nobody(envelope, to);
         }
-        if let Some(kind) = stanza_kind(envelope.kind) {
-            let received = Received { account, kind, from: envelope.from, to, envelope };
-            match self.ask_received(&received, fx) {
-                Passage::Pass => {}
-                Passage::Refuse(error) => return self.core.bounce(envelope, to, &error),
-                Passage::Taken => return,
-            }
+        match self.ask_envelope(account, envelope, to, fx) {
+            Passage::Pass => {}
+            Passage::Refuse(error) => return self.core.bounce(envelope, to, &error),
+            Passage::Taken => return,
         }
         match envelope.kind {
             Kind::Message => self.deliver_message(account, envelope, to, resource, at, fx),
@@ -221,7 +240,11 @@ impl Shard {
                 return core.bounce(envelope, to, &service_unavailable());
             }
             let Some(id) = core.next_log_id(account, fx) else {
-                return self.wait_for_ids(account, envelope, to, at);
+                if let Some(slot) = core.accounts.get_mut(account.0) {
+                    slot.busy = Busy::Ids;
+                }
+                // What waits already came later.
+                return core.wait_for_account(account, envelope, to, at, Line::Front);
             };
             core.append(account, id, envelope, to, at, fx);
             row = Some(id);
@@ -260,23 +283,6 @@ impl Shard {
             self.tell_delivered(&delivered, fx);
         }
         self.core.give_back(bytes);
-    }
-
-    fn wait_for_ids(
-        &mut self,
-        account: AccountId,
-        envelope: &Envelope<'_>,
-        to: &str,
-        at: FrameRef,
-    ) {
-        let core = &mut self.core;
-        let Some(slot) = core.accounts.get_mut(account.0) else { return };
-        slot.busy = Busy::Ids;
-        // First in line: what waits already came later.
-        slot.waiting.push_front(Queued::new(envelope, to, at));
-        if envelope.flags.contains(Flags::WANTS_ACK) {
-            core.inward[usize::from(at.ring)].hold(at.number);
-        }
     }
 
     /// RFC 6121 §8.5.2.2, §8.5.3: IQs are answered for the account, or go to the one resource they name.
@@ -376,6 +382,13 @@ impl Shard {
     }
 }
 
+/// Where in the line of an account a stanza waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Front,
+    End,
+}
+
 /// Where a message goes.
 enum Choice {
     /// These sessions; the log where there are none.
@@ -385,6 +398,41 @@ enum Choice {
 }
 
 impl Core {
+    /// The stanza waits until its account is there, or has an id for it.
+    fn wait_for_account(
+        &mut self,
+        account: AccountId,
+        envelope: &Envelope<'_>,
+        to: &str,
+        at: FrameRef,
+        line: Line,
+    ) {
+        let Some(slot) = self.accounts.get_mut(account.0) else { return };
+        let queued = Queued::new(envelope, to, at);
+        match line {
+            Line::Front => slot.waiting.push_front(queued),
+            Line::End => slot.waiting.push_back(queued),
+        }
+        self.undo.push(Undo::Queued(account, line));
+        if envelope.flags.contains(Flags::WANTS_ACK) {
+            self.inward[usize::from(at.ring)].hold(at.number);
+        }
+    }
+
+    /// Takes back `wait_for_account`: the sender is answered for what it sent.
+    pub(super) fn undo_queued(&mut self, account: AccountId, line: Line) {
+        let Some(slot) = self.accounts.get_mut(account.0) else { return };
+        let queued = match line {
+            Line::Front => slot.waiting.pop_front(),
+            Line::End => slot.waiting.pop_back(),
+        };
+        if let Some(Queued { at, post, .. }) = queued
+            && post.flags.contains(Flags::WANTS_ACK)
+        {
+            self.inward[usize::from(at.ring)].release(at.number);
+        }
+    }
+
     /// RFC 6121 §8.5.2.1 (bare JID) and §8.5.3 (full JID), for accounts that exist.
     fn message_targets(
         &self,

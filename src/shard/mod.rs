@@ -169,6 +169,8 @@ enum Undo {
     Held(SessionId),
     /// What was held back went out.
     Flushed(SessionId, Vec<inactive::HeldStanza>),
+    /// A stanza waits for its account.
+    Queued(AccountId, deliver::Line),
 }
 
 /// A shard's state, but for its features. Lives on one core.
@@ -475,6 +477,7 @@ impl Core {
                 }
                 Undo::Held(session) => self.undo_held(session),
                 Undo::Flushed(session, stanzas) => self.undo_flushed(session, stanzas),
+                Undo::Queued(account, line) => self.undo_queued(account, line),
                 Undo::Row(session) => {
                     let session = self.sessions.get_mut(session.0);
                     if let Some(waiting) = session.and_then(|session| session.confirmation.as_mut())

@@ -2,6 +2,7 @@
 
 use crate::harness::*;
 use crate::iq::befriend;
+use corefire::store::Write;
 
 fn set(what: &str, items: &[&str]) -> String {
     let items: String = items.iter().map(|jid| format!("<item jid='{jid}'/>")).collect();
@@ -274,5 +275,34 @@ fn what_waits_from_whom_is_blocked_since_is_not_delivered() {
         assert_eq!(bodies(&got), ["2"]);
         assert!(!got.contains("subscribe"), "{got}");
         assert_eq!(node.logged("alice"), 0);
+    }
+}
+
+/// An error goes ahead of what waits while the account is read; not past the list.
+#[test]
+fn no_answer_of_whom_is_blocked_slips_through_while_the_account_is_read() {
+    for (shards, blocked) in [(1, true), (2, true), (1, false)] {
+        let (mut node, alice, bob) = friends(shards);
+        if blocked {
+            block(&mut node, alice, "bob@here");
+        }
+        node.read(alice);
+        node.hold_store();
+        let touch = Write::PutSlot { owner: bare("alice"), name: "none".into(), value: None };
+        node.change_account("alice", touch);
+        let to = "alice@here/phone";
+        node.send(
+            bob,
+            &format!("<message to='{to}' type='error' id='e1'><body>hi</body></message>"),
+        );
+        node.send(bob, &format!("<iq to='{to}' type='error' id='e2'/>"));
+        let ahead = node.read(alice);
+        assert_eq!(
+            (ahead.contains("'e1'"), ahead.contains("'e2'")),
+            (!blocked, !blocked),
+            "{ahead}"
+        );
+        node.free_store();
+        assert_eq!(node.read(alice), "");
     }
 }

@@ -5,6 +5,7 @@ use corefire::shard::{
     AccountId, Audience, Delivered, Direction, Feature, Manifest, Passage, Phase, Received, Sent,
     SessionChange, SessionId, Turn,
 };
+use corefire::store::Write;
 use corefire::xmpp::stanza_error::{StanzaCondition, StanzaError};
 use std::sync::Mutex;
 
@@ -51,9 +52,10 @@ impl Feature for Gate {
 
     /// Tells the other sessions of the account who sent it or got it, and how often its sender has sent.
     fn on_delivered(&mut self, turn: &mut Turn<'_>, delivered: &Delivered<'_>) {
-        if delivered.direction == Direction::In {
-            passage(delivered.stanza, "delivered");
-        }
+        match delivered.direction {
+            Direction::In => passage(delivered.stanza, "delivered"),
+            Direction::Out => passage(delivered.stanza, "gone"),
+        };
         let resource = |turn: &Turn<'_>, session: &SessionId| {
             turn.session_jid(*session).unwrap().resource().unwrap().to_owned()
         };
@@ -254,4 +256,28 @@ fn bug_leaves_what_is_held_for_an_inactive_client_as_it_was() {
         assert_eq!((got.matches("<composing ").count(), got.matches("<status>").count()), (2, 1));
         assert!(got.contains("<status>2") && !got.contains("bug"), "{got}");
     }
+}
+
+/// The account of the recipient is read from the store meanwhile: the sender is told that its stanza came to nothing, so
+/// nothing may come of it later, and no later stanza may count as safe for it.
+#[test]
+fn bug_takes_back_what_waits_for_an_account() {
+    crate::faults::silence();
+    let mut node = node(1);
+    let bob = node.online("bob", "pc");
+    let (alice, _) = node.online_acked("alice", "phone");
+    node.read(bob);
+    node.hold_store();
+    let vcard = b"<vCard xmlns='vcard-temp'/>".to_vec();
+    let change = Write::PutSlot { owner: bare("bob"), name: "none".into(), value: Some(vcard) };
+    node.change_account("bob", change);
+    let texts = ["first", "gone-bug", "last"];
+    let more: String = texts.iter().map(|text| message("bob@here", text)).collect();
+    node.send(alice, &[more.as_str(), "<r xmlns='urn:xmpp:sm:3'/>"].concat());
+    let answer = node.read(alice);
+    assert_eq!(answer.matches("<internal-server-error ").count(), 1, "{answer}");
+    assert!(!answer.contains("<a "), "{answer}");
+    node.free_store();
+    assert_eq!(bodies(&node.read(bob)), ["first", "last"]);
+    assert_eq!(attr(&node.read(alice), "h"), "4");
 }
