@@ -6,8 +6,9 @@ mod log;
 mod reload;
 mod watch;
 
-use crate::admin::figures::ShardFigures;
+use crate::admin::figures::{CertificateFigures, ShardFigures};
 use crate::admin::http::Door;
+use crate::admin::overview::{self, NodeFacts};
 use crate::base::limit::Rate;
 use crate::base::rng::Rng;
 use crate::cluster::placement::Placement;
@@ -18,7 +19,7 @@ use crate::runtime::control::accounts::{self, Accounts, News, account_jid};
 use crate::runtime::control::office::{self, Office};
 use crate::runtime::control::{
     ControlHandler, ControlRequest, ControlResponse, Listener, SessionCursor, SessionDetail,
-    ShardStatus, Status, server,
+    ShardStatus, Status, StatusTalker, StatusTalkers, server,
 };
 use crate::runtime::data_dir::DataDir;
 use crate::runtime::errands::{Errands, Runner};
@@ -36,7 +37,7 @@ use crate::shard::errand::{
     Announcement, Counts, Errand, Outcome, Page, Registrations, SessionFacts, Shares, UsersQuery,
     Which, Whose,
 };
-use crate::shard::{AckLevel, Limits, Rates, ShardConfig, TrafficRate};
+use crate::shard::{AckLevel, Limits, Rates, ShardConfig, Talker, TopTalkers, TrafficRate};
 use crate::store::sqlite::{self, SqliteReader};
 use crate::store::{Answer, Query, Reader, Write, Written};
 use crate::stream::c2s::C2sPolicy;
@@ -156,6 +157,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         began,
         shards,
         connections_max: AtomicU64::new(granted.connections as u64),
+        certificates: Mutex::new(tls.expiries(&config.domains)),
         clock,
         registrations: Mutex::default(),
         events: events.clone(),
@@ -495,6 +497,8 @@ struct Desk {
     shards: u16,
     /// As granted by the system.
     connections_max: AtomicU64,
+    /// Of the running TLS server, which a reload may renew.
+    certificates: Mutex<Vec<CertificateFigures>>,
     clock: Clock,
     registrations: Mutex<Registrations>,
     events: Sender<Event>,
@@ -592,6 +596,7 @@ impl Desk {
     fn status(&self, config: &Config) -> Status {
         let mut shards = self.figures();
         shards.sort_by_key(|one| one.shard);
+        let talkers = watch::ask_all(&self.mailboxes, STATUS_PATIENCE, Letter::Talkers);
         Status {
             node: config.node_name(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -608,12 +613,31 @@ impl Desk {
             .to_owned(),
             store: config.store_path().display().to_string(),
             data_dir: config.node.data_dir.display().to_string(),
+            talkers: status_talkers(overview::loudest(&talkers)),
         }
     }
 
     fn status_json(&self) -> serde_json::Result<String> {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
         serde_json::to_string(&self.status(&config))
+    }
+
+    fn certificates(&self) -> Vec<CertificateFigures> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the overview says of the node, but for its health.
+    fn facts(&self) -> NodeFacts {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        NodeFacts {
+            node: config.node_name(),
+            pid: std::process::id(),
+            incarnation: self.incarnation,
+            domains: config.domains.clone(),
+            log_level: config.log.level.as_str().to_owned(),
+            not_ready: None,
+            now_ms: self.clock.now().wall.0 / 1_000,
+        }
     }
 
     fn connections_max(&self) -> u64 {
@@ -632,6 +656,14 @@ impl Desk {
         };
         told.into_iter().map(status).collect()
     }
+}
+
+fn status_talkers(top: TopTalkers) -> StatusTalkers {
+    let told = |talkers: Vec<Talker>| {
+        let told = |one: Talker| StatusTalker { jid: one.jid.to_string(), per_s: one.per_s };
+        talkers.into_iter().map(told).collect()
+    };
+    StatusTalkers { by_stanzas: told(top.by_stanzas), by_bytes: told(top.by_bytes) }
 }
 
 fn session_detail(facts: &SessionFacts) -> SessionDetail {

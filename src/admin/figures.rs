@@ -1,6 +1,7 @@
 //! What a node knows of itself at one moment, as plain numbers.
 
 use crate::shard::Probe;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// What a core counts beside its shard.
@@ -27,6 +28,14 @@ pub struct ShardFigures {
     pub components: BTreeMap<String, u64>,
     /// Requests to the store that have no answer yet.
     pub waiting_for_store: u64,
+    /// Bytes for other shards that their rings did not take yet.
+    pub ring_bytes: u64,
+    /// Clients that are not read since rings or the store are full.
+    pub clients_held: u64,
+    /// When all this was true, on the node's own clock.
+    pub at_us: u64,
+    /// CPU time of the core's thread, the kernel's work for it included.
+    pub cpu_us: u64,
     pub probe: Probe,
     pub core: CoreProbe,
 }
@@ -61,6 +70,15 @@ pub struct ProcessFigures {
     pub open_files_max: u64,
 }
 
+/// The certificate that is shown for a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CertificateFigures {
+    pub domain: String,
+    /// Seconds since the Unix epoch, when the first of its chain expires.
+    pub expires_s: i64,
+    pub self_signed: bool,
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
@@ -69,9 +87,10 @@ pub struct Figures {
     /// As each shard last told them: counters must not fall when one is late.
     pub shards: Vec<ShardFigures>,
     /// Shards that did not answer in time.
-    pub shards_late: u64,
+    pub late: Vec<u16>,
     pub connections_max: u64,
     pub store: StoreFigures,
     pub process: ProcessFigures,
+    pub certificates: Vec<CertificateFigures>,
     pub is_ready: bool,
 }

@@ -28,6 +28,7 @@ pub enum Page {
     Ready,
     Metrics,
     Status,
+    Overview,
 }
 
 /// Why there is none.
@@ -63,7 +64,9 @@ impl Refused {
             Refused::Token => {
                 "needs: Authorization: Bearer TOKEN, from admin-token in the data directory\n"
             }
-            Refused::NotFound => "there is /livez, /readyz, /metrics and /status\n",
+            Refused::NotFound => {
+                "there is /livez, /readyz, /metrics, /status and /api/v1/overview\n"
+            }
         }
     }
 
@@ -125,6 +128,7 @@ impl Door {
             "/readyz" => Some(Page::Ready),
             "/metrics" => Some(Page::Metrics),
             "/status" => Some(Page::Status),
+            "/api/v1/overview" => Some(Page::Overview),
             _ => None,
         };
         let is_open = matches!(page, Some(Page::Live | Page::Ready | Page::Metrics));
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn all_else_needs_the_token() {
-        for path in ["/status", "/", "/livez/", "/../etc/passwd", ""] {
+        for path in ["/status", "/api/v1/overview", "/", "/livez/", "/../etc/passwd", ""] {
             assert_eq!(door().page(&get(path)), Err(Refused::Token), "{path}");
         }
         let with = |authorization, path| {

@@ -34,12 +34,13 @@ impl Collector for Scrape {
         page.clients(figures)?;
         page.stanzas(&summed(&figures.shards))?;
         page.store(figures)?;
-        page.process(figures)
+        page.process(figures)?;
+        page.certificates(figures)
     }
 }
 
 /// The shards' counters as those of the node. Each field by its name, so that a new one is told about here.
-fn summed(shards: &[ShardFigures]) -> Probe {
+pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
     let mut sum = Probe::default();
     for shard in shards {
         let Probe {
@@ -151,7 +152,7 @@ impl Page<'_> {
         self.gauge("node_ready", "Whether clients can be served", figures.is_ready.into())?;
         self.gauge("node_uptime_seconds", "Since the start", figures.uptime_s)?;
         let help = "Shards that did not answer this scrape in time; their figures are older";
-        self.gauge("node_shards_late", help, figures.shards_late)
+        self.gauge("node_shards_late", help, figures.late.len() as u64)
     }
 
     fn clients(&mut self, figures: &Figures) -> fmt::Result {
@@ -162,6 +163,17 @@ impl Page<'_> {
         self.by_shard("shard_accounts", "Accounts in memory", shards, |shard| shard.accounts)?;
         let help = "Requests of the shard to the store without an answer";
         self.by_shard("shard_store_waiting", help, shards, |shard| shard.waiting_for_store)?;
+        let help = "Bytes for other shards that their rings did not take yet";
+        self.by_shard("shard_ring_bytes", help, shards, |shard| shard.ring_bytes)?;
+        let help = "Clients that are not read since rings or the store are full";
+        self.by_shard("shard_clients_held", help, shards, |shard| shard.clients_held)?;
+        let help = "CPU time of the shard's core; by its rate, how busy that is";
+        let unit = Some(&Unit::Seconds);
+        let mut cpu = self.0.encode_descriptor("shard_cpu", help, unit, MetricType::Counter)?;
+        for shard in shards {
+            let label = [("shard", shard.shard.to_string())];
+            ConstCounter::new(seconds(shard.cpu_us)).encode(cpu.encode_family(&label)?)?;
+        }
         let help = "Connections that the node takes at most";
         self.gauge("node_connections_max", help, figures.connections_max)?;
         let probe = summed(shards);
@@ -266,6 +278,21 @@ impl Page<'_> {
         self.gauge("process_open_files", "Descriptors in use", process.open_files)?;
         let help = "Descriptors that the process may use";
         self.gauge("process_open_files_max", help, process.open_files_max)
+    }
+
+    /// By our own domains, which are configured.
+    fn certificates(&mut self, figures: &Figures) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(
+            "tls_certificate_expiry_timestamp",
+            "When the first certificate of a domain's chain expires, since the Unix epoch",
+            Some(&Unit::Seconds),
+            MetricType::Gauge,
+        )?;
+        for certificate in &figures.certificates {
+            let label = [("domain", certificate.domain.as_str())];
+            ConstGauge::new(certificate.expires_s).encode(family.encode_family(&label)?)?;
+        }
+        Ok(())
     }
 }
 

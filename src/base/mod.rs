@@ -1,6 +1,7 @@
 //! What knows nothing of XMPP: time, hashing, ids, limits.
 
 pub mod hash;
+pub mod heavy_hitters;
 pub mod ids;
 pub mod instant;
 pub mod limit;

@@ -9,6 +9,9 @@ use crate::config::Config;
 use crate::runtime::control::accounts::place;
 use crate::runtime::control::{ControlRequest, ControlResponse, Place, Status};
 
+/// Talkers of each kind that are shown.
+const TALKERS: usize = 5;
+
 /// Shows the node that runs on the data directory; refused where none does.
 pub(super) fn status(config: &Config, json: bool) -> Result<(), Refusal> {
     let path = config.node.data_dir.display();
@@ -111,7 +114,28 @@ fn status_text(status: &Status) -> String {
             ),
         );
     }
+    for (number, talker) in status.talkers.by_stanzas.iter().take(TALKERS).enumerate() {
+        let name = if number == 0 { "talkers" } else { "" };
+        row(name, &format_args!("{}: {:.1} stanzas/s", visible(&talker.jid), talker.per_s));
+    }
+    for (number, talker) in status.talkers.by_bytes.iter().take(TALKERS).enumerate() {
+        let name = if number == 0 { "by bytes" } else { "" };
+        row(name, &format_args!("{}: {:.0} B/s", visible(&talker.jid), talker.per_s));
+    }
     text
+}
+
+/// Resources may hold what moves a terminal's text about: right-to-left marks and the like.
+fn visible(jid: &str) -> String {
+    let shown = |c: char| match c {
+        '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' => '\u{fffd}',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    jid.chars().map(shown).collect()
 }
 
 /// The two largest units of a number of seconds.

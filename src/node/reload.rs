@@ -52,6 +52,8 @@ impl Desk {
         reloading.log.set_level(config.log.level);
         reloading.passwords.set_limit(config.limits.password_checks_queue as usize);
         reloading.tls = core.tls.clone();
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) =
+            core.tls.expiries(&config.domains);
         self.connections_max.store(core.connections_max as u64, Ordering::Relaxed);
         let news =
             Reconfiguration { shard: Arc::new(shard), features: make_features(&config), core };

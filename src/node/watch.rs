@@ -5,13 +5,14 @@ use crate::admin::figures::{Figures, ShardFigures};
 use crate::admin::health::{Health, STALL_MS, Stage};
 use crate::admin::http::{OPENMETRICS, Page, Reply};
 use crate::admin::metrics;
+use crate::admin::overview::{self, NodeFacts};
 use crate::runtime::executor::Beats;
 use crate::runtime::http::PageHandler;
 use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::process;
 use crate::runtime::storage::StoreHandle;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,36 +79,49 @@ impl Watch {
         self.beats.silence_ms().iter().all(|silence| *silence <= STALL_MS)
     }
 
-    /// The shards' figures, and how many of them are old. A shard that hangs is not written to: its letters would pile
-    /// up.
-    fn shard_figures(&self) -> (Vec<ShardFigures>, u64) {
+    /// A shard that hangs is not written to: its letters would pile up.
+    fn responsive(&self) -> Vec<Mailbox> {
         let mut hanging = self.beats.silence_ms().into_iter().map(|silence| silence > STALL_MS);
-        let asked: Vec<Mailbox> =
-            self.mailboxes.iter().filter(|_| !hanging.next().unwrap_or(false)).cloned().collect();
-        let told = collect(&asked, SCRAPE_PATIENCE);
-        let late = self.mailboxes.len().saturating_sub(told.len());
+        self.mailboxes.iter().filter(|_| !hanging.next().unwrap_or(false)).cloned().collect()
+    }
+
+    /// The shards' figures, and those whose figures are old.
+    fn shard_figures(&self) -> (Vec<ShardFigures>, Vec<u16>) {
+        let told = collect(&self.responsive(), SCRAPE_PATIENCE);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut late: Vec<u16> = last.iter().map(|figures| figures.shard).collect();
+        late.retain(|shard| !told.iter().any(|one| one.shard == *shard));
         for figures in told {
             let place = usize::from(figures.shard);
             if let Some(known) = last.get_mut(place) {
                 *known = figures;
             }
         }
-        (last.clone(), late as u64)
+        (last.clone(), late)
     }
 
     fn figures(&self) -> Figures {
-        let (shards, shards_late) = self.shard_figures();
+        let (shards, late) = self.shard_figures();
         Figures {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.began.elapsed().as_secs(),
             shards,
-            shards_late,
+            late,
             connections_max: self.desk.get().map_or(0, |desk| desk.connections_max()),
             store: self.store.figures(),
             process: process::figures(),
+            certificates: self.desk.get().map_or_else(Vec::new, |desk| desk.certificates()),
             is_ready: self.health().check().is_ok(),
         }
+    }
+
+    /// - errors: the node does not serve yet
+    fn overview(&self) -> Option<serde_json::Result<String>> {
+        let desk = self.desk.get()?;
+        let figures = self.figures();
+        let talkers = ask_all(&self.responsive(), SCRAPE_PATIENCE, Letter::Talkers);
+        let facts = NodeFacts { not_ready: self.health().check().err(), ..desk.facts() };
+        Some(overview::json(&facts, &figures, &overview::loudest(&talkers)))
     }
 }
 
@@ -123,27 +137,39 @@ impl PageHandler for Watch {
                 Ok(body) => Reply { content_type: OPENMETRICS, ..Reply::text(200, body) },
                 Err(_) => Reply::text(500, "the metrics cannot be written\n"),
             },
-            Page::Status => match self.desk.get().map(|desk| desk.status_json()) {
-                Some(Ok(body)) => {
-                    Reply { content_type: "application/json", ..Reply::text(200, body) }
-                }
-                Some(Err(_)) => Reply::text(500, "the status cannot be written\n"),
-                None => Reply::text(503, "the node is starting\n"),
-            },
+            Page::Status => json(self.desk.get().map(|desk| desk.status_json())),
+            Page::Overview => json(self.overview()),
         }
+    }
+}
+
+fn json(text: Option<serde_json::Result<String>>) -> Reply {
+    match text {
+        Some(Ok(body)) => Reply { content_type: "application/json", ..Reply::text(200, body) },
+        Some(Err(_)) => Reply::text(500, "what was asked for cannot be written\n"),
+        None => Reply::text(503, "the node is starting\n"),
     }
 }
 
 /// Figures of the shards that answer in time. Each has then read all letters that were sent to it before.
 pub(super) fn collect(mailboxes: &[Mailbox], patience: Duration) -> Vec<ShardFigures> {
-    let (answers, figures) = channel();
+    ask_all(mailboxes, patience, Letter::Status)
+}
+
+/// Answers of the shards that give theirs in time.
+pub(super) fn ask_all<T>(
+    mailboxes: &[Mailbox],
+    patience: Duration,
+    letter: impl Fn(Sender<T>) -> Letter,
+) -> Vec<T> {
+    let (answers, answered) = channel();
     for mailbox in mailboxes {
-        mailbox.send(Letter::Status(answers.clone()));
+        mailbox.send(letter(answers.clone()));
     }
     drop(answers);
     let until = Instant::now() + patience;
     let mut told = Vec::with_capacity(mailboxes.len());
-    while let Ok(one) = figures.recv_timeout(until.saturating_duration_since(Instant::now())) {
+    while let Ok(one) = answered.recv_timeout(until.saturating_duration_since(Instant::now())) {
         told.push(one);
     }
     told

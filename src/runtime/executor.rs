@@ -10,6 +10,7 @@ use super::listener::Transport;
 use super::mailbox::{Letter, Mailbox, Reconfiguration};
 use super::mesh::{Inlet, Outlet, mesh};
 use super::passwords::Passwords;
+use super::process;
 use super::storage::{Storage, StoreClient};
 use super::tls::TlsServer;
 use crate::admin::figures::{CoreProbe, ShardFigures};
@@ -665,6 +666,10 @@ impl Core {
                     sessions: shard.sessions() as u64,
                     accounts: shard.accounts() as u64,
                     waiting_for_store: shard.waiting_for_store() as u64,
+                    ring_bytes: fx.outbox.iter().map(|batch| batch.len_bytes() as u64).sum(),
+                    clients_held: shard.clients_held() as u64,
+                    at_us: now.mono.0 / 1_000,
+                    cpu_us: process::thread_cpu_us(),
                     probe: shard.probe().clone(),
                     core: *self.counts.borrow(),
                     components: shard
@@ -672,6 +677,9 @@ impl Core {
                         .map(|(domain, count)| (domain.to_owned(), count as u64))
                         .collect(),
                 });
+            }
+            Letter::Talkers(answer) => {
+                let _ = answer.send(shard.top_talkers(now));
             }
             Letter::Shutdown => {
                 self.stopping.set(true);

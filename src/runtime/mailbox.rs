@@ -3,7 +3,7 @@
 use super::executor::{CoreSettings, MakeFeatures};
 use crate::admin::figures::ShardFigures;
 use crate::shard::errand::{Announcement, Counts, Outcome, Page, SessionFacts, UsersQuery, Whose};
-use crate::shard::{ConnId, ShardConfig, StoreOutcome, Ticket};
+use crate::shard::{ConnId, ShardConfig, StoreOutcome, Ticket, TopTalkers};
 use crate::xmpp::jid::{BareJid, Jid};
 use atomic_waker::AtomicWaker;
 use std::fmt;
@@ -48,6 +48,8 @@ pub enum Letter {
     Administered(Ticket, Outcome),
     /// The answer goes back on the channel.
     Status(Sender<ShardFigures>),
+    /// The answer goes back on the channel.
+    Talkers(Sender<TopTalkers>),
     /// A page of sessions from the slot on, of so many at most.
     Sessions(Whose, u32, usize, Sender<Page<SessionFacts>>),
     Users(UsersQuery, Sender<(Page<BareJid>, Counts)>),

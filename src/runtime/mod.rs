@@ -5,6 +5,7 @@
 //! `storage` and `passwords` are the side threads that may block, `control` is the socket of the command line, `http`
 //! the admin address.
 
+mod certificate_expiry;
 mod client_certificate;
 pub mod clock;
 pub mod connection;

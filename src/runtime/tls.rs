@@ -1,13 +1,15 @@
 //! rustls, fed with bytes: certificates per domain, tickets, and one small state per connection.
 
+use super::certificate_expiry::expiry;
 use super::client_certificate;
+use crate::admin::figures::CertificateFigures;
 use crate::stream::TlsFacts;
 use crate::stream::sasl::tls_server_end_point;
 use rustls::crypto::ring as provider;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -121,6 +123,22 @@ impl TlsServer {
         connection.set_buffer_limit(Some(SEALED_MAX));
         let certificates = Some(self.certificates.clone());
         Ok(Tls { connection: Box::new(connection), certificates })
+    }
+
+    /// Until when the certificates are good that clients of these domains are shown, and of other names with one of
+    /// their own.
+    pub fn expiries(&self, domains: &[String]) -> Vec<CertificateFigures> {
+        let names: BTreeSet<&String> =
+            domains.iter().chain(self.certificates.hosts.keys()).collect();
+        let figures = |domain: &String| {
+            let expiry = expiry(&self.certificates.of(Some(domain)).key.cert)?;
+            Some(CertificateFigures {
+                domain: domain.clone(),
+                expires_s: expiry.at_s,
+                self_signed: expiry.is_self_signed,
+            })
+        };
+        names.into_iter().filter_map(figures).collect()
     }
 
     /// Tickets go with their certificates: a client that resumed would take a renewed one for the one it knows.

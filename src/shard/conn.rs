@@ -5,6 +5,7 @@ use super::effect::{Action, ConnId, Effects};
 use super::login::Login;
 use super::rate::Traffic;
 use super::session::SessionId;
+use super::talkers::Said;
 use super::{Core, Shard, Timer, Undo};
 use crate::base::ids::Id;
 use crate::base::instant::Instant;
@@ -66,6 +67,7 @@ pub(super) struct Conn {
     /// Where it comes from, for rates; `None` where it is free of them.
     pub network: Option<Id>,
     pub traffic: Traffic,
+    pub said: Said,
     /// There where the peer is a component (XEP-0114): then `stream` is not used.
     pub component: Option<Box<Link>>,
 }
@@ -177,6 +179,7 @@ impl Shard {
             pinged: false,
             network,
             traffic: Traffic::default(),
+            said: Said::default(),
             component: None,
         }));
         self.core

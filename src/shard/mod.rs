@@ -40,6 +40,7 @@ mod route;
 mod session;
 mod stamp;
 mod subscription;
+mod talkers;
 mod turn;
 
 pub use absence::Absence;
@@ -60,6 +61,7 @@ pub use quarantine::{Leave, Quarantine};
 pub use rate::{Rates, TrafficRate};
 pub use roster::RosterChange;
 pub use session::SessionId;
+pub use talkers::{Talker, TopTalkers};
 pub use turn::Turn;
 
 use crate::base::hash::Map;
@@ -189,6 +191,7 @@ struct Core {
     resumable: Map<Box<str>, SessionId>,
     attempts: attempts::Attempts,
     origins: rate::Origins,
+    talkers: talkers::Talkers,
     idle: VecDeque<AccountId>,
     jids: JidCache,
     rng: Rng,
@@ -262,6 +265,7 @@ impl Shard {
             resumable: Map::default(),
             attempts: attempts::Attempts::default(),
             origins: rate::Origins::default(),
+            talkers: talkers::Talkers::new(now.mono),
             idle: VecDeque::new(),
             jids: JidCache::new(JID_CACHE),
             rng,
@@ -381,6 +385,11 @@ impl Shard {
     /// Clients are stopped until `Input::Relieved`.
     pub fn has_stalled(&self) -> bool {
         !self.core.stalled.is_empty()
+    }
+
+    /// Clients that are stopped.
+    pub fn clients_held(&self) -> usize {
+        self.core.stalled.len()
     }
 
     /// Requests to the store that have no answer yet.

@@ -172,12 +172,13 @@ impl Shard {
     /// rate.
     #[inline]
     pub(super) fn charge(&mut self, id: ConnId, stanzas: u32, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.heard(id, stanzas, bytes);
         let core = &mut self.core;
         let Some(conn) = core.conns.get_mut(id.0) else { return };
         let Some(network) = conn.network else { return };
         let rates = &core.config.limits.rates;
         let now = core.now.mono;
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let mut free_at = conn.traffic.charge(stanzas, bytes, &rates.session, now);
         if let Some(entry) = core.origins.entries.get_mut(network) {
             free_at = free_at.max(entry.traffic.charge(stanzas, bytes, &rates.network, now));

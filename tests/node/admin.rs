@@ -74,11 +74,16 @@ fn metrics_count_what_happens() {
         ("corefire_process_open_files", 10.0),
         ("corefire_node_ready", 1.0),
         ("corefire_node_connections_max", 32.0),
+        ("corefire_shard_cpu_seconds_total{shard=\"0\"}", 1e-4),
     ] {
         assert!(metric(&text, name) >= least, "{name}\n{text}");
     }
     assert!(metric(&text, "corefire_node_shards_late") < 1.0);
-    for secret in ["alice", "bob", "localhost", "127.0.0.1"] {
+    // The certificate that the node made for itself is good for centuries.
+    let expiry =
+        metric(&text, "corefire_tls_certificate_expiry_timestamp_seconds{domain=\"localhost\"}");
+    assert!(expiry > 4e9, "{expiry}");
+    for secret in ["alice", "bob", "@localhost", "127.0.0.1"] {
         assert!(!text.contains(secret), "labels never name anybody: {secret}");
     }
     drop((alice, wrong));
@@ -102,6 +107,41 @@ fn probes_are_open_and_the_status_needs_the_token() {
     assert_eq!(status["pid"], node.pid());
     assert!(ask(&node, "/anything", &bearer).0.starts_with("HTTP/1.1 404"));
     assert!(ask(&node, "/livez", "Origin: http://evil.example\r\n").0.starts_with("HTTP/1.1 403"));
+    node.stop();
+}
+
+#[test]
+fn the_overview_tells_of_shards_talkers_and_certificates() {
+    let place = Place::new();
+    place.add_user("alice", "secret");
+    let node = place.start();
+    let path = place.data_dir().join("admin-token");
+    let bearer = format!("Authorization: Bearer {}\r\n", std::fs::read_to_string(path).unwrap());
+    let mut alice = Client::log_in(&node, "alice", "secret");
+    for number in 0..100 {
+        alice.send(&format!(
+            "<message to='nobody@localhost' type='chat' id='m{number}'><body>hi</body></message>"
+        ));
+    }
+    alice.expect("id='m99'");
+    let overview: serde_json::Value =
+        serde_json::from_str(&ask(&node, "/api/v1/overview", &bearer).1).unwrap();
+    assert_eq!(overview["pid"], node.pid());
+    assert_eq!(overview["ready"], true);
+    assert_eq!(overview["not_ready"], serde_json::Value::Null);
+    assert_eq!(overview["certificates"][0]["domain"], "localhost");
+    assert_eq!(overview["certificates"][0]["self_signed"], true);
+    let talker = overview["talkers"]["by_stanzas"][0]["jid"].as_str().unwrap();
+    assert!(talker.starts_with("alice@localhost/"), "{overview}");
+    let shards = overview["shards"].as_array().unwrap();
+    assert_eq!(shards.len(), 2);
+    let sum = |field: &str| shards.iter().map(|shard| shard[field].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(sum("sessions"), 1);
+    assert!(sum("stanzas_in") >= 100 && sum("cpu_us") > 100, "{overview}");
+    assert!(shards.iter().all(|shard| shard["late"] == false), "{overview}");
+    let text = place.run(&["status"]);
+    assert!(text.contains("\ntalkers    alice@localhost/"), "{text}");
+    drop(alice);
     node.stop();
 }
 

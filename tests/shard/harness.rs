@@ -20,7 +20,7 @@ use corefire::frame::Batch;
 use corefire::shard::errand::{Outcome, Registrations, SessionFacts, Whose};
 use corefire::shard::{
     Action, ConnId, Effects, Feature, Features, Input, Limits, Probe, Shard, ShardConfig,
-    StoreOutcome, Ticket,
+    StoreOutcome, Ticket, TopTalkers,
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
 use corefire::store::{AccountRecord, Answer, Query, Reader as _, RosterItem, Write, Writer as _};
@@ -278,6 +278,10 @@ impl Node {
             after = page.next;
         }
         pages
+    }
+
+    pub(crate) fn top_talkers(&self, shard: usize) -> TopTalkers {
+        self.cores[shard].shard.top_talkers(self.now)
     }
 
     /// Rows in the log of `name@here`.

@@ -33,3 +33,4 @@ mod sasl2;
 mod stanza_ids;
 mod storage;
 mod subscriptions;
+mod talkers;

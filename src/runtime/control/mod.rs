@@ -109,7 +109,7 @@ pub enum AccountRequest {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "snake_case")]
 pub enum ControlResponse {
     Done,
@@ -220,7 +220,7 @@ pub struct SessionDetail {
 }
 
 /// A running node, as `corefire status` shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub node: String,
     /// Of the program.
@@ -237,6 +237,24 @@ pub struct Status {
     /// Where accounts are kept.
     pub store: String,
     pub data_dir: String,
+    /// Who sends most.
+    #[serde(default)]
+    pub talkers: StatusTalkers,
+}
+
+/// The first first; ten of each kind at most.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusTalkers {
+    pub by_stanzas: Vec<StatusTalker>,
+    pub by_bytes: Vec<StatusTalker>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusTalker {
+    /// Full, with the resource that was counted last; or a component's domain.
+    pub jid: String,
+    /// Stanzas or bytes in a second, at least, over the last half minute.
+    pub per_s: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
