@@ -168,6 +168,7 @@ impl Shard {
                 self.core.leave(subscription::bare_reply(to, envelope.from, "unsubscribed"));
             }
             Kind::Presence | Kind::Control => {}
+            Kind::Message if envelope.subtype == MessageType::Headline.code() => {}
             Kind::Message | Kind::Iq => self.core.bounce(envelope, to, &service_unavailable()),
         }
     }

@@ -16,6 +16,7 @@ use crate::store::Subscription;
 use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{PresenceType, Stanza, StanzaKind, has_attr, write_stamped};
 use crate::xmpp::stanza_error::StanzaCondition;
+use crate::xmpp::xml::reader::Index;
 use crate::xmpp::xml::writer::Writer;
 
 /// News of a resource, which only sessions can hear.
@@ -394,7 +395,12 @@ impl Shard {
             | PresenceType::Subscribed
             | PresenceType::Unsubscribe
             | PresenceType::Unsubscribed => {
-                if let Some(request) = Request::of(kind) {
+                let Some(request) = Request::of(kind) else { return };
+                // §8.5.3.2.2: a request is one to the account, whatever its address; the others go to nobody.
+                let is_lost = request != Request::Subscribe
+                    && resource
+                        .is_some_and(|name| self.core.session_named(account, name).is_none());
+                if !is_lost {
                     self.core.inbound_subscription(account, request, envelope, at, fx);
                 }
             }
@@ -413,9 +419,14 @@ impl Core {
         let Some(data) = slot.data() else { return };
         let contact = data.roster.iter().find(|item| item.bare() == bare);
         let sees = contact.is_some_and(|item| item.subscription.has_from());
+        let waits = contact.is_some_and(|item| item.pending_in.is_some());
         if bare != own.as_str() && !sees {
+            if let Some(told) = self.session_that_told(account, resource, bare) {
+                // §4.6.6: who was told directly may ask whether that still is so.
+                return self.leave(plain(&told, from, PresenceType::Available));
+            }
             // Whose request waits would take this for the answer to it.
-            if contact.is_none_or(|item| item.pending_in.is_none()) {
+            if !waits {
                 self.leave(bare_reply(own.as_str(), from, "unsubscribed"));
             }
             return;
@@ -425,14 +436,12 @@ impl Core {
             let session = session.filter(|session| {
                 self.sessions.get(session.0).is_some_and(|slot| slot.presence.is_some())
             });
-            match session {
-                Some(session) => self.leave_presence_of(session, from, true),
-                None => {
-                    let gone = format!("{own}/{resource}");
-                    self.leave(plain(&gone, from, PresenceType::Unavailable));
-                }
-            }
-            return;
+            // That it is there, and no more.
+            let kind = match session {
+                Some(_) => PresenceType::Available,
+                None => PresenceType::Unavailable,
+            };
+            return self.leave(plain(&format!("{own}/{resource}"), from, kind));
         }
         let sessions = self.available_sessions(account);
         if sessions.is_empty() {
@@ -443,26 +452,36 @@ impl Core {
         }
     }
 
-    /// What the last resource said as it went, and when.
+    /// Full JID of the session at `resource`, if it has told `contact` directly that it is there.
+    fn session_that_told(
+        &self,
+        account: AccountId,
+        resource: Option<&str>,
+        contact: &str,
+    ) -> Option<Box<str>> {
+        let session = self.session_named(account, resource?)?;
+        let slot = self.sessions.get(session.0)?;
+        let told = slot.directed.iter().any(|jid| jid.bare().as_str() == contact);
+        told.then(|| slot.text.as_ref().into())
+    }
+
+    /// What the last resource said as it went, and when; from the account, as the resource is no more.
     fn leave_last_presence(&mut self, account: AccountId, to: &str) {
         let Some(slot) = self.accounts.get_mut(account.0) else { return };
         let own = slot.jid.clone();
         let last = slot.data().and_then(|data| data.slot_in_use::<Absence>()?.last().cloned());
-        let Some(last) = last else {
+        let mut index = Index::default();
+        let stanza = last.as_ref().and_then(|last| self.view(&last.stanza, &mut index));
+        let (Some(last), Some(stanza)) = (&last, stanza) else {
             return self.leave(plain(own.as_str(), to, PresenceType::Unavailable));
         };
-        let (content, end) = last.stanza.split_at(last.close_start as usize);
-        let mut stanza = Vec::with_capacity(last.stanza.len() + 160);
-        let (open, content) = content.split_at(last.open_end as usize - 1);
-        stanza.extend_from_slice(open);
-        stanza.extend_from_slice(b" to='");
-        crate::xmpp::xml::writer::escape_attr(&mut stanza, to);
-        stanza.push(b'\'');
-        stanza.extend_from_slice(content);
-        super::outbound::write_delay(&mut stanza, own.as_str(), last.at);
-        stanza.extend_from_slice(end);
+        let mut out = Vec::with_capacity(last.stanza.len() + 160);
+        let (_, close) = write_stamped(&mut out, &stanza, Some(own.as_str()), Some(to));
+        let end = out.split_off(close as usize);
+        super::outbound::write_delay(&mut out, own.as_str(), last.at);
+        out.extend_from_slice(&end);
         let unavailable = PresenceType::Unavailable.code();
-        self.leave(Post::whole(&last.from, to, Kind::Presence, unavailable, stanza));
+        self.leave(Post::whole(own.as_str(), to, Kind::Presence, unavailable, out));
     }
 
     /// Tells a contact of all our available resources, or that they are gone for it.

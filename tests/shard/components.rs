@@ -1,6 +1,7 @@
 //! External components (XEP-0114): who may connect, what they send, what is for them, on one shard and on several.
 
 use crate::harness::*;
+use corefire::store::Subscription;
 use std::time::Duration;
 
 /// A node that knows the components `bot.here` and `news.example`.
@@ -390,6 +391,51 @@ fn a_user_and_a_component_see_each_others_presence() {
         let told = node.read(bot);
         assert!(told.contains("type='probe'") && told.contains("from='alice@here/pc'"), "{told}");
     }
+}
+
+/// RFC 6121 §A.3.2: whose own server may not know yet is told that the subscription is over, after where the contact is.
+#[test]
+fn a_component_that_unsubscribes_is_told_that_it_did() {
+    for shards in 1..=3 {
+        let mut node = node(shards);
+        let alice = node.online("alice", "phone");
+        let bot = node.component(0, "bot.here");
+        node.send(bot, "<presence type='subscribe' from='helper@bot.here' to='alice@here'/>");
+        node.send(alice, "<presence type='subscribed' to='helper@bot.here'/>");
+        node.read(bot);
+        let leave = "<presence type='unsubscribe' from='helper@bot.here' to='alice@here'/>";
+        node.send(bot, leave);
+        assert_eq!(
+            node.read(bot),
+            "<presence from='alice@here/phone' type='unavailable' to='helper@bot.here'></presence>\
+             <presence from='alice@here' to='helper@bot.here' type='unsubscribed'></presence>"
+        );
+        node.send(bot, leave);
+        assert_eq!(node.read(bot), "", "it changes nothing");
+    }
+}
+
+/// RFC 6121 §8.5.3.2.2: a request to a resource is one to its account; the others to one that is not there are nothing.
+#[test]
+fn what_a_component_answers_to_a_resource_that_is_gone_is_ignored() {
+    let mut node = node(2);
+    let alice = node.online("alice", "phone");
+    let bot = node.component(0, "bot.here");
+    let send = |node: &mut Node, kind: &str, to: &str| {
+        node.send(bot, &format!("<presence type='{kind}' from='x@bot.here' to='{to}'/>"));
+    };
+    send(&mut node, "subscribe", "alice@here/gone");
+    assert!(node.read(alice).contains("from='x@bot.here' to='alice@here' type='subscribe'"));
+    node.send(alice, "<presence type='subscribe' to='x@bot.here'/>");
+    let subscription = |node: &mut Node| node.roster("alice")[0].subscription;
+    send(&mut node, "subscribed", "alice@here/gone");
+    assert_eq!(subscription(&mut node), Subscription::None);
+    send(&mut node, "subscribed", "alice@here/phone");
+    assert_eq!(subscription(&mut node), Subscription::To);
+    send(&mut node, "unsubscribed", "alice@here/gone");
+    assert_eq!(subscription(&mut node), Subscription::To);
+    send(&mut node, "unsubscribed", "alice@here");
+    assert_eq!(subscription(&mut node), Subscription::None);
 }
 
 #[test]

@@ -49,11 +49,11 @@ const NOBODY: &[(&str, i8)] = &[];
 const BEST: Fate = Reaches(&["pc", "tab"]);
 const PC: Fate = Reaches(&["pc"]);
 
-/// Columns: normal, chat, groupchat, headline, error. An account that does not exist answers as one that stays unseen:
-/// §8.5.1 leaves the choice.
+/// Columns: normal, chat, groupchat, headline, error (the table of §8.5.4). An account that does not exist answers as one
+/// that stays unseen: §8.5.1 leaves the choice, but for headlines.
 const TABLE: &[(There, To, [Fate; 5])] = &[
-    (NoAccount, Bare, [Bounced, Bounced, Bounced, Bounced, Dropped]),
-    (NoAccount, NoMatch, [Bounced, Bounced, Bounced, Bounced, Dropped]),
+    (NoAccount, Bare, [Bounced, Bounced, Bounced, Dropped, Dropped]),
+    (NoAccount, NoMatch, [Bounced, Bounced, Bounced, Dropped, Dropped]),
     (NoResource, Bare, [Stored, Stored, Bounced, Dropped, Dropped]),
     (NoResource, NoMatch, [Bounced, Stored, Bounced, Dropped, Dropped]),
     (Negative, Bare, [Stored, Stored, Bounced, Dropped, Dropped]),

@@ -182,6 +182,9 @@ fn probe_is_answered_for_those_who_may_see_and_by_the_resource_that_is_asked() {
         node.send(alice, "<presence to='bob@here/tab' type='probe'/>");
         let text = node.read(alice);
         assert_eq!((attr(&text, "from"), text.matches("<presence ").count()), ("bob@here/tab", 1));
+        node.send(alice, "<presence to='bob@here/pc' type='probe'/>");
+        let text = node.read(alice);
+        assert_eq!(text, "<presence from='bob@here/pc' to='alice@here/phone'></presence>");
         node.send(alice, "<presence to='bob@here/nowhere' type='probe'/>");
         assert!(says_gone(&node.read(alice), "bob@here/nowhere"));
         node.read(bob);
@@ -202,6 +205,31 @@ fn probe_of_a_stranger_tells_nothing_whether_there_is_somebody_or_not() {
             node.send(alice, &format!("<presence to='{address}' type='probe'/>"));
             assert_eq!(node.read(alice), "", "{address}");
         }
+    }
+}
+
+/// §4.6.6
+#[test]
+fn probe_of_one_who_was_told_directly_is_answered_by_that_resource_alone() {
+    for shards in [1, 4] {
+        let mut node = Node::new(shards);
+        let alice = node.online("alice", "phone");
+        let bob = node.online("bob", "pc");
+        let tab = node.online("bob", "tab");
+        node.send(tab, "<presence to='alice@here/phone'><show>xa</show></presence>");
+        node.read(alice);
+        for (address, told) in [("bob@here", false), ("bob@here/pc", false), ("bob@here/tab", true)]
+        {
+            node.send(alice, &format!("<presence to='{address}' type='probe'/>"));
+            let text = node.read(alice);
+            let answer = "<presence from='bob@here/tab' to='alice@here/phone'></presence>";
+            assert_eq!(text, if told { answer } else { "" }, "{address}");
+        }
+        node.send(tab, "<presence to='alice@here/phone' type='unavailable'/>");
+        node.read(alice);
+        node.send(alice, "<presence to='bob@here/tab' type='probe'/>");
+        assert_eq!(node.read(alice), "");
+        node.read(bob);
     }
 }
 
@@ -263,7 +291,7 @@ fn contact_who_is_away_is_shown_with_the_last_words_and_their_time() {
             let alice = node.login("alice", "phone");
             node.send(alice, "<presence/>");
             let text = node.read(alice);
-            let last = shown(&text, "bob@here/pc");
+            let last = shown(&text, "bob@here");
             assert_eq!(last.len(), 1, "{text}");
             let stanza = &last[0];
             assert!(stanza.contains("type='unavailable'") && stanza.contains("id='u'"), "{stanza}");
@@ -272,7 +300,7 @@ fn contact_who_is_away_is_shown_with_the_last_words_and_their_time() {
                 "<status>bye</status><delay xmlns='urn:xmpp:delay' from='bob@here' \
                  stamp='2023-11-14T22:13:20.000Z'/></presence>"
             ));
-            assert!(!text.contains("bob@here/tab"), "{text}");
+            assert!(!text.contains("bob@here/"), "there is no resource: {text}");
         }
     }
 }
@@ -301,7 +329,7 @@ fn last_words_that_are_long_are_forgotten_and_their_time_is_not() {
     node.read(alice);
     node.send(alice, &to("bob", "probe"));
     let text = node.read(alice);
-    assert!(says_gone(&text, "bob@here/pc") && text.len() < 400, "{text}");
+    assert!(says_gone(&text, "bob@here") && text.len() < 400, "{text}");
     assert!(text.contains("<delay "), "{text}");
 }
 

@@ -126,6 +126,22 @@ fn long_request_is_kept_without_its_content() {
     assert!(text.contains(wanted) && text.len() < 1_000, "{text}");
 }
 
+/// Clients do so to be asked anew; the answer to the first must not be the end of the second.
+#[test]
+fn subscribing_again_right_after_unsubscribing_is_a_new_request() {
+    for shards in [1, 4] {
+        let mut scene = scene(shards, "to", "from");
+        let Scene { node, phone, bob, name, .. } = &mut scene;
+        let again = [to(name, "unsubscribe"), to(name, "subscribe")].concat();
+        node.send(*phone, &again);
+        assert_eq!(state_of(&node.roster("alice"), name), "none+out");
+        assert_eq!(state_of(&node.roster(name), "alice"), "none+in");
+        node.send(*bob, &to("alice", "subscribed"));
+        assert_eq!(state_of(&node.roster("alice"), name), "to");
+        assert_eq!(state_of(&node.roster(name), "alice"), "from");
+    }
+}
+
 #[test]
 fn denied_request_leaves_no_trace() {
     for shards in [1, 4] {

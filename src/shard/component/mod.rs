@@ -210,13 +210,14 @@ impl Shard {
         }
         let is_bare = frame == Kind::Presence && is_subscription(subtype);
         let (mut from_text, mut to_text) = (None, None);
-        // Subscriptions belong to accounts, not to resources (RFC 6121 §3).
+        // Subscriptions belong to accounts, not to resources (RFC 6121 §3); only a request is taken as one to the account
+        // when it names a resource (§8.5.3.2.2).
         let from = match is_bare {
             true => from.bare().as_str(),
             false => prepared(from, stanza.attr_raw("from"), &mut from_text),
         };
         let to_hash = to.bare().hash64();
-        let to = match is_bare {
+        let to = match is_bare && subtype == PresenceType::Subscribe.code() {
             true => to.bare().as_str(),
             false => prepared(to, stanza.attr_raw("to"), &mut to_text),
         };

@@ -137,13 +137,18 @@ impl Core {
             let waiting = Waiting::Change { account, at: wanted.then_some(at), stanza: None };
             self.tickets.insert(ticket, waiting);
         }
-        if let Some(reply) = outcome.reply {
+        if outcome.show == Show::Gone {
+            self.leave_presence_for(account, &from, false);
+        }
+        // An account of ours knows already that it is unsubscribed: all that the reply could do there is to undo a new
+        // request that it sent meanwhile.
+        let is_known =
+            |reply| reply == Request::Unsubscribed && self.is_local_domain(from.domain());
+        if let Some(reply) = outcome.reply.filter(|reply| !is_known(*reply)) {
             self.leave(bare_reply(own.as_str(), envelope.from, reply.name()));
         }
-        match outcome.show {
-            Show::Nothing => {}
-            Show::Here => self.leave_presence_for(account, &from, true),
-            Show::Gone => self.leave_presence_for(account, &from, false),
+        if outcome.show == Show::Here {
+            self.leave_presence_for(account, &from, true);
         }
     }
 }

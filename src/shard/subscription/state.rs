@@ -64,7 +64,7 @@ pub(in crate::shard) enum Audience {
 pub(in crate::shard) struct Inbound {
     pub state: State,
     pub audience: Audience,
-    /// The server answers for the account.
+    /// The server answers for the account. That somebody sees it no longer is said after what is shown to them last.
     pub reply: Option<Request>,
     pub show: Show,
 }
@@ -173,6 +173,7 @@ impl State {
             Request::Unsubscribe if self.from || self.waits => {
                 (state.from, state.waits) = (false, false);
                 audience = Audience::Interested;
+                reply = Some(Request::Unsubscribed);
                 if self.from {
                     show = Show::Gone;
                 }
@@ -372,8 +373,11 @@ mod tests {
                 let outcome = before.inbound(request);
                 let got = (outcome.audience != Audience::Nobody, outcome.state);
                 assert_eq!(got, (delivered, after), "{request:?} in {before:?}");
-                let answered = request == Subscribe && before.from;
-                let reply = answered.then_some(Subscribed);
+                let reply = match request {
+                    Subscribe => before.from.then_some(Subscribed),
+                    Unsubscribe => delivered.then_some(Unsubscribed),
+                    Subscribed | Unsubscribed => None,
+                };
                 assert_eq!(outcome.reply, reply, "{request:?} in {before:?}");
                 let gone = before.from && !outcome.state.from;
                 assert_eq!(outcome.show == Show::Gone, gone, "{request:?} in {before:?}");
