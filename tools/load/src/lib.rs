@@ -9,7 +9,7 @@
 //!   writes to all) are what a fleet can do
 //! - [`ledger`] knows what was promised and what arrived; [`server`] reads a process's CPU time and memory;
 //!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11; [`hostile`] attacks
-//! - [`record`] holds what a run showed, second by second
+//! - [`record`] holds what a run showed, second by second; [`live`] shows it while it goes on
 //! - [`scan`], [`login`], [`scram`] are machines without input or output; [`sys`] holds the system calls
 
 pub mod budget;
@@ -21,6 +21,7 @@ pub mod histogram;
 pub mod hostile;
 pub mod launch;
 pub mod ledger;
+pub mod live;
 pub mod login;
 pub mod pairs;
 pub mod rate;
