@@ -9,11 +9,15 @@
 //!   writes to all) are what a fleet can do
 //! - [`ledger`] knows what was promised and what arrived; [`server`] reads a process's CPU time and memory;
 //!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11; [`hostile`] attacks
-//! - [`record`] holds what a run showed, second by second; [`live`] shows it while it goes on
+//! - [`record`] holds what a run showed, second by second; [`live`] shows it while it goes on, [`artefacts`] writes it
+//!   for people and programs, [`compare`] sets two runs side by side
 //! - [`scan`], [`login`], [`scram`] are machines without input or output; [`sys`] holds the system calls
 
+pub mod artefacts;
 pub mod budget;
+mod chart;
 mod client;
+pub mod compare;
 pub mod engine;
 pub mod error;
 pub mod fleet;
@@ -23,6 +27,7 @@ pub mod launch;
 pub mod ledger;
 pub mod live;
 pub mod login;
+mod page;
 pub mod pairs;
 pub mod rate;
 pub mod record;

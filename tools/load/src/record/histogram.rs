@@ -76,6 +76,13 @@ impl Latency {
         &self.counts
     }
 
+    /// What another tool counted in microseconds; `None` if a value is above 1 h.
+    pub fn from_counts(counts: Histogram<u64>) -> Option<Self> {
+        let mut latency = Self::default();
+        latency.counts.add(counts).ok()?;
+        (latency.counts.max() <= latency.counts.highest_equivalent(MAX_US)).then_some(latency)
+    }
+
     pub fn pack(&self) -> PackedLatency {
         let mut bytes = Vec::new();
         // Writing to memory does not fail; counts are below the format's 2^63.
