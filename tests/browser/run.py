@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Pages that people open, in Chromium without a window: the load tool's report.
+
+    run.py                          all checks
+    run.py --only report            one of them
+    run.py --shots FOLDER           and pictures of the pages, to be looked at
+
+A check is a function below, which makes what is looked at, and `NAME.mjs`, which looks. One line `ok NAME` a check; exit
+status 1 at the first that fails. playwright-core goes into a folder below `--packages` from npm; Chromium is Debian's.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+INSTALL_SECONDS = 300
+CHECK_SECONDS = 180
+
+
+class Place:
+    """Where the packages, the browser and the pictures are."""
+
+    def __init__(self, packages, shots):
+        self.modules = packages / "browser-npm"
+        self.shots = shots
+        names = ("chromium", "chromium-browser", "google-chrome")
+        self.chromium = next(filter(None, map(shutil.which, names)), None)
+        if self.chromium is None:
+            sys.exit("FAILED: Chromium is missing; apt-get install chromium")
+
+    def install(self):
+        wanted = (HERE / "package.json").read_text()
+        self.modules.mkdir(parents=True, exist_ok=True)
+        stamp = self.modules / "installed.json"
+        if not stamp.exists() or stamp.read_text() != wanted:
+            (self.modules / "package.json").write_text(wanted)
+            npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]
+            subprocess.run(npm, check=True, timeout=INSTALL_SECONDS, cwd=self.modules)
+            stamp.write_text(wanted)
+
+    def look(self, name, **environment):
+        """Runs `NAME.mjs` with what it needs to know."""
+        own = {"PACKAGES": str(self.modules), "CHROMIUM": self.chromium}
+        if self.shots is not None:
+            own["SHOTS"] = str(self.shots)
+        subprocess.run(["node", HERE / f"{name}.mjs"], check=True, timeout=CHECK_SECONDS,
+                       env={**os.environ, **own, **environment})
+
+
+def report(place):
+    """The report of a run that has all that a report can show."""
+    with tempfile.TemporaryDirectory(prefix="corefire-report-") as folder:
+        make = ["cargo", "run", "--quiet", "-p", "corefire-load", "--example", "artefacts", "--", folder]
+        subprocess.run(make, check=True, cwd=ROOT)
+        place.look("report", REPORTS=folder)
+
+
+CHECKS = {"report": report}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(CHECKS), help="one check")
+    parser.add_argument("--packages", type=pathlib.Path, default=ROOT / "target", help="where packages go")
+    parser.add_argument("--shots", type=pathlib.Path, help="folder for pictures")
+    options = parser.parse_args()
+    if options.shots is not None:
+        options.shots.mkdir(parents=True, exist_ok=True)
+        options.shots = options.shots.resolve()
+    place = Place(options.packages.resolve(), options.shots)
+    place.install()
+    for name, check in CHECKS.items():
+        if options.only in (None, name):
+            try:
+                check(place)
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                sys.exit(f"FAILED {name}: {error}")
+
+
+if __name__ == "__main__":
+    main()
