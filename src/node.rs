@@ -443,6 +443,7 @@ fn limits(config: &Config, shards: u16) -> Limits {
         resume: Duration::from_secs(limits.resume_s.into()),
         resume_queue: limits.resume_queue as usize,
         component_connections: limits.component_connections as usize,
+        component_open_iqs: limits.component_open_iqs as usize,
         pending_stanzas: limits.pending_stanzas_per_account as usize,
         accounts: part(limits.accounts_cached) as usize,
         open_iqs: limits.open_iqs as usize,

@@ -72,6 +72,8 @@ pub struct Limits {
     pub password_checks_queue: u32,
     /// Connections of one component (XEP-0114): `resource-constraint`.
     pub component_connections: u32,
+    /// IQs that one connection of a component has not answered; the oldest goes first.
+    pub component_open_iqs: u32,
     /// How long a stopping node waits for its clients and its store.
     pub shutdown_s: u32,
     /// Failed logins to an account, and from a network (/24, /64), in `failed_logins_window_s`: `temporary-auth-failure`.
@@ -143,6 +145,7 @@ impl Limits {
             accounts_cached: s.integer("accounts_cached", 100_000, 64..=100_000_000),
             password_checks_queue: s.integer("password_checks_queue", 256, 1..=65_536),
             component_connections: s.integer("component_connections", 64, 1..=1024),
+            component_open_iqs: s.integer("component_open_iqs", 4096, 1..=65_536),
             shutdown_s: s.integer("shutdown_s", 10, 0..=3600),
             failed_logins_per_account: s.integer("failed_logins_per_account", 20, 0..=10_000),
             failed_logins_per_network: s.integer("failed_logins_per_network", 100, 0..=1_000_000),

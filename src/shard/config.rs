@@ -85,6 +85,9 @@ pub struct Limits {
     pub rates: Rates,
     /// Connections that one component may have at a time; above, `resource-constraint`.
     pub component_connections: usize,
+    /// IQs that one connection of a component was asked and has not answered; above, the oldest is forgotten, and is not
+    /// answered for the component when the connection is lost.
+    pub component_open_iqs: usize,
 }
 
 impl Default for Limits {
@@ -123,6 +126,7 @@ impl Default for Limits {
             quarantine_strangers: 10,
             rates: Rates::default(),
             component_connections: 64,
+            component_open_iqs: 4_096,
         }
     }
 }

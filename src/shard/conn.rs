@@ -500,12 +500,12 @@ impl Shard {
 
     /// The connection is gone; its session waits to be resumed, or ends.
     pub(super) fn closed(&mut self, id: ConnId, fx: &mut Effects) {
-        let Some(conn) = self.core.conns.remove(id.0) else { return };
+        let Some(mut conn) = self.core.conns.remove(id.0) else { return };
         self.core.origins.leave(conn.network, &self.core.config.limits.rates);
         self.core.probe.connections -= 1;
         let session = conn.session;
         if conn.component.is_some() {
-            self.component_closed(id, &conn, fx);
+            self.component_closed(id, &mut conn, fx);
         }
         self.core.give_back(conn.unread);
         self.core.give_back(conn.output);

@@ -171,6 +171,8 @@ enum Undo {
     Held(SessionId),
     /// What was held back went out.
     Flushed(SessionId, Vec<inactive::HeldStanza>),
+    /// A component was asked something.
+    Asked(ConnId),
     /// A stanza waits for its account.
     Queued(AccountId, deliver::Line),
 }
@@ -486,6 +488,12 @@ impl Core {
                 }
                 Undo::Held(session) => self.undo_held(session),
                 Undo::Flushed(session, stanzas) => self.undo_flushed(session, stanzas),
+                Undo::Asked(conn) => {
+                    let conn = self.conns.get_mut(conn.0);
+                    if let Some(link) = conn.and_then(|conn| conn.component.as_mut()) {
+                        link.asked.undo();
+                    }
+                }
                 Undo::Queued(account, line) => self.undo_queued(account, line),
                 Undo::Row(session) => {
                     let session = self.sessions.get_mut(session.0);

@@ -394,6 +394,29 @@ const BOUNDS: &[Bound] = &[
         condition: "<policy-violation ",
     },
     Bound {
+        name: "component_open_iqs",
+        set: |config| {
+            config.components = vec![access("bot.here")];
+            config.limits.component_open_iqs = 3;
+        },
+        meet: |node| {
+            let mut lost = |count: usize| {
+                let (user, bot) = (alice(node), node.component(0, "bot.here"));
+                for id in 1..=count {
+                    let ask = format!("<iq type='get' id='{id}' to='bot.here'><q xmlns='q'/></iq>");
+                    node.send(user, &ask);
+                }
+                node.read(bot);
+                node.cut(bot);
+                let answers = node.read(user).matches("<remote-server-timeout ").count();
+                node.cut(user);
+                if answers < count { "forgotten <" } else { "all" }.to_owned()
+            };
+            (lost(3), lost(4))
+        },
+        condition: "forgotten <",
+    },
+    Bound {
         name: "component_connections",
         set: |config| {
             config.components = vec![access("bot.here")];

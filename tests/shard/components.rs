@@ -453,6 +453,55 @@ fn who_told_a_component_directly_is_seen_to_leave() {
     );
 }
 
+/// It got the request, so who asked waits for an answer; one comes, whatever becomes of the component.
+#[test]
+fn what_a_component_leaves_unanswered_is_answered_when_its_connection_is_lost() {
+    for shards in 1..=3 {
+        let mut node = node(shards);
+        let alice = node.online("alice", "phone");
+        let bot = node.component(usize::from(shards) - 1, "bot.here");
+        let ask = |id: &str, to: &str| {
+            format!("<iq type='get' id='{id}' to='{to}'><q xmlns='urn:q'/></iq>")
+        };
+        let asked = ["1", "2&amp;&gt;", "3"].map(|id| ask(id, "helper@bot.here/x"));
+        node.send(
+            alice,
+            &[&asked.concat(), "<presence to='bot.here'/>", &ask("4", "bot.here")].concat(),
+        );
+        assert_eq!(node.read(bot).matches("<iq ").count(), 4);
+        let answers = "<iq type='result' id='1' from='helper@bot.here/x' to='alice@here/phone'/>\
+                       <iq type='error' id='4' from='bot.here' to='alice@here/phone'/>";
+        node.send(bot, answers);
+        assert_eq!(node.read(alice).matches("<iq ").count(), 2);
+        node.stop_reading(bot);
+        node.send(alice, &ask("5", "bot.here"));
+        node.cut(bot);
+        let told = node.elements(alice);
+        let ids: Vec<&str> = told.iter().map(|one| attr(one, "id")).collect();
+        assert_eq!(ids, ["2&amp;&gt;", "3", "5"], "{told:?}");
+        assert!(told.iter().all(|one| one.contains(TIMEOUT)), "{told:?}");
+        assert_eq!(node.faults(), 0);
+    }
+}
+
+#[test]
+fn an_answer_counts_on_whichever_connection_it_comes() {
+    for shards in 1..=3 {
+        let mut node = node(shards);
+        let alice = node.online("alice", "phone");
+        let places = [0, usize::from(shards) - 1];
+        let bots = places.map(|shard| node.component(shard, "bot.here"));
+        node.send(alice, "<iq type='get' id='1' to='bot.here'><q xmlns='urn:q'/></iq>");
+        let asked = bots.map(|bot| node.read(bot).contains("<iq "));
+        assert!(asked[0] != asked[1], "{asked:?}");
+        let (at, other) = if asked[0] { (bots[0], bots[1]) } else { (bots[1], bots[0]) };
+        node.send(other, "<iq type='result' id='1' from='bot.here' to='alice@here/phone'/>");
+        assert!(node.read(alice).contains("type='result'"));
+        node.cut(at);
+        assert_eq!(node.read(alice), "");
+    }
+}
+
 // ---- several connections
 
 #[test]

@@ -1,7 +1,8 @@
 //! A component's side of a connection: its stream, and which stanzas of the output have not left yet.
 //!
 //! XEP-0114 has no acknowledgements: a stanza counts as delivered once it has been handed to the kernel. What has not
-//! been is known stanza by stanza, so that it can be answered when the connection is lost.
+//! been is known stanza by stanza, so that it can be answered when the connection is lost. An IQ is answered then in any
+//! case (`asked`).
 
 use crate::stream::component::Component;
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ pub(in crate::shard) struct Link {
     pub stream: Component,
     /// Bugs that its stanzas ran into; repeats end the stream.
     pub faults: u8,
+    pub asked: super::asked::Asked,
     /// How many bytes of output were dropped from the front of the connection's buffer since the start.
     base: u64,
     /// Where stanzas that have not left whole start, counted from the start of the stream, and their lengths.

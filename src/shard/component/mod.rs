@@ -6,6 +6,7 @@
 //! meets a shard whose connection has gone meanwhile is answered with an error: sent on, it could be overtaken by what
 //! its sender sends after hearing of it.
 
+mod asked;
 mod link;
 mod table;
 
@@ -34,7 +35,7 @@ use crate::xmpp::stanza::{
 };
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
-use crate::xmpp::xml::reader::{self, Index};
+use crate::xmpp::xml::reader::{self, Index, StreamContext};
 use crate::xmpp::xml::writer::escape_attr;
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ use std::sync::Arc;
 /// is the connection's number there.
 const CONNECTED: u8 = 1;
 const GONE: u8 = 2;
+/// An IQ was answered on a connection of the sending shard; the frame's text is its name (`asked`).
+const ANSWERED: u8 = 3;
 
 impl Shard {
     /// A new connection for a component.
@@ -165,7 +168,7 @@ impl Shard {
                 return Ok(());
             }
         };
-        if let Err(error) = self.component_sends(kind, &from, &to, stanza, fx) {
+        if let Err(error) = self.component_sends(id, kind, &from, &to, stanza, fx) {
             self.core.refuse_component(id, kind, stanza, &error, fx);
         }
         Ok(())
@@ -174,6 +177,7 @@ impl Shard {
     /// - errors: what the component is answered
     fn component_sends(
         &mut self,
+        id: ConnId,
         kind: StanzaKind,
         from: &Jid,
         to: &Jid,
@@ -196,6 +200,9 @@ impl Shard {
                 // RFC 6120 §8.2.3: an id, and exactly one child in a request.
                 if stanza.attr_raw("id").is_none() || asks && stanza.children().count() != 1 {
                     return Err(bad_request());
+                }
+                if !asks {
+                    self.core.note_answered(id, &from.to_string(), &to.to_string(), stanza, fx);
                 }
                 (Kind::Iq, kind.code(), Flags::default())
             }
@@ -307,6 +314,7 @@ impl Shard {
             core.write_to_component(conn, &[open, &attr, rest], fx);
         } else {
             core.write_to_component(conn, &[envelope.stanza], fx);
+            core.note_asked(conn, envelope, to);
         }
         if !core.takes_stanzas(conn) {
             core.component_gone(conn, fx);
@@ -316,9 +324,13 @@ impl Shard {
     /// Another shard has a connection of a component, or had one.
     pub(super) fn control(&mut self, envelope: &Envelope<'_>, at: FrameRef) {
         let core = &mut self.core;
-        let number = std::str::from_utf8(envelope.stanza).ok().and_then(|text| text.parse().ok());
-        let Some(number) = number else { return };
+        let Ok(text) = std::str::from_utf8(envelope.stanza) else { return };
         let component = core.components.entry(envelope.from);
+        if envelope.subtype == ANSWERED {
+            core.answered_here(component, text);
+            return;
+        }
+        let Ok(number) = text.parse() else { return };
         let place = Place { shard: ShardId(at.ring), conn: ConnId(Id::from_u64(number)) };
         match envelope.subtype {
             CONNECTED => core.components.add(component, place),
@@ -357,18 +369,32 @@ impl Shard {
         }
     }
 
-    /// A component's connection is lost: what it did not take goes back to the senders.
-    pub(super) fn component_closed(&mut self, id: ConnId, conn: &Conn, fx: &mut Effects) {
-        let Some(link) = &conn.component else { return };
+    /// A component's connection is lost: what it was asked is answered for it, and what it did not take goes back to the
+    /// senders.
+    pub(super) fn component_closed(&mut self, id: ConnId, conn: &mut Conn, fx: &mut Effects) {
+        let Some(mut link) = conn.component.take() else { return };
         if let Some(domain) = link.stream.claimed() {
             self.core.forget_component(domain, id, fx);
         }
+        let core = &mut self.core;
+        let limits = core.config.policy.limits.clone();
+        let read = |bytes, index: &mut Index| {
+            reader::read(bytes, &StreamContext::client(), &limits, index).is_ok()
+        };
         let mut index = Index::default();
-        for range in link.undelivered() {
-            let Some(bytes) = conn.output_at(range) else { continue };
-            let limits = &self.core.config.policy.limits;
-            if reader::read(bytes, &self.core.usual, limits, &mut index).is_ok() {
-                self.core.bounce_undelivered(&Stanza { bytes, index: &index });
+        let undelivered: Vec<&[u8]> =
+            link.undelivered().filter_map(|range| conn.output_at(range)).collect();
+        for bytes in &undelivered {
+            if read(bytes, &mut index)
+                && let Some(name) = asked::name_of(&Stanza { bytes, index: &index })
+            {
+                link.forget_asked(&name);
+            }
+        }
+        core.answer_open(link.asked.open());
+        for bytes in undelivered {
+            if read(bytes, &mut index) {
+                core.bounce_undelivered(&Stanza { bytes, index: &index });
             }
         }
     }

@@ -84,6 +84,18 @@ impl Table {
         self.components.get(component).map_or(0, |component| component.places.len())
     }
 
+    pub(in crate::shard) fn places(&self, component: usize) -> &[Place] {
+        self.components.get(component).map_or(&[], |component| &component.places)
+    }
+
+    /// Those that have a connection of the component, each once.
+    pub(in crate::shard) fn shards(&self, component: usize) -> Vec<ShardId> {
+        let mut shards: Vec<_> = self.places(component).iter().map(|place| place.shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        shards
+    }
+
     /// Each component with how many connections it has, those of `shard` only where one is given.
     pub(in crate::shard) fn counts(
         &self,

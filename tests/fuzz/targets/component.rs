@@ -80,6 +80,7 @@ impl Node {
             pending_stanzas: 5,
             accounts: 10,
             component_connections: 2,
+            component_open_iqs: 4,
             ..Limits::default()
         };
         let access =
