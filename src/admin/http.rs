@@ -1,8 +1,11 @@
 //! What the admin address answers to a request: which path, to whom. Three paths are open, as probes and scrapers come
-//! without a token; all else needs the one that the data directory holds. Nothing is changed by a request.
+//! without a token, and so are the files of the page, which hold nothing of the node; all else needs the token that the
+//! data directory holds. Nothing is changed by a request.
 //!
 //! `Host` and `Origin` are checked so that a page which an operator's browser shows cannot ask here under another name.
 
+use super::page::Asset;
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -29,6 +32,8 @@ pub enum Page {
     Metrics,
     Status,
     Overview,
+    /// A file of the admin page.
+    Asset(&'static Asset),
 }
 
 /// Why there is none.
@@ -86,11 +91,11 @@ pub struct Reply {
     pub status: u16,
     pub content_type: &'static str,
     pub header: Option<(&'static str, &'static str)>,
-    pub body: String,
+    pub body: Cow<'static, str>,
 }
 
 impl Reply {
-    pub fn text(status: u16, body: impl Into<String>) -> Reply {
+    pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Reply {
         Reply { status, content_type: TEXT, header: None, body: body.into() }
     }
 }
@@ -129,9 +134,10 @@ impl Door {
             "/metrics" => Some(Page::Metrics),
             "/status" => Some(Page::Status),
             "/api/v1/overview" => Some(Page::Overview),
-            _ => None,
+            path => Asset::at(path).map(Page::Asset),
         };
-        let is_open = matches!(page, Some(Page::Live | Page::Ready | Page::Metrics));
+        let is_open =
+            matches!(page, Some(Page::Live | Page::Ready | Page::Metrics | Page::Asset(_)));
         if !is_open && !self.is_trusted(request.authorization) {
             return Err(Refused::Token);
         }
@@ -181,14 +187,25 @@ mod tests {
     }
 
     #[test]
-    fn three_paths_are_open() {
+    fn probes_metrics_and_the_files_of_the_page_are_open() {
+        for path in ["/", "/page/main.js", "/page/style.css", "/page/icon.svg"] {
+            assert!(matches!(door().page(&get(path)), Ok(Page::Asset(_))), "{path}");
+        }
         let pages = ["/livez", "/readyz", "/metrics"].map(|path| door().page(&get(path)));
         assert_eq!(pages, [Ok(Page::Live), Ok(Page::Ready), Ok(Page::Metrics)]);
     }
 
     #[test]
     fn all_else_needs_the_token() {
-        for path in ["/status", "/api/v1/overview", "/", "/livez/", "/../etc/passwd", ""] {
+        for path in [
+            "/status",
+            "/api/v1/overview",
+            "/page/",
+            "/page/main.js/",
+            "/livez/",
+            "/../etc/passwd",
+            "",
+        ] {
             assert_eq!(door().page(&get(path)), Err(Refused::Token), "{path}");
         }
         let with = |authorization, path| {

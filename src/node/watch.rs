@@ -139,6 +139,7 @@ impl PageHandler for Watch {
             },
             Page::Status => json(self.desk.get().map(|desk| desk.status_json())),
             Page::Overview => json(self.overview()),
+            Page::Asset(asset) => asset.into(),
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The admin address: HTTP/1.1 on one side thread, for a few connections at a time. What is answered to whom is
 //! `admin::http`'s; what a page says is the handler's, on threads that may wait for shards.
 
-use crate::admin::http::{Door, Page, Refused, Reply, Request};
+use crate::admin::http::{Door, Page, Reply, Request};
+use crate::admin::page::POLICY;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
 use hyper::service::service_fn;
 use hyper::{Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
@@ -16,8 +18,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
-/// Connections at a time; probes and scrapers open one each.
-const CONNECTIONS_MAX: usize = 32;
+/// Connections at a time; probes and scrapers open one each, an open page two or three.
+const CONNECTIONS_MAX: usize = 128;
 /// Pages that are being made at a time; others wait.
 const WORKERS: usize = 2;
 /// Bytes and number of a request's headers.
@@ -132,24 +134,34 @@ async fn respond(
             .unwrap_or_else(|_| Reply::text(500, "this page failed; see the log\n")),
         Err(refused) => refused.into(),
     };
-    Ok(response(reply, asked.err()))
+    // What may stand behind a refused request is not read. A browser fetches the files of the page over several
+    // connections, which it would keep.
+    let closes = matches!(asked, Err(_) | Ok(Page::Asset(_)));
+    Ok(response(reply, closes))
 }
 
-fn response(reply: Reply, refused: Option<Refused>) -> Response<Full<Bytes>> {
+fn response(reply: Reply, closes: bool) -> Response<Full<Bytes>> {
     let mut builder = Response::builder()
         .status(reply.status)
         .header("content-type", reply.content_type)
         .header("cache-control", "no-store")
-        .header("x-content-type-options", "nosniff");
+        .header("x-content-type-options", "nosniff")
+        .header("content-security-policy", POLICY)
+        .header("referrer-policy", "no-referrer")
+        .header("cross-origin-opener-policy", "same-origin")
+        .header("cross-origin-resource-policy", "same-origin");
     if let Some((name, value)) = reply.header {
         builder = builder.header(name, value);
     }
-    if refused.is_some() {
-        // What may stand behind it is not read.
+    if closes {
         builder = builder.header("connection", "close");
     }
     // The status and headers are ours, and valid.
-    builder.body(Full::new(Bytes::from(reply.body))).unwrap_or_default()
+    let body = match reply.body {
+        Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+        Cow::Owned(text) => Bytes::from(text),
+    };
+    builder.body(Full::new(body)).unwrap_or_default()
 }
 
 #[cfg(test)]

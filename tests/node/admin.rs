@@ -9,14 +9,19 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::node::{Node, Place};
 
-pub(crate) fn ask(node: &Node, path: &str, more: &str) -> (String, String) {
+fn request(node: &Node, method: &str, path: &str, host: &str, more: &str) -> String {
     let mut stream = TcpStream::connect(node.admin).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{more}\r\n", node.admin);
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+pub(crate) fn ask(node: &Node, path: &str, more: &str) -> (String, String) {
+    let answer = request(node, "GET", path, &node.admin.to_string(), more);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
 }
@@ -142,6 +147,60 @@ fn the_overview_tells_of_shards_talkers_and_certificates() {
     let text = place.run(&["status"]);
     assert!(text.contains("\ntalkers    alice@localhost/"), "{text}");
     drop(alice);
+    node.stop();
+}
+
+/// What a browser is told to refuse, of every answer; and what an answer without the token never has.
+#[test]
+fn the_page_is_open_and_what_it_shows_is_not() {
+    let place = Place::new();
+    place.add_user("alice", "secret");
+    let node = place.start();
+    let token = std::fs::read_to_string(place.data_dir().join("admin-token")).unwrap();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let _alice = Client::log_in(&node, "alice", "secret");
+    let (head, document) = ask(&node, "/", "");
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("content-type: text/html"), "{head}");
+    for path in ["/page/main.js", "/page/charts.js", "/page/style.css", "/page/icon.svg"] {
+        let (head, body) = ask(&node, path, "");
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("nosniff"), "{path}: {head}");
+        for secret in [token.as_str(), "alice", "localhost"] {
+            assert!(!body.contains(secret) && !document.contains(secret), "{path}: {secret}");
+        }
+    }
+    for path in ["/", "/page/main.js", "/api/v1/overview", "/metrics", "/livez", "/nothing"] {
+        let (head, _) = ask(&node, path, "");
+        let policy =
+            head.lines().find(|line| line.starts_with("content-security-policy: ")).unwrap();
+        for rule in
+            ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"]
+        {
+            assert!(policy.contains(rule), "{path}: {policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert!(!head.contains("access-control-"), "no other site may read it: {head}");
+        assert!(!head.contains("set-cookie"), "{head}");
+    }
+    for more in ["", "Authorization: Bearer 00\r\n", &format!("Cookie: token={token}\r\n")] {
+        let (head, body) = ask(&node, "/api/v1/overview", more);
+        assert!(head.starts_with("HTTP/1.1 401"), "{more}: {head}");
+        assert!(!body.contains("alice"), "{body}");
+    }
+    // A token in the address would stand in histories and logs.
+    let (head, _) = ask(&node, &format!("/api/v1/overview?token={token}"), "");
+    assert!(head.starts_with("HTTP/1.1 401"), "{head}");
+    for path in ["/", "/api/v1/overview"] {
+        let foreign = format!("{bearer}Origin: http://evil.example\r\n");
+        assert!(ask(&node, path, &foreign).0.starts_with("HTTP/1.1 403"), "{path}");
+        let rebound = request(&node, "GET", path, "evil.example", &bearer);
+        assert!(rebound.starts_with("HTTP/1.1 421"), "{path}: {rebound}");
+        for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+            let answer = request(&node, method, path, "localhost", &bearer);
+            assert!(answer.starts_with("HTTP/1.1 405"), "{method} {path}: {answer}");
+        }
+    }
+    let answer = request(&node, "GET", "/api/v1/overview", "localhost", &bearer);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     node.stop();
 }
 
