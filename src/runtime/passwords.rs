@@ -2,6 +2,7 @@
 //! is bounded, and fair per subnet, so that a flood from one place delays nobody else.
 
 use super::mailbox::{Letter, Mailbox};
+use super::process;
 use crate::base::hash::Map;
 use crate::base::subnet::Subnet;
 use crate::shard::PasswordCheck;
@@ -28,9 +29,10 @@ impl Passwords {
         for _ in 0..threads.max(1) {
             let (sender, checks) = channel();
             let (mailboxes, queued) = (mailboxes.to_vec(), queued.clone());
-            std::thread::Builder::new()
-                .name("passwords".into())
-                .spawn(move || work(&checks, &mailboxes, &queued))?;
+            std::thread::Builder::new().name("passwords".into()).spawn(move || {
+                process::step_back();
+                work(&checks, &mailboxes, &queued);
+            })?;
             senders.push(sender);
         }
         Ok(Self { threads: senders, queued, limit: Arc::new(AtomicUsize::new(limit)) })

@@ -49,6 +49,13 @@ fn ticks_per_second() -> i64 {
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1)
 }
 
+/// Has the calling thread step back when a shard wants its core: for work that takes long and may wait.
+#[expect(unsafe_code, reason = "the standard library has no priorities")]
+pub(super) fn step_back() {
+    // SAFETY: takes and gives numbers only; 0 is the calling thread. Where it is refused all stays as it was.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

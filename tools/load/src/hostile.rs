@@ -118,6 +118,10 @@ fn run(options: &Options, print: &mut impl FnMut(&str)) -> Result<(), Error> {
     if available.len() > 1 && !own.is_empty() {
         sys::set_affinity(&own).map_err(|error| Error::Io("affinity", error))?;
     }
+    // The attackers share our core: what the pair waits for must be the server, not them.
+    if !sys::go_first() {
+        print("the pair may not go before its attackers here: its figures hold their share, too");
+    }
     sys::raise_descriptor_limit().map_err(|error| Error::Io("limit of descriptors", error))?;
     let data_dir = ScratchDir::new("corefire-hostile")?;
     let exempt = if options.exempt { "127.0.0.0/8" } else { "127.0.0.0/24" };
