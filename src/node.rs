@@ -326,6 +326,9 @@ fn offers_sha512(config: &Config, reader: &mut SqliteReader) -> Result<bool, Err
     })
 }
 
+/// When a challenge or a refusal leaves: more than a core that is not overloaded needs for it, with the look-up.
+const ANSWER_AFTER: Duration = Duration::from_millis(1);
+
 /// What a node has of itself, beside its configuration.
 #[derive(Clone, Copy)]
 struct Itself {
@@ -336,7 +339,10 @@ struct Itself {
 
 impl Itself {
     fn shard_config(&self, config: &Config, policy: C2sPolicy) -> ShardConfig {
-        shard_config(config, policy, self.shards, self.incarnation, self.decoy_secret)
+        ShardConfig {
+            answer_after: ANSWER_AFTER,
+            ..shard_config(config, policy, self.shards, self.incarnation, self.decoy_secret)
+        }
     }
 }
 
@@ -358,6 +364,7 @@ pub fn shard_config(
         access: config.access.banned.iter().cloned().collect(),
         scram_iterations: config.auth.scram_iterations,
         decoy_secret,
+        answer_after: Duration::ZERO,
         admins: config.admins.clone(),
         components: config.components.secrets.clone(),
         incarnation,
@@ -476,6 +483,7 @@ fn rates(config: &Config, shards: u16) -> Rates {
             bytes: above(limits.network_bytes_per_s, limits.account_bytes_per_s),
         },
         connections: rate(part(limits.network_connections_per_s)),
+        login: rate(limits.login_elements_per_s),
         sessions: rate(limits.account_sessions_per_s),
         exempt: limits.exempt.clone(),
         networks: part(limits.networks) as usize,

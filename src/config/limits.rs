@@ -89,6 +89,8 @@ pub struct Limits {
     pub token_days: u32,
     /// Seconds of a rate that may come at once.
     pub burst_s: u32,
+    /// What a connection without a session may send; as below.
+    pub login_elements_per_s: u32,
     /// What one session, an account and a network (/24, /64) may send; above, they are read slower. 0: without limit.
     pub session_stanzas_per_s: u32,
     pub session_bytes_per_s: u32,
@@ -154,6 +156,7 @@ impl Limits {
             token_holders_per_account: s.integer("token_holders_per_account", 32, 1..=1000),
             token_days: s.integer("token_days", 21, 1..=366),
             burst_s: s.integer("burst_s", 10, 1..=60),
+            login_elements_per_s: rate(s, "login_elements_per_s", 2, 1),
             session_stanzas_per_s: rate(s, "session_stanzas_per_s", 1000, 10),
             session_bytes_per_s: rate(s, "session_bytes_per_s", 1_048_576, 10_000),
             account_stanzas_per_s: rate(s, "account_stanzas_per_s", 2000, 10),

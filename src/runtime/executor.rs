@@ -13,6 +13,7 @@ use super::passwords::Passwords;
 use super::process;
 use super::storage::{Storage, StoreClient};
 use super::tls::TlsServer;
+use super::withheld::{self, Withheld};
 use crate::admin::figures::{CoreProbe, ShardFigures};
 use crate::base::network::Networks;
 use crate::base::rng::Rng;
@@ -259,6 +260,7 @@ pub(super) struct Core {
     pub scratch: RefCell<Box<[u8]>>,
     pub plain: RefCell<Box<[u8]>>,
     pub flush: Flush,
+    pub withheld: Withheld,
     pub connections: Connections,
     pub handshakes: Slots,
     pub counts: RefCell<CoreProbe>,
@@ -391,6 +393,7 @@ impl Core {
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
             plain: RefCell::new(vec![0; PLAIN_BYTES].into()),
             flush: Flush::default(),
+            withheld: Withheld::default(),
             connections: Connections {
                 count: part.connections,
                 limit: Cell::new(setup.settings.connections_max),
@@ -442,6 +445,7 @@ impl Core {
             .await;
         })
         .detach();
+        glommio::spawn_local(withheld::release(self.clone())).detach();
         let mut accepting: Vec<_> = listeners
             .into_iter()
             .map(|(transport, listener)| {
@@ -507,6 +511,9 @@ impl Core {
         let (mut actions, mut dirty) = {
             let mut fx = self.fx.borrow_mut();
             self.shard.borrow_mut().end_turn(now, &mut fx);
+            for (conn, at) in fx.withheld.drain(..) {
+                self.withheld.add(conn, at);
+            }
             (std::mem::take(&mut fx.actions), std::mem::take(&mut fx.dirty))
         };
         for action in actions.drain(..) {
@@ -690,6 +697,7 @@ impl Core {
 
     fn tick(self: &Rc<Self>) {
         self.beats.beat(self.id);
+        withheld::let_go(self);
         let now = self.clock.now();
         loop {
             let due = match self.deadlines.borrow_mut().front() {

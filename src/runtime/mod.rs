@@ -24,3 +24,4 @@ pub mod process;
 pub mod signal;
 pub mod storage;
 pub mod tls;
+mod withheld;

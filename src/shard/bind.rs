@@ -6,6 +6,7 @@ use super::conn::{Flow, Hold};
 use super::effect::{ConnId, Effects};
 use super::login::Login;
 use super::phase::SessionChange;
+use super::rate::Traffic;
 use super::session::{Session, SessionId};
 use super::{Shard, Timer};
 use crate::stream::c2s::Progress;
@@ -128,6 +129,7 @@ impl Shard {
             SessionId(core.sessions.insert(Session::new(full, account, id, core.now.wall)));
         slot.sessions.push(session);
         conn.session = Some(session);
+        conn.traffic = Traffic::default();
         core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
         Ok(session)
     }
@@ -447,6 +449,7 @@ impl Shard {
         counters.resumed();
         if let Some(conn) = core.conns.get_mut(id.0) {
             conn.session = Some(session);
+            conn.traffic = Traffic::default();
         }
         Ok(Resumption::Done(session))
     }

@@ -147,6 +147,9 @@ pub struct ShardConfig {
     pub admins: Vec<BareJid>,
     /// Which components may connect (XEP-0114).
     pub components: Vec<ComponentAccess>,
+    /// How long after what it answers a challenge or a refusal leaves, at the soonest: what the look-up took does not
+    /// show. Zero: at once.
+    pub answer_after: Duration,
     /// This start of the node; part of each logged stanza's origin.
     pub incarnation: u64,
 }
@@ -163,6 +166,7 @@ impl ShardConfig {
             decoy_secret: [0; 32],
             admins: Vec::new(),
             components: Vec::new(),
+            answer_after: Duration::ZERO,
             incarnation: 1,
         }
     }

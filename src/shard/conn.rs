@@ -54,6 +54,8 @@ pub(super) struct Conn {
     /// Bytes of a resumption, which may wait beyond the usual bound: they are kept as it is.
     pub spare: usize,
     dirty: bool,
+    /// What it says waits for its moment, so that nobody learns from the time of an answer.
+    withheld: bool,
     pub hold: Hold,
     pub login: Option<Box<Login>>,
     /// Who logged in.
@@ -170,6 +172,7 @@ impl Shard {
             left: 0,
             spare: 0,
             dirty: false,
+            withheld: false,
             hold: Hold::No,
             login: None,
             account: None,
@@ -221,6 +224,9 @@ impl Shard {
         if waits {
             self.core.mark_dirty(id, fx);
         }
+        if let Some(conn) = self.core.conns.get(id.0).filter(|conn| conn.withheld) {
+            fx.withheld.push((id, conn.heard_at + self.core.config.answer_after));
+        }
         if closing {
             fx.actions.push(Action::Close(id));
         } else if self.core.stopping {
@@ -241,9 +247,16 @@ impl Shard {
             .is_some_and(|conn| !conn.is_held() || conn.hold == Hold::Closing)
     }
 
-    /// What waits to be written; `None` for a connection that is gone.
+    /// The moment of `Effects::withheld` is there: what the connection has to say may leave.
+    pub fn let_go(&mut self, conn: ConnId) {
+        if let Some(conn) = self.core.conns.get_mut(conn.0) {
+            conn.withheld = false;
+        }
+    }
+
+    /// What waits to be written; `None` for a connection that is gone, or says nothing before its moment.
     pub fn output(&self, conn: ConnId) -> Option<Output<'_>> {
-        let conn = self.core.conns.get(conn.0)?;
+        let conn = self.core.conns.get(conn.0).filter(|conn| !conn.withheld)?;
         Some(Output { bytes: &conn.output[conn.left..], closing: conn.hold == Hold::Closing })
     }
 
@@ -608,6 +621,18 @@ impl Core {
         {
             conn.dirty = true;
             fx.dirty.push(id);
+        }
+    }
+
+    /// Appends to a connection's output what must not tell, by the time that it took, what was found: it leaves a fixed
+    /// time after the question was heard.
+    pub(super) fn write_evenly(&mut self, id: ConnId, bytes: &[u8], fx: &mut Effects) {
+        self.write(id, bytes, fx);
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        let at = conn.heard_at + self.config.answer_after;
+        if at > self.now.mono && !conn.withheld {
+            conn.withheld = true;
+            fx.withheld.push((id, at));
         }
     }
 

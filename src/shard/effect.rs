@@ -2,6 +2,7 @@
 
 use super::errand::Errand;
 use crate::base::ids::Id;
+use crate::base::instant::Instant;
 use crate::cluster::placement::ShardId;
 use crate::frame::{Batch, Mark};
 use crate::store::{Query, Write};
@@ -53,6 +54,8 @@ pub struct Effects {
     pub actions: Vec<Action>,
     /// Connections with output, each once.
     pub dirty: Vec<ConnId>,
+    /// Connections whose output is withheld until that moment: then `Shard::let_go`.
+    pub withheld: Vec<(ConnId, Instant)>,
     /// Frames per destination shard of this node.
     pub outbox: Vec<Batch>,
     pub writes: Vec<(Ticket, Write)>,
@@ -74,6 +77,7 @@ impl Effects {
         Self {
             actions: Vec::new(),
             dirty: Vec::new(),
+            withheld: Vec::new(),
             outbox: (0..shards).map(|_| Batch::default()).collect(),
             writes: Vec::new(),
             queries: Vec::new(),
@@ -102,6 +106,7 @@ impl Effects {
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
             && self.dirty.is_empty()
+            && self.withheld.is_empty()
             && self.writes.is_empty()
             && self.queries.is_empty()
             && self.outbox.iter().all(Batch::is_empty)

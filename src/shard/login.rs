@@ -14,9 +14,13 @@ use crate::stream::sasl::{
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::Stanza;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
+use std::time::Duration;
 
 /// Bugs of one session that are forgiven before its stream ends.
 pub(super) const FAULTS_FORGIVEN: u8 = 3;
+
+/// How long a connection whose login failed for the second time is not read; once more for each further one.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// A login in progress.
 #[derive(Debug)]
@@ -252,7 +256,7 @@ impl Shard {
                 conn.login = Some(Box::new(Login::Scram { server: Box::new(server), jid }));
                 let mut out = Vec::with_capacity(256);
                 conn.stream.challenge(&challenge, &mut out);
-                core.write(id, &out, fx);
+                core.write_evenly(id, &out, fx);
             }
             Err(failure) => self.fail(id, failure, fx),
         }
@@ -416,7 +420,7 @@ impl Shard {
         conn.account = None;
         let mut out = Vec::with_capacity(128);
         conn.stream.failure(failure, &mut out);
-        self.core.write(id, &out, fx);
+        self.core.write_evenly(id, &out, fx);
         self.count_failure(id, fx);
     }
 
@@ -427,7 +431,12 @@ impl Shard {
         if conn.attempts >= self.core.config.limits.login_attempts {
             let error = StreamError::new(StreamCondition::PolicyViolation)
                 .with_text("too many failed logins");
-            self.close(id, Some(error), fx);
+            return self.close(id, Some(error), fx);
+        }
+        // Who fails again waits, longer each time: guesses in a row cost the guesser time, and this core nothing.
+        if conn.attempts > 1 && conn.network.is_some() {
+            let wait = RETRY_WAIT * u32::from(conn.attempts - 1);
+            self.core.slow(id, self.core.now.mono + wait);
         }
     }
 

@@ -30,8 +30,10 @@ pub struct TrafficRate {
 /// Rates of one shard. None of them limits anything by default, as in simulation.
 #[derive(Clone, Debug, Default)]
 pub struct Rates {
-    /// Of one connection; above, it is read no faster.
+    /// Of one connection with a session; above, it is read no faster.
     pub session: TrafficRate,
+    /// Reads and elements of a connection that has none yet; likewise.
+    pub login: Rate,
     /// Of all sessions of an account; likewise.
     pub account: TrafficRate,
     /// Of all connections from a network, on this shard; likewise.
@@ -179,7 +181,13 @@ impl Shard {
         let Some(network) = conn.network else { return };
         let rates = &core.config.limits.rates;
         let now = core.now.mono;
-        let mut free_at = conn.traffic.charge(stanzas, bytes, &rates.session, now);
+        let mut free_at = if conn.session.is_some() || conn.component.is_some() {
+            conn.traffic.charge(stanzas, bytes, &rates.session, now)
+        } else {
+            // Each read costs the core something, be it of one byte: thousands who trickle must not add up.
+            let rate = TrafficRate { stanzas: rates.login, bytes: rates.session.bytes };
+            conn.traffic.charge(stanzas.max(1), bytes, &rate, now)
+        };
         if let Some(entry) = core.origins.entries.get_mut(network) {
             free_at = free_at.max(entry.traffic.charge(stanzas, bytes, &rates.network, now));
         }

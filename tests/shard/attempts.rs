@@ -12,6 +12,54 @@ const HOME: [u8; 4] = [192, 0, 2, 9];
 const AWAY: [u8; 4] = [198, 51, 100, 1];
 const STRANGE: [u8; 4] = [203, 0, 113, 1];
 
+#[test]
+fn who_fails_again_on_one_stream_waits_longer_each_time() {
+    let mut node = Node::with(1, |config| config.limits.login_attempts = 4);
+    node.users(&["alice"]);
+    let client = node.connect_from(0, AWAY.into());
+    node.send(client, HEADER);
+    node.read(client);
+    let fails = |node: &mut Node| {
+        node.send(client, &plain("alice", "wrong"));
+        node.read(client).matches("<not-authorized").count()
+    };
+    assert_eq!((fails(&mut node), fails(&mut node)), (1, 1), "a slip of the finger costs nothing");
+    assert_eq!(fails(&mut node), 0);
+    node.advance(Duration::from_millis(1_100));
+    assert_eq!(node.read(client).matches("<not-authorized").count(), 1);
+    assert_eq!(fails(&mut node), 0);
+    node.advance(Duration::from_millis(1_100));
+    assert_eq!(node.read(client), "", "two seconds now");
+    node.advance(Duration::from_secs(1));
+    let end = node.read(client);
+    assert!(end.contains("<policy-violation"), "{end}");
+}
+
+#[test]
+fn a_challenge_and_a_refusal_leave_at_a_moment_that_does_not_depend_on_what_was_found() {
+    let mut node = Node::with(1, |config| config.answer_after = Duration::from_millis(1));
+    node.users(&["alice"]);
+    for user in ["alice", "nobody"] {
+        let client = node.connect_from(0, AWAY.into());
+        let first = encode_payload(format!("n,,n={user},r=fyko").as_bytes());
+        let sasl = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'";
+        // What comes in one piece with it does not take it along.
+        node.send(
+            client,
+            &format!("{HEADER}<auth {sasl} mechanism='SCRAM-SHA-256'>{first}</auth>"),
+        );
+        assert!(!node.read(client).contains("<challenge"));
+        node.advance(Duration::from_micros(900));
+        assert_eq!(node.read(client), "");
+        node.advance(Duration::from_micros(100));
+        assert!(node.read(client).contains("<challenge"));
+        node.send(client, &format!("<response {sasl}>{}</response>", encode_payload(b"c=biws")));
+        assert_eq!(node.read(client), "");
+        node.advance(Duration::from_millis(1));
+        assert!(node.read(client).contains("<failure"));
+    }
+}
+
 /// Three failures close an account, eight a network.
 fn node() -> Node {
     let mut node = Node::with(1, |config| {

@@ -26,6 +26,16 @@ fn each(node: &mut Node, client: Client, stanzas: &[String]) -> (String, String)
     (before, node.read(client))
 }
 
+/// Wrong passwords, the last of which is read a second after the one before.
+fn guesses(node: &mut Node, client: Client, users: [&str; 3]) -> (String, String) {
+    let [first, second, third] = users.map(|user| plain(user, "wrong"));
+    node.send(client, &(first + &second));
+    let before = node.read(client);
+    node.advance(Duration::from_secs(1));
+    node.send(client, &third);
+    (before, node.read(client))
+}
+
 fn set(id: &str, payload: &str) -> String {
     format!("<iq type='set' id='{id}'>{payload}</iq>")
 }
@@ -130,7 +140,7 @@ const BOUNDS: &[Bound] = &[
             node.users(&["alice"]);
             let stranger = node.connect(0);
             node.send(stranger, HEADER);
-            each(node, stranger, &vec![plain("alice", "wrong"); 3])
+            guesses(node, stranger, ["alice"; 3])
         },
         condition: "<policy-violation ",
     },
@@ -139,7 +149,7 @@ const BOUNDS: &[Bound] = &[
         set: |config| config.limits.failed_logins_account = failures(2),
         meet: |node| {
             let stranger = logged_out(node);
-            each(node, stranger, &vec![plain("alice", "wrong"); 3])
+            guesses(node, stranger, ["alice"; 3])
         },
         condition: "<temporary-auth-failure/>",
     },
@@ -148,8 +158,7 @@ const BOUNDS: &[Bound] = &[
         set: |config| config.limits.failed_logins_network = failures(2),
         meet: |node| {
             let stranger = logged_out(node);
-            let guesses = ["alice", "bob", "carol"].map(|user| plain(user, "wrong"));
-            each(node, stranger, &guesses)
+            guesses(node, stranger, ["alice", "bob", "carol"])
         },
         condition: "<temporary-auth-failure/>",
     },

@@ -93,6 +93,8 @@ pub(crate) struct Node {
     writer: MemoryWriter,
     reader: MemoryReader,
     requests: VecDeque<(usize, Ticket, Request)>,
+    /// Output that waits for its moment.
+    withheld: Vec<(usize, ConnId, Instant)>,
     store_holds: bool,
     /// Writes fail as on a disk that gave up.
     pub(crate) store_fails: bool,
@@ -180,6 +182,7 @@ impl Node {
             reader: store.reader(),
             writer,
             requests: VecDeque::new(),
+            withheld: Vec::new(),
             store_holds: false,
             store_fails: false,
             rings: VecDeque::new(),
@@ -628,6 +631,8 @@ impl Node {
     fn turn(&mut self, at: usize) -> bool {
         let Core { shard, fx } = &mut self.cores[at];
         shard.end_turn(self.now, fx);
+        let added = fx.withheld.drain(..).map(|(conn, moment)| (at, conn, moment));
+        self.withheld.extend(added);
         let mut busy = !fx.is_empty();
         let writes = fx.writes.drain(..).map(|(ticket, write)| (at, ticket, Request::Write(write)));
         self.requests.extend(writes);
@@ -642,6 +647,13 @@ impl Node {
         let dirty = std::mem::take(&mut fx.dirty);
         let actions = std::mem::take(&mut fx.actions);
         dirty.into_iter().for_each(|conn| self.flush(at, conn));
+        let now = self.now.mono;
+        let due = self.withheld.extract_if(.., |(shard, _, moment)| *shard == at && *moment <= now);
+        for (_, conn, _) in due.collect::<Vec<_>>() {
+            self.cores[at].shard.let_go(conn);
+            self.flush(at, conn);
+            busy = true;
+        }
         for action in actions {
             self.act(at, action);
         }

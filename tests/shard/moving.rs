@@ -120,6 +120,7 @@ fn failed_attempts_are_counted_across_the_move() {
     node.send(client, HEADER);
     node.send(client, "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='NONE'/>");
     node.send(client, &plain("alice", "wrong"));
+    node.advance(std::time::Duration::from_secs(1));
     node.send(client, &plain("alice", "wrong"));
     assert!(node.read(client).contains("<policy-violation "));
     assert!(!node.is_open(client));

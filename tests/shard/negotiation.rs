@@ -385,6 +385,7 @@ fn third_failed_login_ends_the_stream() {
     node.send(client, &plain("alice", "wrong"));
     node.send(client, &plain("alice", "wrong"));
     assert!(node.is_open(client));
+    node.advance(std::time::Duration::from_secs(1));
     node.send(client, &plain("alice", "wrong"));
     let text = node.read(client);
     assert_eq!(text.matches("<not-authorized/>").count(), 3, "{text}");

@@ -125,6 +125,25 @@ fn slowed_client_gets_its_acknowledgements() {
 }
 
 #[test]
+fn who_trickles_before_login_is_slowed_and_a_session_begins_afresh() {
+    let mut node = with(Rates { login: Rate::new(2, Duration::from_secs(10)), ..Rates::default() });
+    node.users(&["alice"]);
+    let slow = node.connect(0);
+    let parts: Vec<String> = HEADER.chars().map(String::from).collect();
+    parts[..20].iter().for_each(|part| node.send(slow, part));
+    assert!(node.is_read(slow));
+    node.send(slow, &parts[20]);
+    assert!(!node.is_read(slow), "a byte costs as much as an element");
+    node.send(slow, &parts[21..].concat());
+    assert_eq!(node.read(slow), "");
+    node.advance(Duration::from_secs(2));
+    assert!(node.read(slow).contains("<stream:features>"), "and nothing was lost");
+    let alice = node.login("alice", "phone");
+    node.send(alice, &burst("alice@here", 0..200));
+    assert!(node.is_read(alice));
+}
+
+#[test]
 fn network_shares_its_rate_and_other_networks_do_not() {
     let mut node = with(Rates { network: stanzas(ten()), ..Rates::default() });
     let near = node.online("alice", "phone");
@@ -147,6 +166,7 @@ fn exempt_networks_are_free() {
         account: stanzas(ten()),
         network: stanzas(ten()),
         connections: Rate::new(1, Duration::from_secs(1)),
+        login: ten(),
         sessions: Rate::new(1, Duration::from_secs(1)),
         exempt: vec!["192.0.2.0/24".parse().unwrap()],
         networks: 16,
