@@ -458,6 +458,10 @@ impl Core {
         loop {
             pause(if self.stopping.get() { TICK / 10 } else { TICK }).await;
             self.guarded(|| self.tick());
+            while self.shard.borrow().is_behind() {
+                next_look().await;
+                self.guarded(|| self.run_timers());
+            }
             if !self.stopping.get() {
                 continue;
             }
@@ -712,10 +716,13 @@ impl Core {
                 connection::time_is_up(&deadline.socket, self);
             }
         }
-        let mut fx = self.fx.borrow_mut();
-        let mut shard = self.shard.borrow_mut();
+        self.run_timers();
+    }
+
+    fn run_timers(&self) {
+        let (now, mut shard) = (self.clock.now(), self.shard.borrow_mut());
         if shard.next_due().is_some_and(|due| due <= now.mono) {
-            shard.handle(now, Input::Tick, &mut fx);
+            shard.handle(now, Input::Tick, &mut self.fx.borrow_mut());
             self.flush.notify();
         }
     }

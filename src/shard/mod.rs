@@ -141,6 +141,9 @@ enum Waiting {
     Nobody,
 }
 
+/// Timers that one `Input::Tick` runs: a thousand that expire at once do not hold up who is in.
+const TIMERS_PER_TICK: usize = 32;
+
 /// What a timer is about. Timers are never taken back: on expiry it is checked whether they still apply.
 #[derive(Clone, Copy, Debug)]
 enum Timer {
@@ -233,6 +236,7 @@ pub struct Shard {
     phases: phase::Phases,
     index: Index,
     mark: EffectsMark,
+    /// Timers that have expired and wait for their turn, the first one last.
     expired: Vec<Timer>,
 }
 
@@ -370,7 +374,12 @@ impl Shard {
 
     /// When `Tick` is wanted next; `None` while no timer runs.
     pub fn next_due(&self) -> Option<Instant> {
-        self.core.wheel.next_due()
+        if self.is_behind() { Some(self.core.now.mono) } else { self.core.wheel.next_due() }
+    }
+
+    /// More timers had expired than one `Input::Tick` runs: others may go first, then it wants another.
+    pub fn is_behind(&self) -> bool {
+        !self.expired.is_empty()
     }
 
     /// What other shards must be told: which of their frames are received and handled. Each change once.
@@ -421,9 +430,12 @@ impl Shard {
     }
 
     fn tick(&mut self, fx: &mut Effects) {
-        let mut expired = std::mem::take(&mut self.expired);
-        self.core.wheel.advance(self.core.now.mono, &mut expired);
-        for timer in expired.drain(..) {
+        if self.expired.is_empty() {
+            self.core.wheel.advance(self.core.now.mono, &mut self.expired);
+            self.expired.reverse();
+        }
+        for _ in 0..TIMERS_PER_TICK {
+            let Some(timer) = self.expired.pop() else { break };
             match timer {
                 Timer::Login(conn) => self.login_timed_out(conn, fx),
                 Timer::Silence(conn) => self.silence(conn, fx),
@@ -433,8 +445,9 @@ impl Shard {
                 Timer::Replay(account) => self.replay_due(account, fx),
             }
         }
-        self.expired = expired;
-        self.core.sweep_idle();
+        if self.expired.is_empty() {
+            self.core.sweep_idle();
+        }
     }
 
     /// Runs `work` so that a panic in it (a bug) costs no more than its own effects. Gives false after a fault.

@@ -516,6 +516,9 @@ impl Node {
         self.now.wall.0 += micros;
         for shard in 0..self.cores.len() {
             self.input(shard, Input::Tick);
+            while self.cores[shard].shard.is_behind() {
+                self.input(shard, Input::Tick);
+            }
         }
         self.run();
     }
