@@ -329,6 +329,9 @@ fn offers_sha512(config: &Config, reader: &mut SqliteReader) -> Result<bool, Err
 /// When a challenge or a refusal leaves: more than a core that is not overloaded needs for it, with the look-up.
 const ANSWER_AFTER: Duration = Duration::from_millis(1);
 
+/// Seconds of their rate that connections without a session may use at once, so that a login is one burst.
+const LOGIN_AHEAD: Duration = Duration::from_secs(10);
+
 /// What a node has of itself, beside its configuration.
 #[derive(Clone, Copy)]
 struct Itself {
@@ -483,7 +486,7 @@ fn rates(config: &Config, shards: u16) -> Rates {
             bytes: above(limits.network_bytes_per_s, limits.account_bytes_per_s),
         },
         connections: rate(part(limits.network_connections_per_s)),
-        login: rate(limits.login_elements_per_s),
+        login: Rate::new(limits.login_elements_per_s, LOGIN_AHEAD),
         sessions: rate(limits.account_sessions_per_s),
         exempt: limits.exempt.clone(),
         networks: part(limits.networks) as usize,

@@ -124,6 +124,7 @@ const NUMBERS: &[(&str, libc::c_long)] = &[
     ("sendto", libc::SYS_sendto),
     ("set_robust_list", libc::SYS_set_robust_list),
     ("set_tid_address", libc::SYS_set_tid_address),
+    ("setpriority", libc::SYS_setpriority),
     ("setrlimit", libc::SYS_setrlimit),
     ("setsockopt", libc::SYS_setsockopt),
     ("shutdown", libc::SYS_shutdown),
