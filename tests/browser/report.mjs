@@ -57,6 +57,18 @@ await withBrowser("report", async (browser) => {
   await shot(plain.page, "report-chat");
   await plain.close();
 
+  for (const [width, dark] of [[1280, false], [1280, true], [400, false]]) {
+    const compared = pathToFileURL(join(process.env.REPORTS, "compared.html")).href;
+    const sight = await visit(browser, compared, { width, dark });
+    expect((await sight.page.locator("#verdict").innerText()) === "WORSE", "compared: verdict");
+    expect(await sight.page.locator("#curves svg path.curve").count() === 4, "compared: two charts of two curves");
+    expect(await sight.page.locator("#figures tr[data-change=worse]").count() > 0, "compared: nothing is worse");
+    const faults = [...await overflowing(sight.page), ...await collisions(sight.page), ...sight.complaints];
+    expect(faults.length === 0, `compared, ${width} wide:\n  ${faults.join("\n  ")}`);
+    await shot(sight.page, `compared-${width}-${dark ? "dark" : "light"}`);
+    await sight.close();
+  }
+
   // On paper nothing scrolls, so all has to fit. A4 across has 1123 pixels, less the margins.
   const paper = await visit(browser, address("mixed-day"), { width: 1030, media: "print" });
   const faults = await overflowing(paper.page);

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use corefire_load::artefacts;
+use corefire_load::compare::{Options, Run, compare};
 
 #[path = "../tests/support/sample.rs"]
 mod sample;
@@ -21,5 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, run) in runs {
         artefacts::write(&run, &folder.join(name))?;
     }
+    let read = |name: &str| Run::read(&folder.join(name));
+    let (chat, slower) = (read("chat")?, read("slower")?);
+    let page = compare(&chat, &slower, &Options::default())?.page(&chat, &slower)?;
+    std::fs::write(folder.join("compared.html"), page)?;
     Ok(())
 }

@@ -43,7 +43,7 @@ pub(crate) fn draw(label: &str, curves: &[Curve<'_>], limits: &[Limit]) -> Strin
     let mut svg = Svg::new(WIDTH, HEIGHT, label);
     let counted = curves.iter().map(|curve| curve.latency.count()).max().unwrap_or(0);
     // As far as there are values to tell the percentile apart.
-    let decades = (counted.max(1) as f64).log10().ceil().clamp(2.0, 6.0);
+    let decades = (counted.max(1) as f64).log10().clamp(2.0, 6.0);
     let across = Scale::exact(decades, LEFT, RIGHT);
     let at = |share: f64| across.at(if share < 1.0 { -(1.0 - share).log10() } else { decades });
     let filled = || curves.iter().filter(|curve| !curve.latency.is_empty());

@@ -194,12 +194,14 @@ fn fitted(name: &str, room: usize) -> Option<String> {
 /// Names beside their marks: the long one where it fits before the next mark (of the last mark also on its left), else
 /// what fits of it or the short one, else none.
 fn labels(svg: &mut Svg, class: &str, y: f64, marks: &[(f64, String, String)]) {
-    let wide = |text: &str| text.chars().count() as f64 * CHARACTER + 6.0;
+    // Names of marks are bold.
+    let character = CHARACTER * 1.1;
+    let wide = |text: &str| text.chars().count() as f64 * character + 6.0;
     let mut free = LEFT - 20.0;
     for (at, (x, short, long)) in marks.iter().enumerate() {
         let next = marks.get(at + 1).map_or(WIDTH, |(x, ..)| *x);
         let right = x.max(free);
-        let room = ((next - right - 6.0) / CHARACTER).max(0.0) as usize;
+        let room = ((next - right - 8.0) / character).max(0.0) as usize;
         if right + wide(long) > next && at + 1 == marks.len() && x - wide(long) >= free {
             svg.text(class, x - 3.0, y, Anchor::End, long);
         } else if let Some(name) = fitted(long, if room >= 10 { room } else { 0 }) {

@@ -410,6 +410,7 @@ impl Row {
     fn interval_text(&self) -> String {
         match self.interval {
             None => "–".to_owned(),
+            Some((0.0, 0.0)) => "–".to_owned(),
             Some((low, high)) if self.figure == "failed" => {
                 format!("{:+.3} to {:+.3} points", low * 100.0, high * 100.0)
             }

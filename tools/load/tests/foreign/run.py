@@ -176,7 +176,7 @@ def main():
         if not folders:
             make = ["cargo", "run", "--quiet", "-p", "corefire-load", "--example", "artefacts", "--", made]
             subprocess.run(make, check=True, cwd=ROOT)
-            folders = sorted(pathlib.Path(made).iterdir())
+            folders = sorted(it for it in pathlib.Path(made).iterdir() if it.is_dir())
         try:
             for folder in folders:
                 read(folder)

@@ -85,23 +85,24 @@ fn percentiles(summary: &Summary, name: &str, response: &Latency, service: &Late
 
 /// What a threshold like `message.response p99.9 < 5ms` sets for that operation.
 fn limit(expression: &str, operation: &str) -> Option<Limit> {
-    let words: Vec<&str> = expression.split_whitespace().collect();
-    let [figure, share, "<" | "<=", value] = words[..] else { return None };
-    if figure != format!("{operation}.response") && figure != operation {
+    let (left, value) = expression.split_once('<')?;
+    let value = value.trim_start_matches('=').trim();
+    let (figure, share) = left.trim().split_once(' ')?;
+    if figure != format!("{operation}.response") {
         return None;
     }
-    let share = match share {
+    let share = match share.trim() {
         "max" => 1.0,
         share => share.strip_prefix('p')?.parse::<f64>().ok()? / 100.0,
     };
     let unit = value.find(|c: char| c.is_alphabetic() || c == 'µ')?;
-    let per_unit = match &value[unit..] {
+    let per_unit = match value[unit..].trim() {
         "us" | "µs" => 1.0,
         "ms" => 1e3,
         "s" => 1e6,
         _ => return None,
     };
-    let us = value[..unit].parse::<f64>().ok()? * per_unit;
+    let us = value[..unit].trim().parse::<f64>().ok()? * per_unit;
     (0.0..=1.0).contains(&share).then_some(Limit { share, us, held: true })
 }
 
@@ -199,11 +200,7 @@ pub(super) fn throughputs(summary: &Summary, timeline: &Timeline<'_>) -> Vec<Fig
                 class: "failed",
                 name: "failed",
                 shape: Shape::Line,
-                // Only where there are any: a line along the axis looks like something.
-                values: rates(summary, timeline, |second| {
-                    let failed: u64 = of(second)?.failed.values().sum();
-                    (failed > 0).then_some(failed as f64)
-                }),
+                values: where_any(rate(&|second| Some(of(second)?.failed.values().sum()))),
             });
         }
         let title = format!("{}: operations per second", operation.name());
@@ -217,6 +214,13 @@ pub(super) fn throughputs(summary: &Summary, timeline: &Timeline<'_>) -> Vec<Fig
         figures.push(Figure { title, keys, note, svg });
     }
     figures
+}
+
+/// Without the columns that are zero, as are those beside them: a line along the axis looks like something.
+fn where_any(values: Vec<Option<f64>>) -> Vec<Option<f64>> {
+    let is_any = |column: usize| values.get(column).copied().flatten().is_some_and(|it| it > 0.0);
+    let is_near = |column: usize| (column.saturating_sub(1)..=column + 1).any(is_any);
+    (0..values.len()).map(|column| values[column].filter(|_| is_near(column))).collect()
 }
 
 pub(super) fn errors(summary: &Summary, timeline: &Timeline<'_>) -> Option<Figure> {
@@ -302,6 +306,7 @@ mod tests {
         let limit = |expression| limit(expression, "message").map(|it| (it.share, it.us));
         assert_eq!(limit("message.response p99.9 < 5ms"), Some((0.9990000000000001, 5000.0)));
         assert_eq!(limit("message.response p50 <= 300us"), Some((0.5, 300.0)));
+        assert_eq!(limit("message.response p50<300 us"), Some((0.5, 300.0)));
         assert_eq!(limit("message.response max < 1.5s"), Some((1.0, 1_500_000.0)));
         assert_eq!(limit("login.response p99 < 1s"), None);
         assert_eq!(limit("lost == 0"), None);
