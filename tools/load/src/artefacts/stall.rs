@@ -37,6 +37,9 @@ pub struct Stall {
     pub length_ms: u64,
     /// How many operations waited for more than half of it, or failed or stayed open in it.
     pub waited: u64,
+    /// How late the tool itself was in these seconds, at most: about as late as the stall is long means that the tool
+    /// stood still, or could not write because nobody read.
+    pub lag_ms: u64,
     /// Whose operations showed it.
     pub operations: Vec<Operation>,
 }
@@ -63,7 +66,16 @@ pub fn find(outcome: &Outcome) -> Result<Vec<Stall>, UnreadableHistogram> {
         found.extend(of_operation(operation, first, &seconds));
     }
     found.sort_by_key(|stall| (stall.from_s, stall.to_s));
-    Ok(joined(found))
+    let mut stalls = joined(found);
+    for stall in &mut stalls {
+        for interval in &outcome.intervals {
+            if (stall.from_s..stall.to_s).contains(&interval.number) {
+                let lag = interval.own.lag.unpack()?.max().as_millis();
+                stall.lag_ms = stall.lag_ms.max(u64::try_from(lag).unwrap_or(u64::MAX));
+            }
+        }
+    }
+    Ok(stalls)
 }
 
 fn second(interval: &Interval, operation: Operation) -> Result<Second, UnreadableHistogram> {
@@ -114,6 +126,7 @@ fn of_operation(operation: Operation, first: u64, seconds: &[Second]) -> Vec<Sta
             to_s: first + at as u64 + 1,
             length_ms: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
             waited,
+            lag_ms: 0,
             operations: vec![operation],
         };
         match (quiet.take(), is_end) {
@@ -141,6 +154,7 @@ fn silence(operation: Operation, first: u64, seconds: &[Second], from: usize, to
         to_s: first + to as u64,
         length_ms: (to - from) as u64 * 1000,
         waited: seconds[from..to].iter().map(|second| second.planned).sum(),
+        lag_ms: 0,
         operations: vec![operation],
     }
 }
