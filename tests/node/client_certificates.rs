@@ -1,22 +1,10 @@
 //! Logins by client certificates over real TLS: who gets in, who does not, and who never said more than a password.
 
-use crate::client::{Client, STARTTLS, trusting};
+use crate::certificates::{Authority, authority, showing};
+use crate::client::{Client, STARTTLS};
 use crate::node::{Node, Place};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-use rustls::ClientConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-type Authority = CertifiedIssuer<'static, KeyPair>;
 
 const OFFER: &str = "<mechanism>EXTERNAL</mechanism>";
-const XMPP_ADDRESS: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 8, 5];
-
-fn authority(name: &str) -> Authority {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
 
 /// A place whose nodes ask for certificates of that authority.
 fn place(authority: &Authority) -> Place {
@@ -25,24 +13,9 @@ fn place(authority: &Authority) -> Place {
     place
 }
 
-/// A client that shows a certificate for `address` by `authority`.
-fn showing(node: &Node, authority: &Authority, address: &str, alpn: &[&[u8]]) -> ClientConfig {
-    let mut params = CertificateParams::default();
-    let name = address.to_owned().into();
-    params.subject_alt_names = vec![SanType::OtherName((XMPP_ADDRESS.to_vec(), name))];
-    let key = KeyPair::generate().unwrap();
-    let certificate: CertificateDer<'static> =
-        params.signed_by(&key, authority).unwrap().der().clone();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let mut config =
-        trusting(&node.certificate()).with_client_auth_cert(vec![certificate], key).unwrap();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    config
-}
-
 fn direct(node: &Node, authority: &Authority, address: &str) -> Client {
     let mut client = Client::connect(node.direct);
-    client.shake_hands(showing(node, authority, address, &[b"xmpp-client"]));
+    client.shake_hands(showing(&node.certificate(), authority, address, &[b"xmpp-client"]));
     client
 }
 
@@ -56,7 +29,7 @@ fn certificate_logs_in_over_both_ways_to_tls() {
     client.open();
     client.send(STARTTLS);
     client.expect("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
-    client.shake_hands(showing(&node, &ours, "alice@localhost", &[]));
+    client.shake_hands(showing(&node.certificate(), &ours, "alice@localhost", &[]));
     for mut client in [client, direct(&node, &ours, "alice@localhost")] {
         assert!(client.open().contains(OFFER));
         client.auth("EXTERNAL", "=");
@@ -72,7 +45,7 @@ fn resumed_tls_session_is_the_same_clients() {
     let place = place(&ours).set("node.shards=1");
     place.add_user("alice", "secret");
     let node = place.start();
-    let config = showing(&node, &ours, "alice@localhost", &[b"xmpp-client"]);
+    let config = showing(&node.certificate(), &ours, "alice@localhost", &[b"xmpp-client"]);
     for resumed in [false, true] {
         let mut client = Client::connect(node.direct);
         client.shake_hands(config.clone());

@@ -16,13 +16,6 @@ fn status(place: &Place) -> serde_json::Value {
     serde_json::from_str(&place.run(&["status", "--json"])).unwrap()
 }
 
-fn address(place: &Place) -> SocketAddr {
-    let status = status(place);
-    let listeners = status["listeners"].as_array().unwrap();
-    let listener = listeners.iter().find(|one| one["key"] == "components.listen").unwrap();
-    listener["address"].as_str().unwrap().parse().unwrap()
-}
-
 fn connect(address: SocketAddr, secret: &str) -> Client {
     let mut component = Client::connect(address);
     component.send(
@@ -47,7 +40,7 @@ fn a_component_and_users_exchange_messages_until_it_goes() {
     let place = place();
     place.add_user("alice", "secret");
     let node: Node = place.start();
-    let at = address(&place);
+    let at = place.listener("components.listen");
     let mut wrong = connect(at, "guess");
     assert!(wrong.expect_end().contains("<not-authorized "));
 

@@ -5,6 +5,7 @@
 mod accounts;
 mod admin;
 mod bad_input;
+mod certificates;
 mod client;
 mod client_certificates;
 mod components;

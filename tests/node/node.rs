@@ -80,6 +80,16 @@ impl Place {
         self.run(&["user", "add", &format!("{name}@localhost"), "--password", password]);
     }
 
+    /// Where the running node listens, by the key of its configuration.
+    #[track_caller]
+    pub(crate) fn listener(&self, key: &str) -> SocketAddr {
+        let status: serde_json::Value =
+            serde_json::from_str(&self.run(&["status", "--json"])).unwrap();
+        let listeners = status["listeners"].as_array().unwrap();
+        let listener = listeners.iter().find(|one| one["key"] == key).unwrap();
+        listener["address"].as_str().unwrap().parse().unwrap()
+    }
+
     #[track_caller]
     pub(crate) fn start(&self) -> Node {
         self.start_as(self.program(&["serve"]))

@@ -12,12 +12,18 @@ mod driver;
 mod pattern;
 mod peers;
 mod run;
+mod sasl;
 mod script;
 mod selftest;
 mod session;
 mod sim;
 mod xml;
 
+#[path = "../node/certificates.rs"]
+mod certificates;
+#[path = "../node/client.rs"]
+#[expect(dead_code, reason = "shared with tests/node, which uses all of it")]
+mod client;
 #[path = "../shard/harness.rs"]
 #[expect(dead_code, reason = "shared with tests/shard, which uses all of it")]
 mod harness;
@@ -31,13 +37,13 @@ mod restrict;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use driver::{Driver, PASSWORD, Sockets};
+use driver::{Addresses, Driver, PASSWORD, Sockets, Tls};
 use peers::Peer;
-use script::{Only, Script};
+use script::{How, Only, Script};
 use sim::Simulation;
 
 fn main() -> ExitCode {
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
 
 fn of_corefire(scripts: &[Arc<Script>], nodes: &Arc<Nodes>) -> Vec<Trial> {
     let mut trials = selftest::trials();
+    trials.push(selftest::every_feature_has_a_conversation(scripts));
     for (number, script) in scripts.iter().enumerate() {
         for (kind, shards) in [("one_shard", 1), ("shards", 3)] {
             let script = script.clone();
@@ -119,6 +126,18 @@ fn users(script: &Script, number: usize) -> Vec<String> {
     script.accounts.iter().map(|account| locals[account].clone()).collect()
 }
 
+/// The domain of each component.
+fn components(script: &Script, number: usize, domain: &str) -> BTreeMap<String, String> {
+    let name = |name: &String| (name.clone(), format!("{name}-{number}.{domain}"));
+    script.components.iter().map(name).collect()
+}
+
+/// What has Corefire know them.
+fn component_settings(components: &BTreeMap<String, String>) -> Vec<String> {
+    let secret = |name| format!("components.secrets.\"{name}\"={PASSWORD}");
+    components.values().map(secret).collect()
+}
+
 /// With the addresses of its accounts filled in.
 fn settings(script: &Script, number: usize, domain: &str) -> Vec<String> {
     let locals = locals(script, number);
@@ -131,8 +150,9 @@ fn settings(script: &Script, number: usize, domain: &str) -> Vec<String> {
 }
 
 fn simulated(script: &Script, number: usize, shards: u16) -> Result<(), Failed> {
-    let mut driver =
-        Simulation::new(shards, &settings(script, number, "here"), &users(script, number))?;
+    let components = component_settings(&components(script, number, "here"));
+    let settings = [settings(script, number, "here"), components].concat();
+    let mut driver = Simulation::new(shards, &settings, &users(script, number))?;
     hold(script, number, &mut driver)
 }
 
@@ -140,63 +160,93 @@ fn simulated(script: &Script, number: usize, shards: u16) -> Result<(), Failed> 
 fn hold(script: &Script, number: usize, driver: &mut dyn Driver) -> Result<(), Failed> {
     let someone = users(script, number).into_iter().next();
     if let Some(local) = someone.filter(|_| !script.needs.is_empty()) {
-        let offered = run::offered(driver, &local)?;
+        let offered = run::offered(driver, &local, How::Tls)?;
         let lacks: Vec<&String> =
             script.needs.iter().filter(|need| !offered.contains(*need)).collect();
         if !lacks.is_empty() {
             return Err(format!("{}: not offered: {lacks:?}", script.name).into());
         }
     }
-    Ok(run::run(script, driver, &locals(script, number), run::PATIENCE)?)
+    let components = components(script, number, driver.domain());
+    Ok(run::run(script, driver, &locals(script, number), &components, run::PATIENCE)?)
 }
 
 /// Running nodes, one for each set of settings, started when it is first needed.
 struct Nodes {
-    accounts: BTreeMap<Vec<String>, String>,
-    running: Mutex<BTreeMap<Vec<String>, (node::Place, node::Node)>>,
+    needed: BTreeMap<Vec<String>, Needed>,
+    running: Mutex<BTreeMap<Vec<String>, Running>>,
+}
+
+/// What the conversations with the same settings need of their node.
+#[derive(Default)]
+struct Needed {
+    /// Lines of `corefire user import`.
+    accounts: String,
+    components: Vec<String>,
+}
+
+struct Running {
+    _place: node::Place,
+    node: node::Node,
+    addresses: Addresses,
 }
 
 impl Nodes {
     fn new(scripts: &[Arc<Script>]) -> Nodes {
-        let mut accounts: BTreeMap<Vec<String>, String> = BTreeMap::new();
+        let mut needed: BTreeMap<Vec<String>, Needed> = BTreeMap::new();
         for (number, script) in scripts.iter().enumerate() {
-            let list = accounts.entry(settings(script, number, "localhost")).or_default();
+            let needed = needed.entry(settings(script, number, "localhost")).or_default();
             for user in users(script, number) {
-                *list += &format!("{user}@localhost,{PASSWORD}\n");
+                needed.accounts += &format!("{user}@localhost,{PASSWORD}\n");
             }
+            let components = components(script, number, "localhost");
+            needed.components.extend(component_settings(&components));
         }
-        Nodes { accounts, running: Mutex::default() }
+        Nodes { needed, running: Mutex::default() }
     }
 
     fn run(&self, script: &Script, number: usize) -> Result<(), Failed> {
-        let address = {
-            let mut running = self.running.lock().unwrap();
+        let addresses = {
+            // A node that did not start is no fault of the others'.
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             let settings = &settings(script, number, "localhost");
             let started = running
                 .entry(settings.clone())
-                .or_insert_with(|| start(settings, &self.accounts[settings]));
-            started.1.plain
+                .or_insert_with(|| start(settings, &self.needed[settings]));
+            started.addresses.clone()
         };
-        let mut driver = Sockets::new(address, "localhost");
+        let mut driver = Sockets::new(addresses, "localhost");
         hold(script, number, &mut driver)
     }
 
     fn stop(&self) {
-        for (_, (_place, node)) in std::mem::take(&mut *self.running.lock().unwrap()) {
-            node.stop();
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, running) in std::mem::take(&mut *running) {
+            running.node.stop();
         }
     }
 }
 
-/// - takes: `accounts`, lines of `corefire user import`
-fn start(settings: &[String], accounts: &str) -> (node::Place, node::Node) {
-    let mut place = node::Place::new().set("c2s.tls=optional");
-    for setting in settings {
+fn start(settings: &[String], needed: &Needed) -> Running {
+    let mut place = node::Place::new().set("c2s.tls=optional").set("tls.client_ca=ca.pem");
+    let listens = !needed.components.is_empty();
+    if listens {
+        place = place.set("components.listen=[\"127.0.0.1:0\"]");
+    }
+    for setting in settings.iter().chain(&needed.components) {
         place = place.set(setting);
     }
+    let authority = certificates::authority("conversations");
+    std::fs::write(place.path("ca.pem"), authority.pem()).unwrap();
     let list = place.path("accounts.csv");
-    std::fs::write(&list, accounts).unwrap();
+    std::fs::write(&list, &needed.accounts).unwrap();
     place.run(&["user", "import", list.to_str().unwrap()]);
     let node = place.start();
-    (place, node)
+    let tls = Tls { address: node.direct, certificate: node.certificate(), authority };
+    let addresses = Addresses {
+        plain: node.plain,
+        components: listens.then(|| place.listener("components.listen")),
+        tls: Some(Arc::new(tls)),
+    };
+    Running { _place: place, node, addresses }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::driver::{PASSWORD, Sockets};
-use crate::script::{Only, Script};
-use crate::{locals, run, users};
+use crate::driver::{Addresses, PASSWORD, Sockets};
+use crate::script::{How, Only, Script};
+use crate::{components as components_of, locals, run, users};
 
 const DOMAIN: &str = "peer.example";
 const DIFFERENCE_PATIENCE: Duration = Duration::from_secs(5);
@@ -33,13 +33,16 @@ impl Peer {
     pub(crate) fn start(name: &str, scripts: &[Arc<Script>]) -> Result<(Peer, Vec<Trial>), String> {
         let told = |error: std::io::Error| format!("tools/peers/{name}: {error}");
         let folder = tempfile::tempdir().map_err(told)?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(told)?;
-        let address = listener.local_addr().map_err(told)?;
-        drop(listener);
+        // Held together, so that they differ.
+        let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(told);
+        let held = [bind()?, bind()?];
+        let plain = held[0].local_addr().map_err(told)?;
+        let components = held[1].local_addr().map_err(told)?;
+        drop(held);
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/peers").join(name);
         let mut child = Command::new(program)
             .arg(folder.path())
-            .args([&address.port().to_string(), DOMAIN])
+            .args([&plain.port().to_string(), DOMAIN, &components.port().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -48,6 +51,9 @@ impl Peer {
         for (number, script) in scripts.iter().enumerate() {
             for user in users(script, number) {
                 accounts += &format!("{user} {PASSWORD}\n");
+            }
+            for component in components_of(script, number, DOMAIN).values() {
+                accounts += &format!("{component} {PASSWORD}\n");
             }
         }
         let stdin = child.stdin.take();
@@ -58,7 +64,9 @@ impl Peer {
         }
         let peer = Peer { child, _folder: folder };
         let trials = match line.trim_end() {
-            "ready" => trials(name, address, scripts),
+            "ready" => {
+                trials(name, &Addresses { plain, components: Some(components), tls: None }, scripts)
+            }
             other => Err(format!("tools/peers/{name} says {other:?} instead of ready")),
         };
         match trials {
@@ -76,9 +84,13 @@ impl Peer {
     }
 }
 
-fn trials(name: &str, address: SocketAddr, scripts: &[Arc<Script>]) -> Result<Vec<Trial>, String> {
+fn trials(
+    name: &str,
+    addresses: &Addresses,
+    scripts: &[Arc<Script>],
+) -> Result<Vec<Trial>, String> {
     let differences = differences(name)?;
-    let offered = run::offered(&mut Sockets::new(address, DOMAIN), PROBE)?;
+    let offered = run::offered(&mut Sockets::new(addresses.clone(), DOMAIN), PROBE, How::Plain)?;
     let mut trials = Vec::new();
     for known in differences.keys() {
         if !scripts.iter().any(|script| script.name == *known) {
@@ -89,14 +101,19 @@ fn trials(name: &str, address: SocketAddr, scripts: &[Arc<Script>]) -> Result<Ve
         if script.only != Only::Anywhere || !script.settings.is_empty() {
             continue;
         }
-        let lacks = script.needs.iter().any(|need| !offered.contains(need));
+        let lacks = script.needs.iter().find(|need| !offered.contains(*need));
+        let lacks = lacks.map(|need| format!("has no {need}"));
+        let lacks = lacks.or(script.wants_tls().then(|| "is not asked for TLS".into()));
         let difference = differences.get(&script.name).cloned();
         let trial = {
-            let script = script.clone();
-            move || hold(&script, number, address, difference.as_deref())
+            let (script, addresses) = (script.clone(), addresses.clone());
+            move || hold(&script, number, addresses, difference.as_deref())
         };
         let trial = Trial::test(format!("{name}::{}", script.name), trial);
-        trials.push(trial.with_ignored_flag(lacks));
+        trials.push(match lacks {
+            Some(reason) => trial.with_ignored_flag(true).with_kind(reason),
+            None => trial,
+        });
     }
     Ok(trials)
 }
@@ -104,13 +121,14 @@ fn trials(name: &str, address: SocketAddr, scripts: &[Arc<Script>]) -> Result<Ve
 fn hold(
     script: &Script,
     number: usize,
-    address: SocketAddr,
+    addresses: Addresses,
     difference: Option<&str>,
 ) -> Result<(), Failed> {
-    let mut driver = Sockets::new(address, DOMAIN);
+    let mut driver = Sockets::new(addresses, DOMAIN);
+    let components = components_of(script, number, DOMAIN);
     // What does not come is not waited for where it is known.
     let patience = difference.map_or(run::PATIENCE, |_| DIFFERENCE_PATIENCE);
-    let outcome = run::run(script, &mut driver, &locals(script, number), patience);
+    let outcome = run::run(script, &mut driver, &locals(script, number), &components, patience);
     match (outcome, difference) {
         (Ok(()), None) | (Err(_), Some(_)) => Ok(()),
         (Err(what), None) => Err(format!("{what}\n({} is what we hold to)", script.source).into()),

@@ -1,18 +1,19 @@
 //! Holds a conversation with a server, step by step.
 
+mod life;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use corefire::stream::sasl::client::plain;
+use corefire::stream::sasl::encode_payload;
 use corefire::xmpp::ns;
 use corefire::xmpp::xml::element::Element;
 
 use crate::driver::{Driver, Event, PASSWORD};
 use crate::pattern::{self, Names, Receiver};
-use crate::script::{Act, ClientName, Script, What};
-use crate::session::{FENCE, SM, Session, bare};
+use crate::script::{Act, ClientName, How, Script, What};
+use crate::session::{FENCE, Session, bare};
 use crate::xml;
 
 /// Longer than any server here takes for anything, on a machine that does much else.
@@ -24,6 +25,7 @@ pub(crate) struct Run<'a> {
     driver: &'a mut dyn Driver,
     domain: String,
     accounts: Vec<String>,
+    components: BTreeSet<String>,
     names: Names,
     sessions: BTreeMap<ClientName, Session>,
     /// Who has done something whose consequences may not be there yet.
@@ -35,12 +37,18 @@ pub(crate) struct Run<'a> {
 }
 
 /// What an account is offered: namespaces of stream features, and what disco tells of the server and of the account.
-pub(crate) fn offered(driver: &mut dyn Driver, local: &str) -> Result<BTreeSet<String>, String> {
+pub(crate) fn offered(
+    driver: &mut dyn Driver,
+    local: &str,
+    how: How,
+) -> Result<BTreeSet<String>, String> {
     let locals = BTreeMap::from([("someone".to_owned(), local.to_owned())]);
-    let mut run = Run::new(driver, &locals, Vec::new());
+    let mut run = Run::new(driver, &locals, &BTreeMap::new());
     let client = ClientName { account: "someone".into(), connection: "probe".into() };
     name_resource(&mut run.names, &client.account, &client.connection);
-    run.log_in(&client, "probe")?;
+    run.connect(&client, how)?;
+    run.authenticate(&client, "PLAIN")?;
+    run.bind(&client, "probe")?;
     let own = run.names["someone"].clone();
     for target in [run.domain.clone(), own] {
         let query = Element::new("query", ns::DISCO_INFO);
@@ -55,15 +63,18 @@ pub(crate) fn offered(driver: &mut dyn Driver, local: &str) -> Result<BTreeSet<S
     Ok(run.offered)
 }
 
-/// - takes: `locals`, the local part of each account that the script names; `patience` with each answer
+/// - takes: `locals`, the local part of each account that the script names; `components`, the domain of each component;
+///   `patience` with each answer
 /// - errors: what differs, with the line of the step
 pub(crate) fn run(
     script: &Script,
     driver: &mut dyn Driver,
     locals: &BTreeMap<String, String>,
+    components: &BTreeMap<String, String>,
     patience: Duration,
 ) -> Result<(), String> {
-    let mut run = Run::new(driver, locals, script.accounts.iter().cloned().collect());
+    let mut run = Run::new(driver, locals, components);
+    run.accounts = script.accounts.iter().cloned().collect();
     run.patience = patience;
     for step in &script.steps {
         if let What::Does(client, _) = &step.what {
@@ -87,7 +98,7 @@ impl<'a> Run<'a> {
     fn new(
         driver: &'a mut dyn Driver,
         locals: &BTreeMap<String, String>,
-        accounts: Vec<String>,
+        components: &BTreeMap<String, String>,
     ) -> Run<'a> {
         let domain = driver.domain().to_owned();
         let mut names = Names::new();
@@ -96,13 +107,15 @@ impl<'a> Run<'a> {
         for (account, local) in locals {
             names.insert(account.clone(), format!("{local}@{domain}"));
             names.insert(format!("{account}.name"), local.clone());
-            let message = BASE64.encode(plain("", local, PASSWORD));
+            let message = encode_payload(&plain("", local, PASSWORD));
             names.insert(format!("{account}.plain"), message);
         }
+        names.extend(components.clone());
         Run {
             driver,
             domain,
-            accounts,
+            accounts: Vec::new(),
+            components: components.keys().cloned().collect(),
             names,
             sessions: BTreeMap::new(),
             busy: None,
@@ -136,9 +149,16 @@ impl<'a> Run<'a> {
             self.settle()?;
         }
         match act {
-            Act::Opens => self.open(client),
-            Act::Connects => self.connect(client),
-            Act::Authenticates => self.authenticate(client),
+            Act::Opens(how) => self.open(client, *how),
+            Act::OpensStream(how) => {
+                self.open(client, *how)?;
+                self.send_header(client)
+            }
+            Act::Connects(how) => self.connect(client, *how),
+            Act::Authenticates { mechanism } => self.authenticate(client, mechanism),
+            Act::AuthenticatesInline { mechanism, token, elements } => {
+                self.authenticate_inline(client, mechanism, token.as_deref(), elements)
+            }
             Act::Binds { resource } => self.bind(client, resource),
             Act::LogsIn { resource } => self.log_in(client, resource),
             Act::Online { resource, priority } => {
@@ -146,13 +166,14 @@ impl<'a> Run<'a> {
             }
             Act::Sends(elements) => {
                 for element in elements {
-                    self.set_count(client);
+                    self.set_own(client);
                     let element = pattern::fill_element(element, &self.names)?;
                     self.send(client, &element)?;
                 }
                 Ok(())
             }
             Act::SendsText(text) => {
+                self.set_own(client);
                 let text = pattern::fill(text, &self.names)?;
                 let conn = self.session(client)?.conn.ok_or("is not connected")?;
                 self.driver.send(conn, text.as_bytes());
@@ -217,165 +238,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    // ---- the life of a client
-
-    fn connect(&mut self, client: &ClientName) -> Result<(), String> {
-        self.open(client)?;
-        self.open_stream(client)
-    }
-
-    fn open(&mut self, client: &ClientName) -> Result<(), String> {
-        self.settle()?;
-        let conn = self.driver.connect()?;
-        let session = self.sessions.entry(client.clone()).or_insert_with(Session::new);
-        if session.conn.is_some() {
-            return Err("is connected already; name the second connection otherwise".into());
-        }
-        session.connected(conn);
-        Ok(())
-    }
-
-    fn open_stream(&mut self, client: &ClientName) -> Result<(), String> {
-        let header = format!(
-            "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
-             xmlns:stream='http://etherx.jabber.org/streams' to='{}' version='1.0'>",
-            self.domain
-        );
-        let session = self.session(client)?;
-        session.restart();
-        let conn = session.conn.ok_or("is not connected")?;
-        self.driver.send(conn, header.as_bytes());
-        let features = self.next(client)?;
-        match features.name.as_str() {
-            "features" => {
-                self.offered.extend(features.children().map(|child| child.namespace.clone()));
-                Ok(())
-            }
-            _ => Err(format!("features, not {}", xml::write(&features))),
-        }
-    }
-
-    fn authenticate(&mut self, client: &ClientName) -> Result<(), String> {
-        let message = self.names[&format!("{}.plain", client.account)].clone();
-        let auth = Element::new("auth", ns::SASL).with_attr("mechanism", "PLAIN");
-        self.send(client, &auth.with_text(&message))?;
-        let answer = self.next(client)?;
-        if !answer.is(ns::SASL, "success") {
-            return Err(format!("success, not {}", xml::write(&answer)));
-        }
-        self.open_stream(client)
-    }
-
-    fn bind(&mut self, client: &ClientName, resource: &str) -> Result<(), String> {
-        name_resource(&mut self.names, &client.account, resource);
-        let wanted = self.names[&format!("{}/{resource}", client.account)].clone();
-        let resource = Element::new("resource", ns::BIND).with_text(resource);
-        let bind = Element::new("bind", ns::BIND).with_child(resource);
-        self.send(client, &request("set", "bind").with_child(bind))?;
-        let answer = self.next(client)?;
-        let given = answer.child(ns::BIND, "bind").and_then(|bind| bind.child(ns::BIND, "jid"));
-        match given {
-            Some(jid) if jid.text() == wanted => Ok(()),
-            _ => Err(format!("{wanted}, not {}", xml::write(&answer))),
-        }
-    }
-
-    fn log_in(&mut self, client: &ClientName, resource: &str) -> Result<(), String> {
-        self.connect(client)?;
-        self.authenticate(client)?;
-        self.bind(client, resource)
-    }
-
-    /// Leaves unread whatever comes besides the roster and the client's own presence.
-    fn online(
-        &mut self,
-        client: &ClientName,
-        resource: &str,
-        priority: Option<&str>,
-    ) -> Result<(), String> {
-        self.log_in(client, resource)?;
-        let query = Element::new("query", "jabber:iq:roster");
-        self.send(client, &request("get", "roster").with_child(query))?;
-        self.take_one(client, "the roster", |it, _| {
-            it.name == "iq" && it.attr("id") == Some("roster") && it.attr("type") == Some("result")
-        })?;
-        let mut presence = Element::new("presence", ns::CLIENT);
-        if let Some(priority) = priority {
-            let priority = Element::new("priority", ns::CLIENT).with_text(priority);
-            presence = presence.with_child(priority);
-        }
-        self.send(client, &presence)?;
-        self.take_one(client, "its own presence", |it, own| {
-            it.name == "presence" && it.attr("type").is_none() && it.attr("from") == Some(own)
-        })
-    }
-
-    /// Takes the one element out of the inbox, wherever it stands there.
-    fn take_one(
-        &mut self,
-        client: &ClientName,
-        what: &str,
-        is_it: impl Fn(&Element, &str) -> bool,
-    ) -> Result<(), String> {
-        let place = |run: &Run<'_>| {
-            let session = &run.sessions[client];
-            let own = session.jid.clone().unwrap_or_default();
-            session.inbox.iter().position(|element| is_it(element, &own))
-        };
-        self.wait_for(|run| place(run).is_some(), || format!("{what} does not come"))?;
-        let found = place(self).unwrap_or_default();
-        self.session(client)?.inbox.remove(found);
-        Ok(())
-    }
-
-    fn disconnect(&mut self, client: &ClientName) -> Result<(), String> {
-        self.settle()?;
-        let conn = self.session(client)?.conn.ok_or("is not connected")?;
-        self.driver.send(conn, b"</stream:stream>");
-        let is_closed = |run: &Run<'_>| run.sessions[client].conn.is_none();
-        self.wait_for(is_closed, || "the server does not close its stream".into())?;
-        self.busy = Some(client.clone());
-        Ok(())
-    }
-
-    fn is_acknowledged(&mut self, client: &ClientName) -> Result<(), String> {
-        let until = Instant::now() + self.patience;
-        // An answer covers what is safe by then, which need not be all: ask again.
-        while !self.session(client)?.is_confirmed() {
-            let asked = self.sessions[client].management.sent;
-            self.send(client, &Element::new("r", SM))?;
-            let answer = self.next(client)?;
-            if !answer.is(SM, "a") {
-                return Err(format!("an acknowledgement, not {}", xml::write(&answer)));
-            }
-            if Instant::now() > until {
-                return Err(format!("of {asked} stanzas only {:?}", answer.attr("h")));
-            }
-        }
-        Ok(())
-    }
-
-    fn resume(&mut self, client: &ClientName) -> Result<(), String> {
-        let session = self.session(client)?;
-        let id = session.management.id.clone().ok_or("was not told an id")?;
-        let received = session.management.received.to_string();
-        self.connect(client)?;
-        self.authenticate(client)?;
-        let resume = Element::new("resume", SM).with_attr("previd", &id).with_attr("h", received);
-        self.send(client, &resume)?;
-        let answer = self.next(client)?;
-        if !answer.is(SM, "resumed") || answer.attr("previd") != Some(&id) {
-            return Err(format!("resumed, not {}", xml::write(&answer)));
-        }
-        let session = self.session(client)?;
-        let again = session.unconfirmed().concat();
-        if let Some(conn) = session.conn {
-            self.driver.send(conn, again.as_bytes());
-        }
-        self.busy = Some(client.clone());
-        Ok(())
-    }
-
     /// Makes subscriptions as two users would, from two clients that are gone afterwards.
     fn given(&mut self, one: &str, other: &str, is_mutual: bool) -> Result<(), String> {
         let client = |account: &str| ClientName {
@@ -421,10 +283,14 @@ impl<'a> Run<'a> {
             .ok_or_else(|| format!("{} {} has not connected", client.account, client.connection))
     }
 
-    /// `{h}` is of whoever speaks.
-    fn set_count(&mut self, client: &ClientName) {
-        if let Some(session) = self.sessions.get(client) {
-            self.names.insert("h".into(), session.management.received.to_string());
+    /// `{h}` and `{fast}` are of whoever speaks.
+    fn set_own(&mut self, client: &ClientName) {
+        let Some(session) = self.sessions.get(client) else { return };
+        self.names.insert("h".into(), session.management.received.to_string());
+        let fast = session.offer().fast;
+        let usable = ["HT-SHA-256-EXPR", "HT-SHA-256-NONE"];
+        if let Some(name) = usable.into_iter().find(|name| fast.iter().any(|it| it == name)) {
+            self.names.insert("fast".into(), name.into());
         }
     }
 
@@ -451,11 +317,15 @@ impl<'a> Run<'a> {
             match event {
                 Event::Closed => session.conn = None,
                 Event::Bytes(bytes) => {
-                    let answers = session.receive(&bytes, &self.domain);
+                    let (answers, fences) = session.receive(&bytes, &self.domain);
                     for answer in answers {
                         let text = xml::write(&answer);
                         session.sends(&answer, &text);
                         self.driver.send(conn, text.as_bytes());
+                    }
+                    // The answer may come to another connection of the component that has asked.
+                    for session in self.sessions.values_mut() {
+                        fences.iter().for_each(|id| _ = session.fences.remove(id));
                     }
                 }
             }
@@ -612,8 +482,12 @@ impl<'a> Run<'a> {
                 self.fences += 1;
                 let id = format!("{FENCE}{}", self.fences);
                 let ping = Element::new("ping", "urn:xmpp:ping");
-                let ping = request("get", &id).with_attr("to", target).with_child(ping);
-                self.session(client)?.fences.insert(id);
+                let mut ping = request("get", &id).with_attr("to", target).with_child(ping);
+                let session = self.session(client)?;
+                if let Some(own) = &session.component {
+                    ping.set_attr("from", own);
+                }
+                session.fences.insert(id);
                 self.send(client, &ping)?;
             }
         }

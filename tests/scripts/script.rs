@@ -17,24 +17,29 @@
 //! | line | meaning |
 //! |---|---|
 //! | `source RFC 6121 §3.1.3; XEP-0199 §4.2` | what fixes the outcome; without it no conversation is read |
-//! | `needs NAMESPACE` | must be offered (stream features or disco of the server or the account); a foreign server without it is not asked, Corefire without it fails |
+//! | `needs NAMESPACE`, `needs MECHANISM` | must be offered (stream features or disco of the server or the account); a foreign server without it is not asked, Corefire without it fails |
 //! | `only corefire: REASON` | foreign servers are not asked |
 //! | `only simulated: REASON` | only shards in memory: what needs time to pass |
 //! | `set KEY=VALUE` | configuration of Corefire, as `corefire serve --set`, with `{alice}` filled in; implies that foreign servers are not asked |
 //! | `accounts carol dave` | accounts that take part without a client |
-//! | `nobody ghost` | a name with no account behind it |
+//! | `nobody ghost` | a name with no account behind it, until a step makes one |
+//! | `component bot` | an external component (XEP-0114) that the server knows, with everybody's password as its secret |
 //!
 //! **Steps** follow, each done with all its consequences before the next one begins. A client is an account and the name
 //! of a connection, which is the resource as well unless `as RESOURCE` says otherwise; an account exists as soon as it
-//! is named, under a local part of its own in each run.
+//! is named, under a local part of its own in each run. A component has a domain of its own in each run, and connections
+//! as an account has; `opens`, `connects`, `authenticates`, `logs in` and what sends, receives and ends are for it as well.
+//! What goes over its stream is written as if it were a client's, without a namespace.
 //!
 //! | step | meaning |
 //! |---|---|
 //! | `given alice and bob are contacts` | each has subscribed to the other, by real stanzas |
 //! | `given alice follows bob` | only Alice sees Bob's presence |
-//! | `alice phone opens` | a connection on which nothing is said |
-//! | `alice phone connects` | a connection, a stream, its features |
-//! | `alice phone authenticates` | SASL, a new stream, its features |
+//! | `alice phone opens [HOW]` | a connection on which nothing is said; `over TLS` yields a channel binding, `with a certificate` shows one for the account as well: foreign servers are asked for neither |
+//! | `alice phone opens a stream [HOW]` | and sends the stream's header |
+//! | `alice phone connects [HOW]` | and reads the features |
+//! | `alice phone authenticates [by MECHANISM]` | SASL (PLAIN), a new stream, its features; a component's handshake |
+//! | `alice phone authenticates inline [by MECHANISM [with TOKEN]]` [+ elements] | SASL2: `<authenticate/>` with these elements inside, up to its outcome, which is left to be received; elements without a namespace are of SASL2; the server's proof is checked |
 //! | `alice phone binds [as RESOURCE]` | the resource |
 //! | `alice phone logs in [as RESOURCE]` | the three above |
 //! | `alice phone online [as RESOURCE] [priority N]` | logs in, asks for the roster, sends presence; reads these two answers |
@@ -66,13 +71,15 @@
 //! be missing besides; an element `<_/>` is one of any name.
 //!
 //! **Names** in braces: `{alice}` and `{alice/phone}` are addresses, `{alice.name}` the local part, `{alice.plain}` the
-//! message of SASL PLAIN, `{domain}`, `{password}`, `{h}` the number of stanzas the client has received under XEP-0198.
+//! message of SASL PLAIN, `{bot}` the domain of a component, `{domain}`, `{password}`, `{h}` the number of stanzas the
+//! client has received under XEP-0198, `{fast}` the best mechanism for tokens (XEP-0484) that its stream offers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use corefire::xmpp::xml::element::Element;
 
+use crate::sasl::SASL2;
 use crate::xml;
 
 pub(crate) struct Script {
@@ -84,6 +91,7 @@ pub(crate) struct Script {
     pub(crate) settings: Vec<String>,
     pub(crate) accounts: BTreeSet<String>,
     pub(crate) nobodies: BTreeSet<String>,
+    pub(crate) components: BTreeSet<String>,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -115,10 +123,22 @@ pub(crate) struct ClientName {
     pub(crate) connection: String,
 }
 
+/// What a connection is made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum How {
+    /// Passwords may be told.
+    Plain,
+    Tls,
+    /// TLS with a client certificate for the account.
+    Certificate,
+}
+
 pub(crate) enum Act {
-    Opens,
-    Connects,
-    Authenticates,
+    Opens(How),
+    OpensStream(How),
+    Connects(How),
+    Authenticates { mechanism: String },
+    AuthenticatesInline { mechanism: String, token: Option<String>, elements: Vec<Element> },
     Binds { resource: String },
     LogsIn { resource: String },
     Online { resource: String, priority: Option<String> },
@@ -150,6 +170,7 @@ impl Script {
             settings: Vec::new(),
             accounts: BTreeSet::new(),
             nobodies: BTreeSet::new(),
+            components: BTreeSet::new(),
             steps: Vec::new(),
         };
         let fault = |line: usize, what: String| format!("{name}.script:{line}: {what}");
@@ -174,10 +195,16 @@ impl Script {
         if script.steps.is_empty() {
             return Err(fault(1, "no step".into()));
         }
-        if let Some(both) = script.accounts.intersection(&script.nobodies).next() {
-            return Err(fault(1, format!("{both} is nobody and takes part")));
-        }
         Ok(script)
+    }
+
+    /// Whether it wants connections that only Corefire is asked for.
+    pub(crate) fn wants_tls(&self) -> bool {
+        let how = |step: &Step| match &step.what {
+            What::Does(_, Act::Opens(how) | Act::OpensStream(how) | Act::Connects(how)) => *how,
+            _ => How::Plain,
+        };
+        self.steps.iter().any(|step| how(step) != How::Plain)
     }
 
     fn line(&mut self, number: usize, line: &str, block: &str) -> Result<(), String> {
@@ -199,6 +226,7 @@ impl Script {
             "set" => self.settings.push(rest.to_owned()),
             "accounts" => self.accounts.extend(rest.split(' ').map(str::to_owned)),
             "nobody" => self.nobodies.extend(rest.split(' ').map(str::to_owned)),
+            "component" => self.components.extend(rest.split(' ').map(str::to_owned)),
             _ => {
                 let what = self.step(line, block)?;
                 self.steps.push(Step { line: number, text: line.to_owned(), what });
@@ -235,7 +263,9 @@ impl Script {
         if !account.chars().all(|c| c.is_ascii_lowercase()) {
             return Err(format!("{account} is no name; names are lower case letters"));
         }
-        self.accounts.insert((*account).to_owned());
+        if !self.components.contains(*account) && !self.nobodies.contains(*account) {
+            self.accounts.insert((*account).to_owned());
+        }
         let client =
             ClientName { account: (*account).into(), connection: (*connection).to_owned() };
         Ok(What::Does(client, act(connection, verbs, block)?))
@@ -245,6 +275,21 @@ impl Script {
 fn act(connection: &str, verbs: &[&str], block: &str) -> Result<Act, String> {
     let own = || connection.to_owned();
     let has_block = !block.trim().is_empty();
+    let login = |mechanism: &str, token: Option<&str>| {
+        Ok(Act::AuthenticatesInline {
+            mechanism: mechanism.to_owned(),
+            token: token.map(str::to_owned),
+            elements: xml::elements(block)?.into_iter().map(|it| xml::moved(it, SASL2)).collect(),
+        })
+    };
+    match verbs {
+        ["authenticates", "inline"] => return login("PLAIN", None),
+        ["authenticates", "inline", "by", mechanism] => return login(mechanism, None),
+        ["authenticates", "inline", "by", mechanism, "with", token] => {
+            return login(mechanism, Some(token));
+        }
+        _ => {}
+    }
     let elements = || match xml::elements(block)? {
         found if found.is_empty() => Err("no block of XML, indented, below this line".to_owned()),
         found => Ok(found),
@@ -271,9 +316,11 @@ fn act(connection: &str, verbs: &[&str], block: &str) -> Result<Act, String> {
         return Err(format!("`{}` has no block", verbs.join(" ")));
     }
     Ok(match verbs {
-        ["opens"] => Act::Opens,
-        ["connects"] => Act::Connects,
-        ["authenticates"] => Act::Authenticates,
+        ["opens", "a", "stream", how @ ..] => Act::OpensStream(connection_of(how)?),
+        ["opens", how @ ..] => Act::Opens(connection_of(how)?),
+        ["connects", how @ ..] => Act::Connects(connection_of(how)?),
+        ["authenticates"] => Act::Authenticates { mechanism: "PLAIN".into() },
+        ["authenticates", "by", mechanism] => Act::Authenticates { mechanism: (*mechanism).into() },
         ["binds"] => Act::Binds { resource: own() },
         ["binds", "as", resource] => Act::Binds { resource: (*resource).into() },
         ["logs", "in"] => Act::LogsIn { resource: own() },
@@ -296,6 +343,15 @@ fn act(connection: &str, verbs: &[&str], block: &str) -> Result<Act, String> {
         ["is", "closed"] => Act::IsClosed,
         _ => return Err(format!("no such step: {}", verbs.join(" "))),
     })
+}
+
+fn connection_of(how: &[&str]) -> Result<How, String> {
+    match how {
+        [] => Ok(How::Plain),
+        ["over", "TLS"] => Ok(How::Tls),
+        ["with", "a", "certificate"] => Ok(How::Certificate),
+        _ => Err(format!("no way to connect: {}", how.join(" "))),
+    }
 }
 
 fn span(number: &str, unit: &str) -> Result<Duration, String> {

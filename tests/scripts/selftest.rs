@@ -1,5 +1,7 @@
 //! Conversations that must fail, and how: a test that passes whatever the server does proves nothing.
 
+use std::sync::Arc;
+
 use libtest_mimic::{Failed, Trial};
 
 use crate::script::Script;
@@ -71,6 +73,22 @@ const CASES: &[(&str, &str, &str)] = &[
         "alice phone online\nalice phone is closed",
         "the server leaves the connection open",
     ),
+    (
+        "a_component_is_no_client",
+        "component bot\nbot one logs in\nbot one binds",
+        "components bind nothing",
+    ),
+    (
+        "a_forged_proof_of_the_server",
+        "alice phone connects over TLS\nalice phone authenticates inline by HT-SHA-256-EXPR with nothing\n  <user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>",
+        "more has come than was expected",
+    ),
+    (
+        "a_mechanism_that_is_not_there",
+        "alice phone connects\nalice phone authenticates by SCRAM-SHA-256-PLUS",
+        "-PLUS mechanisms",
+    ),
+    ("a_way_to_connect_that_is_none", "alice phone connects by pigeon", "no way to connect"),
     ("time_that_passes", "alice phone online\n5 minutes pass\nalice phone receives nothing", ""),
 ];
 
@@ -79,6 +97,28 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(format!("format::{name}"), move || check(steps, fault))
     };
     CASES.iter().map(trial).collect()
+}
+
+/// One for each specification that a feature names, by its `source`; by its name for a feature that has none.
+pub(crate) fn every_feature_has_a_conversation(scripts: &[Arc<Script>]) -> Trial {
+    let mut lacking = Vec::new();
+    for manifest in corefire::features::manifests() {
+        let has = |is_it: &dyn Fn(&Script) -> bool| scripts.iter().any(|script| is_it(script));
+        for spec in manifest.specs {
+            // `XEP-0030` of `XEP-0030`, `RFC 6121 §4` of `RFC 6121 §4, §5, §8`.
+            let document = spec.name.split(',').next().unwrap_or_default();
+            if !has(&|script| script.source.contains(document)) {
+                lacking.push(format!("{}: {document}", manifest.name));
+            }
+        }
+        if manifest.specs.is_empty() && !has(&|script| script.name.contains(manifest.name)) {
+            lacking.push(manifest.name.to_owned());
+        }
+    }
+    Trial::test("format::every_feature_has_a_conversation", move || match lacking[..] {
+        [] => Ok(()),
+        _ => Err(format!("no conversation has as its source: {}", lacking.join("; ")).into()),
+    })
 }
 
 fn check(steps: &str, fault: &str) -> Result<(), Failed> {

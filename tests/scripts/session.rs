@@ -8,6 +8,7 @@ use corefire::xmpp::xml::element::Element;
 use corefire::xmpp::xml::framer::{Framer, Step};
 
 use crate::driver::Conn;
+use crate::sasl::{Offer, SASL2};
 use crate::xml;
 
 pub(crate) const SM: &str = "urn:xmpp:sm:3";
@@ -21,7 +22,14 @@ pub(crate) struct Session {
     buffer: Vec<u8>,
     /// First-level elements that no step has looked at.
     pub(crate) inbox: VecDeque<Element>,
-    /// Full JID, once bound.
+    /// Of a component: its domain.
+    pub(crate) component: Option<String>,
+    /// The server's, where its header has told one.
+    pub(crate) stream_id: Option<String>,
+    features: Option<Element>,
+    /// The last login was by SASL2, or tried to be.
+    pub(crate) uses_sasl2: bool,
+    /// Full JID, once bound; of a component its domain.
     pub(crate) jid: Option<String>,
     /// What a resumed stream has again.
     last_jid: Option<String>,
@@ -55,6 +63,10 @@ impl Session {
             framer: Framer::new(),
             buffer: Vec::new(),
             inbox: VecDeque::new(),
+            component: None,
+            stream_id: None,
+            features: None,
+            uses_sasl2: false,
             jid: None,
             last_jid: None,
             is_inactive: false,
@@ -69,6 +81,15 @@ impl Session {
     pub(crate) fn restart(&mut self) {
         self.framer.restart();
         self.buffer.clear();
+        self.stream_id = None;
+        self.features = None;
+        self.uses_sasl2 = false;
+    }
+
+    /// What the stream offers those who log in.
+    pub(crate) fn offer(&self) -> Offer {
+        let offer = |features| Offer::of(features, self.uses_sasl2);
+        self.features.as_ref().map(offer).unwrap_or_default()
     }
 
     pub(crate) fn connected(&mut self, conn: Conn) {
@@ -93,31 +114,43 @@ impl Session {
             // What follows on the stream counts, even if it leaves before the answer.
             (SM, "enable") => self.management = Management { is_on: true, ..Default::default() },
             (SM, "r") => self.management.asked += 1,
+            (SASL2, "authenticate") => {
+                let bind = element.child("urn:xmpp:bind:0", "bind");
+                let inactive = bind.and_then(|bind| bind.child("urn:xmpp:csi:0", "inactive"));
+                self.is_inactive = inactive.is_some();
+            }
             ("urn:xmpp:csi:0", "inactive") => self.is_inactive = true,
             ("urn:xmpp:csi:0", "active") => self.is_inactive = false,
             _ => {}
         }
     }
 
-    /// - gives: what is to be sent at once
-    pub(crate) fn receive(&mut self, bytes: &[u8], domain: &str) -> Vec<Element> {
+    /// - gives: what is to be sent at once; the ids of pings of `FENCE` that are answered
+    pub(crate) fn receive(&mut self, bytes: &[u8], domain: &str) -> (Vec<Element>, Vec<String>) {
         self.buffer.extend_from_slice(bytes);
-        let mut answers = Vec::new();
+        let (mut answers, mut fences) = (Vec::new(), Vec::new());
         loop {
             match self.framer.next(&self.buffer, &xml::limits()) {
-                Ok(Step::Open(range)) => drop(self.buffer.drain(..range.end)),
+                Ok(Step::Open(range)) => {
+                    self.stream_id = xml::header_id(&self.buffer[range.clone()]);
+                    self.buffer.drain(..range.end);
+                }
                 Ok(Step::Stanza(range)) => {
                     let read = xml::read(&self.buffer[range.clone()]);
                     self.buffer.drain(..range.end);
                     match read {
+                        Ok(element) if is_fence(&element) => {
+                            self.management.received += u32::from(self.management.is_on);
+                            fences.extend(element.attr("id").map(str::to_owned));
+                        }
                         Ok(element) => answers.extend(self.take(element, domain)),
                         Err(fault) => self.fault = Some(fault),
                     }
                 }
-                Ok(Step::Close(_) | Step::More(_)) => return answers,
+                Ok(Step::Close(_) | Step::More(_)) => return (answers, fences),
                 Err(error) => {
                     self.fault = Some(format!("the server's stream is broken: {error}"));
-                    return answers;
+                    return (answers, fences);
                 }
             }
         }
@@ -134,11 +167,6 @@ impl Session {
         }
         self.note(&element);
         let attr = |name| element.attr(name).unwrap_or_default();
-        let is_answer = ["result", "error"].contains(&attr("type"));
-        if element.name == "iq" && is_answer && attr("id").starts_with(FENCE) {
-            self.fences.remove(attr("id"));
-            return None;
-        }
         let own = self.jid.as_deref().unwrap_or_default();
         let is_from_server = ["", domain, bare(own)].contains(&attr("from"));
         let is_ping = element.name == "iq"
@@ -147,7 +175,10 @@ impl Session {
             && (is_from_server || attr("id").starts_with(FENCE));
         if is_ping {
             let answer = Element::new("iq", ns::CLIENT).with_attr("type", "result");
-            let answer = answer.with_attr("id", attr("id"));
+            let mut answer = answer.with_attr("id", attr("id"));
+            if self.component.is_some() {
+                answer.set_attr("from", attr("to"));
+            }
             return Some(match attr("from") {
                 "" => answer,
                 from => answer.with_attr("to", from),
@@ -170,7 +201,12 @@ impl Session {
     /// What the server tells about this session, wherever it tells it.
     fn note(&mut self, element: &Element) {
         match (element.namespace.as_str(), element.name.as_str()) {
-            (SM, "enabled") => self.management.id = element.attr("id").map(str::to_owned),
+            (_, "features") => self.features = Some(element.clone()),
+            ("urn:xmpp:bind:0", "bound") => self.management = Management::default(),
+            (SM, "enabled") => {
+                self.management.is_on = true;
+                self.management.id = element.attr("id").map(str::to_owned);
+            }
             (SM, "a" | "resumed" | "failed") => {
                 if element.name == "resumed" {
                     self.jid = self.last_jid.clone();
@@ -211,6 +247,12 @@ impl Session {
     pub(crate) fn is_confirmed(&self) -> bool {
         self.management.unconfirmed.is_empty()
     }
+}
+
+fn is_fence(element: &Element) -> bool {
+    let is_answer = matches!(element.attr("type"), Some("result" | "error"));
+    let is_of_fence = |id: &str| id.starts_with(FENCE);
+    element.name == "iq" && is_answer && element.attr("id").is_some_and(is_of_fence)
 }
 
 pub(crate) fn is_stanza(element: &Element) -> bool {

@@ -3,18 +3,32 @@
 use std::time::Duration;
 
 use corefire::config::Config;
+use corefire::stream::TlsFacts;
+use corefire::xmpp::jid::BareJid;
 
-use crate::driver::{Conn, Driver, Event};
+use crate::driver::{Conn, Driver, Event, Way};
 use crate::harness::{Client, Node};
 
 pub(crate) struct Simulation {
     node: Node,
     shards: usize,
-    clients: Vec<(Client, Told)>,
+    clients: Vec<Wire>,
 }
 
-#[derive(Default)]
-struct Told {
+/// Of all connections; nobody here could use one for another.
+const EXPORTER: [u8; 32] = [5; 32];
+
+fn bindable() -> TlsFacts {
+    TlsFacts {
+        exporter: Some(EXPORTER),
+        end_point: Some([9; 32].as_slice().into()),
+        ..TlsFacts::default()
+    }
+}
+
+struct Wire {
+    client: Client,
+    exporter: Option<[u8; 32]>,
     is_closed: bool,
 }
 
@@ -47,16 +61,33 @@ impl Driver for Simulation {
         "here"
     }
 
-    fn connect(&mut self) -> Result<Conn, String> {
+    fn connect(&mut self, way: &Way) -> Result<Conn, String> {
         // Not at the account's owner: sockets move.
-        let client = self.node.connect(self.clients.len() % self.shards);
+        let shard = self.clients.len() % self.shards;
+        let facts = match way {
+            Way::Plain | Way::Component => TlsFacts::default(),
+            Way::Tls => bindable(),
+            Way::Certificate(address) => {
+                let address = BareJid::parse(address).map_err(|error| error.to_string())?;
+                TlsFacts { addresses: [address].into(), ..bindable() }
+            }
+        };
+        let client = match way {
+            Way::Component => self.node.connect_component(shard),
+            _ => self.node.connect_as(shard, Some(facts)),
+        };
         self.node.ignore_pings(client);
-        self.clients.push((client, Told::default()));
+        let exporter = matches!(way, Way::Tls | Way::Certificate(_)).then_some(EXPORTER);
+        self.clients.push(Wire { client, exporter, is_closed: false });
         Ok(self.clients.len() - 1)
     }
 
+    fn exporter(&self, conn: Conn) -> Option<[u8; 32]> {
+        self.clients[conn].exporter
+    }
+
     fn send(&mut self, conn: Conn, bytes: &[u8]) {
-        let client = self.clients[conn].0;
+        let client = self.clients[conn].client;
         if self.node.is_open(client) {
             self.node.send_bytes(client, bytes);
         }
@@ -64,13 +95,13 @@ impl Driver for Simulation {
 
     /// All that follows from what was done has happened already: there is nothing to wait for.
     fn next(&mut self, _: Duration) -> Option<(Conn, Event)> {
-        for (conn, (client, told)) in self.clients.iter_mut().enumerate() {
-            let text = self.node.read(*client);
+        for (conn, wire) in self.clients.iter_mut().enumerate() {
+            let text = self.node.read(wire.client);
             if !text.is_empty() {
                 return Some((conn, Event::Bytes(text.into_bytes())));
             }
-            if !self.node.is_open(*client) && !told.is_closed {
-                told.is_closed = true;
+            if !self.node.is_open(wire.client) && !wire.is_closed {
+                wire.is_closed = true;
                 return Some((conn, Event::Closed));
             }
         }
@@ -78,7 +109,7 @@ impl Driver for Simulation {
     }
 
     fn cut(&mut self, conn: Conn) {
-        let client = self.clients[conn].0;
+        let client = self.clients[conn].client;
         if self.node.is_open(client) {
             self.node.cut(client);
         }

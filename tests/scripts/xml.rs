@@ -17,6 +17,14 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Element, String> {
         .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(bytes)))
 }
 
+/// The stream's id, from a header as servers here write it.
+pub(crate) fn header_id(header: &[u8]) -> Option<String> {
+    let header = String::from_utf8_lossy(header);
+    let (_, value) = header.split_once(" id=")?;
+    let quote = value.chars().next()?;
+    value[1..].split(quote).next().map(str::to_owned)
+}
+
 pub(crate) fn write(element: &Element) -> String {
     let mut out = Vec::new();
     element.write(&mut out, "jabber:client");
@@ -31,6 +39,19 @@ fn flat(mut element: Element) -> Element {
     for child in &mut element.children {
         if let Node::Element(child) = child {
             *child = flat(std::mem::take(child));
+        }
+    }
+    element
+}
+
+/// What stands there without a namespace of its own, in that one.
+pub(crate) fn moved(mut element: Element, namespace: &str) -> Element {
+    if element.namespace == "jabber:client" {
+        namespace.clone_into(&mut element.namespace);
+    }
+    for child in &mut element.children {
+        if let Node::Element(child) = child {
+            *child = moved(std::mem::take(child), namespace);
         }
     }
     element
