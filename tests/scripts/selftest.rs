@@ -79,7 +79,7 @@ const CASES: &[(&str, &str, &str)] = &[
         "components bind nothing",
     ),
     (
-        "a_forged_proof_of_the_server",
+        "a_failed_login_that_nobody_looks_at",
         "alice phone connects over TLS\nalice phone authenticates inline by HT-SHA-256-EXPR with nothing\n  <user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>",
         "more has come than was expected",
     ),
