@@ -1,23 +1,30 @@
 //! SASL messages of a hostile client. The first byte chooses the mechanism and the offer; the first line after it is
-//! the first message, the rest is the final one.
+//! the first message, the rest is the final one. For EXTERNAL the rest is the addresses of the client's certificate, one
+//! a line.
 //!
 //! Promised: nothing panics; what `start` takes, `peek_username` takes too; a login succeeds only with a proof made
-//! from the password over exactly these messages.
+//! from the password over exactly these messages, or as somebody whom the certificate names at the stream's domain.
 
 use std::sync::LazyLock;
 
 use corefire::stream::sasl::client::{ClientBinding, ScramClient};
 use corefire::stream::sasl::{
-    ChannelBinding, ITERATIONS_MIN, Listed, Mechanism, Plain, SaltedPassword, ScramServer,
-    TLS_EXPORTER, decode_payload, derive, encode_payload, peek_username,
+    ChannelBinding, ITERATIONS_MIN, Listed, Mechanism, Plain, SaltedPassword, SaslFailure,
+    ScramServer, TLS_EXPORTER, decode_payload, derive, encode_payload, external_identity,
+    is_external_offered, peek_username,
 };
 use corefire::xmpp::credentials::ScramKeys;
+use corefire::xmpp::jid::BareJid;
 
 const SALT: &[u8] = b"a salt of 16 byt";
 const NONCE: &str = "3rfcNHYJY1ZVvWVs7j";
+const DOMAIN: &str = "here";
+/// As many as a certificate's addresses are looked at.
+const ADDRESSES_MAX: usize = 16;
 
-/// In this order for good: the first byte of an input chooses, its bit 6 among the last two.
-const MECHANISMS: [Mechanism; 7] = [
+/// In this order for good: the first byte of an input chooses, its bit 6 among the last three, of which bit 1 chooses the
+/// last.
+const MECHANISMS: [Mechanism; 8] = [
     Mechanism::ScramSha256Plus,
     Mechanism::ScramSha256,
     Mechanism::ScramSha1Plus,
@@ -25,11 +32,13 @@ const MECHANISMS: [Mechanism; 7] = [
     Mechanism::Plain,
     Mechanism::ScramSha512Plus,
     Mechanism::ScramSha512,
+    Mechanism::External,
 ];
 
 /// With its hash a server-first-message is another one; the seeds with a right proof are for none.
 fn listed() -> Listed {
-    Listed { mechanisms: MECHANISMS.to_vec(), bindings: Vec::new() }
+    let mechanisms = MECHANISMS.into_iter().filter(|it| *it != Mechanism::External).collect();
+    Listed { mechanisms, bindings: Vec::new() }
 }
 
 struct Account {
@@ -37,7 +46,7 @@ struct Account {
     salted: SaltedPassword,
 }
 
-static ACCOUNTS: LazyLock<[Option<Account>; 7]> = LazyLock::new(|| {
+static ACCOUNTS: LazyLock<[Option<Account>; 8]> = LazyLock::new(|| {
     MECHANISMS.map(|mechanism| {
         let hash = mechanism.hash()?;
         let keys = derive("pencil", SALT, ITERATIONS_MIN, hash).expect("bounds are kept");
@@ -50,6 +59,7 @@ pub(crate) fn sasl(data: &[u8]) {
     let Some((&choice, messages)) = data.split_first() else { return };
     let index = match choice & 0x40 {
         0 => usize::from(choice & 0x3f) % 5,
+        _ if choice & 2 != 0 => 7,
         _ => 5 + usize::from(choice & 1),
     };
     let (mechanism, account) = (MECHANISMS[index], &ACCOUNTS[index]);
@@ -63,6 +73,11 @@ pub(crate) fn sasl(data: &[u8]) {
     let plain = Plain::parse(initial);
     if mechanism == Mechanism::Plain {
         assert_eq!(peeked.clone().ok(), plain.ok().map(|plain| plain.authcid.clone()));
+    }
+    if mechanism == Mechanism::External {
+        assert_eq!(peeked, Err(SaslFailure::InvalidMechanism), "it names nobody");
+        check_external(initial, last);
+        return;
     }
     let Some(account) = account else { return };
 
@@ -128,6 +143,38 @@ fn check_changed_login(
         ScramClient::new(mechanism, "user", "pencil", "abc", flag).expect("all is printable");
     if client.server_first_with(change, &mut |_, _, _, _| Ok(account.salted.clone())).is_ok() {
         let _ = client.server_final(change);
+    }
+}
+
+/// A certificate makes nobody of whom it does not speak, and no two.
+fn check_external(message: &[u8], certificate: &[u8]) {
+    let mut addresses: Vec<BareJid> = Vec::new();
+    for line in certificate.split(|&byte| byte == b'\n').take(ADDRESSES_MAX) {
+        let address = std::str::from_utf8(line).ok().and_then(|text| BareJid::parse(text).ok());
+        // Each once, as the handshake leaves them.
+        addresses.extend(address.filter(|address| !addresses.contains(address)));
+    }
+    let is_here = |address: &&BareJid| address.domain() == DOMAIN && address.local().is_some();
+    let here: Vec<&BareJid> = addresses.iter().filter(is_here).collect();
+    assert_eq!(is_external_offered(&addresses, DOMAIN), !here.is_empty());
+    let named = std::str::from_utf8(message).ok().and_then(|text| BareJid::parse(text).ok());
+    match external_identity(&addresses, DOMAIN, message) {
+        Ok(identity) => {
+            assert!(here.contains(&&identity), "{identity} is not in the certificate");
+            match message {
+                [] => assert_eq!(here.len(), 1, "of several one was chosen"),
+                _ => assert_eq!(named, Some(identity), "not who was named"),
+            }
+        }
+        Err(SaslFailure::InvalidAuthzid) if message.is_empty() => assert!(here.len() > 1),
+        Err(SaslFailure::InvalidAuthzid) => {
+            assert!(named.is_none_or(|named| !here.contains(&&named)), "refused whom it names");
+        }
+        Err(SaslFailure::NotAuthorized) => assert!(message.is_empty() && here.is_empty()),
+        Err(SaslFailure::MalformedRequest) => {
+            assert!(message.contains(&0) || std::str::from_utf8(message).is_err());
+        }
+        Err(other) => panic!("{other:?} is no answer to EXTERNAL"),
     }
 }
 
