@@ -5,7 +5,7 @@ import base64
 import dataclasses
 import ssl
 
-from slixmpp import ClientXMPP
+from slixmpp import ClientXMPP, ComponentXMPP
 from slixmpp.exceptions import IqError
 
 # Longest wait for any single step.
@@ -36,6 +36,10 @@ class Server:
     mechanism: str
     is_corefire: bool
     accounts: list[Account]
+    # An external component; without a port none can connect.
+    component: str = ""
+    component_port: int = 0
+    secret: str = ""
 
     def bare(self, account):
         return f"{account.user}@{self.domain}"
@@ -54,6 +58,34 @@ async def within(awaitable, what, seconds=STEP_SECONDS):
         return await asyncio.wait_for(awaitable, seconds)
     except asyncio.TimeoutError:
         raise Failed(f"{what}: nothing within {seconds} s") from None
+
+
+class Component(ComponentXMPP):
+    """One connection of the server's external component."""
+
+    def __init__(self, server, secret=None):
+        super().__init__(
+            server.component, secret or server.secret, server.host, server.component_port
+        )
+        self.received = asyncio.Queue()
+        self.add_event_handler("message", self.received.put_nowait)
+        # What ends an attempt, and what makes it a success.
+        self.outcome = asyncio.get_running_loop().create_future()
+        for event in ("session_start", "failed_auth", "stream_error", "disconnected"):
+            self.add_event_handler(event, lambda told, event=event: self.end(event, told))
+        self.auto_reconnect = False
+
+    def end(self, event, told):
+        if not self.outcome.done():
+            self.outcome.set_result((event, told))
+
+    async def come(self):
+        """Gives the name of the event that decided, and what came with it."""
+        self.connect()
+        return await within(self.outcome, "an answer to the handshake")
+
+    async def leave(self):
+        await within(self.disconnect(), "the end of the component's stream")
 
 
 class Client(ClientXMPP):

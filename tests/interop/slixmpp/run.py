@@ -120,7 +120,9 @@ def main():
     if not options.binary:
         sys.exit(0 if asyncio.run(run_scenarios(server, options.only)) else 1)
     with tempfile.TemporaryDirectory(prefix="corefire-slixmpp-") as directory:
-        corefire = Corefire(options.binary, directory, options.shards, options.set)
+        server.component, server.secret = f"bot.{options.domain}", "hush"
+        components = [(server.component, server.secret)]
+        corefire = Corefire(options.binary, directory, options.shards, options.set, components)
         is_ok = False
         try:
             for account in accounts:
@@ -128,6 +130,7 @@ def main():
             corefire.start()
             server.host, server.port = "127.0.0.1", corefire.port
             server.direct_port = corefire.direct_port
+            server.component_port = corefire.component_port
             is_ok = asyncio.run(run_scenarios(server, options.only))
         finally:
             trouble = corefire.stop()

@@ -9,7 +9,7 @@ import hmac
 import re
 import secrets
 
-from clients import Client, Failed, RawStream, check, within
+from clients import Client, Component, Failed, RawStream, check, within
 
 CHAT_MESSAGES = 50
 OFFLINE_MESSAGES = 20
@@ -294,4 +294,34 @@ def respond(stream, message):
     stream.send(f"<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{encoded}</response>")
 
 
-ALL = (chat, offline, resume, queries, pipelining, wrong_password, channel_binding)
+async def component(server):
+    """XEP-0114: a component shakes hands, writes to a user, and has the user's answer; a wrong secret does not."""
+    if not server.component_port:
+        return "skipped: no component may connect"
+    impostor = Component(server, secret="a guess")
+    event, told = await impostor.come()
+    check(event != "session_start", "a wrong secret is refused")
+    check(event == "stream_error" and told["condition"] == "not-authorized", f"{event}: {told}")
+
+    service = Component(server)
+    event, told = await service.come()
+    check(event == "session_start", f"session_start, not {event}: {told}")
+    user = await Client(server, server.accounts[0], "user", "starttls").login()
+    (question,) = bodies("from the component", 1)
+    service.send_message(
+        mto=user.bare, mfrom=f"news@{server.component}/feed", mbody=question, mtype="chat"
+    )
+    (message,) = await user.hears_exactly([question], "a component's message")
+    check(message["from"].full == f"news@{server.component}/feed", f"from is {message['from']}")
+
+    (answer,) = bodies("from the user", 1)
+    message.reply(answer).send()
+    message = await within(service.received.get(), "the user's answer")
+    check(message["body"] == answer, f"heard {message['body']!r}, wanted {answer!r}")
+    check(message["from"].full == user.boundjid.full, f"from is {message['from']}")
+    check(message["to"].full == f"news@{server.component}/feed", f"to is {message['to']}")
+    await user.logout()
+    await service.leave()
+
+
+ALL = (chat, offline, resume, queries, pipelining, wrong_password, channel_binding, component)

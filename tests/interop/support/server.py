@@ -23,11 +23,11 @@ def free_ports(count):
 class Corefire:
     """The server under test, in a data directory of its own."""
 
-    def __init__(self, binary, directory, shards=4, settings=()):
+    def __init__(self, binary, directory, shards=4, settings=(), components=()):
         self.binary = pathlib.Path(binary).resolve()
         self.data_dir = pathlib.Path(directory)
         self.log = self.data_dir / "serve.log"
-        self.port, self.direct_port = free_ports(2)
+        self.port, self.direct_port, self.component_port = free_ports(3)
         self.settings = [
             f'c2s.listen=["127.0.0.1:{self.port}"]',
             f'c2s.direct_tls_listen=["127.0.0.1:{self.direct_port}"]',
@@ -35,6 +35,11 @@ class Corefire:
             f"node.shards={shards}",
             *settings,
         ]
+        # External components, each a domain and its secret.
+        if components:
+            self.settings.append(f'components.listen=["127.0.0.1:{self.component_port}"]')
+        for domain, secret in components:
+            self.settings.append(f'components.secrets."{domain}"={secret}')
         self.process = None
 
     def add_user(self, jid, password):
