@@ -104,17 +104,29 @@ impl Client {
         self.expect("</iq>");
     }
 
+    #[track_caller]
     pub(crate) fn shake_hands(&mut self, config: ClientConfig) {
+        self.try_shake_hands("localhost", config).unwrap();
+    }
+
+    /// - takes: `domain`, whose certificate the node shall show
+    /// - errors: among others, what is wrong with the one that it shows
+    pub(crate) fn try_shake_hands(
+        &mut self,
+        domain: &str,
+        config: ClientConfig,
+    ) -> std::io::Result<()> {
         let Wire::Plain(mut socket) = std::mem::replace(&mut self.wire, Wire::None) else {
             panic!("TLS within TLS");
         };
         assert_eq!(self.received, b"", "nothing is said before the handshake");
-        let name = ServerName::try_from("localhost").unwrap();
+        let name = ServerName::try_from(domain.to_owned()).unwrap();
         let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
         while tls.is_handshaking() {
-            tls.complete_io(&mut socket).unwrap();
+            tls.complete_io(&mut socket)?;
         }
         self.wire = Wire::Tls(Box::new(StreamOwned::new(tls, socket)));
+        Ok(())
     }
 
     pub(crate) fn alpn(&self) -> Option<Vec<u8>> {
@@ -145,7 +157,12 @@ impl Client {
 
     /// Opens a stream; gives what came up to the end of the features.
     pub(crate) fn open(&mut self) -> String {
-        self.send(HEADER);
+        self.open_at("localhost")
+    }
+
+    /// As `open`, at that domain of the node.
+    pub(crate) fn open_at(&mut self, domain: &str) -> String {
+        self.send(&HEADER.replace("'localhost'", &format!("'{domain}'")));
         self.expect("</stream:features>")
     }
 

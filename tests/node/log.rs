@@ -59,3 +59,37 @@ fn hostile_peers_do_not_fill_the_log() {
     assert!(told.is_empty(), "{told:#?}");
     node.stop();
 }
+
+/// One object a line, whatever happens and whoever sends what: a collector reads them without guessing.
+#[test]
+fn json_log_is_one_object_a_line() {
+    let place = Place::new().set("log.format=json").set("log.level=trace");
+    place.add_user("alice", "secret");
+    let mut node = place.start();
+    let mut alice = Client::log_in(&node, "alice", "secret");
+    alice.send("<message to='bob@localhost' id='\"}{\n'><body>x</body></message>");
+    alice.ping("1");
+    let mut wrong = Client::starttls(&node);
+    wrong.open();
+    wrong.authenticate("alice\"}\u{2028}", "wrong");
+    wrong.expect("<not-authorized/>");
+    wrong.send("<broken a='\"}\n{\"level\":\"ERROR\"}'></x>");
+    wrong.expect_end();
+    drop(alice);
+    node.signal(libc::SIGHUP);
+    node.wait_for_log("reloaded");
+    node.signal(libc::SIGTERM);
+    let rest = node.rest_of_log();
+    let before = std::mem::take(&mut node.logged);
+    let lines: Vec<_> = before.iter().chain(&rest).collect();
+    assert!(lines.len() > 10 && !rest.is_empty(), "{lines:#?}");
+    for line in lines {
+        let entry: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for key in ["timestamp", "level"] {
+            assert!(entry[key].is_string(), "{key}: {line}");
+        }
+        assert!(entry["fields"]["message"].is_string(), "{line}");
+    }
+    node.stop();
+}

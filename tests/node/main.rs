@@ -9,6 +9,8 @@ mod certificates;
 mod client;
 mod client_certificates;
 mod components;
+mod domains;
+mod haproxy;
 mod life;
 mod log;
 mod node;

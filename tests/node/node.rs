@@ -23,6 +23,8 @@ pub(crate) struct Node {
     child: Child,
     data_dir: PathBuf,
     log: Receiver<String>,
+    /// What was logged up to the line that was last waited for.
+    pub(crate) logged: Vec<String>,
     pub(crate) plain: SocketAddr,
     pub(crate) direct: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -107,9 +109,17 @@ impl Place {
         });
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
         let data_dir = self.data_dir();
-        let mut node =
-            Node { child, data_dir, log, plain: none, direct: none, admin: none, incarnation: 0 };
-        node.wait_for_log(" ready ");
+        let mut node = Node {
+            child,
+            data_dir,
+            log,
+            logged: Vec::new(),
+            plain: none,
+            direct: none,
+            admin: none,
+            incarnation: 0,
+        };
+        node.wait_for_any(&[" ready ", "\"message\":\"ready\""]);
         let status: serde_json::Value =
             serde_json::from_str(&self.run(&["status", "--json"])).unwrap();
         let address = |key: &str| {
@@ -147,13 +157,23 @@ impl Node {
     /// Waits for a line that contains `wanted`.
     #[track_caller]
     pub(crate) fn wait_for_log(&mut self, wanted: &str) -> String {
+        self.wait_for_any(&[wanted])
+    }
+
+    #[track_caller]
+    fn wait_for_any(&mut self, wanted: &[&str]) -> String {
         let until = Instant::now() + START;
-        let mut seen = Vec::new();
+        let before = self.logged.len();
         loop {
             match self.log.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(wanted) => return line,
-                Ok(line) => seen.push(line),
-                Err(error) => panic!("{error} instead of {wanted:?}, after: {seen:#?}"),
+                Ok(line) => self.logged.push(line),
+                Err(error) => {
+                    panic!("{error} instead of {wanted:?}, after: {:#?}", &self.logged[before..])
+                }
+            }
+            let line = &self.logged[self.logged.len() - 1];
+            if wanted.iter().any(|wanted| line.contains(wanted)) {
+                return line.clone();
             }
         }
     }
