@@ -15,6 +15,8 @@ pub(crate) struct Simulation {
     clients: Vec<Wire>,
 }
 
+/// By which time passes for who waits.
+const STEP: Duration = Duration::from_millis(100);
 /// Of all connections; nobody here could use one for another.
 const EXPORTER: [u8; 32] = [5; 32];
 
@@ -53,6 +55,20 @@ impl Simulation {
         let mut node = Node::with_features(shards, change, features);
         node.users(&accounts.iter().map(String::as_str).collect::<Vec<_>>());
         Ok(Simulation { node, shards: usize::from(shards), clients: Vec::new() })
+    }
+
+    fn arrived(&mut self) -> Option<(Conn, Event)> {
+        for (conn, wire) in self.clients.iter_mut().enumerate() {
+            let text = self.node.read(wire.client);
+            if !text.is_empty() {
+                return Some((conn, Event::Bytes(text.into_bytes())));
+            }
+            if !self.node.is_open(wire.client) && !wire.is_closed {
+                wire.is_closed = true;
+                return Some((conn, Event::Closed));
+            }
+        }
+        None
     }
 }
 
@@ -93,19 +109,18 @@ impl Driver for Simulation {
         }
     }
 
-    /// All that follows from what was done has happened already: there is nothing to wait for.
-    fn next(&mut self, _: Duration) -> Option<(Conn, Event)> {
-        for (conn, wire) in self.clients.iter_mut().enumerate() {
-            let text = self.node.read(wire.client);
-            if !text.is_empty() {
-                return Some((conn, Event::Bytes(text.into_bytes())));
+    /// All that follows from what was done at once has happened already; what takes its time, as the answer to one who
+    /// guesses does, comes once so much time was waited for.
+    fn next(&mut self, wait: Duration) -> Option<(Conn, Event)> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let event = self.arrived();
+            if event.is_some() || waited >= wait {
+                return event;
             }
-            if !self.node.is_open(wire.client) && !wire.is_closed {
-                wire.is_closed = true;
-                return Some((conn, Event::Closed));
-            }
+            self.node.advance(STEP);
+            waited += STEP;
         }
-        None
     }
 
     fn cut(&mut self, conn: Conn) {
