@@ -19,7 +19,7 @@ use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::{Client, Counters, Link, write_answer};
-use crate::login::{Login, Mechanism, Step, Wish};
+use crate::login::{Login, Mechanism, Starttls, Step, Wish};
 use crate::scan::{Element, Unit, escape};
 use crate::scram::KeyCache;
 use crate::sys::{Poller, Ready};
@@ -40,7 +40,10 @@ pub struct EngineConfig {
     /// The XMPP domain, which also names the TLS server.
     pub domain: String,
     pub tls: Tls,
-    pub mechanism: Mechanism,
+    /// `None`: the strongest that is offered.
+    pub mechanism: Option<Mechanism>,
+    /// Addresses of loopback over which connections to loopback are spread; more are taken for more than 25 000.
+    pub sources: usize,
     /// Logins under way at once; others queue.
     pub login_in_flight: usize,
     /// With XEP-0198: stanzas after which an `<r/>` follows, at the end of that write.
@@ -48,8 +51,10 @@ pub struct EngineConfig {
 }
 
 /// One client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ClientConfig {
+    /// Which server: 0 is the configuration's, others are those of [`Engine::add_target`].
+    pub target: usize,
     pub user: String,
     pub password: Rc<str>,
     pub resource: String,
@@ -97,16 +102,36 @@ pub trait Scenario {
     fn turn(&mut self, engine: &mut Engine, now: Instant) -> Result<Control, Error>;
 }
 
+/// A server and the domain that it serves.
+struct Target {
+    address: SocketAddr,
+    server_name: ServerName<'static>,
+    /// What opens a stream.
+    header: Vec<u8>,
+}
+
+impl Target {
+    fn new(address: SocketAddr, domain: &str) -> Result<Self, Error> {
+        let server_name = ServerName::try_from(domain.to_owned())
+            .map_err(|error| Error::Config(format!("domain {domain}: {error}")))?;
+        let mut header = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+            xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='"
+            .to_vec();
+        escape(domain, &mut header);
+        header.extend_from_slice(b"'>");
+        Ok(Self { address, server_name, header })
+    }
+}
+
 /// Clients and their loop. Lives on one thread.
 pub struct Engine {
     config: EngineConfig,
+    targets: Vec<Target>,
     clients: Vec<Client>,
     poller: Poller,
     tls: Arc<rustls::ClientConfig>,
-    server_name: ServerName<'static>,
     keys: KeyCache,
     random: SystemRandom,
-    header: Vec<u8>,
     descriptors: u64,
     queued: VecDeque<ClientId>,
     logging_in: usize,
@@ -122,20 +147,12 @@ impl Engine {
         let descriptors = sys::raise_descriptor_limit()
             .map_err(|error| Error::Io("limit of descriptors", error))?;
         sys::precise_timers().map_err(|error| Error::Io("timer slack", error))?;
-        let server_name = ServerName::try_from(config.domain.clone())
-            .map_err(|error| Error::Config(format!("domain {}: {error}", config.domain)))?;
-        let mut header = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
-            xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='"
-            .to_vec();
-        escape(&config.domain, &mut header);
-        header.extend_from_slice(b"'>");
         Ok(Self {
             poller: Poller::new().map_err(|error| Error::Io("epoll", error))?,
+            targets: vec![Target::new(config.address, &config.domain)?],
             tls: client_config()?,
-            server_name,
             keys: KeyCache::default(),
             random: SystemRandom::new(),
-            header,
             descriptors,
             clients: Vec::new(),
             queued: VecDeque::new(),
@@ -152,6 +169,20 @@ impl Engine {
         &self.config
     }
 
+    /// Adds a further server.
+    ///
+    /// - gives: its number, for [`ClientConfig::target`]
+    /// - errors: a domain that cannot name a TLS server
+    pub fn add_target(&mut self, address: SocketAddr, domain: &str) -> Result<usize, Error> {
+        self.targets.push(Target::new(address, domain)?);
+        Ok(self.targets.len() - 1)
+    }
+
+    /// Descriptors that this process may have open.
+    pub fn descriptors(&self) -> u64 {
+        self.descriptors
+    }
+
     /// Adds a client, not yet connected.
     pub fn add(&mut self, client: ClientConfig) -> Result<ClientId, Error> {
         let needed = self.clients.len() as u64 + 1 + DESCRIPTORS_SPARE;
@@ -163,8 +194,13 @@ impl Engine {
             user: client.user,
             password: client.password,
             resource: client.resource,
+            target: client.target,
             mechanism: self.config.mechanism,
-            starttls: self.config.tls == Tls::Starttls,
+            starttls: match self.config.tls {
+                Tls::None | Tls::Direct => Starttls::Never,
+                Tls::Offered => Starttls::Offered,
+                Tls::Starttls => Starttls::Always,
+            },
             presence: client.presence,
             sm: client.sm,
         }));
@@ -318,14 +354,16 @@ impl Engine {
     }
 
     fn connect(&mut self, id: ClientId) -> io::Result<()> {
-        let address = self.config.address;
         let client = &mut self.clients[id.index()];
+        let address = self.targets[client.wish.target].address;
         self.logging_in += 1;
         client.link = Link::Connecting;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        let source = id.index() / PER_SOURCE;
+        let spread = id.index() % self.config.sources.max(1);
+        let source = spread
+            + id.index() / (PER_SOURCE * self.config.sources.max(1)) * self.config.sources.max(1);
         if source > 0 && address.ip().is_loopback() && address.is_ipv4() {
             let host = Ipv4Addr::new(127, 0, (source >> 8) as u8, (source & 255) as u8 + 1);
             socket.bind(&SocketAddr::new(IpAddr::V4(host), 0).into())?;
@@ -354,16 +392,18 @@ impl Engine {
     }
 
     fn secure(&mut self, id: ClientId) {
+        let target = self.clients[id.index()].wish.target;
+        let name = self.targets[target].server_name.clone();
         // Cannot fail for a configuration that has built: the name and the protocol versions are given.
-        let connection = ClientConnection::new(Arc::clone(&self.tls), self.server_name.clone());
+        let connection = ClientConnection::new(Arc::clone(&self.tls), name);
         self.clients[id.index()].tls = connection.ok().map(Box::new);
     }
 
     fn open_stream(&mut self, id: ClientId) {
-        self.clients[id.index()].scanner.restart();
-        let header = std::mem::take(&mut self.header);
-        self.append(id, |out| out.extend_from_slice(&header));
-        self.header = header;
+        let client = &mut self.clients[id.index()];
+        client.scanner.restart();
+        client.output.extend_from_slice(&self.targets[client.wish.target].header);
+        self.append(id, |_| {});
     }
 
     fn readable<S: Scenario>(&mut self, id: ClientId, scenario: &mut S) {

@@ -73,7 +73,8 @@ impl Fleet {
             address: config.address,
             domain: config.domain.clone(),
             tls: config.tls,
-            mechanism: config.mechanism,
+            mechanism: Some(config.mechanism),
+            sources: 1,
             login_in_flight: config.login_in_flight.max(1),
             sm_request_every: 1,
         })?;
@@ -86,6 +87,7 @@ impl Fleet {
                 resource: "load".to_owned(),
                 presence: config.presence,
                 sm: config.sm,
+                ..ClientConfig::default()
             })?;
             engine.start(id);
             clients.push(id);
@@ -275,7 +277,8 @@ pub(crate) mod tests {
             address: ([127, 0, 0, 1], 1).into(),
             domain: "localhost".to_owned(),
             tls: Tls::None,
-            mechanism: Mechanism::Plain,
+            mechanism: Some(Mechanism::Plain),
+            sources: 1,
             login_in_flight: 1,
             sm_request_every: 1,
         })
@@ -289,6 +292,7 @@ pub(crate) mod tests {
             resource: "load".to_owned(),
             presence: true,
             sm: false,
+            ..ClientConfig::default()
         };
         engine.add(config).unwrap()
     }

@@ -9,29 +9,37 @@
 //!   writes to all) are what a fleet can do
 //! - [`ledger`] knows what was promised and what arrived; [`server`] reads a process's CPU time and memory;
 //!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11; [`hostile`] attacks
+//! - [`scenario`] reads what a run is to be, [`plan`] makes phases and a seeded schedule of it, [`drive`] carries that
+//!   out, [`run`] adds faults and the server's process, [`judge`] says whether it may be believed and what held
 //! - [`record`] holds what a run showed, second by second; [`live`] shows it while it goes on, [`artefacts`] writes it
-//!   for people and programs, [`compare`] sets two runs side by side
+//!   for people and programs, [`compare`] sets two runs side by side; [`cli`] is the command line of `corefire-load`
 //! - [`scan`], [`login`], [`scram`] are machines without input or output; [`sys`] holds the system calls
 
 pub mod artefacts;
 pub mod budget;
 mod chart;
+pub mod cli;
 mod client;
 pub mod compare;
+pub mod drive;
 pub mod engine;
 pub mod error;
 pub mod fleet;
 pub mod histogram;
 pub mod hostile;
+pub mod judge;
 pub mod launch;
 pub mod ledger;
 pub mod live;
 pub mod login;
 mod page;
 pub mod pairs;
+pub mod plan;
 pub mod rate;
 pub mod record;
+pub mod run;
 pub mod scan;
+pub mod scenario;
 pub mod scram;
 pub mod server;
 pub mod service;

@@ -17,6 +17,9 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
+    /// The strongest first.
+    pub const ALL: [Self; 3] = [Self::ScramSha256, Self::ScramSha1, Self::Plain];
+
     /// Its registered name.
     pub fn name(self) -> &'static str {
         match self {
@@ -44,13 +47,24 @@ pub enum Step {
     Other,
 }
 
+/// Whether a plain connection is to become a TLS one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Starttls {
+    Never,
+    Offered,
+    Always,
+}
+
 /// What one account asks for. Built by the engine, read by [`Login`].
 pub(crate) struct Wish {
+    /// Place in the engine's list of servers.
+    pub(crate) target: usize,
     pub(crate) user: String,
     pub(crate) password: Rc<str>,
     pub(crate) resource: String,
-    pub(crate) mechanism: Mechanism,
-    pub(crate) starttls: bool,
+    /// `None`: the strongest that is offered.
+    pub(crate) mechanism: Option<Mechanism>,
+    pub(crate) starttls: Starttls,
     pub(crate) presence: bool,
     pub(crate) sm: bool,
 }
@@ -95,8 +109,11 @@ impl Login {
         let name = element.name();
         match (&mut self.stage, name) {
             (Stage::Features, b"features") => {
-                if wish.starttls && !self.secured {
-                    element.child("starttls").ok_or("STARTTLS is not offered")?;
+                let offered = element.child("starttls").is_some();
+                if !self.secured && wish.starttls == Starttls::Always && !offered {
+                    return Err("STARTTLS is not offered".to_owned());
+                }
+                if !self.secured && wish.starttls != Starttls::Never && offered {
                     out.extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
                     self.stage = Stage::Proceed;
                 } else {
@@ -194,16 +211,23 @@ impl Login {
         wish: &Wish,
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let name = wish.mechanism.name();
-        let offered = features.child("mechanisms").is_some_and(|list| {
-            list.children().any(|mechanism| mechanism.content() == name.as_bytes())
-        });
-        if !offered {
-            return Err(format!("{name} is not offered"));
-        }
+        let offered = |wanted: &Mechanism| {
+            features.child("mechanisms").is_some_and(|list| {
+                list.children().any(|mechanism| mechanism.content() == wanted.name().as_bytes())
+            })
+        };
+        let mechanism = match wish.mechanism {
+            Some(wanted) if offered(&wanted) => wanted,
+            Some(wanted) => return Err(format!("{} is not offered", wanted.name())),
+            None => Mechanism::ALL
+                .into_iter()
+                .find(offered)
+                .ok_or("none of SCRAM-SHA-256, SCRAM-SHA-1 and PLAIN is offered")?,
+        };
+        let name = mechanism.name();
         let nonce = std::mem::take(&mut self.nonce);
         let scram = |hash| Scram::new(hash, &wish.user, Rc::clone(&wish.password), nonce);
-        let scram = match wish.mechanism {
+        let scram = match mechanism {
             Mechanism::Plain => None,
             Mechanism::ScramSha1 => Some(scram(Hash::Sha1)),
             Mechanism::ScramSha256 => Some(scram(Hash::Sha256)),
@@ -234,11 +258,12 @@ mod tests {
 
     fn talk(mechanism: Mechanism, starttls: bool, presence: bool, sm: bool) -> Talk {
         let wish = Wish {
+            target: 0,
             user: "a".to_owned(),
             password: "b".into(),
             resource: "r&".to_owned(),
-            mechanism,
-            starttls,
+            mechanism: Some(mechanism),
+            starttls: if starttls { Starttls::Always } else { Starttls::Never },
             presence,
             sm,
         };

@@ -17,6 +17,8 @@ use crate::Error;
 pub enum Tls {
     #[default]
     None,
+    /// RFC 6120 §5, where the server offers it.
+    Offered,
     /// RFC 6120 §5.
     Starttls,
     /// From the first byte (XEP-0368).

@@ -163,7 +163,8 @@ fn run(options: &Options) -> Result<bool, Error> {
         address: target.address(),
         domain: options.domain.clone(),
         tls: Tls::None,
-        mechanism: Mechanism::ScramSha256,
+        mechanism: Some(Mechanism::ScramSha256),
+        sources: 1,
         login_in_flight: 32,
         sm_request_every: 1,
     })?;
@@ -262,7 +263,14 @@ impl Storm {
         let password: Rc<str> = options.password.as_str().into();
         let mut add = |user: String, presence, sm| {
             let (password, resource) = (Rc::clone(&password), "storm".to_owned());
-            engine.add(ClientConfig { user, password, resource, presence, sm })
+            engine.add(ClientConfig {
+                user,
+                password,
+                resource,
+                presence,
+                sm,
+                ..ClientConfig::default()
+            })
         };
         let senders: Result<_, _> =
             (0..options.pairs).map(|at| add(format!("s{at}"), false, true)).collect();

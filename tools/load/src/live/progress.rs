@@ -247,6 +247,7 @@ pub(super) mod tests {
             online: 200,
             own: OwnLoad { lag: lag.pack(), cpu: Duration::from_millis(90), late: 3, dropped: 0 },
             server: Some(ServerLoad { cpu: Duration::from_millis(120), memory: 34 << 20 }),
+            ..Interval::default()
         }))
     }
 

@@ -120,6 +120,9 @@ pub struct Interval {
     pub tallies: BTreeMap<Operation, Tally>,
     /// Sessions that are up at its end.
     pub online: u64,
+    /// Sessions that ended unasked, by cause.
+    #[serde(default)]
+    pub disconnected: BTreeMap<String, u64>,
     pub own: OwnLoad,
     /// Known where the run was told a process.
     pub server: Option<ServerLoad>,
@@ -148,6 +151,9 @@ impl Interval {
             }
         }
         self.online += other.online;
+        for (cause, count) in &other.disconnected {
+            *self.disconnected.entry(cause.clone()).or_default() += count;
+        }
         add(&mut self.own.lag, &other.own.lag)?;
         self.own.cpu += other.own.cpu;
         self.own.late += other.own.late;

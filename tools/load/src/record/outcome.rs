@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::histogram::{Latency, UnreadableHistogram};
-use super::interval::{Interval, Operation};
+use super::interval::{Interval, Operation, ServerLoad};
 
 /// Whether operations leave by plan, or when the one before is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +61,11 @@ pub struct LedgerCounts {
     /// Came back as an error: told, so not lost.
     pub bounced: u64,
     pub lost: u64,
+    /// Arrived again on the same stream.
     pub duplicated: u64,
+    /// Arrived again after the recipient's connection was lost: allowed, as the confirmation may have been.
+    #[serde(default)]
+    pub redelivered: u64,
     pub reordered: u64,
     pub corrupted: u64,
 }
@@ -123,6 +127,9 @@ pub struct Outcome {
     pub started: SystemTime,
     pub length: Duration,
     pub users: u64,
+    /// CPU time and memory of the server's process before the first connection.
+    #[serde(default)]
+    pub server_before: Option<ServerLoad>,
     pub phases: Vec<Phase>,
     /// In order, without gaps.
     pub intervals: Vec<Interval>,

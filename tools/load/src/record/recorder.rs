@@ -37,6 +37,7 @@ pub struct Recorder {
     lag: Latency,
     late: u64,
     dropped: u64,
+    disconnected: BTreeMap<String, u64>,
 }
 
 impl Recorder {
@@ -46,6 +47,16 @@ impl Recorder {
         self.lag.record(lag);
         self.late += u64::from(lag > LATE);
         self.tallies.entry(operation).or_default().planned += 1;
+    }
+
+    /// An operation is wanted since a moment that no plan knew, such as a login after a lost connection.
+    pub fn wanted(&mut self, operation: Operation) {
+        self.tallies.entry(operation).or_default().planned += 1;
+    }
+
+    /// A session ended unasked.
+    pub fn disconnected(&mut self, cause: &str) {
+        *self.disconnected.entry(cause.to_owned()).or_default() += 1;
     }
 
     /// An operation that was planned could not be begun.
@@ -85,6 +96,7 @@ impl Recorder {
                 .map(|(operation, open)| (*operation, open.tally()))
                 .collect(),
             online,
+            disconnected: open.disconnected,
             own: OwnLoad { lag: open.lag.pack(), cpu, late: open.late, dropped: open.dropped },
             server: None,
         }

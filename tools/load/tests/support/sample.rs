@@ -146,6 +146,7 @@ impl Draft {
             }
             let ramp = (number as u64 + 1).min(10);
             intervals.push(Interval {
+                disconnected: Default::default(),
                 number: number as u64,
                 phase,
                 tallies: seconds
@@ -200,6 +201,7 @@ fn outcome(name: &str, phases: Vec<Phase>, intervals: Vec<Interval>, users: u64)
     let messages = 400_000;
     let sent = LedgerCounts { messages, received: messages, ..LedgerCounts::default() };
     Outcome {
+        server_before: None,
         name: name.to_owned(),
         scenario: format!(
             "# {name}: pairs that write to one another\nname = \"{name}\"\nseed = 7\nusers = {users}\n\n\

@@ -1,0 +1,250 @@
+//! The command line of `corefire-load`: arguments, what is printed, exit codes.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the results of commands")]
+
+mod explain;
+mod run;
+
+use std::ffi::OsString;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::plan::{Plan, PlanError, Request, Target};
+use crate::scenario::{duration, init};
+
+/// How a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Pass,
+    /// A usage error, or a scenario with faults.
+    Usage,
+    /// The tool was the bottleneck, or could not work: the figures are not to be believed.
+    Invalid,
+    /// The target cannot be reached, or refuses logins.
+    Target,
+    /// A threshold of the scenario did not hold.
+    Threshold,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Pass => 0,
+            Exit::Usage => 1,
+            Exit::Invalid => 2,
+            Exit::Target => 3,
+            Exit::Threshold => 99,
+        })
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   the run is valid and every threshold held
+  1   usage: a wrong option, or a scenario with faults
+  2   the run is INVALID: the tool itself was too slow, or could not work
+  3   the target cannot be reached, or refuses logins
+  99  a threshold of the scenario did not hold";
+
+/// Drives an XMPP server by a plan, and measures what its users would have waited.
+#[derive(Parser)]
+#[command(name = "corefire-load", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a scenario against a server.
+    #[command(after_help = EXIT_CODES)]
+    Run(RunArguments),
+    /// Tell what a scenario comes to, without connecting anywhere.
+    Explain(PlanArguments),
+    /// Write a commented scenario to start from.
+    Init {
+        /// One of the scenarios that the tool brings along; without a name they are listed.
+        name: Option<String>,
+        /// The file to write [default: NAME.toml].
+        file: Option<PathBuf>,
+    },
+}
+
+/// What makes a plan.
+#[derive(Args)]
+struct PlanArguments {
+    /// The scenario: a file, or the name of one that the tool brings along.
+    scenario: PathBuf,
+    /// Users of all populations together, in proportion to the scenario's.
+    #[arg(long)]
+    users: Option<u64>,
+    /// Operations per second of all populations together, in proportion to the scenario's.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Length of the measured phases together, as 10s or 5m.
+    #[arg(long, value_parser = duration)]
+    duration: Option<Duration>,
+    /// Another schedule than the scenario's seed makes.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Closed loop: so many under way per pair or user. It hides the time in which nothing could be sent, and is
+    /// stamped on everything that comes of the run.
+    #[arg(long, value_name = "WINDOW")]
+    closed: Option<u32>,
+    /// How connections are secured, instead of the scenario's: auto, none, starttls, direct.
+    #[arg(long)]
+    tls: Option<String>,
+}
+
+#[derive(Args)]
+struct RunArguments {
+    #[command(flatten)]
+    plan: PlanArguments,
+    /// Where clients connect, HOST:PORT. Given several times, users are spread over the targets, and partners are on
+    /// different ones where their numbers allow: messages then cross the federation.
+    #[arg(long, required = true)]
+    target: Vec<String>,
+    /// Domain of the accounts; once for each target, or several for one target.
+    #[arg(long, required = true)]
+    domain: Vec<String>,
+    /// Process of the server, if it runs on this machine: its CPU time and memory are recorded.
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+    /// Folder for what the run leaves; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// The whole command.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let is_fault = error.use_stderr();
+            // Nothing to do about a closed terminal.
+            let _ = error.print();
+            return if is_fault { Exit::Usage.into() } else { Exit::Pass.into() };
+        }
+    };
+    let outcome = match arguments.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Init { name, file } => write_template(name.as_deref(), file.as_deref()),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err((exit, message)) => {
+            for line in message.lines() {
+                eprintln!("corefire-load: {line}");
+            }
+            exit.into()
+        }
+    }
+}
+
+/// An exit code and the lines for the operator.
+type Complaint = (Exit, String);
+
+fn usage(message: impl Into<String>) -> Complaint {
+    (Exit::Usage, message.into())
+}
+
+impl PlanArguments {
+    /// Reads the scenario and makes the request of it.
+    fn request(&self, targets: Vec<Target>) -> Result<Request, Complaint> {
+        let (name, text) = read_scenario(&self.scenario)?;
+        Ok(Request {
+            name,
+            scenario: text,
+            targets,
+            users: self.users,
+            rate: self.rate,
+            duration: self.duration,
+            seed: self.seed,
+            closed: self.closed,
+            tls: self.tls.clone(),
+        })
+    }
+
+    fn plan(&self, request: &Request) -> Result<Plan, Complaint> {
+        Plan::new(request).map_err(|error| match error {
+            PlanError::Scenario(faults) => {
+                let file = self.scenario.display();
+                let lines: Vec<String> =
+                    faults.iter().map(|fault| format!("{file}: {fault}")).collect();
+                usage(lines.join("\n"))
+            }
+            PlanError::Request(what) => usage(what),
+        })
+    }
+}
+
+/// A file's name without its ending, and its text; a shipped scenario where there is no such file.
+fn read_scenario(path: &Path) -> Result<(String, String), Complaint> {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = stem.unwrap_or_else(|| "scenario".to_owned());
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => match path.to_str().and_then(init::template) {
+            Some(text) => Ok((name, text.to_owned())),
+            None => Err(usage(format!(
+                "{}: {error}; give a file, or one of the names of `corefire-load init`",
+                path.display()
+            ))),
+        },
+    }
+}
+
+/// Pairs addresses with domains.
+fn targets(addresses: &[String], domains: &[String]) -> Result<Vec<Target>, Complaint> {
+    if addresses.len() != 1 && addresses.len() != domains.len() {
+        let what = format!(
+            "{} of --target and {} of --domain: give one target, or one for each domain",
+            addresses.len(),
+            domains.len()
+        );
+        return Err(usage(what));
+    }
+    let resolved: Result<Vec<SocketAddr>, Complaint> = addresses
+        .iter()
+        .map(|text| {
+            let mut found = text.to_socket_addrs().map_err(|error| {
+                (Exit::Target, format!("--target {text}: {error}; write HOST:PORT"))
+            })?;
+            found.next().ok_or_else(|| (Exit::Target, format!("--target {text}: no address")))
+        })
+        .collect();
+    let resolved = resolved?;
+    let pair = |(at, domain): (usize, &String)| Target {
+        address: resolved[at.min(resolved.len() - 1)],
+        domain: domain.clone(),
+    };
+    Ok(domains.iter().enumerate().map(pair).collect())
+}
+
+fn write_template(name: Option<&str>, file: Option<&Path>) -> Result<Exit, Complaint> {
+    let Some(name) = name else {
+        for (name, text) in init::SHIPPED {
+            let about = crate::scenario::Scenario::read(text, name).map(|s| s.about);
+            println!("{name:<14} {}", about.unwrap_or_default());
+        }
+        return Ok(Exit::Pass);
+    };
+    let names = || init::SHIPPED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let text = init::template(name)
+        .ok_or_else(|| usage(format!("there is no scenario {name}; there are {}", names())))?;
+    let file = file.map_or_else(|| PathBuf::from(format!("{name}.toml")), Path::to_owned);
+    let mut options = std::fs::OpenOptions::new();
+    // What somebody has written is not to be overwritten.
+    let written = options
+        .write(true)
+        .create_new(true)
+        .open(&file)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()));
+    written.map_err(|error| usage(format!("{}: {error}", file.display())))?;
+    println!("wrote {}; next: corefire-load explain {0}", file.display());
+    Ok(Exit::Pass)
+}

@@ -1,0 +1,227 @@
+//! One-to-one messages: users talk within groups, each to so many partners.
+
+use std::time::Instant;
+
+use super::Notes;
+use super::body::{self, Bodies};
+use super::ledger::{Arrival, MessageId};
+use super::session::Sessions;
+use crate::Engine;
+use crate::pairs::Address;
+use crate::plan::Plan;
+use crate::record::Operation;
+use crate::scan::Element;
+
+/// The messages of one population.
+pub(super) struct Messages {
+    bodies: Bodies,
+    run: u32,
+    address: Address,
+    partners: u64,
+    /// The ledger's number of the first conversation.
+    first: u32,
+    /// The first session; conversation `c` is that of session `base + c / partners`.
+    base: usize,
+    sessions: usize,
+    /// Closed loop: messages that may still be sent, per conversation, and the conversations that may.
+    credits: Vec<u32>,
+    due: Vec<u32>,
+    window: u32,
+}
+
+impl Messages {
+    pub(super) fn new(
+        plan: &Plan,
+        population: usize,
+        run: u32,
+        first: u32,
+        sessions: &Sessions,
+    ) -> Option<Self> {
+        let wish = plan.scenario.populations[population].message.as_ref()?;
+        let mine = || sessions.iter().enumerate().filter(|(_, s)| s.population == population);
+        Some(Self {
+            bodies: Bodies::new(run, wish.body_bytes),
+            run,
+            address: wish.address,
+            partners: wish.partners,
+            first,
+            base: mine().next().map_or(0, |(at, _)| at),
+            sessions: mine().count(),
+            credits: Vec::new(),
+            due: Vec::new(),
+            window: 0,
+        })
+    }
+
+    /// How many conversations there are.
+    pub(super) fn conversations(&self) -> u32 {
+        (self.sessions as u64 * self.partners) as u32
+    }
+
+    fn conversation(&self, sender: usize, slot: u64) -> u32 {
+        self.first + ((sender - self.base) as u64 * self.partners + slot) as u32
+    }
+
+    /// Sender and recipient of a conversation.
+    fn ends(&self, conversation: u32) -> (usize, usize) {
+        let place = u64::from(conversation - self.first);
+        let (sender, slot) = (place / self.partners, place % self.partners);
+        let group = self.partners + 1;
+        // Groups are whole and lie side by side.
+        let recipient = sender / group * group + (sender % group + 1 + slot) % group;
+        (self.base + sender as usize, self.base + recipient as usize)
+    }
+
+    fn has(&self, conversation: u32) -> bool {
+        (self.first..self.first + self.conversations()).contains(&conversation)
+    }
+
+    /// A message is due.
+    pub(super) fn send(
+        &mut self,
+        sender: usize,
+        dice: u64,
+        intended: Instant,
+        now: Instant,
+        engine: &mut Engine,
+        notes: &mut Notes,
+    ) {
+        if !notes.sessions.is_up(sender) {
+            notes.recorder.dropped(Operation::Message);
+            notes.recorder.failed(Operation::Message, "sender offline");
+            return;
+        }
+        let conversation = self.conversation(sender, dice % self.partners);
+        self.write(conversation, intended, now, engine, notes);
+    }
+
+    fn write(
+        &self,
+        conversation: u32,
+        intended: Instant,
+        now: Instant,
+        engine: &mut Engine,
+        notes: &mut Notes,
+    ) {
+        let (sender, recipient) = self.ends(conversation);
+        let Some(client) = notes.sessions.client(sender) else {
+            return;
+        };
+        let message = MessageId { conversation, number: notes.ledger.next_number(conversation) };
+        let to = notes.sessions.address(recipient, self.address == Address::Full);
+        let stanza = engine.send(client, 1, |out| {
+            out.extend_from_slice(b"<message type='chat' to='");
+            out.extend_from_slice(to);
+            out.extend_from_slice(b"' id='");
+            self.bodies.write_id(message, out);
+            out.extend_from_slice(b"'><body>");
+            self.bodies.write(message, out);
+            out.extend_from_slice(b"</body></message>");
+        });
+        let stanza = notes.sessions.is_managed(sender).then_some(stanza);
+        let (planned, written) = (notes.since(intended), notes.since(now));
+        notes.ledger.sent(conversation, planned, written, sender, stanza);
+        notes.recorder.sent(Operation::Message, intended, now);
+    }
+
+    /// A message arrived.
+    pub(super) fn take(
+        &mut self,
+        session: usize,
+        stanza: &Element<'_>,
+        at: Instant,
+        notes: &mut Notes,
+    ) {
+        if stanza.attribute("type") == Some(b"error") {
+            let id = stanza.attribute("id").and_then(|id| body::read_id(self.run, id));
+            if let Some((message, _)) = id.filter(|(message, _)| self.has(message.conversation)) {
+                notes.ledger.bounced(message);
+                let condition = super::request::condition(stanza);
+                notes.recorder.failed(Operation::Message, &condition);
+                self.credit(message.conversation);
+            }
+            return;
+        }
+        let Some(text) = stanza.child("body") else {
+            return;
+        };
+        let content = text.content();
+        let read = if content.contains(&b'&') {
+            body::read(self.run, text.text().as_bytes())
+        } else {
+            body::read(self.run, content)
+        };
+        let Some((message, intact)) = read else {
+            return;
+        };
+        if !self.has(message.conversation) || self.ends(message.conversation).1 != session {
+            // Not where it was sent to: counted as a message that nobody sent.
+            let nowhere = MessageId { conversation: u32::MAX, number: 0 };
+            notes.ledger.received(nowhere, false);
+            return;
+        }
+        if let Arrival::First { intended, sent } = notes.ledger.received(message, intact) {
+            let begin = notes.begin;
+            notes.recorder.done(Operation::Message, begin + intended, begin + sent, at);
+            self.credit(message.conversation);
+        }
+    }
+
+    fn credit(&mut self, conversation: u32) {
+        let place = conversation - self.first;
+        if let Some(credits) = self.credits.get_mut(place as usize) {
+            *credits += 1;
+            if *credits == 1 {
+                self.due.push(place);
+            }
+        }
+    }
+
+    /// A session has a new stream.
+    pub(super) fn ready(&mut self, session: usize, notes: &mut Notes) {
+        let group = self.partners + 1;
+        let place = (session - self.base) as u64;
+        for slot in 0..self.partners {
+            // The partner whose slot leads here.
+            let sender = place / group * group + (place % group + group - 1 - slot) % group;
+            notes.ledger.new_life(self.conversation(self.base + sender as usize, slot));
+            let own = self.conversation(session, slot) - self.first;
+            if self.credits.get(own as usize).is_some_and(|credits| *credits > 0) {
+                self.due.push(own);
+            }
+        }
+    }
+
+    /// A session's stream is gone: what it had under way may never arrive, so its window is open again.
+    pub(super) fn closed(&mut self, session: usize) {
+        let first = (session - self.base) * self.partners as usize;
+        let own = self.credits.iter_mut().skip(first).take(self.partners as usize);
+        own.for_each(|credits| *credits = self.window);
+    }
+
+    /// Closed loop: sends what the window has room for.
+    pub(super) fn refill(
+        &mut self,
+        window: u32,
+        now: Instant,
+        engine: &mut Engine,
+        notes: &mut Notes,
+    ) {
+        if self.credits.is_empty() {
+            self.window = window;
+            self.credits = vec![window; self.conversations() as usize];
+            self.due = (0..self.conversations()).collect();
+        }
+        for place in std::mem::take(&mut self.due) {
+            let conversation = self.first + place;
+            if !notes.sessions.is_up(self.ends(conversation).0) {
+                // Comes back with the session.
+                self.credits[place as usize] = window;
+                continue;
+            }
+            for _ in 0..std::mem::take(&mut self.credits[place as usize]) {
+                self.write(conversation, now, now, engine, notes);
+            }
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! A run: the plan's entries are carried out at their intended moments, over one engine, and what comes of them is
+//! recorded second by second.
+//!
+//! [`run_share`] drives one worker's share on the calling thread. What belongs to the run as a whole (faults, the
+//! server's process, the outcome) is [`crate::run`]'s. Behaviours have a file each: [`message`] for one-to-one messages,
+//! [`request`] for what the server answers.
+
+mod body;
+mod ledger;
+mod message;
+mod request;
+mod session;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use ledger::Ledger;
+use message::Messages;
+use request::Requests;
+use session::Sessions;
+
+use crate::plan::{Act, Due, Plan, Schedule, Share};
+use crate::record::{Interval, LedgerReport, LoopMode, Operation, Recorder};
+use crate::scan::Element;
+use crate::scenario::{Security, StreamManagement};
+use crate::{ClientConfig, ClientId, Control, Engine, EngineConfig, Error, Scenario, Tls, sys};
+
+/// Entries carried out in one turn; between turns the sockets are read.
+const ACTS_PER_TURN: usize = 4096;
+/// The engine looks up at least so often.
+const TURN_MAX: Duration = Duration::from_millis(20);
+/// How long streams may take to end in order.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// With nobody online for so long, and nobody ever having been, the target cannot be used.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Why a share could not be driven to its end.
+#[derive(Debug)]
+pub enum Failure {
+    /// The target refuses, or is not there.
+    Target(String),
+    /// The tool's own trouble.
+    Tool(Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target(what) => f.write_str(what),
+            Self::Tool(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Whether a run goes on after an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    Continue,
+    /// Stop sending, drain, and give what there is.
+    Stop,
+}
+
+/// What a worker saw that is not in its intervals.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ShareReport {
+    pub ledger: LedgerReport,
+    /// From the start to the last interval.
+    pub length: Duration,
+    /// Why it ended before its time.
+    pub aborted: Option<String>,
+    /// What more there is to tell: limit of descriptors, messages that were lost.
+    pub facts: std::collections::BTreeMap<String, String>,
+}
+
+/// Drives a share of the plan on the calling thread.
+///
+/// A worker process makes the plan from the same [`crate::plan::Request`], calls this with its share, and passes on
+/// each interval as it comes; intervals of the same number merge ([`Interval::merge`]), as do the reports
+/// ([`crate::run::merge_reports`]).
+///
+/// - takes: `begin`, the moment of the plan's zero, the same for all workers and a little in the future;
+///   `watch`, called with each interval as its second ends
+/// - errors: the target cannot be used at all; the tool cannot work
+pub fn run_share(
+    plan: &Plan,
+    share: Share,
+    begin: Instant,
+    watch: &mut dyn FnMut(&Interval) -> Flow,
+) -> Result<ShareReport, Failure> {
+    let mut engine = engine(plan).map_err(Failure::Tool)?;
+    let mut drive = Drive::new(plan, share, begin, &mut engine, watch).map_err(Failure::Tool)?;
+    let outcome = engine.run(&mut drive);
+    if let Some(what) = drive.target_fault.take() {
+        return Err(Failure::Target(what));
+    }
+    outcome.map_err(Failure::Tool)?;
+    Ok(drive.report(&engine))
+}
+
+fn engine(plan: &Plan) -> Result<Engine, Error> {
+    let connection = &plan.scenario.connection;
+    let first = plan.targets.first();
+    let first = first.ok_or_else(|| Error::Config("a run needs a target".to_owned()))?;
+    let mut engine = Engine::new(EngineConfig {
+        address: first.address,
+        domain: first.domain.clone(),
+        tls: match connection.security {
+            Security::Auto => Tls::Offered,
+            Security::None => Tls::None,
+            Security::Starttls => Tls::Starttls,
+            Security::Direct => Tls::Direct,
+        },
+        mechanism: connection.mechanism,
+        sources: connection.sources,
+        login_in_flight: connection.logins_in_flight,
+        sm_request_every: 1,
+    })?;
+    for target in &plan.targets[1..] {
+        engine.add_target(target.address, &target.domain)?;
+    }
+    Ok(engine)
+}
+
+/// What behaviours note while stanzas arrive.
+struct Notes {
+    begin: Instant,
+    recorder: Recorder,
+    ledger: Ledger,
+    sessions: Sessions,
+}
+
+impl Notes {
+    fn since(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.begin)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// Nothing new is sent; until then what is under way may arrive.
+    Draining(Instant),
+    Closing(Instant),
+}
+
+struct Drive<'p> {
+    plan: &'p Plan,
+    share: Share,
+    schedule: Schedule,
+    /// The entry that comes next, of this share or not.
+    next: Option<Due>,
+    notes: Notes,
+    /// By population.
+    messages: Vec<Option<Messages>>,
+    requests: Requests,
+    stage: Stage,
+    /// Number of the interval that is open.
+    interval: u64,
+    cpu: Duration,
+    watch: &'p mut dyn FnMut(&Interval) -> Flow,
+    target_fault: Option<String>,
+    aborted: Option<String>,
+    ended: Duration,
+}
+
+impl<'p> Drive<'p> {
+    fn new(
+        plan: &'p Plan,
+        share: Share,
+        begin: Instant,
+        engine: &mut Engine,
+        watch: &'p mut dyn FnMut(&Interval) -> Flow,
+    ) -> Result<Self, Error> {
+        let mut sessions = Sessions::new(plan, share);
+        let password: std::rc::Rc<str> = plan.scenario.accounts.password.as_str().into();
+        let mut clients = Vec::new();
+        for session in sessions.iter() {
+            let population = &plan.scenario.populations[session.population];
+            clients.push(engine.add(ClientConfig {
+                target: plan.target_of(session.user),
+                user: plan.account(session.population, session.user),
+                password: std::rc::Rc::clone(&password),
+                resource: "load".to_owned(),
+                presence: population.presence,
+                sm: population.management != StreamManagement::Off,
+            })?);
+        }
+        sessions.set_clients(clients);
+        // Messages of an earlier run may still wait at the server.
+        let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let run = started.map_or(1, |since| since.as_micros() as u32).rotate_left(7);
+        let mut conversations = 0;
+        let messages: Vec<Option<Messages>> = (0..plan.scenario.populations.len())
+            .map(|at| {
+                let messages = Messages::new(plan, at, run, conversations, &sessions)?;
+                conversations += messages.conversations();
+                Some(messages)
+            })
+            .collect();
+        sessions.set_targets(plan);
+        // With faults and storms a message may come again long after; without, memory is to stay small.
+        let is_calm = plan.scenario.faults.is_empty()
+            && plan.phases.iter().all(|phase| phase.wish.share == 0.0);
+        let ledger = Ledger::new(conversations as usize, sessions.len(), is_calm);
+        let mut schedule = plan.schedule();
+        Ok(Self {
+            next: schedule.next(),
+            plan,
+            share,
+            schedule,
+            notes: Notes { begin, recorder: Recorder::default(), ledger, sessions },
+            messages,
+            requests: Requests::default(),
+            stage: Stage::Running,
+            interval: 0,
+            cpu: sys::thread_cpu().map_err(|error| Error::Io("own CPU clock", error))?,
+            watch,
+            target_fault: None,
+            aborted: None,
+            ended: Duration::ZERO,
+        })
+    }
+
+    fn report(&self, engine: &Engine) -> ShareReport {
+        let mut facts = std::collections::BTreeMap::new();
+        facts.insert("descriptor limit".to_owned(), engine.descriptors().to_string());
+        let lost = self.notes.ledger.lost(10);
+        if !lost.is_empty() {
+            let told: Vec<String> =
+                lost.iter().map(|id| format!("{:x}.{:x}", id.conversation, id.number)).collect();
+            facts.insert("lost messages".to_owned(), told.join(" "));
+        }
+        ShareReport {
+            ledger: self.notes.ledger.report(),
+            length: self.ended,
+            aborted: self.aborted.clone(),
+            facts,
+        }
+    }
+
+    /// Carries out one entry.
+    fn act(&mut self, due: &Due, engine: &mut Engine, now: Instant) {
+        let Some(session) = self.notes.sessions.find(due.population, due.user) else {
+            return;
+        };
+        let intended = self.notes.begin + due.at;
+        match due.act {
+            Act::Login => self.notes.log_in(session, engine, intended, now),
+            Act::Logout => self.notes.log_out(session, engine),
+            Act::Cut => {
+                self.notes.cut(session, engine);
+                self.requests.abandoned(session, &mut self.notes);
+            }
+            Act::Operation(_) if self.plan.mode != LoopMode::Open => {}
+            Act::Operation(Operation::Message) => {
+                if let Some(messages) = &mut self.messages[due.population] {
+                    messages.send(session, due.dice, intended, now, engine, &mut self.notes);
+                }
+            }
+            Act::Operation(operation) => {
+                self.requests.send(operation, session, intended, now, engine, &mut self.notes);
+            }
+        }
+    }
+
+    /// Closed loop: whoever has room sends.
+    fn refill(&mut self, engine: &mut Engine, now: Instant) {
+        let LoopMode::Closed { window } = self.plan.mode else {
+            return;
+        };
+        let at = self.notes.since(now);
+        let phase = &self.plan.phases[self.plan.phase_at(at)];
+        if at >= self.plan.length() || phase.wish.load == (0.0, 0.0) {
+            return;
+        }
+        for messages in self.messages.iter_mut().flatten() {
+            messages.refill(window, now, engine, &mut self.notes);
+        }
+        self.requests.refill(self.plan, window, now, engine, &mut self.notes);
+    }
+
+    /// Ends the seconds that are over.
+    fn close_intervals(&mut self, now: Instant) -> Result<(), Error> {
+        while now >= self.notes.begin + SECOND * (self.interval as u32 + 1) {
+            self.close_interval()?;
+        }
+        Ok(())
+    }
+
+    fn close_interval(&mut self) -> Result<(), Error> {
+        let cpu = sys::thread_cpu().map_err(|error| Error::Io("own CPU clock", error))?;
+        let used = cpu.saturating_sub(self.cpu);
+        self.cpu = cpu;
+        let at = SECOND * self.interval as u32;
+        let phase =
+            if at >= self.plan.length() { self.plan.phases.len() } else { self.plan.phase_at(at) };
+        let online = self.notes.sessions.online();
+        let interval = self.notes.recorder.close(self.interval, phase, online, used);
+        self.interval += 1;
+        self.requests.expire(Instant::now(), &mut self.notes);
+        if (self.watch)(&interval) == Flow::Stop && self.stage == Stage::Running {
+            self.aborted.get_or_insert_with(|| "stopped by the operator".to_owned());
+            self.stage = Stage::Draining(Instant::now() + self.plan.scenario.drain);
+        }
+        Ok(())
+    }
+
+    /// Whether anything may still arrive that was sent.
+    fn is_settled(&self) -> bool {
+        self.notes.ledger.open() == 0
+            && self.requests.open() == 0
+            && self.notes.sessions.unacked(&self.notes.ledger) == 0
+    }
+
+    fn turn_running(&mut self, engine: &mut Engine, now: Instant) -> Control {
+        for _ in 0..ACTS_PER_TURN {
+            let Some(due) = self.next.filter(|due| self.notes.begin + due.at <= now) else {
+                break;
+            };
+            self.next = self.schedule.next();
+            if self.plan.is_in(self.share, due.population, due.user) {
+                self.act(&due, engine, now);
+            }
+        }
+        self.refill(engine, now);
+        self.notes.retry(engine, now);
+        let end = self.notes.begin + self.plan.length();
+        if now >= end {
+            self.stage = Stage::Draining(now + self.plan.scenario.drain);
+            return Control::Until(now);
+        }
+        let mut until = end.min(now + TURN_MAX);
+        if let Some(due) = &self.next {
+            until = until.min(self.notes.begin + due.at);
+        }
+        if let Some(retry) = self.notes.sessions.next_retry() {
+            until = until.min(retry);
+        }
+        Control::Until(until)
+    }
+}
+
+impl Scenario for Drive<'_> {
+    fn on_ready(&mut self, client: ClientId) {
+        let session = client.index();
+        self.notes.ready(session, Instant::now());
+        if let Some(messages) = &mut self.messages[self.notes.sessions.population(session)] {
+            messages.ready(session, &mut self.notes);
+        }
+    }
+
+    fn on_stanza(&mut self, client: ClientId, stanza: &Element<'_>, at: Instant) {
+        let session = client.index();
+        match stanza.name() {
+            b"message" => {
+                let population = self.notes.sessions.population(session);
+                if let Some(messages) = &mut self.messages[population] {
+                    messages.take(session, stanza, at, &mut self.notes);
+                }
+            }
+            b"iq" => self.requests.take(session, stanza, at, &mut self.notes),
+            _ => {}
+        }
+    }
+
+    fn on_acked(&mut self, client: ClientId, handled: u32) {
+        self.notes.ledger.acked(client.index(), handled);
+    }
+
+    fn on_closed(&mut self, client: ClientId, cause: &str) {
+        let session = client.index();
+        if matches!(self.stage, Stage::Closing(_)) {
+            self.notes.sessions.gone(session);
+            return;
+        }
+        let fault = self.notes.closed(session, cause, self.plan);
+        self.requests.abandoned(session, &mut self.notes);
+        if let Some(messages) = &mut self.messages[self.notes.sessions.population(session)] {
+            messages.closed(session);
+        }
+        if self.target_fault.is_none() {
+            self.target_fault = fault;
+        }
+    }
+
+    fn turn(&mut self, engine: &mut Engine, now: Instant) -> Result<Control, Error> {
+        if self.target_fault.is_some() {
+            return Ok(Control::Done);
+        }
+        self.close_intervals(now)?;
+        self.notes.sessions.learn_addresses(engine);
+        match self.stage {
+            Stage::Running => {
+                let waited = self.notes.since(now);
+                if waited > LOGIN_PATIENCE && self.notes.sessions.nobody_came() {
+                    let seconds = LOGIN_PATIENCE.as_secs();
+                    self.target_fault = Some(format!("no login was complete within {seconds} s"));
+                    return Ok(Control::Done);
+                }
+                Ok(self.turn_running(engine, now))
+            }
+            Stage::Draining(until) => {
+                if self.is_settled() || now >= until {
+                    self.requests.give_up(&mut self.notes);
+                    let left = self.notes.ledger.open();
+                    for _ in 0..left {
+                        self.notes.recorder.failed(Operation::Message, "not arrived");
+                    }
+                    for id in self.notes.sessions.clients() {
+                        engine.close(id);
+                    }
+                    self.stage = Stage::Closing(now + CLOSE_PATIENCE);
+                    return Ok(Control::Until(now));
+                }
+                self.notes.retry(engine, now);
+                Ok(Control::Until((now + TURN_MAX).min(until)))
+            }
+            Stage::Closing(until) => {
+                let is_open = |id: &ClientId| engine.is_closing(*id);
+                if now < until && self.notes.sessions.clients().any(|id| is_open(&id)) {
+                    return Ok(Control::Until((now + TURN_MAX).min(until)));
+                }
+                self.ended = self.notes.since(now);
+                self.close_interval()?;
+                Ok(Control::Done)
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Requests that the server answers: ping, roster.
+
+use std::time::{Duration, Instant};
+
+use super::Notes;
+use super::body::{hexadecimal, read_hexadecimal};
+use crate::Engine;
+use crate::plan::Plan;
+use crate::record::Operation;
+use crate::scan::Element;
+
+/// A request without an answer for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Pending {
+    operation: Operation,
+    session: usize,
+    intended: Instant,
+    sent: Instant,
+}
+
+/// All requests of a share that are under way.
+#[derive(Default)]
+pub(super) struct Requests {
+    /// By slot; the `id` names slot and use, so that a late answer finds no other's place.
+    pending: Vec<(u32, Option<Pending>)>,
+    free: Vec<u32>,
+    open: usize,
+    /// Closed loop: (operation, session) that may send.
+    due: Vec<(Operation, usize)>,
+    filled: bool,
+}
+
+impl Requests {
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    /// A request is due.
+    pub(super) fn send(
+        &mut self,
+        operation: Operation,
+        session: usize,
+        intended: Instant,
+        now: Instant,
+        engine: &mut Engine,
+        notes: &mut Notes,
+    ) {
+        let client = notes.sessions.client(session).filter(|_| notes.sessions.is_up(session));
+        let Some(client) = client else {
+            notes.recorder.dropped(operation);
+            notes.recorder.failed(operation, "sender offline");
+            return;
+        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.pending.push((0, None));
+            self.pending.len() as u32 - 1
+        });
+        let place = &mut self.pending[slot as usize];
+        place.0 = place.0.wrapping_add(1);
+        place.1 = Some(Pending { operation, session, intended, sent: now });
+        let used = place.0;
+        self.open += 1;
+        engine.send(client, 1, |out| {
+            let kind: &[u8] = if operation == Operation::RosterSet { b"set" } else { b"get" };
+            out.extend_from_slice(b"<iq type='");
+            out.extend_from_slice(kind);
+            out.extend_from_slice(b"' id='q");
+            hexadecimal(u64::from(slot), out);
+            out.push(b'.');
+            hexadecimal(u64::from(used), out);
+            out.extend_from_slice(b"'>");
+            match operation {
+                Operation::RosterGet => out.extend_from_slice(b"<query xmlns='jabber:iq:roster'/>"),
+                Operation::RosterSet => {
+                    // A handful of contacts whose names change, so that rosters do not grow without end.
+                    out.extend_from_slice(b"<query xmlns='jabber:iq:roster'><item jid='contact");
+                    hexadecimal(u64::from(used % 8), out);
+                    out.extend_from_slice(b"@contacts.example' name='Contact ");
+                    hexadecimal(u64::from(used), out);
+                    out.extend_from_slice(b"'/></query>");
+                }
+                _ => out.extend_from_slice(b"<ping xmlns='urn:xmpp:ping'/>"),
+            }
+            out.extend_from_slice(b"</iq>");
+        });
+        notes.recorder.sent(operation, intended, now);
+    }
+
+    /// An answer, if it is one.
+    pub(super) fn take(
+        &mut self,
+        session: usize,
+        stanza: &Element<'_>,
+        at: Instant,
+        notes: &mut Notes,
+    ) {
+        let kind = stanza.attribute("type");
+        if !matches!(kind, Some(b"result" | b"error")) {
+            return;
+        }
+        let read = || {
+            let digits = stanza.attribute("id")?.strip_prefix(b"q")?;
+            let (slot, rest) = read_hexadecimal(digits)?;
+            let (used, _) = read_hexadecimal(rest)?;
+            Some((usize::try_from(slot).ok()?, used))
+        };
+        let Some((slot, used)) = read() else {
+            return;
+        };
+        let Some((uses, pending)) = self.pending.get_mut(slot) else {
+            return;
+        };
+        if u64::from(*uses) != used || pending.as_ref().is_none_or(|p| p.session != session) {
+            return;
+        }
+        let Some(done) = pending.take() else {
+            return;
+        };
+        self.free.push(slot as u32);
+        self.open -= 1;
+        if kind == Some(b"result") {
+            notes.recorder.done(done.operation, done.intended, done.sent, at);
+        } else {
+            notes.recorder.failed(done.operation, &condition(stanza));
+        }
+        if self.filled {
+            self.due.push((done.operation, session));
+        }
+    }
+
+    /// A session's connection is gone.
+    pub(super) fn abandoned(&mut self, session: usize, notes: &mut Notes) {
+        self.fail(|pending| pending.session == session, "connection lost", notes);
+    }
+
+    /// What has waited too long.
+    pub(super) fn expire(&mut self, now: Instant, notes: &mut Notes) {
+        self.fail(|pending| now > pending.sent + PATIENCE, "no answer", notes);
+    }
+
+    /// Nothing more will be waited for.
+    pub(super) fn give_up(&mut self, notes: &mut Notes) {
+        self.fail(|_| true, "no answer", notes);
+    }
+
+    fn fail(&mut self, is_over: impl Fn(&Pending) -> bool, why: &str, notes: &mut Notes) {
+        if self.open == 0 {
+            return;
+        }
+        for (slot, (_, pending)) in self.pending.iter_mut().enumerate() {
+            if let Some(failed) = pending.take_if(|pending| is_over(pending)) {
+                notes.recorder.failed(failed.operation, why);
+                self.free.push(slot as u32);
+                self.open -= 1;
+                if self.filled {
+                    self.due.push((failed.operation, failed.session));
+                }
+            }
+        }
+    }
+
+    /// Closed loop: each session keeps `window` requests of each kind under way.
+    pub(super) fn refill(
+        &mut self,
+        plan: &Plan,
+        window: u32,
+        now: Instant,
+        engine: &mut Engine,
+        notes: &mut Notes,
+    ) {
+        if !self.filled {
+            self.filled = true;
+            for (at, session) in notes.sessions.iter().enumerate() {
+                for wish in &plan.scenario.populations[session.population].requests {
+                    self.due.extend(std::iter::repeat_n((wish.operation, at), window as usize));
+                }
+            }
+        }
+        for (operation, session) in std::mem::take(&mut self.due) {
+            if notes.sessions.is_up(session) {
+                self.send(operation, session, now, now, engine, notes);
+            } else {
+                self.due.push((operation, session));
+            }
+        }
+    }
+}
+
+/// The condition of an error stanza.
+pub(super) fn condition(stanza: &Element<'_>) -> String {
+    let condition = stanza.child("error").and_then(|error| {
+        error.children().find(|child| child.name() != b"text").map(|child| child.name())
+    });
+    String::from_utf8_lossy(condition.unwrap_or(b"error without condition")).into_owned()
+}

@@ -1,0 +1,246 @@
+//! A whole run on this machine: the share of each worker, faults at their times, the server's process, and the outcome.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::drive::{Failure, Flow, ShareReport, run_share};
+use crate::plan::{Plan, Request, Share};
+use crate::record::{
+    Cost, Environment, Fault, Interval, LedgerCounts, LedgerReport, Outcome, ServerLoad, Verdict,
+};
+use crate::scenario::FaultWish;
+use crate::{Error, ServerProbe};
+
+/// From the call to the plan's zero: time to make the clients.
+pub const LEAD: Duration = Duration::from_millis(200);
+
+/// Reads the server's process, second by second.
+pub struct ServerWatch {
+    probe: ServerProbe,
+    before: ServerLoad,
+    cpu: Duration,
+    at: Duration,
+}
+
+impl ServerWatch {
+    /// - errors: there is no such process, or it may not be looked at
+    pub fn new(pid: u32) -> Result<Self, Error> {
+        let probe = ServerProbe::new(pid)?;
+        let (cpu, memory) = (probe.cpu()?, probe.memory()?.anonymous);
+        Ok(Self { probe, before: ServerLoad { cpu, memory }, cpu, at: Duration::ZERO })
+    }
+
+    /// What it had used and held before the first connection.
+    pub fn before(&self) -> ServerLoad {
+        self.before
+    }
+
+    /// CPU time since the last call, and memory now; nothing once the process is gone.
+    pub fn sample(&mut self) -> Option<ServerLoad> {
+        let cpu = self.probe.cpu().ok()?;
+        let memory = self.probe.memory().ok()?.anonymous;
+        self.at += Duration::from_secs(1);
+        let used = cpu.saturating_sub(std::mem::replace(&mut self.cpu, cpu));
+        Some(ServerLoad { cpu: used, memory })
+    }
+}
+
+/// Runs each fault's command at its time, on a thread of its own.
+pub struct FaultThread {
+    done: mpsc::Receiver<Fault>,
+    cancel: mpsc::Sender<()>,
+}
+
+impl FaultThread {
+    pub fn start(faults: &[FaultWish], begin: Instant) -> Self {
+        let (sender, done) = mpsc::channel();
+        let (cancel, cancelled) = mpsc::channel::<()>();
+        let mut faults: Vec<FaultWish> = faults.to_vec();
+        faults.sort_by_key(|fault| fault.at);
+        std::thread::spawn(move || {
+            for fault in faults {
+                let wait = (begin + fault.at).saturating_duration_since(Instant::now());
+                if cancelled.recv_timeout(wait) != Err(mpsc::RecvTimeoutError::Timeout) {
+                    return;
+                }
+                let at = begin.elapsed();
+                let begun = Instant::now();
+                let status =
+                    Command::new("sh").arg("-c").arg(&fault.command).stdin(Stdio::null()).status();
+                let result = status.map_or_else(|error| error.to_string(), |s| s.to_string());
+                let fault = Fault { at, name: fault.name, took: begun.elapsed(), result };
+                if sender.send(fault).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { done, cancel }
+    }
+
+    /// What was done; what is not due yet is not done any more.
+    pub fn finish(self) -> Vec<Fault> {
+        drop(self.cancel);
+        self.done.iter().collect()
+    }
+}
+
+/// Adds up the ledgers of workers, and keeps the first reason to end early.
+pub fn merge_reports(reports: impl IntoIterator<Item = ShareReport>) -> ShareReport {
+    let mut sum: Option<ShareReport> = None;
+    for report in reports {
+        let Some(sum) = &mut sum else {
+            sum = Some(report);
+            continue;
+        };
+        add_ledger(&mut sum.ledger, &report.ledger);
+        sum.length = sum.length.max(report.length);
+        sum.aborted = sum.aborted.take().or(report.aborted);
+        for (name, value) in report.facts {
+            sum.facts
+                .entry(name)
+                .and_modify(|known| {
+                    if *known != value {
+                        *known = format!("{known} {value}");
+                    }
+                })
+                .or_insert(value);
+        }
+    }
+    sum.unwrap_or_default()
+}
+
+fn add_ledger(sum: &mut LedgerReport, other: &LedgerReport) {
+    let add = |sum: &mut LedgerCounts, other: &LedgerCounts| {
+        sum.messages += other.messages;
+        sum.received += other.received;
+        sum.bounced += other.bounced;
+        sum.lost += other.lost;
+        sum.duplicated += other.duplicated;
+        sum.redelivered += other.redelivered;
+        sum.reordered += other.reordered;
+        sum.corrupted += other.corrupted;
+    };
+    add(&mut sum.sent, &other.sent);
+    add(&mut sum.acknowledged, &other.acknowledged);
+    if let Some(other) = &other.archived {
+        add(sum.archived.get_or_insert_default(), other);
+    }
+}
+
+/// Drives the whole plan on the calling thread.
+///
+/// - takes: `server`, the process of the server if it runs here; `watch`, called with each second, the server's load in
+///   it already
+/// - errors: the target cannot be used, or the tool cannot work; what was seen until then is lost
+pub fn run(
+    plan: &Plan,
+    request: &Request,
+    mut server: Option<ServerWatch>,
+    watch: &mut dyn FnMut(&Interval) -> Flow,
+) -> Result<Outcome, Failure> {
+    let started = SystemTime::now() + LEAD;
+    let begin = Instant::now() + LEAD;
+    let faults = FaultThread::start(&plan.scenario.faults, begin);
+    let before = server.as_ref().map(ServerWatch::before);
+    let mut intervals = Vec::new();
+    let mut note = |interval: &Interval| {
+        let mut interval = interval.clone();
+        interval.server = server.as_mut().and_then(ServerWatch::sample);
+        let flow = watch(&interval);
+        intervals.push(interval);
+        flow
+    };
+    let report = run_share(plan, Share::WHOLE, begin, &mut note)?;
+    Ok(outcome(plan, request, started, intervals, faults.finish(), before, 1, report))
+}
+
+/// Puts together what workers, faults and the server's process gave, and judges it.
+#[expect(clippy::too_many_arguments, reason = "the parts of a run, each from its own source")]
+pub fn outcome(
+    plan: &Plan,
+    request: &Request,
+    started: SystemTime,
+    intervals: Vec<Interval>,
+    faults: Vec<Fault>,
+    server_before: Option<ServerLoad>,
+    workers: usize,
+    report: ShareReport,
+) -> Outcome {
+    let mut phases = plan.record_phases();
+    if let Some(drain) = phases.last_mut() {
+        drain.length = report.length.saturating_sub(drain.begin);
+    }
+    let mut outcome = Outcome {
+        name: plan.scenario.name.clone(),
+        scenario: scenario_text(request),
+        seed: plan.scenario.seed,
+        mode: plan.mode,
+        started,
+        length: report.length,
+        users: plan.scenario.users(),
+        server_before,
+        phases,
+        intervals,
+        faults,
+        ledger: report.ledger,
+        cost: Cost::default(),
+        thresholds: Vec::new(),
+        environment: environment(plan, workers, report.facts),
+        verdict: Verdict { invalid: Vec::new(), aborted: report.aborted },
+    };
+    crate::judge::judge(plan, &mut outcome);
+    outcome
+}
+
+/// The scenario, and what the command line changed in it.
+fn scenario_text(request: &Request) -> String {
+    let mut text = request.scenario.clone();
+    let mut note = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            text.push_str(&format!("# {name} {value}\n"));
+        }
+    };
+    note("--users", request.users.map(|users| users.to_string()));
+    note("--rate", request.rate.map(|rate| rate.to_string()));
+    note("--duration", request.duration.map(|length| format!("{}s", length.as_secs_f64())));
+    note("--seed", request.seed.map(|seed| seed.to_string()));
+    note("--closed", request.closed.map(|window| window.to_string()));
+    note("--tls", request.tls.clone());
+    text
+}
+
+fn environment(plan: &Plan, workers: usize, mut facts: BTreeMap<String, String>) -> Environment {
+    let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    if let Some(kernel) = read("/proc/sys/kernel/osrelease") {
+        facts.insert("kernel".to_owned(), kernel);
+    }
+    let processor = read("/proc/cpuinfo").and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    if let Some(processor) = processor {
+        facts.insert("processor".to_owned(), processor);
+    }
+    if let Ok(cores) = std::thread::available_parallelism() {
+        facts.insert("cores".to_owned(), cores.to_string());
+    }
+    if let Some(governor) = read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") {
+        facts.insert("governor".to_owned(), governor);
+    }
+    facts.insert("schedule".to_owned(), plan.summary().digest);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    facts.insert("command line".to_owned(), arguments.join(" "));
+    let join = |part: fn(&crate::plan::Target) -> String| {
+        plan.targets.iter().map(part).collect::<Vec<_>>().join(", ")
+    };
+    Environment {
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        target: join(|target| target.address.to_string()),
+        domain: join(|target| target.domain.clone()),
+        server: None,
+        workers,
+        facts,
+    }
+}
