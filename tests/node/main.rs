@@ -13,6 +13,7 @@ mod domains;
 mod haproxy;
 mod life;
 mod log;
+mod monitoring;
 mod node;
 mod proxy;
 mod refusals;
