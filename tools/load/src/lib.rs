@@ -44,6 +44,7 @@ pub mod scram;
 pub mod server;
 pub mod service;
 pub mod sys;
+pub mod table;
 mod tls;
 
 pub use engine::{ClientConfig, ClientId, Control, Engine, EngineConfig, Scenario};

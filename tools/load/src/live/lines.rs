@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::progress::{Progress, Update, micros};
-use super::units;
+use crate::chart::units;
 use crate::record::{Latency, Operation};
 
 #[derive(Clone, Debug, Default)]

@@ -6,7 +6,6 @@
 mod lines;
 mod progress;
 mod screen;
-mod units;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;

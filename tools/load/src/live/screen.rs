@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Gauge, Paragraph, Row, Sparkline, Table};
 
 use super::progress::{Progress, micros};
-use super::units;
+use crate::chart::units;
 use crate::record::LoopMode;
 
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
