@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,14 +22,13 @@ use crate::client::{Client, Counters, Link, write_answer};
 use crate::login::{Login, Mechanism, Starttls, Step, Wish};
 use crate::scan::{Element, Unit, escape};
 use crate::scram::KeyCache;
+use crate::sources::Sources;
 use crate::sys::{Poller, Ready};
 use crate::tls::{Tls, client_config};
 use crate::{Error, sys};
 
 /// Bytes taken from a socket in one read.
 const READ_BYTES: usize = 64 * 1024;
-/// Connections per source address: the ephemeral ports of one are some 28 000.
-const PER_SOURCE: usize = 25_000;
 /// Descriptors kept for other things than connections.
 const DESCRIPTORS_SPARE: u64 = 64;
 
@@ -42,8 +41,8 @@ pub struct EngineConfig {
     pub tls: Tls,
     /// `None`: the strongest that is offered.
     pub mechanism: Option<Mechanism>,
-    /// Addresses of loopback over which connections to loopback are spread; more are taken for more than 25 000.
-    pub sources: usize,
+    /// Addresses over which connections to loopback are spread.
+    pub sources: Sources,
     /// Logins under way at once; others queue.
     pub login_in_flight: usize,
     /// With XEP-0198: stanzas after which an `<r/>` follows, at the end of that write.
@@ -361,12 +360,9 @@ impl Engine {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        let spread = id.index() % self.config.sources.max(1);
-        let source = spread
-            + id.index() / (PER_SOURCE * self.config.sources.max(1)) * self.config.sources.max(1);
-        if source > 0 && address.ip().is_loopback() && address.is_ipv4() {
-            let host = Ipv4Addr::new(127, 0, (source >> 8) as u8, (source & 255) as u8 + 1);
-            socket.bind(&SocketAddr::new(IpAddr::V4(host), 0).into())?;
+        let is_loopback = address.is_ipv4() && address.ip().is_loopback();
+        if let Some(source) = self.config.sources.address(id.index()).filter(|_| is_loopback) {
+            socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
         }
         match socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),

@@ -19,6 +19,8 @@ pub enum Error {
     Config(String),
     /// The server program could not be started, or ended by itself.
     Server(String),
+    /// A worker process could not do its part.
+    Worker(String),
     /// A file could not be read or written.
     File(PathBuf, io::Error),
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Error {
             }
             Self::Config(what) => write!(f, "{what}"),
             Self::Server(what) => write!(f, "server: {what}"),
+            Self::Worker(what) => write!(f, "{what}"),
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::PATIENCE;
 use crate::scan::Element;
+use crate::sources::Sources;
 use crate::{
     ClientConfig, ClientId, Control, Engine, EngineConfig, Error, Mechanism, Scenario, Tls,
 };
@@ -74,7 +75,7 @@ impl Fleet {
             domain: config.domain.clone(),
             tls: config.tls,
             mechanism: Some(config.mechanism),
-            sources: 1,
+            sources: Sources::default(),
             login_in_flight: config.login_in_flight.max(1),
             sm_request_every: 1,
         })?;
@@ -278,7 +279,7 @@ pub(crate) mod tests {
             domain: "localhost".to_owned(),
             tls: Tls::None,
             mechanism: Some(Mechanism::Plain),
-            sources: 1,
+            sources: Sources::default(),
             login_in_flight: 1,
             sm_request_every: 1,
         })

@@ -10,9 +10,11 @@
 //! - [`ledger`] knows what was promised and what arrived; [`server`] reads a process's CPU time and memory;
 //!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11; [`hostile`] attacks
 //! - [`scenario`] reads what a run is to be, [`plan`] makes phases and a seeded schedule of it, [`drive`] carries that
-//!   out, [`run`] adds faults and the server's process, [`judge`] says whether it may be believed and what held
+//!   out, [`run`] adds faults and the server's process, [`workers`] has it done by several processes, [`judge`] says
+//!   whether it may be believed and what held, [`cost`] what the server paid
 //! - [`record`] holds what a run showed, second by second; [`live`] shows it while it goes on, [`artefacts`] writes it
-//!   for people and programs, [`compare`] sets two runs side by side; [`cli`] is the command line of `corefire-load`
+//!   for people and programs, [`compare`] sets two runs side by side, [`table`] those of several servers; [`cli`] is the
+//!   command line of `corefire-load`
 //! - [`scan`], [`login`], [`scram`] are machines without input or output; [`sys`] holds the system calls
 
 pub mod artefacts;
@@ -21,6 +23,7 @@ mod chart;
 pub mod cli;
 mod client;
 pub mod compare;
+pub mod cost;
 pub mod drive;
 pub mod engine;
 pub mod error;
@@ -43,9 +46,11 @@ pub mod scenario;
 pub mod scram;
 pub mod server;
 pub mod service;
+pub mod sources;
 pub mod sys;
 pub mod table;
 mod tls;
+pub mod workers;
 
 pub use engine::{ClientConfig, ClientId, Control, Engine, EngineConfig, Scenario};
 pub use error::Error;

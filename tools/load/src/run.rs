@@ -28,7 +28,7 @@ impl ServerWatch {
     /// - errors: there is no such process, or it may not be looked at
     pub fn new(pid: u32) -> Result<Self, Error> {
         let probe = ServerProbe::new(pid)?;
-        let (cpu, memory) = (probe.cpu()?, probe.memory()?.anonymous);
+        let (cpu, memory) = (probe.cpu()?, probe.anonymous()?);
         Ok(Self { probe, before: ServerLoad { cpu, memory }, cpu, at: Duration::ZERO })
     }
 
@@ -40,17 +40,31 @@ impl ServerWatch {
     /// CPU time since the last call, and memory now; nothing once the process is gone.
     pub fn sample(&mut self) -> Option<ServerLoad> {
         let cpu = self.probe.cpu().ok()?;
-        let memory = self.probe.memory().ok()?.anonymous;
+        let memory = self.probe.anonymous().ok()?;
         self.at += Duration::from_secs(1);
         let used = cpu.saturating_sub(std::mem::replace(&mut self.cpu, cpu));
         Some(ServerLoad { cpu: used, memory })
     }
 }
 
+/// Who looks on while a run goes on. Called on the thread that drives, where there are no worker processes: takes little
+/// time.
+pub trait Watch {
+    /// A second is over, the server's load in it already.
+    fn second(&mut self, interval: &Interval) -> Flow;
+
+    /// Something was done to the server.
+    fn fault(&mut self, fault: &Fault);
+
+    /// The run is INVALID from now on.
+    fn invalid(&mut self, reason: &str);
+}
+
 /// Runs each fault's command at its time, on a thread of its own.
 pub struct FaultThread {
     done: mpsc::Receiver<Fault>,
     cancel: mpsc::Sender<()>,
+    told: Vec<Fault>,
 }
 
 impl FaultThread {
@@ -76,13 +90,21 @@ impl FaultThread {
                 }
             }
         });
-        Self { done, cancel }
+        Self { done, cancel, told: Vec::new() }
+    }
+
+    /// Tells what was done since the last call.
+    pub fn tell(&mut self, watch: &mut dyn Watch) {
+        for fault in self.done.try_iter() {
+            watch.fault(&fault);
+            self.told.push(fault);
+        }
     }
 
     /// What was done; what is not due yet is not done any more.
     pub fn finish(self) -> Vec<Fault> {
         drop(self.cancel);
-        self.done.iter().collect()
+        self.told.into_iter().chain(self.done.iter()).collect()
     }
 }
 
@@ -131,24 +153,24 @@ fn add_ledger(sum: &mut LedgerReport, other: &LedgerReport) {
 
 /// Drives the whole plan on the calling thread.
 ///
-/// - takes: `server`, the process of the server if it runs here; `watch`, called with each second, the server's load in
-///   it already
+/// - takes: `server`, the process of the server if it runs here
 /// - errors: the target cannot be used, or the tool cannot work; what was seen until then is lost
 pub fn run(
     plan: &Plan,
     request: &Request,
     mut server: Option<ServerWatch>,
-    watch: &mut dyn FnMut(&Interval) -> Flow,
+    watch: &mut dyn Watch,
 ) -> Result<Outcome, Failure> {
     let started = SystemTime::now() + LEAD;
     let begin = Instant::now() + LEAD;
-    let faults = FaultThread::start(&plan.scenario.faults, begin);
+    let mut faults = FaultThread::start(&plan.scenario.faults, begin);
     let before = server.as_ref().map(ServerWatch::before);
     let mut intervals = Vec::new();
     let mut note = |interval: &Interval| {
         let mut interval = interval.clone();
         interval.server = server.as_mut().and_then(ServerWatch::sample);
-        let flow = watch(&interval);
+        let flow = watch.second(&interval);
+        faults.tell(watch);
         intervals.push(interval);
         flow
     };

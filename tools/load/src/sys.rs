@@ -134,6 +134,11 @@ pub fn children_cpu() -> io::Result<Duration> {
     Ok(time(usage.ru_utime) + time(usage.ru_stime))
 }
 
+/// Time of the clock behind [`std::time::Instant`], which all processes of a machine share.
+pub fn monotonic() -> io::Result<Duration> {
+    read_clock(libc::CLOCK_MONOTONIC)
+}
+
 /// CPU time of the calling thread.
 pub fn thread_cpu() -> io::Result<Duration> {
     read_clock(libc::CLOCK_THREAD_CPUTIME_ID)

@@ -311,6 +311,7 @@ mod tests {
             started: SystemTime::UNIX_EPOCH,
             length: Duration::from_secs(1),
             users: 2000,
+            server_before: None,
             phases: vec![Phase {
                 name: "hold".to_owned(),
                 kind: "hold".to_owned(),

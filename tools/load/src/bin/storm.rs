@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use corefire_load::launch::{Corefire, ScratchDir, Server};
 use corefire_load::ledger::{Counts, Ledger};
 use corefire_load::scan::{Element, escape};
+use corefire_load::sources::Sources;
 use corefire_load::{
     ClientConfig, ClientId, Control, Engine, EngineConfig, Error, Mechanism, Scenario, Tls,
 };
@@ -164,7 +165,7 @@ fn run(options: &Options) -> Result<bool, Error> {
         domain: options.domain.clone(),
         tls: Tls::None,
         mechanism: Some(Mechanism::ScramSha256),
-        sources: 1,
+        sources: Sources::default(),
         login_in_flight: 32,
         sm_request_every: 1,
     })?;

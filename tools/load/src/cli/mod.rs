@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::plan::{Plan, PlanError, Request, Target};
 use crate::scenario::{duration, init};
+use crate::{table, workers};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,15 @@ enum Command {
     /// Run a scenario against a server.
     #[command(after_help = EXIT_CODES)]
     Run(RunArguments),
+    /// A part of a run, for `run --workers`: takes orders on standard input.
+    #[command(name = workers::COMMAND, hide = true)]
+    Worker,
+    /// Set the runs of several servers side by side, as Markdown.
+    Table {
+        /// A folder for each server; in it a folder for each scenario, which `run --out` has written.
+        #[arg(required = true)]
+        servers: Vec<PathBuf>,
+    },
     /// Tell what a scenario comes to, without connecting anywhere.
     Explain(PlanArguments),
     /// Write a commented scenario to start from.
@@ -113,6 +123,12 @@ struct RunArguments {
     /// Process of the server, if it runs on this machine: its CPU time and memory are recorded.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
+    /// Processes that share the work: users, and source addresses if there are several, are dealt out to them.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
+    /// Show nothing while it runs.
+    #[arg(long)]
+    quiet: bool,
     /// Folder for what the run leaves; made if it is not there.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -131,6 +147,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Worker => return workers::serve(),
+        Command::Table { servers } => write_table(&servers),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Init { name, file } => write_template(name.as_deref(), file.as_deref()),
     };
@@ -223,6 +241,12 @@ fn targets(addresses: &[String], domains: &[String]) -> Result<Vec<Target>, Comp
         domain: domain.clone(),
     };
     Ok(domains.iter().enumerate().map(pair).collect())
+}
+
+fn write_table(servers: &[PathBuf]) -> Result<Exit, Complaint> {
+    let columns: Result<Vec<_>, _> = servers.iter().map(|it| table::Column::read(it)).collect();
+    print!("{}", table::markdown(&columns.map_err(|error| usage(error.to_string()))?));
+    Ok(Exit::Pass)
 }
 
 fn write_template(name: Option<&str>, file: Option<&Path>) -> Result<Exit, Complaint> {

@@ -1,14 +1,21 @@
 //! `corefire-load run`: progress while it runs, the result behind it.
 
-use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::{Complaint, Exit, RunArguments, targets};
 use crate::artefacts;
+use crate::cost::Costs;
 use crate::drive::{Failure, Flow};
 use crate::judge::show;
+use crate::live::{Live, Outline, Style, Update};
 use crate::plan::Plan;
-use crate::record::{Interval, LedgerCounts, LoopMode, Outcome};
-use crate::run::{ServerWatch, run as drive};
+use crate::record::{Fault, Interval, LedgerCounts, LoopMode, Outcome};
+use crate::run::{ServerWatch, Watch, run as drive};
+use crate::workers;
 
 pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Complaint> {
     let targets = targets(&arguments.target, &arguments.domain)?;
@@ -22,27 +29,28 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Complaint> {
     let server = arguments.server_pid.map(ServerWatch::new).transpose().map_err(|error| {
         (Exit::Usage, format!("--server-pid: {error}; give the process id of the running server"))
     })?;
-    println!(
-        "{}: {} users, {:.0} operations/s, {:.0} s{}",
-        plan.scenario.name,
-        plan.scenario.users(),
-        plan.scenario.rate(),
-        plan.length().as_secs_f64(),
-        match plan.mode {
-            LoopMode::Open => String::new(),
-            LoopMode::Closed { window } => format!(", CLOSED loop, window {window}"),
+    let style = if arguments.quiet { Style::Quiet } else { Style::fitting() };
+    let workers = usize::from(arguments.workers);
+    let stop = Arc::new(AtomicBool::new(false));
+    end_in_order(&stop).map_err(|error| (Exit::Invalid, format!("signals: {error}")))?;
+    let mut show = Show { live: live(&plan, workers, style, &stop)?, stop };
+    let outcome = match workers {
+        1 => drive(&plan, &request, server, &mut show),
+        _ => {
+            let program = std::env::current_exe()
+                .map_err(|error| (Exit::Invalid, format!("the name of this program: {error}")))?;
+            workers::run(&program, workers, &plan, &request, server, &mut show)
         }
-    );
-    let mut progress = |interval: &Interval| {
-        println!("{}", progress_line(&plan, interval));
-        Flow::Continue
     };
-    let outcome =
-        drive(&plan, &request, server, &mut progress).map_err(|failure| match failure {
-            Failure::Target(what) => (Exit::Target, what),
-            Failure::Tool(error) => (Exit::Invalid, error.to_string()),
-        })?;
-    print!("{}", summary(&outcome));
+    // The terminal is as it was before anything is printed.
+    drop(show);
+    let mut outcome = outcome.map_err(|failure| match failure {
+        Failure::Target(what) => (Exit::Target, what),
+        Failure::Tool(error) => (Exit::Invalid, error.to_string()),
+    })?;
+    let costs = Costs::of(&outcome);
+    outcome.cost = costs.record();
+    print!("{}", summary(&outcome, arguments.server_pid.map(|_| costs)));
     if let Some(folder) = &arguments.out {
         artefacts::write(&outcome, folder)
             .map_err(|error| (Exit::Usage, format!("--out {}: {error}", folder.display())))?;
@@ -62,41 +70,59 @@ fn exit(outcome: &Outcome) -> Exit {
     }
 }
 
-/// One second in one line.
-fn progress_line(plan: &Plan, interval: &Interval) -> String {
-    let phase = plan.phases.get(interval.phase).map_or("drain", |phase| &phase.wish.name);
-    let mut line =
-        format!("{:>5} s {phase:<12} {:>6} online", interval.number + 1, interval.online);
-    for (operation, tally) in &interval.tallies {
-        let failed: u64 = tally.failed.values().sum();
-        let response = tally.response.unpack().unwrap_or_default();
-        // Writing to a String does not fail.
-        let _ = write!(line, "  {} {}/s", operation.name(), tally.done);
-        if !response.is_empty() {
-            let _ = write!(
-                line,
-                " p50 {} p99 {}",
-                show(response.quantile(0.5)),
-                show(response.quantile(0.99))
-            );
-        }
-        if failed > 0 {
-            let _ = write!(line, " FAILED {failed}");
-        }
+/// A first SIGINT or SIGTERM asks for the end in order, a second one ends at once.
+fn end_in_order(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
+        flag::register(signal, Arc::clone(stop))?;
     }
-    if let Some(server) = interval.server {
-        let _ = write!(
-            line,
-            "  server {:.0} % {:.1} MB",
-            server.cpu.as_secs_f64() * 100.0,
-            server.memory as f64 / 1e6
-        );
+    Ok(())
+}
+
+fn live(
+    plan: &Plan,
+    workers: usize,
+    style: Style,
+    stop: &Arc<AtomicBool>,
+) -> Result<Live, Complaint> {
+    let targets: Vec<String> = plan.targets.iter().map(|it| it.address.to_string()).collect();
+    let outline = Outline {
+        name: plan.scenario.name.clone(),
+        target: targets.join(", "),
+        mode: plan.mode,
+        users: plan.scenario.users(),
+        workers,
+        phases: plan.record_phases(),
+    };
+    Live::start(outline, style, Arc::clone(stop))
+        .map_err(|error| (Exit::Invalid, format!("the terminal: {error}")))
+}
+
+/// Passes on what a run tells, and whether somebody wants its end.
+struct Show {
+    live: Live,
+    stop: Arc<AtomicBool>,
+}
+
+impl Watch for Show {
+    fn second(&mut self, interval: &Interval) -> Flow {
+        if self.live.is_shown() {
+            self.live.update(Update::Interval(Box::new(interval.clone())));
+        }
+        if self.stop.load(Ordering::Relaxed) { Flow::Stop } else { Flow::Continue }
     }
-    line
+
+    fn fault(&mut self, fault: &Fault) {
+        self.live.update(Update::Fault(fault.clone()));
+    }
+
+    fn invalid(&mut self, reason: &str) {
+        self.live.update(Update::Invalid(reason.to_owned()));
+    }
 }
 
 /// The result for people.
-fn summary(outcome: &Outcome) -> String {
+fn summary(outcome: &Outcome, costs: Option<Costs>) -> String {
     let mut lines = Vec::new();
     if let LoopMode::Closed { window } = outcome.mode {
         lines.push(format!(
@@ -146,6 +172,7 @@ fn summary(outcome: &Outcome) -> String {
     if let Some(archived) = &outcome.ledger.archived {
         ledger("archived", archived);
     }
+    lines.extend(costs.iter().flat_map(Costs::lines));
     for fault in &outcome.faults {
         lines.push(format!(
             "fault at {:.1} s: {} ({}, took {})",

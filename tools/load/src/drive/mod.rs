@@ -23,6 +23,7 @@ use crate::plan::{Act, Due, Plan, Schedule, Share};
 use crate::record::{Interval, LedgerReport, LoopMode, Operation, Recorder};
 use crate::scan::Element;
 use crate::scenario::{Security, StreamManagement};
+use crate::sources::Sources;
 use crate::{ClientConfig, ClientId, Control, Engine, EngineConfig, Error, Scenario, Tls, sys};
 
 /// Entries carried out in one turn; between turns the sockets are read.
@@ -90,7 +91,7 @@ pub fn run_share(
     begin: Instant,
     watch: &mut dyn FnMut(&Interval) -> Flow,
 ) -> Result<ShareReport, Failure> {
-    let mut engine = engine(plan).map_err(Failure::Tool)?;
+    let mut engine = engine(plan, share).map_err(Failure::Tool)?;
     let mut drive = Drive::new(plan, share, begin, &mut engine, watch).map_err(Failure::Tool)?;
     let outcome = engine.run(&mut drive);
     if let Some(what) = drive.target_fault.take() {
@@ -100,7 +101,7 @@ pub fn run_share(
     Ok(drive.report(&engine))
 }
 
-fn engine(plan: &Plan) -> Result<Engine, Error> {
+fn engine(plan: &Plan, share: Share) -> Result<Engine, Error> {
     let connection = &plan.scenario.connection;
     let first = plan.targets.first();
     let first = first.ok_or_else(|| Error::Config("a run needs a target".to_owned()))?;
@@ -114,7 +115,7 @@ fn engine(plan: &Plan) -> Result<Engine, Error> {
             Security::Direct => Tls::Direct,
         },
         mechanism: connection.mechanism,
-        sources: connection.sources,
+        sources: Sources::of(connection.sources, share),
         login_in_flight: connection.logins_in_flight,
         sm_request_every: 1,
     })?;

@@ -55,6 +55,7 @@ impl Lines {
                     sum.response.merge(&tally.response.unpack().unwrap_or_default());
                     self.errors += tally.failed.values().sum::<u64>();
                 }
+                self.errors += interval.disconnected.values().sum::<u64>();
                 self.seconds += 1;
                 self.own += interval.own.cpu;
                 self.server += interval.server.map_or(Duration::ZERO, |server| server.cpu);

@@ -26,9 +26,10 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// Until the last phase ends.
+    /// Until the last phase ends, without the drain behind it.
     pub fn length(&self) -> Duration {
-        self.phases.iter().map(|phase| phase.begin + phase.length).max().unwrap_or_default()
+        let phases = self.phases.iter().filter(|phase| phase.kind != "drain");
+        phases.map(|phase| phase.begin + phase.length).max().unwrap_or_default()
     }
 }
 
@@ -75,7 +76,7 @@ pub(super) struct Progress {
     pub(super) phase: usize,
     pub(super) online: u64,
     pub(super) operations: BTreeMap<Operation, Line>,
-    /// Of all operations, over the whole run.
+    /// Of all operations, and sessions that ended unasked, over the whole run.
     pub(super) failed: BTreeMap<String, u64>,
     pub(super) points: VecDeque<Point>,
     /// The operation that was done most often in the last second in which any was.
@@ -171,6 +172,9 @@ impl Progress {
             for (condition, count) in &tally.failed {
                 *self.failed.entry(condition.clone()).or_default() += count;
             }
+        }
+        for (cause, count) in &interval.disconnected {
+            *self.failed.entry(format!("disconnected: {cause}")).or_default() += count;
         }
         let lag = interval.own.lag.unpack().unwrap_or_default();
         point.lag_p99_us = micros(lag.quantile(0.99));

@@ -1,0 +1,137 @@
+//! A post office: as much of an XMPP server as a run of the load tool needs. Any password is right, a thread serves a
+//! connection, messages go to the full address that they name. Ends with the process.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use corefire_load::scan::{Element, Scanner, Unit};
+
+pub(crate) const DOMAIN: &str = "office.example";
+
+type Boxes = Arc<Mutex<HashMap<String, TcpStream>>>;
+
+/// Opens on a port of loopback.
+pub(crate) fn open() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let boxes = Boxes::default();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, boxes) = (stream.unwrap(), Arc::clone(&boxes));
+            thread::Builder::new()
+                .stack_size(256 << 10)
+                .spawn(move || {
+                    let mut visitor = Visitor { stream, boxes, user: None, jid: None };
+                    // A client that is gone needs nothing more.
+                    let _ = visitor.serve();
+                    if let Some(jid) = &visitor.jid {
+                        visitor.boxes.lock().unwrap().remove(jid);
+                    }
+                })
+                .unwrap();
+        }
+    });
+    address
+}
+
+struct Visitor {
+    stream: TcpStream,
+    boxes: Boxes,
+    user: Option<String>,
+    jid: Option<String>,
+}
+
+impl Visitor {
+    fn say(&mut self, words: &str) -> std::io::Result<()> {
+        // Others write to the same socket, whole stanzas at a time.
+        let _boxes = self.boxes.lock().unwrap();
+        self.stream.write_all(words.as_bytes())
+    }
+
+    fn serve(&mut self) -> std::io::Result<()> {
+        let (mut scanner, mut held, mut buffer) = (Scanner::default(), Vec::new(), [0; 4096]);
+        loop {
+            let mut is_new_stream = false;
+            while let Some(unit) = scanner.next(&held).unwrap() {
+                match unit {
+                    Unit::Open(_) => self.opened()?,
+                    Unit::Element(range) => {
+                        let bytes = held[range].to_vec();
+                        is_new_stream |= self.element(&Element::parse(&bytes).unwrap(), &bytes)?;
+                    }
+                    Unit::Close => return self.say("</stream:stream>"),
+                }
+            }
+            held.drain(..scanner.kept_from());
+            scanner.forget();
+            if is_new_stream {
+                scanner.restart();
+            }
+            let count = self.stream.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            held.extend_from_slice(&buffer[..count]);
+        }
+    }
+
+    fn opened(&mut self) -> std::io::Result<()> {
+        let features = match self.user {
+            None => {
+                "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
+                 <mechanism>PLAIN</mechanism></mechanisms>"
+            }
+            Some(_) => "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>",
+        };
+        self.say(&format!(
+            "<?xml version='1.0'?><stream:stream xmlns='jabber:client' from='{DOMAIN}' id='1' \
+             xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>\
+             <stream:features>{features}</stream:features>"
+        ))
+    }
+
+    /// - gives: whether the client opens its stream anew
+    fn element(&mut self, element: &Element<'_>, bytes: &[u8]) -> std::io::Result<bool> {
+        let text = |name: &str| element.text_of(name).unwrap_or_default().into_owned();
+        match element.name() {
+            b"auth" => {
+                let plain = BASE64.decode(element.text().trim()).unwrap();
+                let user = plain.split(|byte| *byte == 0).nth(1).unwrap();
+                self.user = Some(String::from_utf8(user.to_vec()).unwrap());
+                self.say("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>")?;
+                return Ok(true);
+            }
+            b"iq" if element.child("bind").is_some() => {
+                let jid = format!("{}@{DOMAIN}/load", self.user.as_deref().unwrap());
+                self.boxes.lock().unwrap().insert(jid.clone(), self.stream.try_clone()?);
+                self.say(&format!(
+                    "<iq type='result' id='{}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+                     <jid>{jid}</jid></bind></iq>",
+                    text("id")
+                ))?;
+                self.jid = Some(jid);
+            }
+            b"iq" => self.say(&format!("<iq type='result' id='{}'/>", text("id")))?,
+            b"presence" => {
+                let jid = self.jid.clone().unwrap();
+                self.say(&format!("<presence from='{jid}' to='{jid}'/>"))?;
+            }
+            b"message" => {
+                let from = format!("<message from='{}'", self.jid.as_deref().unwrap());
+                let stamped = [from.as_bytes(), &bytes["<message".len()..]].concat();
+                let mut boxes = self.boxes.lock().unwrap();
+                // Nobody there: lost, as in a server that promises nothing.
+                if let Some(stream) = boxes.get_mut(&text("to")) {
+                    stream.write_all(&stamped)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+}
