@@ -68,7 +68,7 @@ fn one_core(c: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(frames), |b| {
             b.iter(|| {
                 fill(&mut encoder, &mut batch, frames);
-                assert!(outlet.send(&mut batch));
+                assert!(outlet.send(&mut batch, corefire::base::instant::Instant(0)));
                 drain(&mut inlet)
             });
         });
@@ -104,7 +104,7 @@ fn across(frames: u64, rounds: u64) -> Duration {
     let begin = Instant::now();
     for _ in 0..rounds {
         fill(&mut encoder, &mut batch, frames);
-        while !outlet.send(&mut batch) {
+        while !outlet.send(&mut batch, corefire::base::instant::Instant(0)) {
             std::thread::yield_now();
         }
     }

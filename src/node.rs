@@ -25,6 +25,7 @@ use crate::runtime::data_dir::DataDir;
 use crate::runtime::errands::{Errands, Runner};
 use crate::runtime::executor::{self, Beats, CoreSettings, Cores, MakeFeatures};
 use crate::runtime::http::{self, HttpServer};
+use crate::runtime::latency::{Collector, Latency};
 use crate::runtime::listener::{self, Listening, Transport};
 use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::notify;
@@ -137,7 +138,12 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let policy = policy(&config, offers_sha512(&config, &mut own_reader)?);
     let clock = Clock::start();
     let beats = Beats::new(shards, clock);
-    let watch = Watch::new(began, beats.clone(), storage.handle(), &mailboxes);
+    let measures = config.latency.enabled;
+    let collector =
+        Collector::start(&mailboxes, storage.handle(), clock, measures, latency_log(&config))
+            .map_err(Error::Other)?;
+    let latency = collector.latency().clone();
+    let watch = Watch::new(began, beats.clone(), storage.handle(), latency.clone(), &mailboxes);
     let admin = match admin_listener {
         Some(listener) => Some(serve_admin(listener, &config, data_dir.path(), watch.clone())?),
         None => None,
@@ -150,6 +156,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         mailboxes: mailboxes.clone(),
         data_dir: data_dir.path().to_owned(),
         store: storage.handle(),
+        latency,
         reader: Mutex::new(own_reader),
         placement: Placement::single(shards),
         listeners: addresses.clone(),
@@ -177,6 +184,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         errands,
         clock,
         beats,
+        measures,
     };
     let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
     let core_ended = move |shard| {
@@ -203,7 +211,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     );
     watch.serves(desk.clone());
     notify::tell("READY=1");
-    let result = wait(&waiting, &desk, &watch, cores);
+    let result = wait(&waiting, &desk, &watch, cores, collector);
     drop(control);
     drop(admin);
     storage.stop();
@@ -213,7 +221,13 @@ pub fn run(origin: Origin) -> Result<(), Error> {
 }
 
 /// Waits for the end: wanted by a signal, or forced by a core that failed.
-fn wait(events: &Receiver<Event>, desk: &Desk, watch: &Watch, cores: Cores) -> Result<(), Error> {
+fn wait(
+    events: &Receiver<Event>,
+    desk: &Desk,
+    watch: &Watch,
+    cores: Cores,
+    collector: Collector,
+) -> Result<(), Error> {
     let watchdog = notify::watchdog();
     loop {
         match events.recv_timeout(watchdog.unwrap_or(Duration::from_secs(3_600))) {
@@ -241,6 +255,8 @@ fn wait(events: &Receiver<Event>, desk: &Desk, watch: &Watch, cores: Cores) -> R
     tracing::info!("stopping");
     watch.stops();
     notify::tell("STOPPING=1");
+    // While the cores can still be asked.
+    drop(collector);
     for mailbox in &desk.mailboxes {
         mailbox.send(Letter::Shutdown);
     }
@@ -268,6 +284,13 @@ fn serve_admin(
     let door = Door { hosts, token };
     http::serve(listener, door, watch)
         .map_err(|error| told("the admin address cannot be served", &error))
+}
+
+/// Where latencies are logged, and how often.
+fn latency_log(config: &Config) -> Option<(PathBuf, Duration)> {
+    let config::Latency { log, interval_s, .. } = &config.latency;
+    let interval = Duration::from_secs(u64::from(*interval_s));
+    (!log.is_empty()).then(|| (config.node.data_dir.join(log), interval))
 }
 
 /// The secret from which accounts that do not exist get their salts: the same at each start.
@@ -501,6 +524,7 @@ struct Desk {
     mailboxes: Vec<Mailbox>,
     data_dir: PathBuf,
     store: StoreHandle,
+    latency: Latency,
     reader: Mutex<SqliteReader>,
     placement: Placement,
     listeners: Vec<Listener>,
@@ -538,6 +562,11 @@ impl ControlHandler for Desk {
                 Err(faults) => ControlResponse::error(faults),
             },
             ControlRequest::Status => ControlResponse::Status(Box::new(self.status(&config))),
+            ControlRequest::Latency => ControlResponse::Latency(Box::new(self.latency.report())),
+            ControlRequest::LatencyLog => match self.latency.log_text() {
+                Ok(text) => ControlResponse::LatencyLog { text },
+                Err(error) => ControlResponse::error(error),
+            },
             ControlRequest::Whereis { jid } => {
                 match accounts::place(&jid, &config.node_name(), self.shards) {
                     Ok(place) => ControlResponse::Place(place),
@@ -659,14 +688,22 @@ impl Desk {
     /// Of the shards that answer in time. Each has then read all letters that were sent to it before.
     fn figures(&self) -> Vec<ShardStatus> {
         let told = watch::collect(&self.mailboxes, STATUS_PATIENCE);
-        let status = |one: ShardFigures| ShardStatus {
-            shard: one.shard,
-            connections: one.connections,
-            sessions: one.sessions,
-            accounts: one.accounts,
-            components: one.components,
-        };
-        told.into_iter().map(status).collect()
+        self.latency.with(|board| {
+            let status = |one: ShardFigures| {
+                let core = board.core(one.shard);
+                ShardStatus {
+                    shard: one.shard,
+                    connections: one.connections,
+                    sessions: one.sessions,
+                    accounts: one.accounts,
+                    components: one.components,
+                    stalls: core.stalls,
+                    last_stall: core.last_stall,
+                    late: core.late,
+                }
+            };
+            told.into_iter().map(status).collect()
+        })
     }
 }
 

@@ -32,6 +32,7 @@ pub enum Page {
     Metrics,
     Status,
     Overview,
+    Latency,
     /// A file of the admin page.
     Asset(&'static Asset),
 }
@@ -70,7 +71,7 @@ impl Refused {
                 "needs: Authorization: Bearer TOKEN, from admin-token in the data directory\n"
             }
             Refused::NotFound => {
-                "there is /livez, /readyz, /metrics, /status and /api/v1/overview\n"
+                "there is /livez, /readyz, /metrics, /status, /api/v1/overview and /api/v1/latency\n"
             }
         }
     }
@@ -134,6 +135,7 @@ impl Door {
             "/metrics" => Some(Page::Metrics),
             "/status" => Some(Page::Status),
             "/api/v1/overview" => Some(Page::Overview),
+            "/api/v1/latency" => Some(Page::Latency),
             path => Asset::at(path).map(Page::Asset),
         };
         let is_open =
@@ -200,6 +202,7 @@ mod tests {
         for path in [
             "/status",
             "/api/v1/overview",
+            "/api/v1/latency",
             "/page/",
             "/page/main.js/",
             "/livez/",
@@ -215,6 +218,7 @@ mod tests {
             assert_eq!(with(wrong, "/status"), Err(Refused::Token), "{wrong}");
         }
         assert_eq!(with("bearer f00d", "/status"), Ok(Page::Status));
+        assert_eq!(with("Bearer f00d", "/api/v1/latency"), Ok(Page::Latency));
         assert_eq!(with("Bearer f00d", "/nothing"), Err(Refused::NotFound));
         let nobody = Door { token: String::new(), ..door() };
         let empty = Request { authorization: Some("Bearer "), ..get("/status") };

@@ -1,6 +1,7 @@
 //! The figures as OpenMetrics text. Names are `corefire_PART_WHAT`, and end in `_total` where they only grow; labels are
 //! words of ours, never addresses.
 
+use super::exposition::Exposition;
 use super::figures::{COMMIT_BUCKETS_US, CoreProbe, Figures, ShardFigures};
 use crate::shard::Probe;
 use prometheus_client::collector::Collector;
@@ -15,9 +16,10 @@ use std::fmt::{self, Debug};
 /// Gives the text of a scrape.
 ///
 /// - errors: none that could happen while writing into memory; the caller answers that the server failed
-pub fn text(figures: Figures) -> Result<String, fmt::Error> {
+pub fn text(figures: Figures, latencies: Exposition) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("corefire");
     registry.register_collector(Box::new(Scrape(figures)));
+    registry.register_collector(Box::new(latencies));
     let mut text = String::with_capacity(8 << 10);
     encode(&mut text, &registry)?;
     Ok(text)
@@ -305,6 +307,7 @@ fn seconds(micros: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::admin::figures::StoreFigures;
+    use crate::admin::latency::Board;
 
     fn shard(number: u16) -> ShardFigures {
         let probe = Probe {
@@ -329,7 +332,7 @@ mod tests {
         let shards = vec![shard(0), shard(1)];
         let figures =
             Figures { version: "9".into(), shards, store, is_ready: true, ..Figures::default() };
-        text(figures).unwrap()
+        text(figures, Exposition::of(&Board::default())).unwrap()
     }
 
     #[track_caller]

@@ -1,7 +1,8 @@
-//! What knows nothing of XMPP: time, hashing, ids, limits.
+//! What knows nothing of XMPP: time, hashing, ids, limits, histograms.
 
 pub mod hash;
 pub mod heavy_hitters;
+pub mod histogram;
 pub mod ids;
 pub mod instant;
 pub mod limit;

@@ -4,6 +4,7 @@
 
 mod backend;
 mod import;
+mod latency;
 mod reload;
 mod report;
 mod session;
@@ -76,8 +77,18 @@ enum Command {
     Session(session::SessionCommand),
     #[command(hide = true, disable_help_flag = true)]
     Drain(Unbuilt),
-    #[command(hide = true, disable_help_flag = true)]
-    Latency(Unbuilt),
+    /// Show how long stanzas, logins, turns and commits take in the running node
+    Latency {
+        /// Of the last seconds, instead of since the start
+        #[arg(long, conflicts_with = "hlog")]
+        recent: bool,
+        /// One JSON object, as of /api/v1/latency
+        #[arg(long, conflicts_with = "hlog")]
+        json: bool,
+        /// Write what is counted to a new file instead, as an HdrHistogram log
+        #[arg(long, value_name = "FILE")]
+        hlog: Option<PathBuf>,
+    },
 }
 
 /// A command of a later version: whatever its arguments are, it says so.
@@ -127,7 +138,12 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
         Command::CheckConfig { file } => check_config(settings, file),
         Command::Session(command) => session::run(command, &settings.load_values()?),
         Command::Drain(_) => Err(not_in_this_version("drain")),
-        Command::Latency(_) => Err(not_in_this_version("latency")),
+        Command::Latency { hlog: Some(file), .. } => {
+            latency::export(&settings.load_values()?, file)
+        }
+        Command::Latency { recent, json, hlog: None } => {
+            latency::table(&settings.load_values()?, *recent, *json)
+        }
     }
 }
 

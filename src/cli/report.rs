@@ -113,6 +113,14 @@ fn status_text(status: &Status) -> String {
                 shard.shard, shard.connections, shard.sessions, shard.accounts
             ),
         );
+        if let Some(stall) = &shard.last_stall {
+            row("", &format_args!("  {}", super::latency::last_stall(stall, shard.stalls)));
+        }
+        match shard.late {
+            0 => {}
+            1 => row("", &"  once over 10 ms late to its timers"),
+            times => row("", &format_args!("  {times} times over 10 ms late to its timers")),
+        }
     }
     for (number, talker) in status.talkers.by_stanzas.iter().take(TALKERS).enumerate() {
         let name = if number == 0 { "talkers" } else { "" };
@@ -170,6 +178,7 @@ mod tests {
             sessions: 2,
             accounts: 1,
             components: [("bot.a".to_owned(), u64::from(shard)), ("b.a".to_owned(), 0)].into(),
+            ..ShardStatus::default()
         };
         let listener = Listener { address: "127.0.0.1:5222".into(), key: "c2s.listen".into() };
         let status = Status {

@@ -268,9 +268,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// Not in this version: `log` is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Latency {
+    /// How long stanzas, logins, turns and commits take is measured.
+    pub enabled: bool,
+    /// Relative to the data directory; empty for none.
     pub log: String,
     pub interval_s: u32,
 }

@@ -49,8 +49,9 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
         limits: top.section("limits", Limits::read),
         log: top.section("log", log),
         latency: top.section("latency", |s| Latency {
-            log: s.off_text("log", ""),
-            interval_s: s.off_integer("interval_s", 10),
+            enabled: s.boolean("enabled", true),
+            log: s.text("log", "latency.hlog"),
+            interval_s: s.integer("interval_s", 10, 1..=3_600),
         }),
         domains,
         values: Values::default(),

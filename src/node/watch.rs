@@ -1,6 +1,7 @@
 //! What is known of a node from outside of its shards: whether it can serve, its metrics, and the pages that tell it.
 
 use super::Desk;
+use crate::admin::exposition::Exposition;
 use crate::admin::figures::{Figures, ShardFigures};
 use crate::admin::health::{Health, STALL_MS, Stage};
 use crate::admin::http::{OPENMETRICS, Page, Reply};
@@ -8,6 +9,7 @@ use crate::admin::metrics;
 use crate::admin::overview::{self, NodeFacts};
 use crate::runtime::executor::Beats;
 use crate::runtime::http::PageHandler;
+use crate::runtime::latency::Latency;
 use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::process;
 use crate::runtime::storage::StoreHandle;
@@ -25,6 +27,7 @@ pub(super) struct Watch {
     began: Instant,
     beats: Beats,
     store: StoreHandle,
+    latency: Latency,
     mailboxes: Vec<Mailbox>,
     /// As each shard last told them.
     last: Mutex<Vec<ShardFigures>>,
@@ -37,6 +40,7 @@ impl Watch {
         began: Instant,
         beats: Beats,
         store: StoreHandle,
+        latency: Latency,
         mailboxes: &[Mailbox],
     ) -> Arc<Watch> {
         let shards = 0..u16::try_from(mailboxes.len()).unwrap_or(u16::MAX);
@@ -46,6 +50,7 @@ impl Watch {
             began,
             beats,
             store,
+            latency,
             mailboxes: mailboxes.to_vec(),
             last: Mutex::new(last),
             desk: OnceLock::new(),
@@ -133,12 +138,16 @@ impl PageHandler for Watch {
                 Ok(()) => Reply::text(200, "ready\n"),
                 Err(why) => Reply::text(503, format!("not ready: {why}\n")),
             },
-            Page::Metrics => match metrics::text(self.figures()) {
+            Page::Metrics => match metrics::text(
+                self.figures(),
+                self.latency.with(|board| Exposition::of(board)),
+            ) {
                 Ok(body) => Reply { content_type: OPENMETRICS, ..Reply::text(200, body) },
                 Err(_) => Reply::text(500, "the metrics cannot be written\n"),
             },
             Page::Status => json(self.desk.get().map(|desk| desk.status_json())),
             Page::Overview => json(self.overview()),
+            Page::Latency => json(Some(serde_json::to_string(&self.latency.report()))),
             Page::Asset(asset) => asset.into(),
         }
     }

@@ -4,6 +4,7 @@
 use super::executor::{self, Core};
 use super::listener::Transport;
 use super::tls::{Tls, TlsBroken};
+use crate::admin::latency::TurnPart;
 use crate::base::instant::Instant;
 use crate::shard::{ConnId, Input, MovedConn};
 use crate::stream::proxy;
@@ -44,6 +45,8 @@ enum Phase {
 struct State {
     fd: RawFd,
     peer: IpAddr,
+    /// When it was accepted.
+    since: Instant,
     conn: Option<ConnId>,
     tls: Option<Tls>,
     sealed: Vec<u8>,
@@ -79,10 +82,11 @@ pub struct MovedSocket {
 }
 
 impl State {
-    fn new(fd: RawFd, peer: IpAddr) -> Self {
+    fn new(fd: RawFd, peer: IpAddr, since: Instant) -> Self {
         Self {
             fd,
             peer,
+            since,
             conn: None,
             tls: None,
             sealed: Vec::new(),
@@ -117,7 +121,7 @@ pub(super) fn open(
     transport: Transport,
     proxied: bool,
 ) {
-    let mut state = State::new(stream.as_raw_fd(), peer);
+    let mut state = State::new(stream.as_raw_fd(), peer, core.clock.mono());
     if proxied {
         state.phase = Phase::Header;
         state.proxied = Some(Box::new(Proxied { bytes: Vec::new(), transport }));
@@ -206,7 +210,7 @@ fn first_bytes(core: &Rc<Core>, socket: &Rc<Socket>) -> Result<(), TlsBroken> {
 
 /// Goes on with a socket that another core gave away.
 pub(super) fn adopt(core: &Rc<Core>, moved: MovedSocket) {
-    let mut state = State::new(moved.fd.as_raw_fd(), moved.peer);
+    let mut state = State::new(moved.fd.as_raw_fd(), moved.peer, core.clock.mono());
     state.tls = moved.tls;
     state.blocked = !moved.sealed.is_empty();
     state.sealed = moved.sealed;
@@ -351,6 +355,7 @@ fn header_room(socket: &Socket) -> usize {
 /// Gives received bytes to the shard, through TLS where there is one.
 fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBroken> {
     let now = core.clock.now();
+    core.turns.enter(TurnPart::Read, now.mono);
     let mut state = socket.state.borrow_mut();
     let state = &mut *state;
     let Some(tls) = state.tls.as_mut() else {
@@ -388,7 +393,10 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
                     core.shard.borrow_mut().handle(now, input, &mut fx);
                 }
                 None => {
-                    let conn = core.shard.borrow_mut().accept(now, state.peer, Some(facts));
+                    let mut shard = core.shard.borrow_mut();
+                    let conn = shard.accept(now, state.peer, Some(facts));
+                    shard.accepted_at(conn, state.since);
+                    drop(shard);
                     state.conn = Some(conn);
                     core.register(conn, socket);
                 }
@@ -431,6 +439,7 @@ pub(super) fn flush(core: &Rc<Core>, conn: ConnId) {
     match write_out(core, &mut state) {
         Ok(Written::All) => {}
         Ok(Written::Blocked) => {
+            core.shard.borrow_mut().blocked(conn);
             state.blocked = true;
             state.wake();
         }
@@ -557,13 +566,21 @@ fn write_on(
         }
         match write_out(core, state)? {
             Written::Blocked => continue,
-            Written::All => state.blocked = false,
+            Written::All => unblocked(core, state),
             Written::Finished => {
-                state.blocked = false;
+                unblocked(core, state);
                 finish(core, socket, state);
             }
         }
         return Ok(());
+    }
+}
+
+/// The kernel has taken all at last.
+fn unblocked(core: &Rc<Core>, state: &mut State) {
+    state.blocked = false;
+    if let Some(conn) = state.conn {
+        core.shard.borrow_mut().unblocked(conn, core.clock.mono());
     }
 }
 

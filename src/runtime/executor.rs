@@ -13,8 +13,10 @@ use super::passwords::Passwords;
 use super::process;
 use super::storage::{Storage, StoreClient};
 use super::tls::TlsServer;
+use super::turns::Turns;
 use super::withheld::{self, Withheld};
 use crate::admin::figures::{CoreProbe, ShardFigures};
+use crate::admin::latency::{CorePart, TurnPart};
 use crate::base::network::Networks;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{Placement, ShardId};
@@ -63,6 +65,8 @@ pub struct Setup {
     pub errands: Errands,
     pub clock: Clock,
     pub beats: Beats,
+    /// Latencies are measured.
+    pub measures: bool,
 }
 
 /// When each core last came round its loop: a core that hangs is noticed without being asked. Cloned to every core and
@@ -264,6 +268,7 @@ pub(super) struct Core {
     pub connections: Connections,
     pub handshakes: Slots,
     pub counts: RefCell<CoreProbe>,
+    pub turns: Turns,
     beats: Beats,
     id: ShardId,
     sockets: RefCell<Vec<Place>>,
@@ -377,7 +382,7 @@ impl Slots {
 impl Core {
     fn new(part: Part) -> (Rc<Self>, Vec<Option<Inlet>>, Receiver<Letter>) {
         let setup = part.setup;
-        let shard = Shard::new(
+        let mut shard = Shard::new(
             part.shard,
             setup.config.clone(),
             setup.placement.clone(),
@@ -385,6 +390,10 @@ impl Core {
             Rng::from_seed(seed()),
             setup.clock.now(),
         );
+        if setup.measures {
+            let clock = setup.clock;
+            shard.measure(Box::new(move || clock.mono()));
+        }
         let core = Self {
             shard: RefCell::new(shard),
             fx: RefCell::new(Effects::new(setup.shards)),
@@ -404,6 +413,7 @@ impl Core {
                 waiting: RefCell::default(),
             },
             counts: RefCell::default(),
+            turns: Turns::new(setup.measures),
             beats: setup.beats.clone(),
             id: part.shard,
             sockets: RefCell::default(),
@@ -456,8 +466,10 @@ impl Core {
         let mut ends_at = None;
         let mut told = false;
         loop {
-            pause(if self.stopping.get() { TICK / 10 } else { TICK }).await;
-            self.guarded(|| self.tick());
+            let span = if self.stopping.get() { TICK / 10 } else { TICK };
+            let due = self.clock.mono() + span;
+            pause(span).await;
+            self.guarded(|| self.tick(self.clock.mono().since(due)));
             while self.shard.borrow().is_behind() {
                 next_look().await;
                 self.guarded(|| self.run_timers());
@@ -512,6 +524,7 @@ impl Core {
     /// Carries out what the turn wanted.
     fn carry_out(self: &Rc<Self>) {
         let now = self.clock.now();
+        self.turns.carry_out(now.mono);
         let (mut actions, mut dirty) = {
             let mut fx = self.fx.borrow_mut();
             self.shard.borrow_mut().end_turn(now, &mut fx);
@@ -526,6 +539,8 @@ impl Core {
         for conn in dirty.drain(..) {
             connection::flush(self, conn);
         }
+        let flushed = self.clock.mono();
+        self.shard.borrow_mut().flushed(flushed);
         let mut fx = self.fx.borrow_mut();
         // The emptied lists keep their memory, unless something was added meanwhile.
         if fx.actions.is_empty() {
@@ -546,7 +561,7 @@ impl Core {
         }
         for (outlet, batch) in outlets.iter_mut().zip(&mut fx.outbox) {
             if let Some(outlet) = outlet {
-                outlet.send(batch);
+                outlet.send(batch, now.mono);
             }
         }
         if shard.has_stalled() {
@@ -555,6 +570,8 @@ impl Core {
         if !fx.actions.is_empty() || !fx.dirty.is_empty() || !fx.writes.is_empty() {
             self.flush.notify();
         }
+        drop((fx, store, shard, outlets));
+        self.turns.end(self.id.0, flushed, || self.clock.now().wall);
     }
 
     fn act(self: &Rc<Self>, action: Action) {
@@ -594,6 +611,9 @@ impl Core {
         let now = self.clock.now();
         let mut any = false;
         while let Ok(letter) = letters.try_recv() {
+            if !any {
+                self.turns.enter(TurnPart::Letters, now.mono);
+            }
             any = true;
             self.read_letter(now, letter);
         }
@@ -601,12 +621,14 @@ impl Core {
             let Some(inlet) = inlet else { continue };
             let from = ShardId(u16::try_from(from).unwrap_or(u16::MAX));
             while let Some(parcel) = inlet.receive() {
+                self.turns.enter(TurnPart::Frames, now.mono);
                 any = true;
                 {
                     let mut fx = self.fx.borrow_mut();
                     let mut shard = self.shard.borrow_mut();
                     if !parcel.frames.is_empty() {
-                        let input = Input::Frames { from, batch: &parcel.frames };
+                        let input =
+                            Input::Frames { from, sent: parcel.sent, batch: &parcel.frames };
                         shard.handle(now, input, &mut fx);
                     }
                     if let Some((received, handled)) = parcel.news {
@@ -692,6 +714,15 @@ impl Core {
             Letter::Talkers(answer) => {
                 let _ = answer.send(shard.top_talkers(now));
             }
+            Letter::Latencies(spare, answer) => {
+                let CorePart { stanzas, core, .. } = spare;
+                let part = CorePart {
+                    shard: self.id.0,
+                    stanzas: shard.take_latencies(stanzas),
+                    core: self.turns.take(core),
+                };
+                let _ = answer.send(part);
+            }
             Letter::Shutdown => {
                 self.stopping.set(true);
                 shard.handle(now, Input::Shutdown, &mut fx);
@@ -699,10 +730,12 @@ impl Core {
         }
     }
 
-    fn tick(self: &Rc<Self>) {
+    /// - `late`: how late the timer was
+    fn tick(self: &Rc<Self>, late: Duration) {
         self.beats.beat(self.id);
         withheld::let_go(self);
         let now = self.clock.now();
+        self.turns.ticked(self.id.0, now, late);
         loop {
             let due = match self.deadlines.borrow_mut().front() {
                 Some(deadline) => deadline.at <= now.mono,
@@ -722,6 +755,7 @@ impl Core {
     fn run_timers(&self) {
         let (now, mut shard) = (self.clock.now(), self.shard.borrow_mut());
         if shard.next_due().is_some_and(|due| due <= now.mono) {
+            self.turns.enter(TurnPart::Timers, now.mono);
             shard.handle(now, Input::Tick, &mut self.fx.borrow_mut());
             self.flush.notify();
         }

@@ -2,6 +2,7 @@
 
 use super::executor::{CoreSettings, MakeFeatures};
 use crate::admin::figures::ShardFigures;
+use crate::admin::latency::CorePart;
 use crate::shard::errand::{Announcement, Counts, Outcome, Page, SessionFacts, UsersQuery, Whose};
 use crate::shard::{ConnId, ShardConfig, StoreOutcome, Ticket, TopTalkers};
 use crate::xmpp::jid::{BareJid, Jid};
@@ -57,6 +58,8 @@ pub enum Letter {
     EndSessions(Jid, Sender<u64>),
     /// A page of an announcement from the slot on; where the next begins goes back on the channel.
     Announce(Arc<Announcement>, u32, Sender<Option<u32>>),
+    /// What was measured goes back on the channel; what comes is empty, and counts from then on.
+    Latencies(CorePart, Sender<CorePart>),
     Shutdown,
 }
 

@@ -5,6 +5,7 @@
 
 use super::connection::MovedSocket;
 use super::mailbox::Bell;
+use crate::base::instant::Instant;
 use crate::frame::Batch;
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ const BATCH_KEPT_BYTES: usize = 1 << 20;
 pub struct Parcel {
     pub frames: Batch,
     pub sockets: Vec<MovedSocket>,
+    /// When the turn that sent it ended.
+    pub sent: Instant,
     /// Frames of the other direction that were received and handled, up to these numbers.
     pub news: Option<(u64, u64)>,
 }
@@ -90,7 +93,7 @@ impl Outlet {
 
     /// Sends the batch and what else waits; `batch` is empty afterwards. Gives false where the ring is full: all stays
     /// where it is, and the sender is rung when there is room.
-    pub fn send(&mut self, batch: &mut Batch) -> bool {
+    pub fn send(&mut self, batch: &mut Batch, now: Instant) -> bool {
         if batch.is_empty() && self.sockets.is_empty() && self.news.is_none() {
             return true;
         }
@@ -108,6 +111,7 @@ impl Outlet {
                 std::mem::replace(batch, self.spare.pop().unwrap_or_default())
             },
             sockets: std::mem::take(&mut self.sockets),
+            sent: now,
             news: self.news.take(),
         };
         // Not full was just seen, and nobody else writes here.

@@ -2,7 +2,7 @@
 //! inside a stanza.
 //!
 //! `executor` runs one shard per core, `listener` and `connection` its sockets, `mesh` the rings between shards;
-//! `storage` and `passwords` are the side threads that may block, `control` is the socket of the command line, `http`
+//! `storage` and `passwords` are the side threads that may block, `latency` merges what is measured, `control` is the socket of the command line, `http`
 //! the admin address.
 
 mod certificate_expiry;
@@ -13,7 +13,9 @@ pub mod control;
 pub mod data_dir;
 pub mod errands;
 pub mod executor;
+pub mod hlog;
 pub mod http;
+pub mod latency;
 pub mod listener;
 pub mod mailbox;
 pub mod mesh;
@@ -24,4 +26,5 @@ pub mod process;
 pub mod signal;
 pub mod storage;
 pub mod tls;
+mod turns;
 mod withheld;

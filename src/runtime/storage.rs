@@ -3,13 +3,14 @@
 
 use super::mailbox::{Letter, Mailbox};
 use crate::admin::figures::{COMMIT_BUCKETS_US, StoreFigures};
+use crate::admin::latency::StorePart;
 use crate::base::hash::Map;
 use crate::shard::{StoreOutcome, Ticket};
 use crate::store::{Query, Reader, Write, Writer, Written};
 use crate::xmpp::jid::BareJid;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ struct Counts {
     buckets: [AtomicU64; COMMIT_BUCKETS_US.len() + 1],
     queries: AtomicU64,
     is_failing: AtomicBool,
+    /// Taken by the one who merges them, once a second.
+    latency: Mutex<StorePart>,
 }
 
 impl Counts {
@@ -62,6 +65,9 @@ impl Counts {
         self.micros.fetch_add(micros, Ordering::Relaxed);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.is_failing.store(false, Ordering::Relaxed);
+        let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        latency.commits.record(took);
+        latency.batches.record_batch(writes as u64);
     }
 
     fn failed(&self) {
@@ -206,6 +212,12 @@ impl StoreClient {
 }
 
 impl StoreHandle {
+    /// What was measured since the last time.
+    pub fn take_latency(&self) -> StorePart {
+        let mut latency = self.counts.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *latency)
+    }
+
     pub fn figures(&self) -> StoreFigures {
         let told = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let counts = &*self.counts;

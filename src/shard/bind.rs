@@ -4,6 +4,7 @@
 use super::account::{AccountId, State};
 use super::conn::{Flow, Hold};
 use super::effect::{ConnId, Effects};
+use super::latency::LoginEnd;
 use super::login::Login;
 use super::phase::SessionChange;
 use super::rate::Traffic;
@@ -130,6 +131,7 @@ impl Shard {
         slot.sessions.push(session);
         conn.session = Some(session);
         conn.traffic = Traffic::default();
+        core.login_ends(id, LoginEnd::Bound);
         core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
         Ok(session)
     }
@@ -482,6 +484,7 @@ impl Shard {
         core.write(id, &out, fx);
         core.give_back(out);
         core.probe.sessions_resumed += 1;
+        core.login_ends(id, LoginEnd::Resumed);
         core.note(session);
         core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
         self.maybe_replay(account, fx);

@@ -2,6 +2,7 @@
 
 use super::component::Link;
 use super::effect::{Action, ConnId, Effects};
+use super::latency::LoginBy;
 use super::login::Login;
 use super::rate::Traffic;
 use super::session::SessionId;
@@ -56,6 +57,8 @@ pub(super) struct Conn {
     dirty: bool,
     /// What it says waits for its moment, so that nobody learns from the time of an answer.
     withheld: bool,
+    /// Its output waits for room in the kernel.
+    pub blocked: bool,
     pub hold: Hold,
     pub login: Option<Box<Login>>,
     /// Who logged in.
@@ -64,6 +67,9 @@ pub(super) struct Conn {
     /// Logins that failed.
     pub attempts: u8,
     pub heard_at: Instant,
+    /// When it was accepted, and what its client logs in by.
+    pub began: Instant,
+    pub login_by: Option<LoginBy>,
     /// A ping is out to see whether a silent client lives.
     pub pinged: bool,
     /// Where it comes from, for rates; `None` where it is free of them.
@@ -173,12 +179,15 @@ impl Shard {
             spare: 0,
             dirty: false,
             withheld: false,
+            blocked: false,
             hold: Hold::No,
             login: None,
             account: None,
             session: None,
             attempts: 0,
             heard_at: now.mono,
+            began: now.mono,
+            login_by: None,
             pinged: false,
             network,
             traffic: Traffic::default(),
@@ -192,9 +201,11 @@ impl Shard {
     }
 
     /// Takes a connection out, to be given to `adopt` of the shard that `Action::Move` names.
-    pub fn extract(&mut self, conn: ConnId) -> Option<MovedConn> {
-        let mut conn = self.core.conns.remove(conn.0)?;
+    pub fn extract(&mut self, id: ConnId) -> Option<MovedConn> {
+        let mut conn = self.core.conns.remove(id.0)?;
         conn.dirty = false;
+        conn.blocked = false;
+        self.core.meter.forget(id);
         self.core.origins.leave(conn.network.take(), &self.core.config.limits.rates);
         self.core.probe.connections -= 1;
         self.core.probe.connections_moved_out += 1;
@@ -264,6 +275,33 @@ impl Shard {
     pub fn flushing(&mut self, conn: ConnId) {
         if let Some(slot) = self.core.conns.get_mut(conn.0) {
             slot.dirty = false;
+        }
+    }
+
+    /// The connection was accepted before its stream could begin: there was a handshake first.
+    pub fn accepted_at(&mut self, conn: ConnId, at: Instant) {
+        if let Some(slot) = self.core.conns.get_mut(conn.0) {
+            slot.began = at;
+        }
+    }
+
+    /// The turn's output has left, but for that of connections which are blocked.
+    pub fn flushed(&mut self, at: Instant) {
+        self.core.output_written(at);
+    }
+
+    /// The kernel takes no more from the connection now.
+    pub fn blocked(&mut self, conn: ConnId) {
+        if let Some(slot) = self.core.conns.get_mut(conn.0) {
+            slot.blocked = true;
+        }
+    }
+
+    /// What the connection had to say has left at last.
+    pub fn unblocked(&mut self, conn: ConnId, at: Instant) {
+        if let Some(slot) = self.core.conns.get_mut(conn.0) {
+            slot.blocked = false;
+            self.core.output_unblocked(conn, at);
         }
     }
 
@@ -471,8 +509,16 @@ impl Shard {
             }
             None => return Ok(Flow::Taken),
         };
+        let parsed = self.core.meter.parsed();
         let result = match read {
-            Ok(()) => self.contained_element(id, &Stanza { bytes, index: &index }, fx),
+            Ok(()) => {
+                let stanza = Stanza { bytes, index: &index };
+                let result = self.contained_element(id, &stanza, fx);
+                if let Some((parsed, kind)) = parsed.zip(stanza.kind()) {
+                    self.core.meter.routed(kind, self.core.now, parsed);
+                }
+                result
+            }
             Err(error) => Err(error),
         };
         self.index = index;
@@ -514,6 +560,7 @@ impl Shard {
     /// The connection is gone; its session waits to be resumed, or ends.
     pub(super) fn closed(&mut self, id: ConnId, fx: &mut Effects) {
         let Some(mut conn) = self.core.conns.remove(id.0) else { return };
+        self.core.meter.forget(id);
         self.core.origins.leave(conn.network, &self.core.config.limits.rates);
         self.core.probe.connections -= 1;
         let session = conn.session;

@@ -9,6 +9,7 @@ use super::ring::FrameRef;
 use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
 use super::{AckLevel, Core, Post, Shard, Undo, presence, subscription};
+use crate::base::instant::Instant;
 use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
 use crate::frame::{Envelope, Flags, Kind};
@@ -24,10 +25,14 @@ pub(super) type Targets = SmallVec<[SessionId; 4]>;
 
 impl Shard {
     /// A batch from another shard.
-    pub(super) fn frames(&mut self, from: ShardId, batch: &Batch, fx: &mut Effects) {
+    pub(super) fn frames(&mut self, from: ShardId, sent: Instant, batch: &Batch, fx: &mut Effects) {
         let ring = usize::from(from.0);
+        let mut kinds = [0; 3];
         for envelope in batch.iter() {
             self.core.probe.frames_in += 1;
+            if let Some(count) = kinds.get_mut((envelope.kind as usize).wrapping_sub(1)) {
+                *count += 1;
+            }
             let Some(inward) = self.core.inward.get_mut(ring) else { return };
             inward.received(envelope.number);
             let at = FrameRef { ring: from.0, number: envelope.number };
@@ -36,6 +41,7 @@ impl Shard {
             }
             self.send_posts(fx);
         }
+        self.core.meter.crossed(kinds, self.core.now.mono.since(sent));
     }
 
     /// Its delivery met a bug: the sender is told, the accounts that it was for start afresh.
@@ -61,6 +67,8 @@ impl Shard {
     }
 
     fn deliver_to(&mut self, envelope: &Envelope<'_>, to: &str, at: FrameRef, fx: &mut Effects) {
+        let path = self.core.path(at);
+        self.core.meter.enter_frame(envelope, path, self.core.now);
         if let Some(component) = self.core.components.of(to) {
             return self.deliver_to_component(component, envelope, to, fx);
         }
@@ -368,6 +376,8 @@ impl Shard {
             };
             let envelope = queued.envelope(epoch);
             let (_, resource) = split(envelope.to);
+            let path = self.core.path(queued.at);
+            self.core.meter.enter_frame(&envelope, path, self.core.now);
             let sound = self.contained(fx, |shard, fx| {
                 shard.deliver_ready(account, &envelope, envelope.to, resource, queued.at, fx);
             });

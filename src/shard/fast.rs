@@ -8,6 +8,7 @@
 use super::account::{AccountId, Slot, State};
 use super::conn::{Flow, Hold};
 use super::effect::{Action, ConnId, Effects};
+use super::latency::LoginBy;
 use super::login::Login;
 use super::{Shard, Waiting};
 use crate::base::instant::Wall;
@@ -156,6 +157,7 @@ impl Shard {
             fx.actions.push(Action::Move { conn: id, to: owner });
             return Flow::Again;
         }
+        conn.login_by = Some(LoginBy::Token(mechanism));
         let account = core.account(&jid, fx).filter(|_| !core.is_network_closed(id));
         let Some(account) = account else {
             self.fail(id, SaslFailure::TemporaryAuthFailure, fx);

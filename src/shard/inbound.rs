@@ -2,6 +2,7 @@
 
 use super::effect::Effects;
 use super::feature::{Method, Scope};
+use super::latency::Path;
 use super::phase::{Delivered, Direction, Passage, Sent};
 use super::ring::FrameRef;
 use super::route::{Realm, Route, route};
@@ -37,6 +38,7 @@ impl Shard {
     ) -> Result<(), StreamError> {
         let core = &mut self.core;
         core.probe.stanzas_in += 1;
+        core.meter.enter(kind, core.now);
         let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(()) };
         if let Some(from) = stanza.attr("from")
             && !slot.jid.is(&from)
@@ -357,6 +359,7 @@ impl Shard {
         let number = core.outward[ring].last() + 1;
         core.encoder.append(&mut fx.outbox[ring], &Envelope { number, ..*envelope }).ok()?;
         core.probe.frames_out += 1;
+        core.meter.way = Path::Core;
         Some(FrameRef { ring: owner.0, number: core.outward[ring].number() })
     }
 
@@ -430,6 +433,9 @@ impl Shard {
         let account = slot.account;
         let Some(counters) = slot.counters.as_mut() else { return Ok(()) };
         let settled = counters.acknowledge(h)?;
+        for (sent, label) in settled.sent {
+            core.meter.acknowledged(label, core.now.mono.since(sent));
+        }
         core.confirmed.extend(settled.log_ids.into_iter().map(|row| (account, row)));
         core.note(session);
         self.continue_replay(account, fx);

@@ -4,6 +4,7 @@ use super::access::Features;
 use super::config::ShardConfig;
 use super::effect::{ConnId, Ticket};
 use super::errand::{Announcement, Outcome};
+use crate::base::instant::Instant;
 use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
 use crate::store::{Answer, Written};
@@ -20,8 +21,8 @@ pub enum Input<'a> {
     Secured { conn: ConnId, facts: TlsFacts },
     /// The peer is gone, or the handshake failed, or the output that went before `Close` has left.
     Closed { conn: ConnId },
-    /// Frames of another shard, in order.
-    Frames { from: ShardId, batch: &'a Batch },
+    /// Frames of another shard, in order; `sent`: when that shard's turn ended.
+    Frames { from: ShardId, sent: Instant, batch: &'a Batch },
     /// Another shard has received and handled our frames up to these numbers.
     Handled { by: ShardId, received: u64, handled: u64 },
     /// Rings took what waited for them, or the store did: clients may be read again.

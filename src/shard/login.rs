@@ -4,6 +4,7 @@ use super::account::{AccountId, Busy, State};
 use super::conn::{Flow, Hold};
 use super::effect::{Action, ConnId, Effects, PasswordCheck};
 use super::fast::Renewal;
+use super::latency::LoginBy;
 use super::{Shard, internal_error};
 use crate::base::instant::Instant;
 use crate::stream::c2s::{C2s, Event};
@@ -183,6 +184,7 @@ impl Shard {
             fx.actions.push(Action::Move { conn: id, to: owner });
             return Flow::Again;
         }
+        conn.login_by = Some(LoginBy::Sasl(mechanism));
         if core.is_network_closed(id) {
             self.fail(id, SaslFailure::TemporaryAuthFailure, fx);
             return Flow::Taken;

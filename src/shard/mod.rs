@@ -23,6 +23,7 @@ mod feature;
 mod inactive;
 mod inbound;
 mod input;
+mod latency;
 mod login;
 mod offline;
 mod operator;
@@ -55,6 +56,7 @@ pub use feature::{
     Spec, Verdict,
 };
 pub use input::{Input, StoreOutcome};
+pub use latency::{Laps, Latencies, LoginEnd, Path, Stage};
 pub use phase::{Audience, Delivered, Direction, Passage, Phase, Received, Sent, SessionChange};
 pub use probe::Probe;
 pub use quarantine::{Leave, Quarantine};
@@ -99,6 +101,8 @@ enum Waiting {
     Append {
         account: AccountId,
         owner: BareJid,
+        since: Instant,
+        path: Path,
         at: Option<FrameRef>,
         bounce: Box<offline::Bounce>,
     },
@@ -210,6 +214,7 @@ struct Core {
     manifests: Vec<&'static FeatureManifest>,
     usual: StreamContext,
     probe: Probe,
+    meter: latency::Meter,
     /// Sessions to look at when the turn ends.
     noted: Vec<SessionId>,
     /// Sessions that keep more than they may.
@@ -285,6 +290,7 @@ impl Shard {
             manifests: Vec::new(),
             usual: StreamContext::client(),
             probe: Probe::default(),
+            meter: latency::Meter::default(),
             noted: Vec::new(),
             overflowing: Vec::new(),
             confirmed: Vec::new(),
@@ -318,11 +324,12 @@ impl Shard {
     /// One input. The runtime calls `end_turn` when it has given all that is there, then carries `fx` out.
     pub fn handle(&mut self, now: Now, input: Input<'_>, fx: &mut Effects) {
         self.core.now = now;
+        self.core.meter.leave();
         match input {
             Input::Bytes { conn, bytes } => self.bytes(conn, bytes, fx),
             Input::Secured { conn, facts } => self.secured(conn, facts, fx),
             Input::Closed { conn } => self.closed(conn, fx),
-            Input::Frames { from, batch } => self.frames(from, batch, fx),
+            Input::Frames { from, sent, batch } => self.frames(from, sent, batch, fx),
             Input::Handled { by, received: _, handled } => self.handled(by, handled),
             Input::Relieved => self.relieved(fx),
             Input::Stored { ticket, outcome } => self.stored(ticket, outcome, fx),
@@ -342,6 +349,7 @@ impl Shard {
     /// The end of a turn: acknowledgements, requests and confirmations that many stanzas share.
     pub fn end_turn(&mut self, now: Now, fx: &mut Effects) {
         self.core.now = now;
+        self.core.meter.leave();
         loop {
             self.core.settle_own();
             self.core.settle_noted(fx);
@@ -412,6 +420,18 @@ impl Shard {
         &self.core.probe
     }
 
+    /// Measures from now on.
+    ///
+    /// - `laps`: read for one stanza in 64, on the clock of `Now::mono`
+    pub fn measure(&mut self, laps: Laps) {
+        self.core.meter.start(laps);
+    }
+
+    /// What was measured since the last time; `spare` is empty and counts from here on.
+    pub fn take_latencies(&mut self, spare: Box<Latencies>) -> Box<Latencies> {
+        self.core.meter.take(spare)
+    }
+
     pub fn sessions(&self) -> usize {
         self.core.sessions.len()
     }
@@ -461,6 +481,7 @@ impl Shard {
         let undo = self.core.undo.len();
         let posts = self.core.posts.len();
         let tickets = self.core.next_ticket;
+        let delivered = self.core.meter.mark();
         let last: smallvec::SmallVec<[u64; 8]> =
             self.core.outward.iter().map(Outward::last).collect();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self, fx)));
@@ -475,6 +496,7 @@ impl Shard {
             }
             self.core.cut_back_output(undo);
             self.core.undo_tickets(tickets, fx);
+            self.core.meter.cut_back(delivered);
             self.index = Index::default();
         }
         self.mark = mark;

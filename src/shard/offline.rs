@@ -70,7 +70,8 @@ impl Shard {
                     self.no_longer_busy(account, Busy::Ids, fx);
                 }
             }
-            (Waiting::Append { account, owner, at, bounce }, outcome) => {
+            (Waiting::Append { account, owner, since, path, at, bounce }, outcome) => {
+                self.core.meter.stored(path, self.core.now.mono.since(since));
                 if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
                     // Not durable: the sender is told, which is what its acknowledgement may cover.
                     self.core.bounce_later(&bounce, &resource_constraint());
@@ -492,6 +493,8 @@ impl Core {
         let ticket = self.ticket(Waiting::Append {
             account: id,
             owner: owner.clone(),
+            since: self.now.mono,
+            path: self.path(at),
             at: wanted.then_some(at),
             bounce: Box::new(bounce),
         });

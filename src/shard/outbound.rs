@@ -145,7 +145,8 @@ impl Core {
         self.probe.stanzas_out += 1;
         if let Some(counters) = slot.counters.as_mut() {
             let bytes = parts.concat().into_boxed_slice();
-            counters.send(Unacknowledged { bytes, log_id: row });
+            let sent = self.meter.passage.map(|passage| (self.now.mono, passage.label()));
+            counters.send(Unacknowledged { bytes, log_id: row, sent });
             self.undo.push(super::Undo::Sent(session));
             let full = counters.queue_len() > limits.resume_queue
                 || counters.queue_bytes() > 2 * limits.output_bytes;
@@ -165,6 +166,7 @@ impl Core {
             for part in parts {
                 self.write(conn, part, fx);
             }
+            self.meter.delivered(conn, self.now);
         }
         if noted {
             self.note(session);

@@ -92,6 +92,10 @@ impl Shard {
             Outcome::Busy => Err(StanzaCondition::ResourceConstraint.into()),
             _ => Err(StanzaCondition::InternalServerError.into()),
         };
+        // The person has typed what is needed; what the server takes for the login begins here.
+        if let Some(conn) = self.core.conns.get_mut(id.0) {
+            conn.began = self.core.now.mono;
+        }
         self.answer_stranger(id, iq, answer, fx);
         self.release(id, fx);
     }

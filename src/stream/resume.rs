@@ -7,6 +7,7 @@ use crate::base::instant::Instant;
 use crate::xmpp::ns;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::writer::Writer;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 /// Stanzas that an empty queue keeps room for.
@@ -18,12 +19,16 @@ pub struct Unacknowledged {
     pub bytes: Box<[u8]>,
     /// Its row in the owner's log, to be confirmed when the client acknowledges.
     pub log_id: Option<u64>,
+    /// When it went out, and as what in a code of the shard's; `None` where nobody measures how long it is out.
+    pub sent: Option<(Instant, u8)>,
 }
 
 /// What the client's `<a/>` or `<resume/>` settled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     pub log_ids: Vec<u64>,
+    /// `Unacknowledged::sent` of each that had it.
+    pub sent: SmallVec<[(Instant, u8); 8]>,
 }
 
 /// Both directions of one stream's counting.
@@ -178,6 +183,7 @@ impl Counters {
             if let Some(stanza) = self.queue.pop_front() {
                 self.queue_bytes -= stanza.bytes.len();
                 settled.log_ids.extend(stanza.log_id);
+                settled.sent.extend(stanza.sent);
             }
         }
         if self.queue.is_empty() {
@@ -214,6 +220,8 @@ impl Counters {
     /// A resumed stream asks afresh: the answer to the old request went down with the old connection.
     pub fn resumed(&mut self) {
         self.requested = None;
+        // They go out again: how long the client was away says nothing about how fast it acknowledges.
+        self.queue.iter_mut().for_each(|stanza| stanza.sent = None);
     }
 
     /// Ends the counting and gives what was never acknowledged, oldest first.
@@ -237,7 +245,11 @@ mod tests {
     use super::*;
 
     fn stanza(id: u64) -> Unacknowledged {
-        Unacknowledged { bytes: vec![b'x'; 10].into(), log_id: Some(id) }
+        Unacknowledged {
+            bytes: vec![b'x'; 10].into(),
+            log_id: Some(id),
+            sent: Some((Instant(id), 0)),
+        }
     }
 
     #[test]
@@ -260,7 +272,9 @@ mod tests {
     fn acknowledgement_settles_in_order_and_refuses_too_many() {
         let mut counters = Counters::new(None);
         (0..5).for_each(|id| counters.send(stanza(id)));
-        assert_eq!(counters.acknowledge(2).unwrap().log_ids, [0, 1]);
+        let settled = counters.acknowledge(2).unwrap();
+        assert_eq!(settled.log_ids, [0, 1]);
+        assert_eq!(settled.sent.to_vec(), [(Instant(0), 0), (Instant(1), 0)]);
         assert_eq!(counters.acknowledge(1).unwrap().log_ids, [0u64; 0]);
         assert_eq!(counters.queue_len(), 3);
         let error = counters.acknowledge(6).unwrap_err();

@@ -272,6 +272,8 @@ impl ControlHandler for Full {
             }
             ControlRequest::Account(AccountRequest::Delete { .. }) => ControlResponse::Done,
             ControlRequest::Account(_) => ControlResponse::error("all are taken; delete one"),
+            ControlRequest::Latency => ControlResponse::Latency(Box::default()),
+            ControlRequest::LatencyLog => ControlResponse::error("nothing is measured"),
             ControlRequest::Sessions { after: None, .. } => ControlResponse::Sessions {
                 sessions: vec![session("a@localhost/1")],
                 next: Some(SessionCursor { shard: 1, slot: 7 }),

@@ -166,10 +166,6 @@ fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
             "[storage]\nurl = \"postgres://a/b\"",
             "2: storage.url: \"postgres://a/b\" is not in this version; write url = \"sqlite:corefire.db\"",
         ),
-        (
-            "[latency]\nlog = \"latency.hlog\"",
-            "2: latency.log: \"latency.hlog\" is not in this version; write log = \"\"",
-        ),
     ];
     let place = Place::new();
     for (text, line) in cases {

@@ -11,6 +11,7 @@ mod client_certificates;
 mod components;
 mod domains;
 mod haproxy;
+mod latency;
 mod life;
 mod log;
 mod monitoring;

@@ -19,8 +19,8 @@ use corefire::cluster::placement::Placement;
 use corefire::frame::Batch;
 use corefire::shard::errand::{Outcome, Registrations, SessionFacts, Whose};
 use corefire::shard::{
-    Action, ConnId, Effects, Feature, Features, Input, Limits, Probe, Shard, ShardConfig,
-    StoreOutcome, Ticket, TopTalkers,
+    Action, ConnId, Effects, Feature, Features, Input, Latencies, Limits, Probe, Shard,
+    ShardConfig, StoreOutcome, Ticket, TopTalkers,
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
 use corefire::store::{AccountRecord, Answer, Query, Reader as _, RosterItem, Write, Writer as _};
@@ -98,8 +98,10 @@ pub(crate) struct Node {
     store_holds: bool,
     /// Writes fail as on a disk that gave up.
     pub(crate) store_fails: bool,
-    rings: VecDeque<(usize, usize, Batch)>,
+    rings: VecDeque<(usize, usize, Instant, Batch)>,
     rings_hold: bool,
+    /// From a turn's end until its output has left.
+    pub(crate) writing_takes: Duration,
     /// The side threads that run errands have too much to do.
     pub(crate) errands_fail: bool,
     registrations: Registrations,
@@ -187,6 +189,7 @@ impl Node {
             store_fails: false,
             rings: VecDeque::new(),
             rings_hold: false,
+            writing_takes: Duration::ZERO,
             errands_fail: false,
             registrations: Registrations::default(),
             stops_in: None,
@@ -508,6 +511,14 @@ impl Node {
         self.sockets[client.0].answers_pings = false;
     }
 
+    /// The client reads on, and takes what waited for it.
+    pub(crate) fn read_on(&mut self, client: Client) {
+        let Socket { shard, conn, .. } = self.sockets[client.0];
+        self.sockets[client.0].reads = true;
+        self.flush(shard, conn);
+        self.cores[shard].shard.unblocked(conn, self.now.mono);
+    }
+
     // ---- time, store, rings
 
     pub(crate) fn advance(&mut self, span: Duration) {
@@ -583,6 +594,22 @@ impl Node {
         self.cores[shard].shard.probe()
     }
 
+    /// Has all shards measure; each look at the clock between inputs finds it a microsecond later.
+    pub(crate) fn measure(&mut self) {
+        for core in &mut self.cores {
+            let clock = std::cell::Cell::new(self.now.mono);
+            core.shard.measure(Box::new(move || {
+                clock.set(clock.get() + Duration::from_micros(1));
+                clock.get()
+            }));
+        }
+    }
+
+    /// What a shard has measured since the last time.
+    pub(crate) fn latencies(&mut self, shard: usize) -> Box<Latencies> {
+        self.cores[shard].shard.take_latencies(Box::default())
+    }
+
     pub(crate) fn sessions(&self) -> usize {
         self.cores.iter().map(|core| core.shard.sessions()).sum()
     }
@@ -611,10 +638,10 @@ impl Node {
                 busy |= self.turn(shard);
             }
             while !self.rings_hold
-                && let Some((from, to, batch)) = self.rings.pop_front()
+                && let Some((from, to, sent, batch)) = self.rings.pop_front()
             {
                 let id = corefire::cluster::placement::ShardId(u16::try_from(from).unwrap());
-                self.input(to, Input::Frames { from: id, batch: &batch });
+                self.input(to, Input::Frames { from: id, sent, batch: &batch });
                 busy = true;
             }
             while !self.store_holds
@@ -643,7 +670,7 @@ impl Node {
         self.requests.extend(asked);
         for (to, batch) in fx.outbox.iter_mut().enumerate() {
             if !batch.is_empty() {
-                self.rings.push_back((at, to, std::mem::take(batch)));
+                self.rings.push_back((at, to, self.now.mono, std::mem::take(batch)));
             }
         }
         let news: Vec<_> = shard.ring_news().collect();
@@ -657,6 +684,7 @@ impl Node {
             self.flush(at, conn);
             busy = true;
         }
+        self.cores[at].shard.flushed(self.now.mono + self.writing_takes);
         for action in actions {
             self.act(at, action);
         }
@@ -717,6 +745,8 @@ impl Node {
             socket.inbox.extend_from_slice(output.bytes);
             let length = output.bytes.len();
             shard.output_left(conn, length);
+        } else if !socket.reads {
+            shard.blocked(conn);
         }
         if socket.answers_pings {
             self.answer_pings(client);

@@ -17,6 +17,7 @@ mod fast;
 mod faults;
 mod harness;
 mod iq;
+mod latency;
 mod limits;
 mod messages;
 mod moving;

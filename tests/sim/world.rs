@@ -749,7 +749,7 @@ impl World {
                 if self.log {
                     eprintln!("{} core {core} {} frames from {}", self.now, batch.frames(), from.0);
                 }
-                shard.handle(now, Input::Frames { from, batch: &batch }, fx);
+                shard.handle(now, Input::Frames { from, sent: now.mono, batch: &batch }, fx);
                 self.note(2, u64::from(from.0), batch.as_bytes());
             }
             Given::Handled(by, received, handled) => {

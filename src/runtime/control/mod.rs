@@ -18,6 +18,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::latency::{Report, StallReport};
 use crate::xmpp::credentials::{Credentials, ScramKeys};
 
 /// Rises when a value changes its meaning. A node refuses a client of another version.
@@ -46,6 +47,10 @@ pub(crate) struct Envelope<T> {
 pub enum ControlRequest {
     Account(AccountRequest),
     Status,
+    /// How long things take.
+    Latency,
+    /// The same as a log of HdrHistograms.
+    LatencyLog,
     /// The node reads its configuration again.
     Reload,
     /// Who owns an address.
@@ -131,6 +136,10 @@ pub enum ControlResponse {
         more: bool,
     },
     Status(Box<Status>),
+    Latency(Box<Report>),
+    LatencyLog {
+        text: String,
+    },
     Place(Place),
     Reloaded(Reloaded),
     /// `next`: where the next page begins, if there is one. A page may be empty.
@@ -276,6 +285,14 @@ pub struct ShardStatus {
     /// Components that may connect, with how many connections each has here.
     #[serde(default)]
     pub components: BTreeMap<String, u64>,
+    /// Turns of over 10 ms, and the last of them.
+    #[serde(default)]
+    pub stalls: u64,
+    #[serde(default)]
+    pub last_stall: Option<StallReport>,
+    /// How often the core came to its timers over 10 ms late.
+    #[serde(default)]
+    pub late: u64,
 }
 
 /// Who owns an address, as `corefire whereis` shows it.

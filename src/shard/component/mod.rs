@@ -143,6 +143,7 @@ impl Shard {
         let core = &mut self.core;
         core.probe.stanzas_in += 1;
         core.probe.component_stanzas_in += 1;
+        core.meter.enter(kind, core.now);
         let link = core.conns.get(id.0).and_then(|conn| conn.component.as_ref());
         let domain = link.and_then(|link| link.stream.established());
         let from = match stanza.from().map(|from| core.jids.parse(&from)) {
@@ -482,6 +483,7 @@ impl Core {
         for part in parts {
             self.write(id, part, fx);
         }
+        self.meter.delivered(id, self.now);
         let length = parts.iter().map(|part| part.len()).sum();
         if let Some(conn) = self.conns.get_mut(id.0)
             && conn.output_len() == before + length
