@@ -81,7 +81,33 @@ impl Last {
     }
 }
 
+/// How many are written at a time as the node stops: what clients still say is not to wait behind all of them.
+const DEPARTURES: usize = 1_024;
+
 impl Core {
+    /// The node stops: accounts with an available resource are to be kept as gone. Nobody is told, as all go.
+    pub(super) fn plan_departures(&mut self) {
+        for (id, account) in self.accounts.iter() {
+            let mut sessions = account.sessions.iter().filter_map(|id| self.sessions.get(id.0));
+            if let Some(session) = sessions.rfind(|session| session.presence.is_some()) {
+                self.departing.push((AccountId(id), session.text.as_ref().into()));
+            }
+        }
+        self.departing.shrink_to_fit();
+    }
+
+    /// Has some of them written, unless the store is busy with what came before.
+    pub(super) fn write_departures(&mut self, fx: &mut Effects) {
+        if self.tickets.len() >= DEPARTURES {
+            return;
+        }
+        for _ in 0..DEPARTURES {
+            let Some((account, from)) = self.departing.pop() else { return };
+            let (stanza, close) = gone(&from);
+            self.depart(account, &from, &stanza, (close, close), fx);
+        }
+    }
+
     /// The account has no available resource any more: what the last one said is kept.
     ///
     /// - takes: its unavailable presence, stamped with `from`, without `to`

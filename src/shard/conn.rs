@@ -113,6 +113,10 @@ impl Conn {
             .map_or(self.session.is_some(), |link| link.stream.established().is_some())
     }
 
+    pub(super) fn is_established_component(&self) -> bool {
+        self.component.as_ref().is_some_and(|link| link.stream.established().is_some())
+    }
+
     fn limits<'a>(&self, policy: &'a C2sPolicy) -> &'a XmlLimits {
         match &self.component {
             Some(link) if link.stream.established().is_some() => &policy.limits,
@@ -653,6 +657,10 @@ impl Shard {
 
     /// Every stream ends with `system-shutdown`; sessions end without losing what is logged.
     pub(super) fn shutdown(&mut self, fx: &mut Effects) {
+        if !self.core.stopping {
+            self.core.plan_departures();
+            self.core.write_departures(fx);
+        }
         self.core.stopping = true;
         let conns: Vec<ConnId> = self.core.conns.iter().map(|(id, _)| ConnId(id)).collect();
         for conn in conns {

@@ -232,6 +232,8 @@ struct Core {
     /// Spare buffers for output and partial stanzas.
     buffers: Vec<Vec<u8>>,
     stopping: bool,
+    /// Accounts that go as the node stops and are not written yet, each with the full JID of a resource.
+    departing: Vec<(AccountId, Box<str>)>,
 }
 
 /// The actor. One per core.
@@ -301,6 +303,7 @@ impl Shard {
             stalled: Vec::new(),
             buffers: Vec::new(),
             stopping: false,
+            departing: Vec::new(),
         };
         let mut shard = Self {
             core,
@@ -382,7 +385,8 @@ impl Shard {
 
     /// When `Tick` is wanted next; `None` while no timer runs.
     pub fn next_due(&self) -> Option<Instant> {
-        if self.is_behind() { Some(self.core.now.mono) } else { self.core.wheel.next_due() }
+        let now = self.is_behind() || !self.core.departing.is_empty();
+        if now { Some(self.core.now.mono) } else { self.core.wheel.next_due() }
     }
 
     /// More timers had expired than one `Input::Tick` runs: others may go first, then it wants another.
@@ -411,9 +415,9 @@ impl Shard {
         self.core.stalled.len()
     }
 
-    /// Requests to the store that have no answer yet.
+    /// Requests to the store that have no answer yet, or are still to be made before the node may stop.
     pub fn waiting_for_store(&self) -> usize {
-        self.core.tickets.len()
+        self.core.tickets.len() + self.core.departing.len()
     }
 
     pub fn probe(&self) -> &Probe {
@@ -465,6 +469,7 @@ impl Shard {
                 Timer::Replay(account) => self.replay_due(account, fx),
             }
         }
+        self.core.write_departures(fx);
         if self.expired.is_empty() {
             self.core.sweep_idle();
         }

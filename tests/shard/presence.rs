@@ -2,6 +2,7 @@
 
 use crate::harness::*;
 use crate::subscriptions::*;
+use corefire::shard::{Absence, Slot};
 use std::time::Duration;
 
 #[test]
@@ -331,6 +332,30 @@ fn last_words_that_are_long_are_forgotten_and_their_time_is_not() {
     let text = node.read(alice);
     assert!(says_gone(&text, "bob@here") && text.len() < 400, "{text}");
     assert!(text.contains("<delay "), "{text}");
+}
+
+#[test]
+fn node_that_stops_keeps_when_its_users_went() {
+    let (mut node, alice, bob) = friends(4);
+    node.send(alice, "<presence type='unavailable'><status>bye</status></presence>");
+    node.read(bob);
+    node.advance(Duration::from_secs(100));
+    let sleeper = node.online_acked("carol", "phone").0;
+    node.cut(sleeper);
+    node.shut_down();
+    let mut last = |name: &str| {
+        let record = node.record(name).unwrap();
+        let slot = record.slots.into_iter().find(|(slot, _)| slot == Absence::NAME);
+        Absence::load(slot.map(|(_, bytes)| bytes).as_deref()).last().cloned()
+    };
+    let (alices, bobs, carols) = (last("alice").unwrap(), last("bob").unwrap(), last("carol"));
+    assert!(String::from_utf8_lossy(&alices.stanza).contains("bye"), "she went before");
+    assert_eq!((&*bobs.from, bobs.at.0 - alices.at.0), ("bob@here/pc", 100_000_000));
+    assert_eq!(
+        carols.map(|last| last.at),
+        Some(bobs.at),
+        "whoever may come back is not there either"
+    );
 }
 
 /// A login asks for all contacts; absent ones are read only as far as the store has nothing else to do.
