@@ -106,6 +106,9 @@ impl Shard {
         self.replace_features(features);
         self.core.evict_surplus();
         self.components_reconfigured(&old.components, fx);
+        if old.limits.rates.exempt != self.core.config.limits.rates.exempt {
+            self.core.exempt_anew();
+        }
         if old.access != self.core.config.access {
             self.end_banned(fx);
         }

@@ -214,6 +214,20 @@ impl Shard {
 }
 
 impl Core {
+    /// Other networks are free of rates than before: connections that are there count in, or no longer. Components have
+    /// none either way.
+    pub(super) fn exempt_anew(&mut self) {
+        let rates = &self.config.limits.rates;
+        for (_, conn) in self.conns.iter_mut() {
+            let free = conn.is_established_component() || rates.is_exempt(conn.peer);
+            match (free, conn.network) {
+                (true, Some(_)) => self.origins.leave(conn.network.take(), rates),
+                (false, None) => conn.network = self.origins.enter(conn.peer, rates),
+                _ => {}
+            }
+        }
+    }
+
     /// Stops reading a connection for a while, unless it waits for something else: then it is charged again when it
     /// goes on.
     pub(super) fn slow(&mut self, id: ConnId, until: Instant) {

@@ -181,6 +181,28 @@ fn exempt_networks_are_free() {
 }
 
 #[test]
+fn connections_are_exempt_as_the_configuration_of_now_says() {
+    let rates = |exempt: &[&str]| Rates {
+        session: stanzas(ten()),
+        exempt: exempt.iter().map(|network| network.parse().unwrap()).collect(),
+        networks: 16,
+        ..Rates::default()
+    };
+    let mut node = with(rates(&[]));
+    let alice = node.online("alice", "phone");
+    assert_eq!(node.networks(), 1);
+    node.reconfigure(|config| config.limits.rates = rates(&["192.0.2.0/24"]));
+    node.advance(Duration::from_secs(60));
+    node.send(alice, &burst("alice@here", 0..200));
+    assert!(node.is_read(alice));
+    node.reconfigure(|config| config.limits.rates = rates(&[]));
+    node.send(alice, &burst("alice@here", 0..200));
+    assert!(!node.is_read(alice));
+    node.cut(alice);
+    assert_eq!(node.networks(), 1, "as for one that was counted from the start");
+}
+
+#[test]
 fn connections_of_a_network_above_its_rate_are_not_admitted() {
     let rate = Rate::new(2, Duration::from_secs(2));
     let mut node = with(Rates { connections: rate, networks: 100, ..Rates::default() });
