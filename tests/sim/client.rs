@@ -8,7 +8,7 @@ use corefire::stream::sasl::{
     ITERATIONS_MIN, Mechanism, SaltedPassword, ScramHash, decode_payload, encode_payload,
 };
 use corefire::xmpp::xml::framer::{Framer, Step, XmlLimits};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::LazyLock;
 
 pub(crate) const PASSWORD: &str = "pencil";
@@ -109,6 +109,8 @@ pub(crate) struct Client {
     /// Talks no more of itself, answers all at once.
     pub(crate) quiet: bool,
     pub(crate) answered_requests: u32,
+    /// Full JIDs that it sees as available.
+    pub(crate) seen: BTreeSet<String>,
 }
 
 fn jid(user: &str) -> String {
@@ -175,6 +177,7 @@ impl Client {
             resumed: 0,
             quiet: false,
             answered_requests: 0,
+            seen: BTreeSet::new(),
         }
     }
 
@@ -203,6 +206,7 @@ impl Client {
         self.received = 0;
         self.resume_id = None;
         self.unconfirmed.clear();
+        self.seen.clear();
     }
 
     pub(crate) fn connected(&mut self, model: &mut Model, chance: &mut Chance, now: u64) -> Orders {
@@ -292,6 +296,10 @@ impl Client {
             priority => format!("<presence><priority>{priority}</priority></presence>"),
         };
         self.say(orders, text.into_bytes(), None);
+    }
+
+    pub(crate) fn jid(&self) -> String {
+        format!("{}/{}", jid(&self.user), self.resource)
     }
 
     /// Sends a stanza, counted where stanzas are.
@@ -399,10 +407,31 @@ impl Client {
         self.answers = 100;
         let mut orders = Orders::default();
         if self.phase == Phase::Online {
-            self.presence(&mut orders);
+            self.presence_anew(&mut orders);
             self.ask(&mut orders);
         }
         orders
+    }
+
+    /// Whom it told directly no longer knows more than its contacts do (RFC 6121 §4.6.3).
+    fn presence_anew(&mut self, orders: &mut Orders) {
+        self.say(orders, b"<presence type='unavailable'/>".to_vec(), None);
+        self.presence(orders);
+    }
+
+    fn sees(&mut self, from: &str, kind: &str) {
+        match kind {
+            "" => {
+                self.seen.insert(from.to_owned());
+            }
+            // It hears nothing while it is not available, so what it knew is out of date.
+            "unavailable" if from == self.jid() => self.seen.clear(),
+            "unavailable" if from.contains('/') => {
+                self.seen.remove(from);
+            }
+            "unavailable" => self.seen.retain(|jid| jid.split('/').next() != Some(from)),
+            _ => {}
+        }
     }
 
     /// Its session waits to be resumed: it does this then.
@@ -550,7 +579,7 @@ impl Client {
                 self.phase = Phase::Online;
                 orders.online = true;
                 if self.quiet {
-                    self.presence(orders);
+                    self.presence_anew(orders);
                     self.ask(orders);
                 }
             }
@@ -582,7 +611,7 @@ impl Client {
                     self.first_stanzas(orders);
                 } else if self.quiet {
                     // What it sent ahead may be of before it became quiet.
-                    self.presence(orders);
+                    self.presence_anew(orders);
                 }
                 if self.quiet {
                     self.ask(orders);
@@ -693,6 +722,7 @@ impl Client {
                 }
             }
             ("iq", _) => self.asked(tag, id, session, orders, model, chance),
+            ("presence", _) => self.sees(attr(tag, "from").unwrap_or_default(), kind),
             _ => {}
         }
     }

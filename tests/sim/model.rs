@@ -11,6 +11,8 @@
 //!   from well before the sending until the receipt.
 //! - **R7**: no request is answered twice; one whose asker's session lives at the end has an answer, unless a client whose
 //!   session lives too has got it and chose to be silent.
+//! - **R8**: in quiet, each client sees as available its account's clients and those whose accounts let it, and nobody
+//!   else; again 10 s after a crash, or after cuts and the time that sessions sleep (`world.rs`, against the rosters kept).
 
 use std::collections::{BTreeMap, BTreeSet};
 

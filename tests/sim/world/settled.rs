@@ -1,0 +1,154 @@
+//! What must hold when a world has come to rest, and after one more fault.
+
+use super::*;
+
+impl World {
+    pub(super) fn settle(&mut self) {
+        self.quiet = true;
+        for client in 0..self.clients.len() {
+            let orders = self.clients[client].settle();
+            self.obey(client, orders);
+        }
+        if let Some(storage) = &mut self.storage {
+            storage.faults = 0;
+        }
+        // Longer than any session waits to be resumed, and any silence lasts.
+        self.run_for(90 * SECOND);
+        for client in 0..self.clients.len() {
+            let mut orders = Orders::default();
+            self.clients[client].ask(&mut orders);
+            self.obey(client, orders);
+        }
+        self.run_for(10 * SECOND);
+    }
+
+    pub(super) fn check_settled(&mut self) {
+        for client in &self.clients {
+            let (index, phase) = (client.index, client.phase);
+            if phase != Phase::Online {
+                let session = client.session;
+                self.model.fail(|| format!("client {index} is stuck in {phase:?} ({session:?})"));
+            }
+            let open = client.unacknowledged.len();
+            if open > 0 {
+                self.model.fail(|| format!("client {index} has {open} stanzas never acknowledged"));
+            }
+        }
+        self.model.check_promises();
+        if self.calm {
+            self.model.check_nothing_lost();
+        }
+        let alive: Vec<Option<u32>> = self.clients.iter().map(|client| client.session).collect();
+        self.model.check_answers(&alive);
+        for account in 0..self.plan.accounts {
+            let query = Query::Log { owner: address(account), after: 0, limit: 10 };
+            let Ok(Answer::Log { entries, .. }) = self.disk.reader().read(&query) else { continue };
+            if let Some(entry) = entries.first() {
+                let text = String::from_utf8_lossy(&entry.stanza).into_owned();
+                let rows = entries.len();
+                self.model.fail(|| {
+                    format!("R3: {rows} rows are left in the log of account {account}: {text}")
+                });
+            }
+        }
+        let open: usize = self.cores.iter().map(|core| core.shard.open_stanzas()).sum();
+        if open > 0 {
+            self.model.fail(|| format!("{open} stanzas are open though all is settled"));
+        }
+    }
+
+    /// In quiet: the node crashes, or some clients are cut or leave. Ten seconds after all are back, and the sessions over
+    /// that nobody resumed, everybody sees again who is there.
+    pub(super) fn disturb_again(&mut self) {
+        if self.chance.percent(30) {
+            self.crash();
+        } else {
+            for client in 0..self.clients.len() {
+                match self.chance.below(4) {
+                    0 => self.cut(client),
+                    1 => self.hang_up(client),
+                    _ => {}
+                }
+            }
+        }
+        let resume = self.plan.limits.resume.as_micros() as u64;
+        // A cut is noticed, or a client away long enough for the server to notice, within this.
+        self.run_for(resume + 10 * SECOND + 10 * SECOND);
+        self.check_presence("a fault in quiet");
+    }
+
+    /// R8, against the rosters as they are kept.
+    pub(super) fn check_presence(&mut self, after: &str) {
+        let mut reader = self.disk.reader();
+        let rosters: Vec<Vec<RosterItem>> = (0..self.plan.accounts)
+            .map(|account| match reader.read(&Query::Account { owner: address(account) }) {
+                Ok(Answer::Account(Some(record))) => record.roster,
+                _ => Vec::new(),
+            })
+            .collect();
+        let item = |of: usize, contact: usize| {
+            let contact = address(contact);
+            rosters[of].iter().find(|item| *item.jid.bare() == contact).map(|it| it.subscription)
+        };
+        let is_to = |it| matches!(it, Some(Subscription::To | Subscription::Both));
+        let is_from = |it| matches!(it, Some(Subscription::From | Subscription::Both));
+        let mut wrong = None;
+        for viewer in self.clients.iter().filter(|client| client.phase == Phase::Online) {
+            let of = viewer.account;
+            for jid in &viewer.seen {
+                let is_there = self.clients.iter().any(|client| {
+                    let allowed = client.account == of || is_from(item(client.account, of));
+                    client.phase == Phase::Online && client.jid() == *jid && allowed
+                });
+                if !is_there {
+                    wrong = Some(format!("client {} sees {jid}, who is not there", viewer.index));
+                }
+            }
+            for other in self.clients.iter().filter(|client| client.phase == Phase::Online) {
+                let shown = other.account == of
+                    || is_to(item(of, other.account)) && is_from(item(other.account, of));
+                if shown && !viewer.seen.contains(&other.jid()) {
+                    wrong = Some(format!("client {} does not see {}", viewer.index, other.jid()));
+                }
+            }
+        }
+        self.counts.sights +=
+            self.clients.iter().map(|client| client.seen.len() as u64).sum::<u64>();
+        if let Some(wrong) = wrong {
+            self.model.fail(|| format!("R8: after {after}, {wrong}"));
+        }
+    }
+
+    /// All hang up: nothing may be left.
+    pub(super) fn end(&mut self) {
+        if self.model.failure.is_some() {
+            return;
+        }
+        for client in 0..self.clients.len() {
+            if self.chance.percent(50) {
+                self.cut(client);
+            } else {
+                self.hang_up(client);
+            }
+        }
+        self.events.retain(|_, (_, event)| !matches!(event, Event::Connect(_) | Event::Rogue(_)));
+        for rogue in 0..self.plan.rogues {
+            if let Some(link) = self.rogue_links[rogue] {
+                self.plan_in(10, Event::UpEnd(link, false));
+            }
+        }
+        self.run_for(120 * SECOND);
+        let sum = |of: &dyn Fn(&Core) -> usize| self.cores.iter().map(of).sum::<usize>();
+        let sessions = sum(&|core| core.shard.sessions());
+        let conns = sum(&|core| core.shard.probe().connections as usize);
+        let open = sum(&|core| core.shard.open_stanzas());
+        let accounts = sum(&|core| core.shard.accounts());
+        if sessions + conns + open > 0 || accounts > self.plan.accounts + self.plan.rogues + 20 {
+            self.model.fail(|| {
+                format!(
+                    "left over: {sessions} sessions, {conns} connections, {open} stanzas, {accounts} accounts"
+                )
+            });
+        }
+    }
+}
