@@ -1,7 +1,8 @@
 //! Who does most, among any number of parties, in a fixed number of counters.
 //!
-//! Space-Saving (Metwally, Agrawal and El Abbadi, 2005): a party without a counter takes over the smallest one, with its
-//! count as the newcomer's possible error. Whoever does more than the whole divided by the number of counters has one.
+//! Space-Saving (Metwally, Agrawal and El Abbadi, 2005): a party without a counter takes over the smallest one, or one that
+//! is nearly as small, with its count as the newcomer's possible error. Whoever does more than the whole divided by the
+//! number of counters, and a quarter more than that, has one.
 //! Counts fade with a half-life, so that they are rates of the present: what comes later weighs more, and all is divided
 //! by the present weight when it is read.
 
@@ -12,6 +13,8 @@ use std::time::Duration;
 const WEIGHT_MAX: f64 = 64.0;
 /// The weight is computed anew when it has grown by this part of a half-life; in between, it is less than 1 % off.
 const WEIGHT_STEP: f64 = 1.0 / 128.0;
+/// A counter so many times the smallest is small enough to be taken over: then few of them are looked at.
+const NEARLY: f64 = 1.25;
 
 /// One sketch. Lives on one core; `capacity` times the size of a label and 24 bytes.
 #[derive(Clone, Debug)]
@@ -20,6 +23,9 @@ pub struct HeavyHitters<L> {
     keys: Vec<u64>,
     counts: Vec<Count<L>>,
     capacity: usize,
+    /// Where to look for a small counter next, and what the smallest was when all were looked at.
+    next: usize,
+    floor: f64,
     half_life_ns: f64,
     /// When a count of one weighs one.
     base: Instant,
@@ -44,13 +50,15 @@ pub struct Hitter<L> {
     pub per_s: f64,
 }
 
-impl<L: Clone> HeavyHitters<L> {
+impl<L: Clone + PartialEq> HeavyHitters<L> {
     /// - `capacity`: at least 1
     pub fn new(capacity: usize, half_life: Duration, now: Instant) -> HeavyHitters<L> {
         HeavyHitters {
             keys: Vec::new(),
             counts: Vec::new(),
             capacity: capacity.max(1),
+            next: 0,
+            floor: 0.0,
             half_life_ns: half_life.as_secs_f64().max(1e-9) * 1e9,
             base: now,
             weight: 1.0,
@@ -60,14 +68,16 @@ impl<L: Clone> HeavyHitters<L> {
 
     /// Counts `amount` for the party `key`, which is known as `label` from now on.
     ///
-    /// - cost: looks at each key, where there is none at each count as well
+    /// - cost: looks at each key; where there is none, at few counts, now and then at all
     pub fn add(&mut self, key: u64, amount: u32, label: &L, now: Instant) {
         self.weigh(now);
         let amount = f64::from(amount) * self.weight;
         if let Some(place) = self.keys.iter().position(|known| *known == key) {
             let known = &mut self.counts[place];
             known.count += amount;
-            known.label = label.clone();
+            if known.label != *label {
+                known.label = label.clone();
+            }
             return;
         }
         if self.keys.len() < self.capacity {
@@ -75,12 +85,7 @@ impl<L: Clone> HeavyHitters<L> {
             self.counts.push(Count { count: amount, error: 0.0, label: label.clone() });
             return;
         }
-        let mut smallest = 0;
-        for (place, one) in self.counts.iter().enumerate() {
-            if one.count < self.counts[smallest].count {
-                smallest = place;
-            }
-        }
+        let smallest = self.small();
         let before = self.counts[smallest].count;
         self.keys[smallest] = key;
         self.counts[smallest] =
@@ -102,6 +107,21 @@ impl<L: Clone> HeavyHitters<L> {
             .collect();
         hitters.sort_by(|one, other| other.per_s.total_cmp(&one.per_s));
         hitters
+    }
+
+    /// A counter that is nearly the smallest. Counts only grow, so the smallest of before is a bound for that of now.
+    fn small(&mut self) -> usize {
+        loop {
+            let enough = self.floor * NEARLY;
+            let (before, behind) = self.counts.split_at(self.next.min(self.counts.len()));
+            let (behind, before) = (behind.iter(), before.iter());
+            if let Some(place) = behind.chain(before).position(|one| one.count <= enough) {
+                let place = (self.next + place) % self.counts.len();
+                self.next = place + 1;
+                return place;
+            }
+            self.floor = self.counts.iter().map(|one| one.count).fold(f64::INFINITY, f64::min);
+        }
     }
 
     /// Half-lives since `base`.
@@ -126,6 +146,7 @@ impl<L: Clone> HeavyHitters<L> {
             one.count *= faded;
             one.error *= faded;
         }
+        self.floor *= faded;
         self.base = now;
         self.weight = 1.0;
     }
