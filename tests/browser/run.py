@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pages that people open, in Chromium without a window: the load tool's report.
+"""Pages that people open, in Chromium without a window: the load tool's report, and a node's admin page.
 
     run.py                          all checks
     run.py --only report            one of them
@@ -16,6 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+
+from support.node import Node, talk
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -61,7 +63,25 @@ def report(place):
         place.look("report", REPORTS=folder)
 
 
-CHECKS = {"report": report}
+def admin(place):
+    """The page of a node whose clients talk; one of them has chosen a resource that would like to be markup."""
+    subprocess.run(["cargo", "build", "--quiet", "--bin", "corefire"], check=True, cwd=ROOT)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    with tempfile.TemporaryDirectory(prefix="corefire-admin-") as folder, Node(target / "debug" / "corefire", folder) as node:
+        for name in ("alice", "bob", "carol", "dave"):
+            node.user(name)
+        node.start()
+        plan = [
+            ("alice", "<img src=x onerror=alert(1)>", "bob@chat.example", 120, 200),
+            ("bob", "phone", "alice@chat.example", 60, 100),
+            ("carol", "desk", "dave@chat.example", 8, 6000),
+            ("dave", "tab \u0627\u0644\u0633", "nobody@chat.example", 3, 50),
+        ]
+        with talk(node, plan):
+            place.look("admin", ADMIN=node.admin, TOKEN=node.token())
+
+
+CHECKS = {"report": report, "admin": admin}
 
 
 def main():
