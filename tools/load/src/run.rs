@@ -245,7 +245,10 @@ fn environment(plan: &Plan, workers: usize, mut facts: BTreeMap<String, String>)
     if let Some(processor) = processor {
         facts.insert("processor".to_owned(), processor);
     }
-    if let Ok(cores) = std::thread::available_parallelism() {
+    // All of the machine, whichever of them this process may use.
+    let cores = read("/proc/cpuinfo")
+        .map_or(0, |text| text.lines().filter(|line| line.starts_with("processor")).count());
+    if cores > 0 {
         facts.insert("cores".to_owned(), cores.to_string());
     }
     if let Some(governor) = read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") {

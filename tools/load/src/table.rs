@@ -16,7 +16,7 @@ use crate::record::Operation;
 /// Percent of a core that others may take before a figure is marked.
 const OTHERS_MAX: f64 = 10.0;
 /// In this order; others follow by name.
-const ORDER: [&str; 4] = ["chat", "login", "idle", "rooms"];
+const ORDER: [&str; 5] = ["chat", "busy", "login", "idle", "rooms"];
 const NOTHING: &str = "–";
 
 /// Why there is no table.
@@ -136,9 +136,13 @@ impl Figure {
     }
 
     fn title(self, run: &Summary) -> String {
+        // What arrives in the drain was planned before.
+        let phases = || run.phases.iter().filter(|phase| phase.measured && phase.kind != "drain");
         let rate = |operation| {
-            let planned = run.operations.get(&operation).map(|it| it.planned_per_s);
-            units::grouped(planned.unwrap_or_default().round() as u64)
+            let planned = phases().filter_map(|phase| phase.operations.get(&operation));
+            let planned: u64 = planned.map(|it| it.planned).sum();
+            let length: f64 = phases().map(|phase| phase.length_s).sum();
+            units::grouped((planned as f64 / length.max(1e-9)).round() as u64)
         };
         match self {
             Self::Response(operation) => {
