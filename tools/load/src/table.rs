@@ -18,6 +18,8 @@ const OTHERS_MAX: f64 = 10.0;
 /// In this order; others follow by name.
 const ORDER: [&str; 5] = ["chat", "busy", "login", "idle", "rooms"];
 const NOTHING: &str = "–";
+/// Behind a figure from a machine that had other work.
+const DISTURBED: &str = "\u{2020}";
 
 /// Why there is no table.
 #[derive(Debug)]
@@ -62,6 +64,12 @@ struct Run {
 pub struct Column {
     title: String,
     runs: BTreeMap<String, Run>,
+}
+
+impl Run {
+    fn is_disturbed(&self) -> bool {
+        self.others.is_some_and(|others| others > OTHERS_MAX)
+    }
 }
 
 impl Column {
@@ -216,6 +224,14 @@ pub fn markdown(columns: &[Column]) -> String {
     }
     text.push('\n');
     text.push_str(&conditions(columns));
+    let runs = columns.iter().flat_map(|column| column.runs.values());
+    let others = runs.filter(|run| run.is_disturbed()).filter_map(|run| run.others);
+    if let Some(most) = others.max_by(f64::total_cmp) {
+        let _ = writeln!(
+            text,
+            "{DISTURBED} DISTURBED: other processes took up to {most:.0} % of a core meanwhile."
+        );
+    }
     for (number, note) in (1..).zip(&notes) {
         let _ = writeln!(text, "{number}. {note}");
     }
@@ -249,10 +265,10 @@ fn marks(run: &Run, column: &Column, notes: &mut Vec<String>) -> String {
             told.push(format!("{who}: INVALID, {}.", summary.invalid.join("; ")));
         }
     }
-    if let Some(others) = run.others.filter(|others| *others > OTHERS_MAX) {
-        told.push(format!("{who}: DISTURBED, other processes took {others:.0} % of a core."));
-    }
     let mut marks = String::new();
+    if run.is_disturbed() {
+        marks.push_str(DISTURBED);
+    }
     for note in told {
         let place = notes.iter().position(|known| *known == note).unwrap_or_else(|| {
             notes.push(note);
@@ -389,13 +405,13 @@ mod tests {
         disturbed.runs.values_mut().for_each(|run| run.others = Some(40.0));
         let lines = lines(&[column("One", &[chat]), disturbed]);
         assert!(lines[2].contains("300 µs, 300 µs, 300 µs [1] |"), "{lines:?}");
-        assert!(lines[3].ends_with("| 9 µs [1] | 9 µs [2] |"), "{lines:?}");
+        assert!(lines[3].ends_with("| 9 µs [1] | 9 µs† |"), "{lines:?}");
         let notes = &lines[lines.len() - 2..];
         assert_eq!(
             notes,
             [
-                "1. One, chat: INVALID, the tool was late.",
-                "2. Two, chat: DISTURBED, other processes took 40 % of a core."
+                "† DISTURBED: other processes took up to 40 % of a core meanwhile.",
+                "1. One, chat: INVALID, the tool was late."
             ]
         );
     }
