@@ -1,5 +1,6 @@
 //! One client's connection: its place in the login, its socket and TLS, what it still has to cut or to write.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::TcpStream;
 
@@ -14,6 +15,8 @@ pub(crate) enum Link {
     Connecting,
     Login(Box<Login>),
     Ready,
+    /// The client has opened a stream and says nothing more.
+    Silent,
     /// The client has closed its stream and waits for the server's end.
     Closing,
 }
@@ -24,6 +27,23 @@ pub(crate) struct Counters {
     pub(crate) sent: u32,
     pub(crate) requested: u32,
     pub(crate) received: u32,
+}
+
+/// What it takes to go on with a stream over another connection (XEP-0198 §5).
+pub(crate) struct Resumable {
+    pub(crate) id: String,
+    /// Stanzas that the server has not acknowledged, by number.
+    pub(crate) unacked: VecDeque<(u32, Box<[u8]>)>,
+}
+
+impl Resumable {
+    /// The server has handled so many.
+    pub(crate) fn acked(&mut self, handled: u32) {
+        // Wrapping comparison: h counts modulo 2^32.
+        while self.unacked.front().is_some_and(|(n, _)| handled.wrapping_sub(*n) < 1 << 31) {
+            self.unacked.pop_front();
+        }
+    }
 }
 
 pub(crate) struct Client {
@@ -39,7 +59,11 @@ pub(crate) struct Client {
     pub(crate) dirty: bool,
     /// Whether epoll watches for room to write.
     pub(crate) blocked: bool,
+    /// Whether what the server sends stays in the kernel.
+    pub(crate) deaf: bool,
     pub(crate) counters: Counters,
+    /// A stream that may outlive its connection.
+    pub(crate) resumable: Option<Box<Resumable>>,
 }
 
 impl Client {
@@ -55,12 +79,20 @@ impl Client {
             output: Vec::new(),
             dirty: false,
             blocked: false,
+            deaf: false,
             counters: Counters::default(),
+            resumable: None,
         }
     }
 
-    /// Drops the connection and all that belongs to it.
+    /// Drops the connection and all that belongs to it, but not the stream if it can go on.
     pub(crate) fn reset(&mut self) {
+        // Before its login was complete, too little is known about a stream.
+        if !matches!(self.link, Link::Ready | Link::Down | Link::Queued | Link::Connecting)
+            && !self.is_resuming()
+        {
+            self.resumable = None;
+        }
         self.link = Link::Down;
         self.socket = None;
         self.tls = None;
@@ -68,7 +100,17 @@ impl Client {
         self.input = Vec::new();
         self.output.clear();
         self.blocked = false;
-        self.counters = Counters::default();
+        if self.resumable.is_some() {
+            self.counters.enabled = false;
+            self.counters.requested = self.counters.sent;
+        } else {
+            self.counters = Counters::default();
+        }
+    }
+
+    /// Whether a login goes on that may still resume the stream.
+    fn is_resuming(&self) -> bool {
+        matches!(self.link, Link::Login(_)) && !self.counters.enabled
     }
 
     /// Writes what is queued, with an `<r/>` behind it when `sm_request_every` stanzas have gone without one.

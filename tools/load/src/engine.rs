@@ -18,8 +18,10 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::client::{Client, Counters, Link, write_answer};
-use crate::login::{Login, Mechanism, Starttls, Step, Wish};
+use crate::client::{Client, Counters, Link, Resumable, write_answer};
+use crate::login::{
+    Around, Login, Management, Mechanism, Previous, Starttls, Step, Way, Wish, stanzas_behind,
+};
 use crate::scan::{Element, Unit, escape};
 use crate::scram::KeyCache;
 use crate::sources::Sources;
@@ -39,8 +41,9 @@ pub struct EngineConfig {
     /// The XMPP domain, which also names the TLS server.
     pub domain: String,
     pub tls: Tls,
-    /// `None`: the strongest that is offered.
+    /// `None`: the strongest that is offered and needs no channel binding.
     pub mechanism: Option<Mechanism>,
+    pub way: Way,
     /// Addresses over which connections to loopback are spread.
     pub sources: Sources,
     /// Logins under way at once; others queue.
@@ -59,8 +62,15 @@ pub struct ClientConfig {
     pub resource: String,
     /// Send initial presence, and count as logged in when the server shows it back.
     pub presence: bool,
-    /// Enable XEP-0198 (without resumption).
-    pub sm: bool,
+    pub management: Management,
+    /// Enable XEP-0280.
+    pub carbons: bool,
+    /// Make the account by in-band registration (XEP-0077) first, if it is not there.
+    pub register: bool,
+    /// Open a stream and say nothing more: the client is ready when its stream header has left.
+    pub silent: bool,
+    /// Ask the kernel for the smallest receive buffer, so that a client that does not read is felt soon.
+    pub narrow: bool,
 }
 
 /// Names a client of one engine.
@@ -88,6 +98,12 @@ pub trait Scenario {
     /// A login is complete.
     fn on_ready(&mut self, _client: ClientId) {}
 
+    /// A stream goes on over a new connection (XEP-0198 §5); comes instead of [`Scenario::on_ready`].
+    fn on_resumed(&mut self, _client: ClientId) {}
+
+    /// The account is there (XEP-0077); it was asked for at `asked`.
+    fn on_registered(&mut self, _client: ClientId, _asked: Instant, _now: Instant) {}
+
     /// A stanza arrived, during login too; `at` is when it was read. IQs of type get and set are answered already.
     fn on_stanza(&mut self, client: ClientId, stanza: &Element<'_>, at: Instant);
 
@@ -104,9 +120,12 @@ pub trait Scenario {
 /// A server and the domain that it serves.
 struct Target {
     address: SocketAddr,
+    domain: String,
     server_name: ServerName<'static>,
     /// What opens a stream.
     header: Vec<u8>,
+    /// For components (XEP-0114): what is shared with the server.
+    secret: Option<String>,
 }
 
 impl Target {
@@ -118,7 +137,7 @@ impl Target {
             .to_vec();
         escape(domain, &mut header);
         header.extend_from_slice(b"'>");
-        Ok(Self { address, server_name, header })
+        Ok(Self { address, domain: domain.to_owned(), server_name, header, secret: None })
     }
 }
 
@@ -177,6 +196,24 @@ impl Engine {
         Ok(self.targets.len() - 1)
     }
 
+    /// Adds a server at which clients are components of the address `domain` (XEP-0114).
+    pub fn add_component(
+        &mut self,
+        address: SocketAddr,
+        domain: &str,
+        secret: &str,
+    ) -> Result<usize, Error> {
+        let mut target = Target::new(address, domain)?;
+        target.header = b"<stream:stream xmlns='jabber:component:accept' \
+            xmlns:stream='http://etherx.jabber.org/streams' to='"
+            .to_vec();
+        escape(domain, &mut target.header);
+        target.header.extend_from_slice(b"'>");
+        target.secret = Some(secret.to_owned());
+        self.targets.push(target);
+        Ok(self.targets.len() - 1)
+    }
+
     /// Descriptors that this process may have open.
     pub fn descriptors(&self) -> u64 {
         self.descriptors
@@ -200,8 +237,13 @@ impl Engine {
                 Tls::Offered => Starttls::Offered,
                 Tls::Starttls => Starttls::Always,
             },
+            way: self.config.way,
+            register: client.register,
             presence: client.presence,
-            sm: client.sm,
+            management: client.management,
+            carbons: client.carbons,
+            silent: client.silent,
+            narrow: client.narrow,
         }));
         Ok(id)
     }
@@ -220,7 +262,9 @@ impl Engine {
         if self.is_ready(id) {
             self.acknowledge(id);
             self.append(id, |out| out.extend_from_slice(b"</stream:stream>"));
-            self.clients[id.index()].link = Link::Closing;
+            let client = &mut self.clients[id.index()];
+            client.link = Link::Closing;
+            client.resumable = None;
         }
     }
 
@@ -232,6 +276,23 @@ impl Engine {
             self.logging_in -= 1;
         }
         client.reset();
+    }
+
+    /// Whether the client's next login can go on with its last stream.
+    pub fn can_resume(&self, id: ClientId) -> bool {
+        self.clients[id.index()].resumable.is_some()
+    }
+
+    /// From now on leaves what the server sends in the kernel, or reads it again.
+    pub fn set_deaf(&mut self, id: ClientId, deaf: bool) -> Result<(), Error> {
+        let client = &mut self.clients[id.index()];
+        client.deaf = deaf;
+        if let Some(socket) = &client.socket {
+            let watched =
+                self.poller.modify(socket.as_raw_fd(), u64::from(id.0), !deaf, client.blocked);
+            watched.map_err(|error| Error::Io("epoll", error))?;
+        }
+        Ok(())
     }
 
     /// Whether the client is logged in.
@@ -263,10 +324,16 @@ impl Engine {
     ///
     /// - gives: the number of the last one since XEP-0198 was enabled, as `<a h=''/>` will count it
     pub fn send(&mut self, id: ClientId, stanzas: u32, write: impl FnOnce(&mut Vec<u8>)) -> u32 {
-        self.append(id, write);
-        let counters = &mut self.clients[id.index()].counters;
-        counters.sent = counters.sent.wrapping_add(stanzas);
-        counters.sent
+        let had = self.clients[id.index()].output.len();
+        let appended = self.append(id, write);
+        let client = &mut self.clients[id.index()];
+        if appended {
+            client.counters.sent = client.counters.sent.wrapping_add(stanzas);
+            if let Some(resumable) = &mut client.resumable {
+                resumable.unacked.push_back((client.counters.sent, client.output[had..].into()));
+            }
+        }
+        client.counters.sent
     }
 
     /// Tells the server what the client has received (XEP-0198 §4), unasked.
@@ -282,16 +349,18 @@ impl Engine {
         }
     }
 
-    fn append(&mut self, id: ClientId, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Whether there was a connection to append to.
+    fn append(&mut self, id: ClientId, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let client = &mut self.clients[id.index()];
         if client.socket.is_none() || matches!(client.link, Link::Closing) {
-            return;
+            return false;
         }
         write(&mut client.output);
         if !client.dirty {
             client.dirty = true;
             self.dirty.push(id);
         }
+        true
     }
 
     /// Turns until the scenario is done.
@@ -338,7 +407,7 @@ impl Engine {
         if matches!(client.link, Link::Connecting) {
             let outcome = if event.writable { socket.take_error() } else { return };
             match outcome {
-                Ok(None) => self.open(id),
+                Ok(None) => self.open(id, scenario),
                 Ok(Some(error)) | Err(error) => {
                     return self.end(id, &format!("connecting: {error}"), scenario);
                 }
@@ -347,7 +416,7 @@ impl Engine {
             client.dirty = true;
             self.dirty.push(id);
         }
-        if event.readable {
+        if event.readable && !self.clients[id.index()].deaf {
             self.readable(id, scenario);
         }
     }
@@ -360,6 +429,9 @@ impl Engine {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
+        if client.wish.narrow {
+            socket.set_recv_buffer_size(1)?;
+        }
         let is_loopback = address.is_ipv4() && address.ip().is_loopback();
         if let Some(source) = self.config.sources.address(id.index()).filter(|_| is_loopback) {
             socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
@@ -376,7 +448,7 @@ impl Engine {
     }
 
     /// The TCP connection stands.
-    fn open(&mut self, id: ClientId) {
+    fn open<S: Scenario>(&mut self, id: ClientId, scenario: &mut S) {
         let mut nonce = [0; 18];
         // Only uniqueness matters here, and the operating system's source does not fail once it has begun to work.
         let _ = self.random.fill(&mut nonce);
@@ -385,6 +457,11 @@ impl Engine {
             self.secure(id);
         }
         self.open_stream(id);
+        if self.clients[id.index()].wish.silent {
+            self.clients[id.index()].link = Link::Silent;
+            self.logging_in -= 1;
+            scenario.on_ready(id);
+        }
     }
 
     fn secure(&mut self, id: ClientId) {
@@ -496,7 +573,7 @@ impl Engine {
         loop {
             let scanner = &mut self.clients[id.index()].scanner;
             match scanner.next(data).map_err(|error| error.to_string())? {
-                Some(Unit::Open(_)) => {}
+                Some(Unit::Open(range)) => self.opened(id, &data[range])?,
                 Some(Unit::Element(range)) => {
                     let element =
                         Element::parse(&data[range]).ok_or("a tag that makes no sense")?;
@@ -516,6 +593,22 @@ impl Engine {
                 held.drain(..kept);
                 client.input = held;
             }
+        }
+        Ok(())
+    }
+
+    /// The server has opened its stream: a component says now that it knows the secret (XEP-0114 §3).
+    fn opened(&mut self, id: ClientId, header: &[u8]) -> Result<(), String> {
+        let client = &mut self.clients[id.index()];
+        let Some(secret) = &self.targets[client.wish.target].secret else {
+            return Ok(());
+        };
+        if let Link::Login(login) = &mut client.link {
+            let stream = Element::parse(header).and_then(|header| header.text_of("id"));
+            let stream = stream.ok_or("a stream without id")?;
+            let target = &self.targets[client.wish.target];
+            login.shake_hands(&stream, secret, &target.domain, &mut client.output);
+            self.append(id, |_| {});
         }
         Ok(())
     }
@@ -544,7 +637,11 @@ impl Engine {
             }
             b"a" => {
                 let handled = element.text_of("h").and_then(|h| h.parse().ok());
-                scenario.on_acked(id, handled.ok_or("an <a/> without h")?);
+                let handled = handled.ok_or("an <a/> without h")?;
+                if let Some(resumable) = &mut client.resumable {
+                    resumable.acked(handled);
+                }
+                scenario.on_acked(id, handled);
                 return Ok(());
             }
             b"iq" if matches!(element.attribute("type"), Some(b"get" | b"set")) => {
@@ -552,44 +649,105 @@ impl Engine {
             }
             _ => {}
         }
-        let client = &mut self.clients[id.index()];
-        if let Link::Login(login) = &mut client.link {
-            let had = client.output.len();
-            let step = login.take(element, &client.wish, &mut self.keys, &mut client.output)?;
-            let wrote = client.output.len() > had;
-            if step == Step::Enabled {
-                client.counters =
-                    Counters { enabled: true, sent: u32::from(wrote), ..Counters::default() };
-            }
-            let done =
-                step == Step::Done || (step == Step::Enabled && login.is_complete(&client.wish));
-            if done {
-                client.jid = std::mem::take(&mut login.jid);
-                client.link = Link::Ready;
-                self.logging_in -= 1;
-            }
-            if wrote {
-                self.append(id, |_| {});
-            }
-            match step {
-                Step::StartTls => {
-                    self.secure(id);
-                    self.open_stream(id);
-                }
-                Step::Restart => self.open_stream(id),
-                _ => {}
-            }
-            if done {
-                scenario.on_ready(id);
-            }
-            if step != Step::Other {
-                return Ok(());
-            }
+        if matches!(self.clients[id.index()].link, Link::Silent) {
+            return Ok(());
+        }
+        if self.log_in(id, element, at, scenario)? != Step::Other {
+            return Ok(());
         }
         if let b"message" | b"presence" | b"iq" = name {
             scenario.on_stanza(id, element, at);
         }
         Ok(())
+    }
+
+    /// Shows an element to the login, if one goes on, and does what comes of it.
+    fn log_in<S: Scenario>(
+        &mut self,
+        id: ClientId,
+        element: &Element<'_>,
+        at: Instant,
+        scenario: &mut S,
+    ) -> Result<Step, String> {
+        let client = &mut self.clients[id.index()];
+        let Link::Login(login) = &mut client.link else {
+            return Ok(Step::Other);
+        };
+        let had = client.output.len();
+        let tls = client.tls.as_deref();
+        let previous = client
+            .resumable
+            .as_ref()
+            .map(|resumable| Previous { id: &resumable.id, received: client.counters.received });
+        let mut around = Around {
+            keys: &mut self.keys,
+            binding: &|name| tls.and_then(|tls| crate::tls::binding(tls, name)),
+            previous,
+        };
+        let step = login.take(element, &client.wish, &mut around, &mut client.output)?;
+        let wrote = client.output.len() > had;
+        let mut is_resumed = false;
+        match step {
+            Step::Enabled => {
+                let sent = stanzas_behind(&client.wish);
+                client.counters = Counters { enabled: true, sent, ..Counters::default() };
+                let stream = std::mem::take(&mut login.stream_id);
+                client.resumable = (!stream.is_empty())
+                    .then(|| Box::new(Resumable { id: stream, unacked: VecDeque::new() }));
+            }
+            Step::NotResumed(handled) => {
+                client.resumable = None;
+                client.counters = Counters::default();
+                if let Some(handled) = handled {
+                    scenario.on_acked(id, handled);
+                }
+            }
+            Step::Resumed(handled) => {
+                is_resumed = true;
+                client.counters.enabled = true;
+                client.counters.requested = handled;
+                login.jid = std::mem::take(&mut client.jid);
+                if let Some(resumable) = &mut client.resumable {
+                    resumable.acked(handled);
+                    for (_, stanza) in &resumable.unacked {
+                        client.output.extend_from_slice(stanza);
+                    }
+                }
+                scenario.on_acked(id, handled);
+            }
+            Step::Registered => {
+                if let Some(asked) = login.registering.take() {
+                    scenario.on_registered(id, asked, at);
+                }
+            }
+            Step::Send if login.is_registering() => login.registering = Some(at),
+            _ => {}
+        }
+        let done = is_resumed
+            || step == Step::Done
+            || (step == Step::Enabled && login.is_complete(&client.wish));
+        if done {
+            client.jid = std::mem::take(&mut login.jid);
+            client.link = Link::Ready;
+            self.logging_in -= 1;
+        }
+        if wrote || is_resumed {
+            self.append(id, |_| {});
+        }
+        match step {
+            Step::StartTls => {
+                self.secure(id);
+                self.open_stream(id);
+            }
+            Step::Restart => self.open_stream(id),
+            _ => {}
+        }
+        if is_resumed {
+            scenario.on_resumed(id);
+        } else if done {
+            scenario.on_ready(id);
+        }
+        Ok(step)
     }
 
     fn flush(&mut self, id: ClientId) -> io::Result<()> {
@@ -598,7 +756,7 @@ impl Engine {
         if let Some(socket) = &client.socket
             && blocked != client.blocked
         {
-            self.poller.modify(socket.as_raw_fd(), u64::from(id.0), blocked)?;
+            self.poller.modify(socket.as_raw_fd(), u64::from(id.0), !client.deaf, blocked)?;
             client.blocked = blocked;
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::engine::PATIENCE;
+use crate::login::{Management, Way};
 use crate::scan::Element;
 use crate::sources::Sources;
 use crate::{
@@ -75,6 +76,7 @@ impl Fleet {
             domain: config.domain.clone(),
             tls: config.tls,
             mechanism: Some(config.mechanism),
+            way: Way::Classic,
             sources: Sources::default(),
             login_in_flight: config.login_in_flight.max(1),
             sm_request_every: 1,
@@ -87,7 +89,7 @@ impl Fleet {
                 password: Rc::clone(&password),
                 resource: "load".to_owned(),
                 presence: config.presence,
-                sm: config.sm,
+                management: if config.sm { Management::On } else { Management::Off },
                 ..ClientConfig::default()
             })?;
             engine.start(id);
@@ -279,6 +281,7 @@ pub(crate) mod tests {
             domain: "localhost".to_owned(),
             tls: Tls::None,
             mechanism: Some(Mechanism::Plain),
+            way: Way::Classic,
             sources: Sources::default(),
             login_in_flight: 1,
             sm_request_every: 1,
@@ -292,7 +295,6 @@ pub(crate) mod tests {
             password: "secret".into(),
             resource: "load".to_owned(),
             presence: true,
-            sm: false,
             ..ClientConfig::default()
         };
         engine.add(config).unwrap()

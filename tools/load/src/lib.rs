@@ -7,7 +7,7 @@
 //! - [`engine`] carries connections through login and hands their stanzas to a [`Scenario`], once per turn
 //! - [`fleet`] logs a range of accounts in; [`pairs`] (closed loop), [`rate`] (open loop) and [`service`] (a component
 //!   writes to all) are what a fleet can do
-//! - [`ledger`] knows what was promised and what arrived; [`server`] reads a process's CPU time and memory;
+//! - [`server`] reads a process's CPU time and memory;
 //!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11; [`hostile`] attacks
 //! - [`scenario`] reads what a run is to be, [`plan`] makes phases and a seeded schedule of it, [`drive`] carries that
 //!   out, [`run`] adds faults and the server's process, [`workers`] has it done by several processes, [`judge`] says
@@ -32,7 +32,6 @@ pub mod histogram;
 pub mod hostile;
 pub mod judge;
 pub mod launch;
-pub mod ledger;
 pub mod live;
 pub mod login;
 mod page;

@@ -1,4 +1,4 @@
-//! SCRAM from the client's side (RFC 5802, RFC 7677), without channel binding.
+//! SCRAM from the client's side (RFC 5802, RFC 7677), with channel binding (RFC 9266, RFC 5929) or without.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -90,9 +90,20 @@ pub enum ScramError {
     Signature,
 }
 
+/// What ties a login to the TLS connection it is made over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Registered name, as `tls-exporter`.
+    pub name: &'static str,
+    pub data: Vec<u8>,
+}
+
 /// One exchange.
 pub struct Scram {
     hash: Hash,
+    /// What stands before the first message, and what it binds to.
+    header: Vec<u8>,
+    bound: Vec<u8>,
     password: Rc<str>,
     nonce: String,
     first_bare: String,
@@ -100,16 +111,28 @@ pub struct Scram {
 }
 
 impl Scram {
-    /// Begins an exchange with a nonce of the caller's (printable ASCII without a comma).
-    pub fn new(hash: Hash, user: &str, password: Rc<str>, nonce: String) -> Self {
+    /// Begins an exchange with a nonce of the caller's (printable ASCII without a comma); `binding` is for the -PLUS
+    /// mechanisms.
+    pub fn new(
+        hash: Hash,
+        user: &str,
+        password: Rc<str>,
+        nonce: String,
+        binding: Option<Binding>,
+    ) -> Self {
+        let (header, bound) = match binding {
+            Some(Binding { name, data }) => (format!("p={name},,"), data),
+            None => ("n,,".to_owned(), Vec::new()),
+        };
+        let header = header.into_bytes();
         let user = user.replace('=', "=3D").replace(',', "=2C");
         let first_bare = format!("n={user},r={nonce}");
-        Self { hash, password, nonce, first_bare, signature: None }
+        Self { hash, header, bound, password, nonce, first_bare, signature: None }
     }
 
     /// The first message, in base64.
     pub fn first(&self) -> String {
-        BASE64.encode(format!("n,,{}", self.first_bare))
+        BASE64.encode([&self.header[..], self.first_bare.as_bytes()].concat())
     }
 
     /// Answers the server's first message; both in base64.
@@ -128,7 +151,8 @@ impl Scram {
             return Err(ScramError::Iterations);
         }
         let keys = cache.keys((self.hash, Rc::clone(&self.password), salt, count));
-        let last_bare = format!("c=biws,r={nonce}");
+        let binding = BASE64.encode([&self.header[..], &self.bound[..]].concat());
+        let last_bare = format!("c={binding},r={nonce}");
         let message = format!("{},{server_first},{last_bare}", self.first_bare);
         let stored = digest::digest(self.hash.digest(), keys.client.as_ref());
         let signature =
@@ -161,7 +185,7 @@ mod tests {
     use super::*;
 
     fn exchange(hash: Hash, nonce: &str, server_first: &str) -> (Scram, String) {
-        let mut scram = Scram::new(hash, "user", "pencil".into(), nonce.to_owned());
+        let mut scram = Scram::new(hash, "user", "pencil".into(), nonce.to_owned(), None);
         let answer = scram.respond(&BASE64.encode(server_first), &mut KeyCache::default()).unwrap();
         (scram, String::from_utf8(BASE64.decode(answer).unwrap()).unwrap())
     }
@@ -196,8 +220,21 @@ mod tests {
     }
 
     #[test]
+    fn a_binding_stands_in_the_header_and_in_the_last_message() {
+        let binding = Binding { name: "tls-exporter", data: vec![1, 2, 255] };
+        let mut scram =
+            Scram::new(Hash::Sha256, "user", "pencil".into(), "abc".to_owned(), Some(binding));
+        assert_eq!(BASE64.decode(scram.first()).unwrap(), b"p=tls-exporter,,n=user,r=abc");
+        let challenge = BASE64.encode("r=abcdef,s=QSXC,i=1");
+        let answer = scram.respond(&challenge, &mut KeyCache::default()).unwrap();
+        let answer = String::from_utf8(BASE64.decode(answer).unwrap()).unwrap();
+        let bound = answer.strip_prefix("c=").unwrap().split(',').next().unwrap();
+        assert_eq!(BASE64.decode(bound).unwrap(), b"p=tls-exporter,,\x01\x02\xff");
+    }
+
+    #[test]
     fn servers_that_reuse_our_nonce_alone_are_refused() {
-        let mut scram = Scram::new(Hash::Sha1, "user", "pencil".into(), "abc".to_owned());
+        let mut scram = Scram::new(Hash::Sha1, "user", "pencil".into(), "abc".to_owned(), None);
         let mut respond =
             |text: &str| scram.respond(&BASE64.encode(text), &mut KeyCache::default());
         assert_eq!(respond("r=abc,s=QSXC,i=1"), Err(ScramError::Nonce));

@@ -42,9 +42,11 @@ impl Poller {
         operation: libc::c_int,
         fd: RawFd,
         token: u64,
+        read: bool,
         write: bool,
     ) -> io::Result<()> {
-        let interest = libc::EPOLLIN | if write { libc::EPOLLOUT } else { 0 };
+        let interest =
+            if read { libc::EPOLLIN } else { 0 } | if write { libc::EPOLLOUT } else { 0 };
         let mut event = libc::epoll_event { events: interest as u32, u64: token };
         // SAFETY: `event` lives through the call; the kernel copies it.
         check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &mut event) })?;
@@ -53,12 +55,12 @@ impl Poller {
 
     /// Watches for reading, and for writing if asked. A closed descriptor leaves by itself.
     pub fn add(&self, fd: RawFd, token: u64, write: bool) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd, token, write)
+        self.control(libc::EPOLL_CTL_ADD, fd, token, true, write)
     }
 
-    /// Changes whether writing is watched.
-    pub fn modify(&self, fd: RawFd, token: u64, write: bool) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, fd, token, write)
+    /// Changes whether reading and writing are watched.
+    pub fn modify(&self, fd: RawFd, token: u64, read: bool, write: bool) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, token, read, write)
     }
 
     /// Waits for events into `ready` (cleared first); `None` waits without end. An interrupted wait returns empty.

@@ -136,13 +136,18 @@ struct RunArguments {
 
 /// The whole command.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    execute(arguments).into()
+}
+
+/// The same, for callers in this process.
+pub fn execute(arguments: impl Iterator<Item = OsString>) -> Exit {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             let is_fault = error.use_stderr();
             // Nothing to do about a closed terminal.
             let _ = error.print();
-            return if is_fault { Exit::Usage.into() } else { Exit::Pass.into() };
+            return if is_fault { Exit::Usage } else { Exit::Pass };
         }
     };
     let outcome = match arguments.command {
@@ -153,12 +158,12 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Init { name, file } => write_template(name.as_deref(), file.as_deref()),
     };
     match outcome {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err((exit, message)) => {
             for line in message.lines() {
                 eprintln!("corefire-load: {line}");
             }
-            exit.into()
+            exit
         }
     }
 }

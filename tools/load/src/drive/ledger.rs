@@ -73,6 +73,8 @@ pub(super) struct Ledger {
     strays: u64,
     /// Neither arrived nor come back, and still possible.
     open: u64,
+    /// Acknowledged, and neither arrived nor come back.
+    owed: u64,
 }
 
 impl Ledger {
@@ -85,6 +87,7 @@ impl Ledger {
             acked: LedgerCounts::default(),
             strays: 0,
             open: 0,
+            owed: 0,
         };
         ledger.conversations.resize_with(conversations, Conversation::default);
         ledger.unacked.resize_with(sessions, VecDeque::new);
@@ -205,6 +208,11 @@ impl Ledger {
         self.open
     }
 
+    /// Messages that were acknowledged and have neither arrived nor come back.
+    pub(super) fn owed(&self) -> u64 {
+        self.owed
+    }
+
     fn mark(&mut self, message: MessageId, bits: u8) {
         const DONE: u8 = RECEIVED | BOUNCED;
         let Some(conversation) = self.conversations.get_mut(message.conversation as usize) else {
@@ -218,6 +226,8 @@ impl Ledger {
         };
         let was = entry.state;
         entry.state |= bits;
+        let is_owed = |state: u8| u64::from(state & ACKED != 0 && state & DONE == 0);
+        self.owed = self.owed + is_owed(entry.state) - is_owed(was);
         if was & DONE == 0 && entry.state & DONE != 0 {
             self.open -= 1;
         }
@@ -308,7 +318,7 @@ mod tests {
         let report = ledger.report();
         assert_eq!((report.sent.messages, report.sent.lost, report.sent.bounced), (4, 2, 1));
         assert_eq!((report.acknowledged.messages, report.acknowledged.lost), (3, 1));
-        assert_eq!(ledger.lost(9), [id(2)]);
+        assert_eq!((ledger.lost(9), ledger.owed()), (vec![id(2)], 1));
         // An acknowledgement of a later stream says nothing about the old one's.
         ledger.acked(0, 9);
         assert_eq!(ledger.report().acknowledged.messages, 3);

@@ -162,6 +162,7 @@ impl Messages {
         }
         if let Arrival::First { intended, sent } = notes.ledger.received(message, intact) {
             let begin = notes.begin;
+            notes.moved = at;
             notes.recorder.done(Operation::Message, begin + intended, begin + sent, at);
             self.credit(message.conversation);
         }

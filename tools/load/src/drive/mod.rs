@@ -2,27 +2,33 @@
 //! recorded second by second.
 //!
 //! [`run_share`] drives one worker's share on the calling thread. What belongs to the run as a whole (faults, the
-//! server's process, the outcome) is [`crate::run`]'s. Behaviours have a file each: [`message`] for one-to-one messages,
-//! [`request`] for what the server answers.
+//! server's process, the outcome) is [`crate::run`]'s. Behaviours have a file each: `message` for one-to-one messages,
+//! `room` for rooms, `churn` for presence, `request` for what the server answers, `reader` for clients that do not read.
 
 mod body;
+mod churn;
 mod ledger;
 mod message;
+mod reader;
 mod request;
+mod room;
 mod session;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use churn::Churn;
 use ledger::Ledger;
 use message::Messages;
+use reader::Readers;
 use request::Requests;
+use room::Rooms;
 use session::Sessions;
 
 use crate::plan::{Act, Due, Plan, Schedule, Share};
 use crate::record::{Interval, LedgerReport, LoopMode, Operation, Recorder};
 use crate::scan::Element;
-use crate::scenario::{Security, StreamManagement};
+use crate::scenario::{Reader, Security};
 use crate::sources::Sources;
 use crate::{ClientConfig, ClientId, Control, Engine, EngineConfig, Error, Scenario, Tls, sys};
 
@@ -34,6 +40,8 @@ const TURN_MAX: Duration = Duration::from_millis(20);
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// With nobody online for so long, and nobody ever having been, the target cannot be used.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing arriving for so long means that nothing more comes.
+const QUIET: Duration = Duration::from_secs(3);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Why a share could not be driven to its end.
@@ -115,6 +123,7 @@ fn engine(plan: &Plan, share: Share) -> Result<Engine, Error> {
             Security::Direct => Tls::Direct,
         },
         mechanism: connection.mechanism,
+        way: connection.way,
         sources: Sources::of(connection.sources, share),
         login_in_flight: connection.logins_in_flight,
         sm_request_every: 1,
@@ -128,6 +137,8 @@ fn engine(plan: &Plan, share: Share) -> Result<Engine, Error> {
 /// What behaviours note while stanzas arrive.
 struct Notes {
     begin: Instant,
+    /// When something of the ledger arrived last.
+    moved: Instant,
     recorder: Recorder,
     ledger: Ledger,
     sessions: Sessions,
@@ -156,7 +167,10 @@ struct Drive<'p> {
     notes: Notes,
     /// By population.
     messages: Vec<Option<Messages>>,
+    rooms: Vec<Option<Rooms>>,
+    churn: Vec<Option<Churn>>,
     requests: Requests,
+    readers: Readers,
     stage: Stage,
     /// Number of the interval that is open.
     interval: u64,
@@ -185,8 +199,12 @@ impl<'p> Drive<'p> {
                 user: plan.account(session.population, session.user),
                 password: std::rc::Rc::clone(&password),
                 resource: "load".to_owned(),
-                presence: population.presence,
-                sm: population.management != StreamManagement::Off,
+                presence: population.presence || population.churn.is_some(),
+                management: population.management_of(session.user),
+                carbons: population.carbons,
+                register: plan.scenario.accounts.register,
+                silent: population.reader == Reader::HalfOpen,
+                narrow: matches!(population.reader, Reader::Slow { .. }),
             })?);
         }
         sessions.set_clients(clients);
@@ -202,9 +220,13 @@ impl<'p> Drive<'p> {
             })
             .collect();
         sessions.set_targets(plan);
+        let populations = 0..plan.scenario.populations.len();
+        let rooms = populations.clone().map(|at| Rooms::new(plan, at, run, &sessions)).collect();
+        let churn = populations.map(|at| Churn::new(plan, at, run, &sessions)).collect();
         // With faults and storms a message may come again long after; without, memory is to stay small.
         let is_calm = plan.scenario.faults.is_empty()
-            && plan.phases.iter().all(|phase| phase.wish.share == 0.0);
+            && plan.phases.iter().all(|phase| phase.wish.share == 0.0)
+            && plan.scenario.populations.iter().all(|population| population.cut.is_none());
         let ledger = Ledger::new(conversations as usize, sessions.len(), is_calm);
         let mut schedule = plan.schedule();
         Ok(Self {
@@ -212,9 +234,12 @@ impl<'p> Drive<'p> {
             plan,
             share,
             schedule,
-            notes: Notes { begin, recorder: Recorder::default(), ledger, sessions },
+            notes: Notes { begin, moved: begin, recorder: Recorder::default(), ledger, sessions },
             messages,
-            requests: Requests::default(),
+            rooms,
+            churn,
+            requests: Requests::new(plan),
+            readers: Readers::new(plan),
             stage: Stage::Running,
             interval: 0,
             cpu: sys::thread_cpu().map_err(|error| Error::Io("own CPU clock", error))?,
@@ -234,12 +259,11 @@ impl<'p> Drive<'p> {
                 lost.iter().map(|id| format!("{:x}.{:x}", id.conversation, id.number)).collect();
             facts.insert("lost messages".to_owned(), told.join(" "));
         }
-        ShareReport {
-            ledger: self.notes.ledger.report(),
-            length: self.ended,
-            aborted: self.aborted.clone(),
-            facts,
+        let mut ledger = self.notes.ledger.report();
+        for rooms in self.rooms.iter().flatten() {
+            rooms.add_to(&mut ledger.sent);
         }
+        ShareReport { ledger, length: self.ended, aborted: self.aborted.clone(), facts }
     }
 
     /// Carries out one entry.
@@ -251,19 +275,53 @@ impl<'p> Drive<'p> {
         match due.act {
             Act::Login => self.notes.log_in(session, engine, intended, now),
             Act::Logout => self.notes.log_out(session, engine),
-            Act::Cut => {
-                self.notes.cut(session, engine);
-                self.requests.abandoned(session, &mut self.notes);
-            }
+            Act::Cut => self.cut(session, None, engine),
             Act::Operation(_) if self.plan.mode != LoopMode::Open => {}
             Act::Operation(Operation::Message) => {
                 if let Some(messages) = &mut self.messages[due.population] {
                     messages.send(session, due.dice, intended, now, engine, &mut self.notes);
                 }
             }
+            Act::Operation(Operation::RoomMessage) => {
+                if let Some(rooms) = &mut self.rooms[due.population] {
+                    rooms.send(session, intended, now, engine, &mut self.notes);
+                }
+            }
+            Act::Operation(Operation::Presence) => {
+                if let Some(churn) = &mut self.churn[due.population] {
+                    churn.send(session, intended, now, engine, &mut self.notes);
+                }
+            }
+            Act::Operation(Operation::Login | Operation::Resume) => {
+                if !self.notes.sessions.is_up(session) {
+                    // Away already, or on its way back.
+                    return;
+                }
+                let cut = &self.plan.scenario.populations[due.population].cut;
+                let away = cut.as_ref().map_or(Duration::ZERO, |cut| cut.away);
+                self.cut(session, Some(intended.max(now) + away), engine);
+            }
             Act::Operation(operation) => {
                 self.requests.send(operation, session, intended, now, engine, &mut self.notes);
             }
+        }
+    }
+
+    /// A connection breaks.
+    fn cut(&mut self, session: usize, back: Option<Instant>, engine: &mut Engine) {
+        self.notes.cut(session, engine, back);
+        self.left(session);
+    }
+
+    /// A session has no connection any more.
+    fn left(&mut self, session: usize) {
+        self.requests.abandoned(session, &mut self.notes);
+        let population = self.notes.sessions.population(session);
+        if let Some(messages) = &mut self.messages[population] {
+            messages.closed(session);
+        }
+        if let Some(rooms) = &mut self.rooms[population] {
+            rooms.closed(session);
         }
     }
 
@@ -309,11 +367,33 @@ impl<'p> Drive<'p> {
         Ok(())
     }
 
-    /// Whether anything may still arrive that was sent.
-    fn is_settled(&self) -> bool {
+    /// Whether nothing more is to be expected of what was sent. What was never acknowledged may be gone by right: it is
+    /// waited for only while others still arrive.
+    fn is_settled(&self, now: Instant) -> bool {
+        let is_quiet = now > self.notes.moved + QUIET && self.notes.ledger.owed() == 0;
+        (is_quiet || self.is_complete()) && self.requests.open() == 0
+    }
+
+    fn is_complete(&self) -> bool {
         self.notes.ledger.open() == 0
-            && self.requests.open() == 0
+            && self.rooms.iter().flatten().all(|rooms| rooms.open() == 0)
             && self.notes.sessions.unacked(&self.notes.ledger) == 0
+    }
+
+    /// What stanzas that arrived ask for.
+    fn follow_up(&mut self, engine: &mut Engine, now: Instant) {
+        for rooms in self.rooms.iter_mut().flatten() {
+            rooms.turn(now, engine, &mut self.notes);
+            if self.target_fault.is_none() {
+                self.target_fault = rooms.hopeless(now, &self.notes);
+            }
+        }
+        for churn in self.churn.iter_mut().flatten() {
+            churn.turn(engine, &mut self.notes);
+        }
+        if self.target_fault.is_none() {
+            self.target_fault = self.requests.hopeless();
+        }
     }
 
     fn turn_running(&mut self, engine: &mut Engine, now: Instant) -> Control {
@@ -328,6 +408,7 @@ impl<'p> Drive<'p> {
         }
         self.refill(engine, now);
         self.notes.retry(engine, now);
+        self.follow_up(engine, now);
         let end = self.notes.begin + self.plan.length();
         if now >= end {
             self.stage = Stage::Draining(now + self.plan.scenario.drain);
@@ -340,6 +421,9 @@ impl<'p> Drive<'p> {
         if let Some(retry) = self.notes.sessions.next_retry() {
             until = until.min(retry);
         }
+        if let Some(turn) = self.readers.turn(self.notes.begin, now, engine, &self.notes.sessions) {
+            until = until.min(turn);
+        }
         Control::Until(until)
     }
 }
@@ -348,9 +432,29 @@ impl Scenario for Drive<'_> {
     fn on_ready(&mut self, client: ClientId) {
         let session = client.index();
         self.notes.ready(session, Instant::now());
-        if let Some(messages) = &mut self.messages[self.notes.sessions.population(session)] {
+        let population = self.notes.sessions.population(session);
+        if let Some(messages) = &mut self.messages[population] {
             messages.ready(session, &mut self.notes);
         }
+        if let Some(rooms) = &mut self.rooms[population] {
+            rooms.ready(session);
+        }
+        if let Some(churn) = &mut self.churn[population] {
+            churn.ready(session);
+        }
+    }
+
+    fn on_resumed(&mut self, client: ClientId) {
+        let session = client.index();
+        self.notes.resumed(session, Instant::now());
+        if let Some(rooms) = &mut self.rooms[self.notes.sessions.population(session)] {
+            rooms.resumed(session);
+        }
+    }
+
+    fn on_registered(&mut self, _client: ClientId, asked: Instant, now: Instant) {
+        self.notes.recorder.wanted(Operation::Register);
+        self.notes.recorder.done(Operation::Register, asked, asked, now);
     }
 
     fn on_stanza(&mut self, client: ClientId, stanza: &Element<'_>, at: Instant) {
@@ -358,8 +462,18 @@ impl Scenario for Drive<'_> {
         match stanza.name() {
             b"message" => {
                 let population = self.notes.sessions.population(session);
-                if let Some(messages) = &mut self.messages[population] {
+                if let Some(rooms) = &mut self.rooms[population] {
+                    rooms.take(session, stanza, at, &mut self.notes);
+                } else if let Some(messages) = &mut self.messages[population] {
                     messages.take(session, stanza, at, &mut self.notes);
+                }
+            }
+            b"presence" => {
+                let population = self.notes.sessions.population(session);
+                if let Some(rooms) = &mut self.rooms[population] {
+                    rooms.presence(session, stanza, at, &mut self.notes);
+                } else if let Some(churn) = &mut self.churn[population] {
+                    churn.take(session, stanza, at, &mut self.notes);
                 }
             }
             b"iq" => self.requests.take(session, stanza, at, &mut self.notes),
@@ -378,10 +492,7 @@ impl Scenario for Drive<'_> {
             return;
         }
         let fault = self.notes.closed(session, cause, self.plan);
-        self.requests.abandoned(session, &mut self.notes);
-        if let Some(messages) = &mut self.messages[self.notes.sessions.population(session)] {
-            messages.closed(session);
-        }
+        self.left(session);
         if self.target_fault.is_none() {
             self.target_fault = fault;
         }
@@ -404,11 +515,16 @@ impl Scenario for Drive<'_> {
                 Ok(self.turn_running(engine, now))
             }
             Stage::Draining(until) => {
-                if self.is_settled() || now >= until {
+                if self.is_settled(now) || now >= until {
                     self.requests.give_up(&mut self.notes);
                     let left = self.notes.ledger.open();
                     for _ in 0..left {
                         self.notes.recorder.failed(Operation::Message, "not arrived");
+                    }
+                    for rooms in self.rooms.iter().flatten() {
+                        for _ in 0..rooms.open() {
+                            self.notes.recorder.failed(Operation::RoomMessage, "not arrived");
+                        }
                     }
                     for id in self.notes.sessions.clients() {
                         engine.close(id);
@@ -417,6 +533,7 @@ impl Scenario for Drive<'_> {
                     return Ok(Control::Until(now));
                 }
                 self.notes.retry(engine, now);
+                self.follow_up(engine, now);
                 Ok(Control::Until((now + TURN_MAX).min(until)))
             }
             Stage::Closing(until) => {

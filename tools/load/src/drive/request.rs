@@ -1,4 +1,4 @@
-//! Requests that the server answers: ping, roster.
+//! Requests that the server answers: ping (XEP-0199), roster (RFC 6121 §2), pages of the archive (XEP-0313).
 
 use std::time::{Duration, Instant};
 
@@ -29,11 +29,32 @@ pub(super) struct Requests {
     /// Closed loop: (operation, session) that may send.
     due: Vec<(Operation, usize)>,
     filled: bool,
+    /// By population: messages in a page of the archive.
+    pages: Vec<u64>,
+    /// Whether the archive has ever answered, and what it said instead.
+    archive: (bool, Option<String>),
 }
 
 impl Requests {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let page = |population: &crate::scenario::Population| {
+            population.requests.iter().map(|wish| wish.page).max().unwrap_or(0)
+        };
+        let pages = plan.scenario.populations.iter().map(page).collect();
+        Self { pages, ..Self::default() }
+    }
+
     pub(super) fn open(&self) -> usize {
         self.open
+    }
+
+    /// Why the archive cannot be asked at all, if that is known.
+    pub(super) fn hopeless(&self) -> Option<String> {
+        let (ever, refusal) = &self.archive;
+        let condition = refusal.as_ref().filter(|_| !ever)?;
+        Some(format!(
+            "the archive refuses the first query: {condition}; the server needs XEP-0313 switched on"
+        ))
     }
 
     /// A request is due.
@@ -61,8 +82,10 @@ impl Requests {
         place.1 = Some(Pending { operation, session, intended, sent: now });
         let used = place.0;
         self.open += 1;
+        let page = self.pages.get(notes.sessions.population(session)).copied().unwrap_or(0);
         engine.send(client, 1, |out| {
-            let kind: &[u8] = if operation == Operation::RosterSet { b"set" } else { b"get" };
+            let is_set = matches!(operation, Operation::RosterSet | Operation::Archive);
+            let kind: &[u8] = if is_set { b"set" } else { b"get" };
             out.extend_from_slice(b"<iq type='");
             out.extend_from_slice(kind);
             out.extend_from_slice(b"' id='q");
@@ -80,6 +103,14 @@ impl Requests {
                     hexadecimal(u64::from(used), out);
                     out.extend_from_slice(b"'/></query>");
                 }
+                // The newest page, as clients ask when they come.
+                Operation::Archive => out.extend_from_slice(
+                    format!(
+                        "<query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'>\
+                         <max>{page}</max><before/></set></query>"
+                    )
+                    .as_bytes(),
+                ),
                 _ => out.extend_from_slice(b"<ping xmlns='urn:xmpp:ping'/>"),
             }
             out.extend_from_slice(b"</iq>");
@@ -119,6 +150,13 @@ impl Requests {
         };
         self.free.push(slot as u32);
         self.open -= 1;
+        if done.operation == Operation::Archive {
+            if kind == Some(b"result") {
+                self.archive.0 = true;
+            } else if self.archive.1.is_none() {
+                self.archive.1 = Some(condition(stanza));
+            }
+        }
         if kind == Some(b"result") {
             notes.recorder.done(done.operation, done.intended, done.sent, at);
         } else {

@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::Notes;
 use super::ledger::Ledger;
+use crate::login::Management;
 use crate::plan::{Plan, Random, Share};
 use crate::record::Operation;
 use crate::scan::escape;
-use crate::scenario::StreamManagement;
 use crate::{ClientId, Engine};
+
+/// Of a user who is another share's.
+const NOWHERE: u32 = u32::MAX;
 
 /// One simulated user of this share.
 pub(super) struct Session {
@@ -21,6 +24,10 @@ pub(super) struct Session {
     /// Whether the user wants to be online.
     wanted: bool,
     state: State,
+    /// Whether the wish to be online is in the record.
+    planned: bool,
+    /// Login, or the resumption of a stream.
+    comeback: Operation,
     /// Logins that failed since the last that did not.
     attempts: u8,
     /// When the user wanted to be online, and when the tool began.
@@ -45,11 +52,8 @@ enum State {
 /// All sessions of a share, in the order of the engine's clients.
 pub(super) struct Sessions {
     list: Vec<Session>,
-    /// By population: the place of its first session.
-    first: Vec<usize>,
-    /// By population: group size and users.
-    groups: Vec<(u64, u64)>,
-    share: Share,
+    /// By population and user: the session, if it is this share's.
+    places: Vec<Vec<u32>>,
     retries: BinaryHeap<Reverse<(Instant, usize)>>,
     new: Vec<usize>,
     online: u64,
@@ -62,32 +66,36 @@ pub(super) struct Sessions {
 impl Sessions {
     pub(super) fn new(plan: &Plan, share: Share) -> Self {
         let now = Instant::now();
-        let (mut list, mut first, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut list, mut places) = (Vec::new(), Vec::new());
         for (population, wish) in plan.scenario.populations.iter().enumerate() {
-            first.push(list.len());
-            groups.push((wish.group(), wish.users));
+            let mut place = vec![NOWHERE; wish.users as usize];
             let users = (0..wish.users).filter(|user| plan.is_in(share, population, *user));
+            let first = list.len();
             list.extend(users.map(|user| Session {
                 population,
                 user,
                 client: None,
                 wanted: false,
                 state: State::Down,
+                planned: false,
+                comeback: Operation::Login,
                 attempts: 0,
                 intended: now,
                 begun: now,
-                managed: wish.management != StreamManagement::Off,
+                managed: wish.management_of(user) != Management::Off,
                 address: Box::default(),
                 bare: 0,
                 is_new: false,
             }));
+            for (at, session) in list.iter().enumerate().skip(first) {
+                place[session.user as usize] = at as u32;
+            }
+            places.push(place);
         }
         let connection = &plan.scenario.connection;
         Self {
             list,
-            first,
-            groups,
-            share,
+            places,
             retries: BinaryHeap::new(),
             new: Vec::new(),
             online: 0,
@@ -139,13 +147,8 @@ impl Sessions {
 
     /// The session of a user, if it is this share's.
     pub(super) fn find(&self, population: usize, user: u64) -> Option<usize> {
-        let (group, users) = self.groups[population];
-        let unit = user / group;
-        if user >= users || unit % self.share.count != self.share.index {
-            return None;
-        }
-        let place = unit / self.share.count * group + user % group;
-        Some(self.first[population] + place as usize)
+        let place = *self.places[population].get(user as usize)?;
+        (place != NOWHERE).then_some(place as usize)
     }
 
     pub(super) fn is_up(&self, session: usize) -> bool {
@@ -231,17 +234,23 @@ impl Notes {
             return;
         }
         session.intended = intended;
-        self.recorder.sent(Operation::Login, intended, now);
+        session.planned = false;
         self.begin(at, engine, now);
     }
 
     fn begin(&mut self, at: usize, engine: &mut Engine, now: Instant) {
         let session = &mut self.sessions.list[at];
+        let Some(client) = session.client else {
+            return;
+        };
         session.begun = now;
         session.state = State::LoggingIn;
-        if let Some(client) = session.client {
-            engine.start(client);
+        session.comeback =
+            if engine.can_resume(client) { Operation::Resume } else { Operation::Login };
+        if !std::mem::replace(&mut session.planned, true) {
+            self.recorder.sent(session.comeback, session.intended, now);
         }
+        engine.start(client);
     }
 
     /// The user wants to be offline.
@@ -255,26 +264,51 @@ impl Notes {
         }
     }
 
-    /// The connection is dropped without a word; the user wants to be back when the plan says so.
-    pub(super) fn cut(&mut self, at: usize, engine: &mut Engine) {
+    /// The connection is dropped without a word. The user wants to be back at `back`, or when the plan says so.
+    pub(super) fn cut(&mut self, at: usize, engine: &mut Engine, back: Option<Instant>) {
         let session = &mut self.sessions.list[at];
         if session.state == State::Up {
             self.sessions.online -= 1;
         }
         session.state = State::Down;
-        session.wanted = false;
-        if let Some(client) = session.client {
-            engine.abandon(client);
+        session.wanted = back.is_some();
+        let Some(client) = session.client else {
+            return;
+        };
+        engine.abandon(client);
+        if !engine.can_resume(client) {
+            self.ledger.orphaned(at);
         }
-        self.ledger.orphaned(at);
+        if let Some(back) = back {
+            session.intended = back;
+            session.planned = false;
+            self.sessions.retries.push(Reverse((back, at)));
+        }
     }
 
     /// A login is complete.
     pub(super) fn ready(&mut self, at: usize, now: Instant) {
+        // What an old stream had not acknowledged was never promised, if it did not go on.
+        self.ledger.orphaned(at);
+        let session = &mut self.sessions.list[at];
+        if session.comeback == Operation::Resume {
+            self.recorder.failed(Operation::Resume, "not resumed");
+            self.recorder.wanted(Operation::Login);
+        }
+        session.comeback = Operation::Login;
+        self.up(at, now);
+    }
+
+    /// A stream goes on.
+    pub(super) fn resumed(&mut self, at: usize, now: Instant) {
+        self.up(at, now);
+    }
+
+    fn up(&mut self, at: usize, now: Instant) {
         let session = &mut self.sessions.list[at];
         session.state = State::Up;
         session.attempts = 0;
-        self.recorder.done(Operation::Login, session.intended, session.begun, now);
+        self.recorder.done(session.comeback, session.intended, session.begun, now);
         self.sessions.online += 1;
         self.sessions.ever = true;
         if !std::mem::replace(&mut session.is_new, true) {
@@ -291,7 +325,9 @@ impl Notes {
         let ever = self.sessions.ever;
         let session = &mut self.sessions.list[at];
         let was = std::mem::replace(&mut session.state, State::Down);
-        self.ledger.orphaned(at);
+        if plan.scenario.populations[session.population].management != Management::Resume {
+            self.ledger.orphaned(at);
+        }
         if was == State::Up {
             self.sessions.online -= 1;
         }
@@ -300,16 +336,19 @@ impl Notes {
         }
         if was == State::Up {
             self.recorder.disconnected(&cause);
-            self.recorder.wanted(Operation::Login);
+            // The user has wanted to be back since now; the waits between attempts are not the tool's lateness.
+            self.recorder.wanted(plan.scenario.populations[session.population].comeback());
             session.intended = now;
+            session.planned = true;
         } else {
-            self.recorder.failed(Operation::Login, &cause);
-            let is_hopeless = cause.starts_with("connecting") || cause.contains("offered");
-            let is_refused = cause.contains("login refused: not-authorized");
-            if !ever && is_hopeless || is_refused && session.attempts == 0 && !ever {
+            self.recorder.failed(session.comeback, &cause);
+            let is_hopeless = cause.starts_with("connecting")
+                || cause.contains("offered")
+                || cause.contains("refused");
+            if !ever && is_hopeless {
                 let account = plan.account(session.population, session.user);
                 let target = &plan.targets[plan.target_of(session.user)];
-                let remedy = if is_refused {
+                let remedy = if cause.contains("login refused: not-authorized") {
                     "; make the accounts, or write register = true in [accounts] of the scenario"
                 } else {
                     ""
@@ -331,8 +370,11 @@ impl Notes {
         {
             self.sessions.retries.pop();
             let session = &self.sessions.list[at];
-            // A cut and a new wish may have come between.
-            if session.wanted && session.state == State::Down {
+            // A cut and a new wish may have come between; then another wait counts.
+            if session.wanted
+                && session.state == State::Down
+                && (session.planned || session.intended <= now)
+            {
                 self.begin(at, engine, now);
             }
         }

@@ -13,7 +13,7 @@ pub use random::Random;
 pub use schedule::{Act, Due, Schedule};
 
 use crate::record::{LoopMode, Phase};
-use crate::scenario::{Fault, PhaseWish, Scenario, Security};
+use crate::scenario::{Fault, PhaseWish, Population, Scenario, Security};
 
 /// Entries of the schedule that a digest covers at most: a second's work.
 const DIGEST_MAX: u64 = 50_000_000;
@@ -66,6 +66,8 @@ pub struct Plan {
     pub targets: Vec<Target>,
     pub mode: LoopMode,
     pub phases: Vec<PhaseAt>,
+    /// By population: the first user of each room, and their number behind it. Empty without rooms.
+    rooms: Vec<Vec<u64>>,
 }
 
 /// A worker's part: every `count`-th group of users of each population.
@@ -123,7 +125,20 @@ impl Plan {
             Some(0) => return Err(PlanError::Request("--closed needs a window above 0".into())),
             Some(window) => LoopMode::Closed { window },
         };
-        Ok(Self { scenario, targets: request.targets.clone(), mode, phases })
+        if mode != LoopMode::Open
+            && let Some(population) = scenario
+                .populations
+                .iter()
+                .find(|p| p.room.is_some() || p.churn.is_some() || p.cut.is_some())
+        {
+            let what = format!(
+                "--closed knows message, ping, roster-get, roster-set and archive; population \"{}\" does more",
+                population.name
+            );
+            return Err(PlanError::Request(what));
+        }
+        let rooms = scenario.populations.iter().map(room_starts).collect();
+        Ok(Self { scenario, targets: request.targets.clone(), mode, phases, rooms })
     }
 
     /// From the start to the end of the last phase, without the drain.
@@ -182,7 +197,25 @@ impl Plan {
 
     /// Whether a user is a share's.
     pub fn is_in(&self, share: Share, population: usize, user: u64) -> bool {
-        (user / self.scenario.populations[population].group()) % share.count == share.index
+        let unit = match self.room_of(population, user) {
+            Some(room) => room,
+            None => user / self.scenario.populations[population].group(),
+        };
+        unit % share.count == share.index
+    }
+
+    /// The room that a user is in.
+    pub fn room_of(&self, population: usize, user: u64) -> Option<u64> {
+        let starts = &self.rooms[population];
+        // The last entry is the end.
+        let place = starts.partition_point(|start| *start <= user);
+        (place > 0 && place < starts.len()).then(|| place as u64 - 1)
+    }
+
+    /// The users of a room.
+    pub fn occupants(&self, population: usize, room: u64) -> std::ops::Range<u64> {
+        let starts = &self.rooms[population];
+        starts[room as usize]..starts[room as usize + 1]
     }
 
     /// The target at which a user has its account.
@@ -213,6 +246,27 @@ fn place(wishes: &[PhaseWish]) -> Vec<PhaseAt> {
     wishes.iter().map(&mut at).collect()
 }
 
+/// Users in a row share a room; how many follows Zipf's law, and nobody's room is empty.
+fn room_starts(population: &Population) -> Vec<u64> {
+    let Some(wish) = &population.room else {
+        return Vec::new();
+    };
+    let rooms = wish.rooms.min(population.users);
+    let weight = |room: u64| ((room + 1) as f64).powf(-wish.zipf);
+    let total: f64 = (0..rooms).map(weight).sum();
+    let spare = (population.users - rooms) as f64;
+    let mut before = 0.0;
+    let mut starts: Vec<u64> = (0..rooms)
+        .map(|room| {
+            let start = room + (spare * before / total).round() as u64;
+            before += weight(room);
+            start
+        })
+        .collect();
+    starts.push(population.users);
+    starts
+}
+
 fn scale_users(scenario: &mut Scenario, users: u64) {
     let total = scenario.users().max(1);
     for population in &mut scenario.populations {
@@ -231,6 +285,9 @@ fn scale_rate(scenario: &mut Scenario, rate: f64) -> Result<(), PlanError> {
     let factor = rate / total;
     for population in &mut scenario.populations {
         population.message.iter_mut().for_each(|wish| wish.rate *= factor);
+        population.room.iter_mut().for_each(|wish| wish.rate *= factor);
+        population.churn.iter_mut().for_each(|wish| wish.rate *= factor);
+        population.cut.iter_mut().for_each(|wish| wish.rate *= factor);
         population.requests.iter_mut().for_each(|wish| wish.rate *= factor);
     }
     Ok(())

@@ -149,3 +149,24 @@ fn a_fault_behind_the_end_is_refused() {
     let error = Plan::new(&Request { scenario: text, ..request() }).unwrap_err();
     assert!(matches!(error, PlanError::Request(what) if what.contains("after the end")));
 }
+
+#[test]
+fn rooms_have_occupants_by_zipf_and_belong_to_one_worker() {
+    let text = TEXT
+        .replace("[population.message]\nrate = 100", "[population.room]\nrate = 100\nrooms = 4");
+    let plan = Plan::new(&Request { scenario: text, ..request() }).unwrap();
+    let sizes: Vec<u64> = (0..4)
+        .map(|room| {
+            let occupants = plan.occupants(0, room);
+            for user in occupants.clone() {
+                assert_eq!(plan.room_of(0, user), Some(room));
+                assert!(plan.is_in(Share { index: room % 3, count: 3 }, 0, user));
+            }
+            occupants.end - occupants.start
+        })
+        .collect();
+    // 36 of the 40 go by 1, 1/2, 1/3, 1/4.
+    assert_eq!(sizes.iter().sum::<u64>(), 40);
+    assert_eq!(sizes, [18, 10, 7, 5]);
+    assert_eq!(plan.room_of(1, 0), None);
+}

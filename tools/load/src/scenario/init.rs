@@ -1,7 +1,16 @@
 //! The scenarios that the tool brings along, which are what `init` writes.
 
 /// Name, and the commented file.
-pub const SHIPPED: &[(&str, &str)] = &[("chat", include_str!("../../scenarios/chat.toml"))];
+pub const SHIPPED: &[(&str, &str)] = &[
+    ("chat", include_str!("../../scenarios/chat.toml")),
+    ("login-storm", include_str!("../../scenarios/login-storm.toml")),
+    ("idle", include_str!("../../scenarios/idle.toml")),
+    ("muc-fanout", include_str!("../../scenarios/muc-fanout.toml")),
+    ("presence", include_str!("../../scenarios/presence.toml")),
+    ("archive", include_str!("../../scenarios/archive.toml")),
+    ("resume", include_str!("../../scenarios/resume.toml")),
+    ("mixed-day", include_str!("../../scenarios/mixed-day.toml")),
+];
 
 /// The text of a shipped scenario.
 pub fn template(name: &str) -> Option<&'static str> {

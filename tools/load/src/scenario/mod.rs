@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use reader::{Fault, duration};
 pub use threshold::{Bound, Subject, Threshold};
 
-use crate::login::Mechanism;
+use crate::login::{Management, Mechanism, Way};
 use crate::pairs::Address;
 use crate::record::Operation;
 
@@ -33,6 +33,7 @@ pub struct Connection {
     pub security: Security,
     /// `None`: the strongest of SCRAM-SHA-256, SCRAM-SHA-1 and PLAIN that the server offers.
     pub mechanism: Option<Mechanism>,
+    pub way: Way,
     /// Logins under way at once; what comes due beyond waits, and the wait counts.
     pub logins_in_flight: usize,
     /// Addresses of loopback, from 127.0.0.1 on, over which connections to loopback are spread.
@@ -102,24 +103,67 @@ pub enum Arrivals {
     Even,
 }
 
-/// XEP-0198 of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamManagement {
-    Off,
-    /// Acknowledgements.
-    On,
-}
-
 /// Users who do the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Population {
     pub name: String,
     pub users: u64,
     pub presence: bool,
-    pub management: StreamManagement,
+    pub management: Management,
+    /// Share of the users of each group who go without XEP-0198 all the same, the last ones.
+    pub plain: f64,
+    /// XEP-0280.
+    pub carbons: bool,
+    pub reader: Reader,
     pub message: Option<MessageWish>,
+    pub room: Option<RoomWish>,
+    pub churn: Option<ChurnWish>,
+    pub cut: Option<CutWish>,
     /// Requests and their rates per second.
     pub requests: Vec<RequestWish>,
+}
+
+/// How a population's clients read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    Normal,
+    /// Nothing for nine tenths of each period, with the smallest buffer that the kernel gives.
+    Slow {
+        period: Duration,
+    },
+    /// Open a stream and never say more: they hold a connection that is not logged in.
+    HalfOpen,
+}
+
+/// Messages to rooms (XEP-0045).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoomWish {
+    /// Of the population together, per second, at load 1.
+    pub rate: f64,
+    pub body_bytes: usize,
+    pub rooms: u64,
+    /// Exponent of Zipf's law: room n has occupants in proportion to 1/nˢ.
+    pub zipf: f64,
+    /// Where rooms live; `{}` is the domain.
+    pub service: String,
+}
+
+/// Changes of presence, which reach contacts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChurnWish {
+    /// Of the population together, per second, at load 1.
+    pub rate: f64,
+    /// Contacts of each user, with mutual subscriptions that the run makes; users are in groups of one more.
+    pub contacts: u64,
+}
+
+/// Connections that break and come back, as those of phones do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CutWish {
+    /// Of the population together, per second, at load 1.
+    pub rate: f64,
+    /// From the break to the wish to be back.
+    pub away: Duration,
 }
 
 /// One-to-one messages.
@@ -139,18 +183,38 @@ pub struct RequestWish {
     pub operation: Operation,
     /// Of the population together, per second, at load 1.
     pub rate: f64,
+    /// Archive: messages asked for.
+    pub page: u64,
 }
 
 impl Population {
     /// Users that know each other, and so are driven by one worker.
     pub fn group(&self) -> u64 {
-        self.message.as_ref().map_or(1, |message| message.partners + 1)
+        let partners = self.message.as_ref().map_or(0, |message| message.partners);
+        let contacts = self.churn.as_ref().map_or(0, |churn| churn.contacts);
+        partners.max(contacts) + 1
+    }
+
+    /// XEP-0198 of one user.
+    pub fn management_of(&self, user: u64) -> Management {
+        let group = self.group();
+        let managed = group - (group as f64 * self.plain).round() as u64;
+        if user % group < managed { self.management } else { Management::Off }
+    }
+
+    /// What a cut connection comes back by.
+    pub fn comeback(&self) -> Operation {
+        if self.management == Management::Resume { Operation::Resume } else { Operation::Login }
     }
 
     /// Rates of its activities, by operation.
     pub fn rates(&self) -> impl Iterator<Item = (Operation, f64)> {
         let message = self.message.iter().map(|wish| (Operation::Message, wish.rate));
-        message.chain(self.requests.iter().map(|wish| (wish.operation, wish.rate)))
+        let room = self.room.iter().map(|wish| (Operation::RoomMessage, wish.rate));
+        let churn = self.churn.iter().map(|wish| (Operation::Presence, wish.rate));
+        let cut = self.cut.iter().map(|wish| (self.comeback(), wish.rate));
+        let requests = self.requests.iter().map(|wish| (wish.operation, wish.rate));
+        message.chain(room).chain(churn).chain(cut).chain(requests)
     }
 }
 

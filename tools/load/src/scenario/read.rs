@@ -74,6 +74,7 @@ fn connection(top: &Section<'_, '_>) -> Connection {
     let default = Connection {
         security: Security::Auto,
         mechanism: None,
+        way: Way::Classic,
         logins_in_flight: 256,
         sources: 1,
         backoff_first: Duration::from_millis(500),
@@ -94,6 +95,11 @@ fn connection(top: &Section<'_, '_>) -> Connection {
             ],
         ),
         mechanism: section.choice("mechanism", None, &words),
+        way: section.choice(
+            "login",
+            Way::Classic,
+            &[("sasl", Way::Classic), ("sasl2", Way::Sasl2)],
+        ),
         logins_in_flight: section.integer("logins_in_flight", 256, 1..=100_000) as usize,
         sources: section.integer("sources", 1, 1..=250) as usize,
         backoff_first: section
@@ -218,14 +224,32 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
             section.close();
             wish
         });
+        let room = section.table("room").map(|section| room(&section));
+        let churn = section.table("presence-change").map(|section| {
+            let contacts = section.integer("contacts", 10, 1..=1000);
+            let wish = ChurnWish { rate: rate(&section), contacts };
+            section.close();
+            wish
+        });
+        let cut = section.table("cut").map(|section| {
+            let away = section.duration("away", Duration::ZERO..=SECOND * 3600);
+            let wish = CutWish { rate: rate(&section), away: away.unwrap_or_default() };
+            section.close();
+            wish
+        });
         let mut requests = Vec::new();
         for (key, operation) in [
             ("ping", Operation::Ping),
             ("roster-get", Operation::RosterGet),
             ("roster-set", Operation::RosterSet),
+            ("archive", Operation::Archive),
         ] {
             if let Some(section) = section.table(key) {
-                requests.push(RequestWish { operation, rate: rate(&section) });
+                let page = match operation {
+                    Operation::Archive => section.integer("page", 50, 1..=1000),
+                    _ => 0,
+                };
+                requests.push(RequestWish { operation, rate: rate(&section), page });
                 section.close();
             }
         }
@@ -239,12 +263,27 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
             presence: section.boolean("presence", true),
             management: section.choice(
                 "sm",
-                StreamManagement::Off,
-                &[("off", StreamManagement::Off), ("on", StreamManagement::On)],
+                Management::Off,
+                &[("off", Management::Off), ("on", Management::On), ("resume", Management::Resume)],
             ),
+            plain: section.number("plain", 0.0..=1.0).unwrap_or(0.0),
+            carbons: section.boolean("carbons", false),
+            reader: reader(&section),
             message,
+            room,
+            churn,
+            cut,
             requests,
         };
+        if population.reader == Reader::HalfOpen && population.rates().next().is_some() {
+            section.fault("reader", "\"half-open\" streams never log in, so they can do nothing");
+        }
+        if population.room.is_some() && population.group() > 1 {
+            section.fault(
+                "room",
+                "together with message or presence-change; give those a [[population]] of their own",
+            );
+        }
         let group = population.group();
         if population.users == 0 {
             section.fault("users", "is needed, as users = 100");
@@ -252,7 +291,7 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
             section.fault(
                 "users",
                 format!(
-                    "{} do not make whole groups of {group} (message.partners + 1); write {}",
+                    "{} do not make whole groups of {group} (partners or contacts, and oneself); write {}",
                     population.users,
                     population.users.next_multiple_of(group)
                 ),
@@ -262,6 +301,28 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
         populations.push(population);
     }
     populations
+}
+
+fn reader(section: &Section<'_, '_>) -> Reader {
+    let period = section.duration("reader-period", Duration::from_millis(100)..=SECOND * 3600);
+    let slow = Reader::Slow { period: period.unwrap_or(SECOND * 10) };
+    section.choice(
+        "reader",
+        Reader::Normal,
+        &[("normal", Reader::Normal), ("slow", slow), ("half-open", Reader::HalfOpen)],
+    )
+}
+
+fn room(section: &Section<'_, '_>) -> RoomWish {
+    let wish = RoomWish {
+        rate: rate(section),
+        body_bytes: section.integer("body", 64, 1..=BODY_MAX) as usize,
+        rooms: section.integer("rooms", 1, 1..=USERS_MAX),
+        zipf: section.number("zipf", 0.0..=10.0).unwrap_or(1.0),
+        service: section.text("service").unwrap_or_else(|| "conference.{}".to_owned()),
+    };
+    section.close();
+    wish
 }
 
 fn rate(section: &Section<'_, '_>) -> f64 {

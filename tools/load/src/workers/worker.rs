@@ -1,13 +1,13 @@
 //! The worker's side: a process that drives its share.
 
 use std::io::{self, BufRead, BufReader};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::letter::{self, Order, Word};
+use crate::cli::Exit;
 use crate::drive::{Failure, Flow, ShareReport, run_share};
 use crate::plan::Plan;
 use crate::record::Interval;
@@ -17,7 +17,7 @@ use crate::sys;
 /// ends, as it does with the process that gives the orders.
 ///
 /// - gives: 0 if it was told all, 2 if not
-pub fn serve() -> ExitCode {
+pub fn serve() -> Exit {
     let (sender, words) = mpsc::channel();
     // Written elsewhere, so that a reader that is slow delays nothing that is measured.
     let writer = std::thread::spawn(move || {
@@ -34,7 +34,7 @@ pub fn serve() -> ExitCode {
     let _ = sender.send(word);
     drop(sender);
     let is_told = matches!(writer.join(), Ok(Ok(())));
-    if is_done && is_told { ExitCode::SUCCESS } else { ExitCode::from(2) }
+    if is_done && is_told { Exit::Pass } else { Exit::Invalid }
 }
 
 fn drive(words: &mpsc::Sender<Word>) -> Result<ShareReport, Failure> {
