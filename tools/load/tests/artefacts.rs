@@ -183,6 +183,7 @@ fn stalls_are_found_wherever_seconds_begin_and_end() {
     assert_eq!(found(&[ms(20_800, 21_300)]), [(21, 22, 5)]);
     assert_eq!(found(&[ms(20_498, 20_998)]), [(20, 21, 5)]);
     assert_eq!(found(&[ms(20_400, 23_300)]), [(21, 24, 29)]);
+    assert_eq!(found(&[ms(20_200, 20_280), ms(21_300, 21_800)]), [(20, 21, 1), (21, 22, 5)]);
     // Two in seconds side by side, and one that never ends.
     assert_eq!(found(&[ms(20_200, 20_500), ms(21_300, 21_600)]), [(20, 21, 3), (21, 22, 3)]);
     let [(from, to, length)] = found(&[Pause { kills: true, ..ms(56_000, 70_000) }])[..] else {

@@ -96,7 +96,7 @@ fn of_operation(operation: Operation, first: u64, seconds: &[Second]) -> Vec<Sta
     let floor = SHORTEST.max(all.quantile(0.5) * TIMES_MEDIAN);
     let mut stalls = Vec::new();
     let mut quiet = None;
-    // The second that ended the last stall, and how many waited for it.
+    // The second that ended the last stall, how many waited for it, and how long it was.
     let mut ended = None;
     for (at, second) in seconds.iter().enumerate() {
         if second.done == 0 {
@@ -110,8 +110,9 @@ fn of_operation(operation: Operation, first: u64, seconds: &[Second]) -> Vec<Sta
         // Those who waited for an end that lay close to a border are answered on both of its sides.
         let next = seconds.get(at + 1).map_or(0, |second| slower(&second.response, length / 2));
         let expected = expected(seconds, at, length, fan_out);
-        let is_rest = ended.is_some_and(|(end, before): (usize, u64)| {
-            end + 1 == at && (before + waited) as f64 <= expected * 1.5
+        // Those behind the border waited for hardly more than those before it.
+        let is_rest = ended.is_some_and(|(end, before, longest): (usize, u64, Duration)| {
+            end + 1 == at && length <= longest * 5 / 4 && (before + waited) as f64 <= expected * 1.5
         });
         let is_end = !is_rest
             && length >= floor
@@ -119,7 +120,7 @@ fn of_operation(operation: Operation, first: u64, seconds: &[Second]) -> Vec<Sta
             && (waited + next) as f64 >= expected / 2.0
             && recovers(seconds, at, length);
         if is_end {
-            ended = Some((at, waited));
+            ended = Some((at, waited, length));
         }
         let stall = |from: usize, length: Duration| Stall {
             from_s: first + from as u64,

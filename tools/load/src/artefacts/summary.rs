@@ -152,6 +152,8 @@ pub struct Summary {
     pub operations: BTreeMap<Operation, OperationSummary>,
     /// Failures of all operations over the whole run.
     pub errors: BTreeMap<String, u64>,
+    /// Sessions that ended unasked over the whole run, by cause.
+    pub disconnected: BTreeMap<String, u64>,
     pub ledger: LedgerReport,
     pub cost: Cost,
     pub thresholds: Vec<ThresholdResult>,
@@ -190,6 +192,10 @@ impl Summary {
                 *errors.entry(condition.clone()).or_default() += count;
             }
         }
+        let mut disconnected = BTreeMap::<String, u64>::new();
+        for (cause, count) in outcome.intervals.iter().flat_map(|it| &it.disconnected) {
+            *disconnected.entry(cause.clone()).or_default() += count;
+        }
         let verdict = &outcome.verdict;
         let result = if !verdict.invalid.is_empty() {
             Judgement::Invalid
@@ -220,6 +226,7 @@ impl Summary {
             measured_s,
             operations: operations(outcome.measured()?, measured_s),
             errors,
+            disconnected,
             ledger: outcome.ledger,
             cost: outcome.cost,
             thresholds: outcome.thresholds.clone(),

@@ -1,6 +1,7 @@
 //! The command line of `corefire-load`: arguments, what is printed, exit codes.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the results of commands")]
 
+mod compare;
 mod explain;
 mod run;
 
@@ -28,6 +29,8 @@ pub enum Exit {
     Target,
     /// A threshold of the scenario did not hold.
     Threshold,
+    /// The second of two runs is worse.
+    Worse,
 }
 
 impl From<Exit> for ExitCode {
@@ -37,7 +40,7 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 1,
             Exit::Invalid => 2,
             Exit::Target => 3,
-            Exit::Threshold => 99,
+            Exit::Threshold | Exit::Worse => 99,
         })
     }
 }
@@ -74,6 +77,9 @@ enum Command {
     },
     /// Tell what a scenario comes to, without connecting anywhere.
     Explain(PlanArguments),
+    /// Tell whether the second of two runs is better, the same or worse: ratios of all figures with their intervals.
+    #[command(after_help = compare::EXIT_CODES)]
+    Compare(compare::CompareArguments),
     /// Write a commented scenario to start from.
     Init {
         /// One of the scenarios that the tool brings along; without a name they are listed.
@@ -129,7 +135,7 @@ struct RunArguments {
     /// Show nothing while it runs.
     #[arg(long)]
     quiet: bool,
-    /// Folder for what the run leaves; made if it is not there.
+    /// Folder for the report and the files that other tools read; made if it is not there.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -155,6 +161,7 @@ pub fn execute(arguments: impl Iterator<Item = OsString>) -> Exit {
         Command::Worker => return workers::serve(),
         Command::Table { servers } => write_table(&servers),
         Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Compare(arguments) => compare::compare(&arguments),
         Command::Init { name, file } => write_template(name.as_deref(), file.as_deref()),
     };
     match outcome {

@@ -201,7 +201,6 @@ fn outcome(name: &str, phases: Vec<Phase>, intervals: Vec<Interval>, users: u64)
     let messages = 400_000;
     let sent = LedgerCounts { messages, received: messages, ..LedgerCounts::default() };
     Outcome {
-        server_before: None,
         name: name.to_owned(),
         scenario: format!(
             "# {name}: pairs that write to one another\nname = \"{name}\"\nseed = 7\nusers = {users}\n\n\
@@ -216,6 +215,7 @@ fn outcome(name: &str, phases: Vec<Phase>, intervals: Vec<Interval>, users: u64)
         phases,
         intervals,
         faults: Vec::new(),
+        server_before: None,
         ledger: LedgerReport { sent, acknowledged: sent, archived: None },
         cost: Cost {
             cpu_us_per_message: Some(9.4),
@@ -315,7 +315,9 @@ pub(crate) fn mixed_day() -> Outcome {
             result: "exit 0".to_owned(),
         },
     ];
+    run.intervals[75].disconnected.insert("closed".to_owned(), 5000);
     run.ledger.sent.lost = 38;
+    run.ledger.acknowledged.redelivered = 17;
     run.ledger.sent.received -= 40;
     run.ledger.sent.bounced = 2;
     run.ledger.acknowledged.messages -= 38;
