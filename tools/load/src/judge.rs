@@ -8,8 +8,8 @@ use crate::scenario::{Subject, Threshold};
 
 /// Share of a core above which a worker cannot be trusted to be on time.
 const CPU_MAX: f64 = 0.95;
-/// Lateness of the median that is not worth a word.
-const LAG_MEDIAN_MIN: Duration = Duration::from_micros(50);
+/// Lateness of the median that is not worth a word, as a part of `lag_max`: 50 µs of 1 ms.
+const LAG_MEDIAN_PART: u32 = 20;
 
 /// Fills in the verdict and the thresholds.
 pub fn judge(plan: &Plan, outcome: &mut Outcome) {
@@ -48,7 +48,7 @@ fn judge_parts(
     let mut all = Latency::default();
     totals.values().for_each(|total| all.merge(&total.response));
     let (own, response) = (lag.quantile(0.5), all.quantile(0.5));
-    if own > LAG_MEDIAN_MIN && own > response / 10 {
+    if own > plan.scenario.lag_max / LAG_MEDIAN_PART && own > response / 10 {
         invalid.push(format!(
             "the tool's own median lateness of {} is more than a tenth of the median response of {}",
             show(own),
