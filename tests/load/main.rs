@@ -1,5 +1,6 @@
 //! The load tool against the real server: what `corefire-load run` says of it, and that open loop tells the truth about
 //! a server that stands still.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
