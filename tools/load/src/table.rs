@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
-use crate::artefacts::summary::{Judgement, Loop, Summary};
+use crate::artefacts::summary::{Judgement, Loop, OperationSummary, Summary};
 use crate::artefacts::{Figures, SUMMARY};
 use crate::chart::units;
 use crate::record::Operation;
@@ -144,14 +144,7 @@ impl Figure {
     }
 
     fn title(self, run: &Summary) -> String {
-        // What arrives in the drain was planned before.
-        let phases = || run.phases.iter().filter(|phase| phase.measured && phase.kind != "drain");
-        let rate = |operation| {
-            let planned = phases().filter_map(|phase| phase.operations.get(&operation));
-            let planned: u64 = planned.map(|it| it.planned).sum();
-            let length: f64 = phases().map(|phase| phase.length_s).sum();
-            units::grouped((planned as f64 / length.max(1e-9)).round() as u64)
-        };
+        let rate = |operation| units::grouped(per_second(run, operation, |it| it.planned));
         match self {
             Self::Response(operation) => {
                 format!("{} at {}/s: p50, p99, p99.9", operation.name(), rate(operation))
@@ -178,8 +171,8 @@ impl Figure {
                 Some(percentiles.map(|it| us(it as f64)).join(", "))
             }
             Self::Throughput(operation) => {
-                let rate = run.operations.get(&operation)?.done_per_s;
-                Some(units::grouped(rate.round() as u64))
+                run.operations.get(&operation)?;
+                Some(units::grouped(per_second(run, operation, |it| it.done)))
             }
             Self::CpuPerMessage => Some(us(run.cost.cpu_us_per_message?)),
             Self::CpuPerLogin => Some(us(run.cost.cpu_us_per_login?)),
@@ -189,6 +182,14 @@ impl Figure {
             )),
         }
     }
+}
+
+/// Over the measured phases without the drain, in which the rest of what was planned before arrives.
+fn per_second(run: &Summary, operation: Operation, count: fn(&OperationSummary) -> u64) -> u64 {
+    let phases = || run.phases.iter().filter(|phase| phase.measured && phase.kind != "drain");
+    let counts = phases().filter_map(|phase| phase.operations.get(&operation));
+    let length: f64 = phases().map(|phase| phase.length_s).sum();
+    (counts.map(count).sum::<u64>() as f64 / length.max(1e-9)).round() as u64
 }
 
 /// The table, and behind it what its reader has to know.
