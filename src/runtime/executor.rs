@@ -51,6 +51,8 @@ const PLAIN_BYTES: usize = 16 << 10;
 const TICK: Duration = Duration::from_millis(100);
 /// Connections that are accepted before those who are in get their turn.
 const ACCEPTS_PER_LOOK: u32 = 8;
+/// How long accepting pauses after so many were refused: some thousand a second are.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
 /// How long accepting pauses when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -816,7 +818,7 @@ async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
     // SAFETY: the listener is an open socket and owned by nobody else once it is a raw number.
     let listener =
         unsafe { glommio::net::TcpListener::from_raw_fd(OwnedFd::from(listener).into_raw_fd()) };
-    let mut accepted = 0u32;
+    let (mut accepted, mut refused) = (0u32, 0u32);
     loop {
         if !core.connections.has_room() {
             glommio::timer::sleep(TICK).await;
@@ -849,6 +851,12 @@ async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
                 };
                 if !admitted {
                     connection::reset(&stream);
+                    drop(stream);
+                    refused = refused.wrapping_add(1);
+                    if refused.is_multiple_of(ACCEPTS_PER_LOOK) {
+                        // A flood of those waits in the kernel, and costs no more than a part of the core.
+                        glommio::timer::sleep(REFUSAL_PAUSE).await;
+                    }
                     continue;
                 }
                 core.connections.enter();

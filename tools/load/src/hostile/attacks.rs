@@ -29,7 +29,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "none", what: "nothing: what two runs differ by", run: none },
     Attack {
         name: "half-open",
-        what: "up to 5000 streams, half a header, a byte now and then",
+        what: "up to 5000 streams, half a header, a byte a second each",
         run: half_open,
     },
     Attack { name: "connect-abort", what: "connect, header, reset", run: connect_abort },
@@ -81,7 +81,9 @@ fn half_open(field: &Field) {
             let at = (number % STREAMS_MAX) as usize;
             let _ = streams[at].write_all(b" ");
         }
-        if number % 64 == 0 {
+        // Each stream gets a byte a second.
+        let pace = if (streams.len() as u64) < STREAMS_MAX { 64 } else { STREAMS_MAX / 1000 };
+        if number % pace == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
