@@ -7,11 +7,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::{Error, ServerProbe, sys};
 
 /// How long a server may take to answer for the first time, or to end when asked.
+/// Below those of which Linux takes one for a connection (`ip_local_port_range`, from 32768).
+const FIRST_PORT: u16 = 20_000;
+const PORTS: u32 = 12_000;
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -136,10 +140,20 @@ impl Drop for ScratchDir {
     }
 }
 
-/// A port of loopback that was free a moment ago.
+/// A port of loopback that was free a moment ago: none of those that connections leave from, or a client that comes while
+/// the server is down could meet itself there and keep the port. Another one each time.
+///
+/// - errors: a thousand ports in a row are taken
 pub fn free_address() -> Result<SocketAddr, Error> {
-    let bind = || TcpListener::bind(("127.0.0.1", 0))?.local_addr();
-    bind().map_err(|error| Error::Io("a free port", error))
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let free = (0..1000).find_map(|_| {
+        // Each process begins elsewhere.
+        let place =
+            std::process::id().wrapping_mul(97).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST_PORT + u16::try_from(place % PORTS).unwrap_or(0);
+        TcpListener::bind(("127.0.0.1", port)).ok()?.local_addr().ok()
+    });
+    free.ok_or_else(|| Error::Server("no free port of 127.0.0.1 above 20000".to_owned()))
 }
 
 /// A Corefire binary with a data directory of its own, described by its command line (DESIGN §10).
