@@ -119,6 +119,7 @@ pub fn merge_reports(reports: impl IntoIterator<Item = ShareReport>) -> ShareRep
         add_ledger(&mut sum.ledger, &report.ledger);
         sum.length = sum.length.max(report.length);
         sum.aborted = sum.aborted.take().or(report.aborted);
+        sum.target_gone |= report.target_gone;
         for (name, value) in report.facts {
             sum.facts
                 .entry(name)
@@ -210,7 +211,11 @@ pub fn outcome(
         cost: Cost::default(),
         thresholds: Vec::new(),
         environment: environment(plan, workers, report.facts),
-        verdict: Verdict { invalid: Vec::new(), aborted: report.aborted },
+        verdict: Verdict {
+            invalid: Vec::new(),
+            aborted: report.aborted,
+            target_gone: report.target_gone,
+        },
     };
     crate::judge::judge(plan, &mut outcome);
     outcome

@@ -25,8 +25,10 @@ pub enum Exit {
     Usage,
     /// The tool was the bottleneck, or could not work: the figures are not to be believed.
     Invalid,
-    /// The target cannot be reached, or refuses logins.
+    /// The target cannot be reached, refuses logins, or went away during the run.
     Target,
+    /// The operator ended the run before its time.
+    Stopped,
     /// A threshold of the scenario did not hold.
     Threshold,
     /// The second of two runs is worse.
@@ -41,6 +43,8 @@ impl From<Exit> for ExitCode {
             Exit::Invalid => 2,
             Exit::Target => 3,
             Exit::Threshold | Exit::Worse => 99,
+            // As of a program that SIGINT ends.
+            Exit::Stopped => 130,
         })
     }
 }
@@ -50,8 +54,9 @@ Exit codes:
   0   the run is valid and every threshold held
   1   usage: a wrong option, or a scenario with faults
   2   the run is INVALID: the tool itself was too slow, or could not work
-  3   the target cannot be reached, or refuses logins
-  99  a threshold of the scenario did not hold";
+  3   the target cannot be reached, refuses logins, or went away during the run
+  99  a threshold of the scenario did not hold
+  130 the run was ended before its time by q, Ctrl-C or SIGTERM";
 
 /// Drives an XMPP server by a plan, and measures what its users would have waited.
 #[derive(Parser)]

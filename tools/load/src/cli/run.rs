@@ -59,9 +59,13 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Complaint> {
     Ok(exit(&outcome))
 }
 
-/// What a run comes to: a run that cannot be believed has neither passed nor failed.
+/// What a run comes to: a run that was not finished or cannot be believed has neither passed nor failed.
 fn exit(outcome: &Outcome) -> Exit {
-    if !outcome.verdict.invalid.is_empty() {
+    if outcome.verdict.target_gone {
+        Exit::Target
+    } else if outcome.verdict.aborted.is_some() {
+        Exit::Stopped
+    } else if !outcome.verdict.invalid.is_empty() {
         Exit::Invalid
     } else if outcome.thresholds.iter().any(|threshold| !threshold.held) {
         Exit::Threshold
@@ -192,7 +196,7 @@ fn summary(outcome: &Outcome, costs: Option<Costs>) -> String {
     for cause in &outcome.verdict.invalid {
         lines.push(format!("INVALID: {cause}"));
     }
-    if outcome.verdict.invalid.is_empty() {
+    if outcome.verdict.invalid.is_empty() && outcome.verdict.aborted.is_none() {
         let held = outcome.thresholds.iter().all(|threshold| threshold.held);
         lines.push(if held { "PASS" } else { "FAIL: a threshold is broken" }.to_owned());
     }

@@ -80,6 +80,9 @@ pub struct ShareReport {
     pub length: Duration,
     /// Why it ended before its time.
     pub aborted: Option<String>,
+    /// Ended because everybody was cut off and nobody came back.
+    #[serde(default)]
+    pub target_gone: bool,
     /// What more there is to tell: limit of descriptors, messages that were lost.
     pub facts: std::collections::BTreeMap<String, String>,
 }
@@ -178,6 +181,9 @@ struct Drive<'p> {
     watch: &'p mut dyn FnMut(&Interval) -> Flow,
     target_fault: Option<String>,
     aborted: Option<String>,
+    target_gone: bool,
+    /// Since when everybody who wants to be online is cut off.
+    cut_off: Option<Instant>,
     ended: Duration,
 }
 
@@ -246,6 +252,8 @@ impl<'p> Drive<'p> {
             watch,
             target_fault: None,
             aborted: None,
+            target_gone: false,
+            cut_off: None,
             ended: Duration::ZERO,
         })
     }
@@ -263,7 +271,13 @@ impl<'p> Drive<'p> {
         for rooms in self.rooms.iter().flatten() {
             rooms.add_to(&mut ledger.sent);
         }
-        ShareReport { ledger, length: self.ended, aborted: self.aborted.clone(), facts }
+        ShareReport {
+            ledger,
+            length: self.ended,
+            aborted: self.aborted.clone(),
+            target_gone: self.target_gone,
+            facts,
+        }
     }
 
     /// Carries out one entry.
@@ -371,7 +385,29 @@ impl<'p> Drive<'p> {
     /// waited for only while others still arrive.
     fn is_settled(&self, now: Instant) -> bool {
         let is_quiet = now > self.notes.moved + QUIET && self.notes.ledger.owed() == 0;
-        (is_quiet || self.is_complete()) && self.requests.open() == 0
+        // Those who are cut off have the time of the drain to come back.
+        (is_quiet || self.is_complete()) && self.requests.open() == 0 && self.cut_off.is_none()
+    }
+
+    /// Notes since when the target seems gone.
+    ///
+    /// - gives: whether that is for too long
+    fn is_gone(&mut self, now: Instant) -> bool {
+        if !self.notes.sessions.all_cut_off() {
+            self.cut_off = None;
+            return false;
+        }
+        // A server that comes back is found by an attempt, and these may lie `backoff_max` apart.
+        let patience = LOGIN_PATIENCE + self.plan.scenario.connection.backoff_max * 2;
+        now >= *self.cut_off.get_or_insert(now) + patience
+    }
+
+    /// Ends the run before its time: the target is there no more.
+    fn give_up_target(&mut self) {
+        self.target_gone = true;
+        self.aborted.get_or_insert_with(|| {
+            "the target went away: everybody was cut off, and nobody came back".to_owned()
+        });
     }
 
     fn is_complete(&self) -> bool {
@@ -512,9 +548,18 @@ impl Scenario for Drive<'_> {
                     self.target_fault = Some(format!("no login was complete within {seconds} s"));
                     return Ok(Control::Done);
                 }
+                if self.is_gone(now) {
+                    self.give_up_target();
+                    self.stage = Stage::Draining(now);
+                    return Ok(Control::Until(now));
+                }
                 Ok(self.turn_running(engine, now))
             }
             Stage::Draining(until) => {
+                self.is_gone(now);
+                if now >= until && self.cut_off.is_some() {
+                    self.give_up_target();
+                }
                 if self.is_settled(now) || now >= until {
                     self.requests.give_up(&mut self.notes);
                     let left = self.notes.ledger.open();

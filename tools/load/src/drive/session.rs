@@ -141,6 +141,14 @@ impl Sessions {
         !self.ever && self.list.iter().any(|session| session.wanted)
     }
 
+    /// Whether nobody is online any more, and not because nobody wants to be: the server has ended connections or
+    /// refused them since.
+    pub(super) fn all_cut_off(&self) -> bool {
+        self.ever
+            && self.online == 0
+            && self.list.iter().any(|session| session.wanted && session.attempts > 0)
+    }
+
     pub(super) fn population(&self, session: usize) -> usize {
         self.list[session].population
     }

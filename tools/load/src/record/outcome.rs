@@ -113,6 +113,9 @@ pub struct Verdict {
     pub invalid: Vec<String>,
     /// Why it ended before its time.
     pub aborted: Option<String>,
+    /// It ended because the target was there no more; else by the operator's wish.
+    #[serde(default)]
+    pub target_gone: bool,
 }
 
 /// A run, complete.
