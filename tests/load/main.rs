@@ -131,6 +131,7 @@ fn stopped(running: &Running, closed: Option<u32>) -> Outcome {
         seed: None,
         closed,
         tls: None,
+        component: None,
     };
     let plan = Plan::new(&request).unwrap();
     run::run(&plan, &request, None, &mut Nobody).unwrap()

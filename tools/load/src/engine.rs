@@ -453,7 +453,10 @@ impl Engine {
         // Only uniqueness matters here, and the operating system's source does not fail once it has begun to work.
         let _ = self.random.fill(&mut nonce);
         self.clients[id.index()].link = Link::Login(Box::new(Login::new(BASE64.encode(nonce))));
-        if self.config.tls == Tls::Direct {
+        // Components connect in the clear (XEP-0114), as a rule from the same machine.
+        let target = self.clients[id.index()].wish.target;
+        let is_component = self.targets[target].secret.is_some();
+        if self.config.tls == Tls::Direct && !is_component {
             self.secure(id);
         }
         self.open_stream(id);

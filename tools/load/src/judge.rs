@@ -180,6 +180,7 @@ rate = 10
             seed: None,
             closed: None,
             tls: None,
+            component: None,
         };
         let plan = Plan::new(&request).unwrap();
         let mut recorder = Recorder::default();

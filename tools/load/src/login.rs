@@ -761,4 +761,16 @@ mod tests {
         assert_eq!(choose(both), Ok("tls-server-end-point"));
         assert!(choose("<channel-binding type='tls-exporter'/>").is_err());
     }
+
+    #[test]
+    fn a_component_says_the_digest_of_stream_and_secret_and_is_done_by_an_empty_handshake() {
+        let mut talk = talk(Mechanism::Plain, false, false, false);
+        let mut out = Vec::new();
+        talk.login.shake_hands("3BF96D32", "stamps", "service.office.example", &mut out);
+        let digest = "c46dfe72667783599656c0e6d83bea42c6492164";
+        assert_eq!(out, format!("<handshake>{digest}</handshake>").as_bytes());
+        let (step, said) = talk.take("<handshake/>").unwrap();
+        assert!(matches!(step, Step::Done) && said.is_empty());
+        assert_eq!(talk.login.jid, "service.office.example");
+    }
 }

@@ -235,6 +235,7 @@ fn scenario_text(request: &Request) -> String {
     note("--seed", request.seed.map(|seed| seed.to_string()));
     note("--closed", request.closed.map(|window| window.to_string()));
     note("--tls", request.tls.clone());
+    note("--component", request.component.map(|address| address.to_string()));
     text
 }
 

@@ -84,6 +84,7 @@ fn request(address: SocketAddr) -> Request {
         seed: None,
         closed: None,
         tls: None,
+        component: None,
     }
 }
 

@@ -143,6 +143,7 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
         seed: Some(seed >> 1),
         closed: None,
         tls: None,
+        component: None,
     };
     let plan = Plan::new(&request).map_err(|error| match error {
         PlanError::Scenario(faults) => {

@@ -85,6 +85,13 @@ fn describe(plan: &Plan) -> String {
             ));
         }
     }
+    if let Some(component) = plan.component() {
+        lines.push(format!(
+            "component {}: connects to port {}, one connection; whom it writes to is driven by the first worker",
+            component.address,
+            component.connect.port()
+        ));
+    }
     for fault in &scenario.faults {
         lines.push(format!("fault at {}: {} ({})", seconds(fault.at), fault.name, fault.command));
     }

@@ -118,6 +118,9 @@ struct PlanArguments {
     /// How connections are secured, instead of the scenario's: auto, none, starttls, direct.
     #[arg(long)]
     tls: Option<String>,
+    /// Where the scenario's component connects, instead of the first target's host and the scenario's port.
+    #[arg(long, value_name = "HOST:PORT")]
+    component: Option<String>,
 }
 
 #[derive(Args)]
@@ -201,6 +204,7 @@ impl PlanArguments {
             seed: self.seed,
             closed: self.closed,
             tls: self.tls.clone(),
+            component: self.component.as_deref().map(component).transpose()?,
         })
     }
 
@@ -233,6 +237,17 @@ fn read_scenario(path: &Path) -> Result<(String, String), Complaint> {
     }
 }
 
+fn component(text: &str) -> Result<SocketAddr, Complaint> {
+    resolve("--component", text)
+}
+
+fn resolve(option: &str, text: &str) -> Result<SocketAddr, Complaint> {
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| (Exit::Target, format!("{option} {text}: {error}; write HOST:PORT")))?;
+    found.next().ok_or_else(|| (Exit::Target, format!("{option} {text}: no address")))
+}
+
 /// Pairs addresses with domains.
 fn targets(addresses: &[String], domains: &[String]) -> Result<Vec<Target>, Complaint> {
     if addresses.len() != 1 && addresses.len() != domains.len() {
@@ -243,15 +258,8 @@ fn targets(addresses: &[String], domains: &[String]) -> Result<Vec<Target>, Comp
         );
         return Err(usage(what));
     }
-    let resolved: Result<Vec<SocketAddr>, Complaint> = addresses
-        .iter()
-        .map(|text| {
-            let mut found = text.to_socket_addrs().map_err(|error| {
-                (Exit::Target, format!("--target {text}: {error}; write HOST:PORT"))
-            })?;
-            found.next().ok_or_else(|| (Exit::Target, format!("--target {text}: no address")))
-        })
-        .collect();
+    let resolved: Result<Vec<SocketAddr>, Complaint> =
+        addresses.iter().map(|text| resolve("--target", text)).collect();
     let resolved = resolved?;
     let pair = |(at, domain): (usize, &String)| Target {
         address: resolved[at.min(resolved.len() - 1)],

@@ -4,6 +4,7 @@
 //! length. The run is there because a server may still hold messages of an earlier one for the same accounts.
 
 use super::ledger::MessageId;
+use crate::scan::Element;
 
 /// With a letter of two bytes, as text has.
 const TEXT: &str = " the café is open and there is coffee for all who come in out of the rain";
@@ -94,6 +95,13 @@ pub(super) fn read(run: u32, body: &[u8]) -> Option<(MessageId, bool)> {
     checksum.update(body.get(..marks)?);
     checksum.update(rest.get(8..).unwrap_or_default());
     Some((message, body[marks] == b'.' && told == Some(checksum.finalize())))
+}
+
+/// The same of a message's stanza.
+pub(super) fn of(run: u32, stanza: &Element<'_>) -> Option<(MessageId, bool)> {
+    let text = stanza.child("body")?;
+    let content = text.content();
+    if content.contains(&b'&') { read(run, text.text().as_bytes()) } else { read(run, content) }
 }
 
 #[cfg(test)]

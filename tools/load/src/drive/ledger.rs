@@ -5,6 +5,7 @@
 //! by the recipient's archive.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::record::{LedgerCounts, LedgerReport};
@@ -206,6 +207,13 @@ impl Ledger {
     /// Messages that have neither arrived nor come back.
     pub(super) fn open(&self) -> u64 {
         self.open
+    }
+
+    /// The same of some conversations.
+    pub(super) fn open_in(&self, conversations: Range<u32>) -> u64 {
+        let range = conversations.start as usize..conversations.end as usize;
+        let entries = self.conversations[range].iter().flat_map(|it| &it.entries);
+        entries.filter(|entry| entry.state & (RECEIVED | BOUNCED) == 0).count() as u64
     }
 
     /// Messages that were acknowledged and have neither arrived nor come back.

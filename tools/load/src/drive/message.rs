@@ -142,16 +142,7 @@ impl Messages {
             }
             return;
         }
-        let Some(text) = stanza.child("body") else {
-            return;
-        };
-        let content = text.content();
-        let read = if content.contains(&b'&') {
-            body::read(self.run, text.text().as_bytes())
-        } else {
-            body::read(self.run, content)
-        };
-        let Some((message, intact)) = read else {
+        let Some((message, intact)) = body::of(self.run, stanza) else {
             return;
         };
         if !self.has(message.conversation) || self.ends(message.conversation).1 != session {

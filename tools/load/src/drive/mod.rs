@@ -3,10 +3,12 @@
 //!
 //! [`run_share`] drives one worker's share on the calling thread. What belongs to the run as a whole (faults, the
 //! server's process, the outcome) is [`crate::run`]'s. Behaviours have a file each: `message` for one-to-one messages,
-//! `room` for rooms, `churn` for presence, `request` for what the server answers, `reader` for clients that do not read.
+//! `component` for those of an external component, `room` for rooms, `churn` for presence, `request` for what the server
+//! answers, `reader` for clients that do not read.
 
 mod body;
 mod churn;
+mod component;
 mod ledger;
 mod message;
 mod reader;
@@ -18,6 +20,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use churn::Churn;
+use component::Component;
 use ledger::Ledger;
 use message::Messages;
 use reader::Readers;
@@ -172,6 +175,7 @@ struct Drive<'p> {
     messages: Vec<Option<Messages>>,
     rooms: Vec<Option<Rooms>>,
     churn: Vec<Option<Churn>>,
+    component: Option<Component>,
     requests: Requests,
     readers: Readers,
     stage: Stage,
@@ -226,6 +230,9 @@ impl<'p> Drive<'p> {
             })
             .collect();
         sessions.set_targets(plan);
+        // Behind the sessions, whose numbers are those of the engine's first clients.
+        let component = Component::new(plan, run, conversations, &sessions, engine)?;
+        conversations += component.as_ref().map_or(0, Component::conversations);
         let populations = 0..plan.scenario.populations.len();
         let rooms = populations.clone().map(|at| Rooms::new(plan, at, run, &sessions)).collect();
         let churn = populations.map(|at| Churn::new(plan, at, run, &sessions)).collect();
@@ -244,6 +251,7 @@ impl<'p> Drive<'p> {
             messages,
             rooms,
             churn,
+            component,
             requests: Requests::new(plan),
             readers: Readers::new(plan),
             stage: Stage::Running,
@@ -299,6 +307,11 @@ impl<'p> Drive<'p> {
             Act::Operation(Operation::RoomMessage) => {
                 if let Some(rooms) = &mut self.rooms[due.population] {
                     rooms.send(session, intended, now, engine, &mut self.notes);
+                }
+            }
+            Act::Operation(Operation::ComponentMessage) => {
+                if let Some(component) = &self.component {
+                    component.send(session, intended, now, engine, &mut self.notes);
                 }
             }
             Act::Operation(Operation::Presence) => {
@@ -427,6 +440,9 @@ impl<'p> Drive<'p> {
         for churn in self.churn.iter_mut().flatten() {
             churn.turn(engine, &mut self.notes);
         }
+        if let Some(component) = &mut self.component {
+            component.turn(now, engine);
+        }
         if self.target_fault.is_none() {
             self.target_fault = self.requests.hopeless();
         }
@@ -466,9 +482,16 @@ impl<'p> Drive<'p> {
 
 impl Scenario for Drive<'_> {
     fn on_ready(&mut self, client: ClientId) {
+        if let Some(component) = self.component.as_mut().filter(|it| it.is(client)) {
+            component.ready();
+            return;
+        }
         let session = client.index();
         self.notes.ready(session, Instant::now());
         let population = self.notes.sessions.population(session);
+        if let Some(component) = &self.component {
+            component.recipient_ready(session, &mut self.notes);
+        }
         if let Some(messages) = &mut self.messages[population] {
             messages.ready(session, &mut self.notes);
         }
@@ -495,6 +518,15 @@ impl Scenario for Drive<'_> {
 
     fn on_stanza(&mut self, client: ClientId, stanza: &Element<'_>, at: Instant) {
         let session = client.index();
+        if let Some(component) = &self.component {
+            if component.is(client) {
+                component.take_own(stanza, &mut self.notes);
+                return;
+            }
+            if stanza.name() == b"message" && component.take(session, stanza, at, &mut self.notes) {
+                return;
+            }
+        }
         match stanza.name() {
             b"message" => {
                 let population = self.notes.sessions.population(session);
@@ -522,6 +554,13 @@ impl Scenario for Drive<'_> {
     }
 
     fn on_closed(&mut self, client: ClientId, cause: &str) {
+        if let Some(component) = self.component.as_mut().filter(|it| it.is(client)) {
+            if !matches!(self.stage, Stage::Closing(_)) {
+                let fault = component.closed(cause, &mut self.notes);
+                self.target_fault = self.target_fault.take().or(fault);
+            }
+            return;
+        }
         let session = client.index();
         if matches!(self.stage, Stage::Closing(_)) {
             self.notes.sessions.gone(session);
@@ -562,8 +601,11 @@ impl Scenario for Drive<'_> {
                 }
                 if self.is_settled(now) || now >= until {
                     self.requests.give_up(&mut self.notes);
-                    let left = self.notes.ledger.open();
-                    for _ in 0..left {
+                    let of_component = self.component.as_ref().map_or(0, |it| it.open(&self.notes));
+                    for _ in 0..of_component {
+                        self.notes.recorder.failed(Operation::ComponentMessage, "not arrived");
+                    }
+                    for _ in of_component..self.notes.ledger.open() {
                         self.notes.recorder.failed(Operation::Message, "not arrived");
                     }
                     for rooms in self.rooms.iter().flatten() {
@@ -574,6 +616,9 @@ impl Scenario for Drive<'_> {
                     for id in self.notes.sessions.clients() {
                         engine.close(id);
                     }
+                    if let Some(component) = &mut self.component {
+                        component.close(engine);
+                    }
                     self.stage = Stage::Closing(now + CLOSE_PATIENCE);
                     return Ok(Control::Until(now));
                 }
@@ -583,7 +628,10 @@ impl Scenario for Drive<'_> {
             }
             Stage::Closing(until) => {
                 let is_open = |id: &ClientId| engine.is_closing(*id);
-                if now < until && self.notes.sessions.clients().any(|id| is_open(&id)) {
+                let component = self.component.as_ref().map(Component::client);
+                if now < until
+                    && self.notes.sessions.clients().chain(component).any(|id| is_open(&id))
+                {
                     return Ok(Control::Until((now + TURN_MAX).min(until)));
                 }
                 self.ended = self.notes.since(now);

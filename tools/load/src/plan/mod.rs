@@ -42,6 +42,8 @@ pub struct Request {
     pub closed: Option<u32>,
     /// `auto`, `none`, `starttls`, `direct`.
     pub tls: Option<String>,
+    /// Where the scenario's component connects, instead of the first target's host and the scenario's port.
+    pub component: Option<SocketAddr>,
 }
 
 /// Why a request makes no plan.
@@ -50,6 +52,15 @@ pub enum PlanError {
     Scenario(Vec<Fault>),
     /// An option and the scenario do not go together.
     Request(String),
+}
+
+/// The scenario's component at its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComponentAt {
+    /// Its own address.
+    pub address: String,
+    pub connect: SocketAddr,
+    pub secret: String,
 }
 
 /// A phase with its place in time.
@@ -66,6 +77,7 @@ pub struct Plan {
     pub targets: Vec<Target>,
     pub mode: LoopMode,
     pub phases: Vec<PhaseAt>,
+    component: Option<ComponentAt>,
     /// By population: the first user of each room, and their number behind it. Empty without rooms.
     rooms: Vec<Vec<u64>>,
 }
@@ -126,10 +138,7 @@ impl Plan {
             Some(window) => LoopMode::Closed { window },
         };
         if mode != LoopMode::Open
-            && let Some(population) = scenario
-                .populations
-                .iter()
-                .find(|p| p.room.is_some() || p.churn.is_some() || p.cut.is_some())
+            && let Some(population) = scenario.populations.iter().find(|p| does_more(p))
         {
             let what = format!(
                 "--closed knows message, ping, roster-get, roster-set and archive; population \"{}\" does more",
@@ -137,13 +146,23 @@ impl Plan {
             );
             return Err(PlanError::Request(what));
         }
+        if request.component.is_some() && scenario.component.is_none() {
+            let what = "--component: the scenario has no [component]";
+            return Err(PlanError::Request(what.to_owned()));
+        }
         let rooms = scenario.populations.iter().map(room_starts).collect();
-        Ok(Self { scenario, targets: request.targets.clone(), mode, phases, rooms })
+        let component = component(&scenario, request);
+        Ok(Self { scenario, targets: request.targets.clone(), mode, phases, component, rooms })
     }
 
     /// From the start to the end of the last phase, without the drain.
     pub fn length(&self) -> Duration {
         self.phases.last().map_or(Duration::ZERO, |phase| phase.begin + phase.wish.length)
+    }
+
+    /// The component that sends, if there is one.
+    pub fn component(&self) -> Option<ComponentAt> {
+        self.component.clone()
     }
 
     /// Every entry from the start.
@@ -197,6 +216,10 @@ impl Plan {
 
     /// Whether a user is a share's.
     pub fn is_in(&self, share: Share, population: usize, user: u64) -> bool {
+        if self.scenario.populations[population].component.is_some() {
+            // A component has one connection, and messages are read where they are sent.
+            return share.index == 0;
+        }
         let unit = match self.room_of(population, user) {
             Some(room) => room,
             None => user / self.scenario.populations[population].group(),
@@ -234,6 +257,23 @@ impl Plan {
         let number = self.account_number(population, user).to_string();
         self.scenario.accounts.pattern.replace("{}", &number)
     }
+}
+
+/// Whether a population does what a closed loop cannot.
+fn does_more(population: &Population) -> bool {
+    population.room.is_some()
+        || population.churn.is_some()
+        || population.component.is_some()
+        || population.cut.is_some()
+}
+
+fn component(scenario: &Scenario, request: &Request) -> Option<ComponentAt> {
+    let (wish, first) = (scenario.component.as_ref()?, request.targets.first()?);
+    Some(ComponentAt {
+        address: wish.address.replace("{}", &first.domain),
+        connect: request.component.unwrap_or(SocketAddr::new(first.address.ip(), wish.port)),
+        secret: wish.secret.clone(),
+    })
 }
 
 fn place(wishes: &[PhaseWish]) -> Vec<PhaseAt> {
@@ -287,6 +327,7 @@ fn scale_rate(scenario: &mut Scenario, rate: f64) -> Result<(), PlanError> {
         population.message.iter_mut().for_each(|wish| wish.rate *= factor);
         population.room.iter_mut().for_each(|wish| wish.rate *= factor);
         population.churn.iter_mut().for_each(|wish| wish.rate *= factor);
+        population.component.iter_mut().for_each(|wish| wish.rate *= factor);
         population.cut.iter_mut().for_each(|wish| wish.rate *= factor);
         population.requests.iter_mut().for_each(|wish| wish.rate *= factor);
     }

@@ -48,6 +48,7 @@ fn request() -> Request {
         seed: None,
         closed: None,
         tls: None,
+        component: None,
     }
 }
 
@@ -169,4 +170,23 @@ fn rooms_have_occupants_by_zipf_and_belong_to_one_worker() {
     assert_eq!(sizes.iter().sum::<u64>(), 40);
     assert_eq!(sizes, [18, 10, 7, 5]);
     assert_eq!(plan.room_of(1, 0), None);
+}
+
+#[test]
+fn whom_a_component_writes_to_belongs_to_the_first_worker() {
+    let text = format!(
+        "{}[component]\nsecret = \"s\"\n",
+        TEXT.replace("[population.ping]", "[population.component-message]")
+    );
+    let here = ([127, 0, 0, 1], 1).into();
+    let with = Request { scenario: text, component: Some(here), ..request() };
+    let plan = Plan::new(&with).unwrap();
+    assert_eq!(plan.component().map(|component| component.connect), Some(here));
+    let (first, second) = (Share { index: 0, count: 2 }, Share { index: 1, count: 2 });
+    assert!((0..10).all(|user| plan.is_in(first, 1, user) && !plan.is_in(second, 1, user)));
+    assert!((0..40).any(|user| plan.is_in(second, 0, user)));
+    let closed = Plan::new(&Request { closed: Some(1), ..with }).unwrap_err();
+    assert!(matches!(closed, PlanError::Request(what) if what.contains("--closed")));
+    let nobody = Plan::new(&Request { component: Some(here), ..request() }).unwrap_err();
+    assert!(matches!(nobody, PlanError::Request(what) if what.contains("[component]")));
 }

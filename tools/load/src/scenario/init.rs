@@ -9,6 +9,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("presence", include_str!("../../scenarios/presence.toml")),
     ("archive", include_str!("../../scenarios/archive.toml")),
     ("resume", include_str!("../../scenarios/resume.toml")),
+    ("service", include_str!("../../scenarios/service.toml")),
     ("mixed-day", include_str!("../../scenarios/mixed-day.toml")),
 ];
 

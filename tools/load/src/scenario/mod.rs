@@ -118,6 +118,7 @@ pub struct Population {
     pub message: Option<MessageWish>,
     pub room: Option<RoomWish>,
     pub churn: Option<ChurnWish>,
+    pub component: Option<ComponentMessageWish>,
     pub cut: Option<CutWish>,
     /// Requests and their rates per second.
     pub requests: Vec<RequestWish>,
@@ -177,6 +178,25 @@ pub struct MessageWish {
     pub partners: u64,
 }
 
+/// Messages that the scenario's component sends to the users.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ComponentMessageWish {
+    /// To the population together, per second, at load 1.
+    pub rate: f64,
+    pub body_bytes: usize,
+    pub to: Address,
+}
+
+/// The external component (XEP-0114).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComponentWish {
+    /// Its own address; `{}` is the domain of the first target.
+    pub address: String,
+    /// Where the host of the first target takes components.
+    pub port: u16,
+    pub secret: String,
+}
+
 /// Requests that the server answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestWish {
@@ -212,9 +232,10 @@ impl Population {
         let message = self.message.iter().map(|wish| (Operation::Message, wish.rate));
         let room = self.room.iter().map(|wish| (Operation::RoomMessage, wish.rate));
         let churn = self.churn.iter().map(|wish| (Operation::Presence, wish.rate));
+        let component = self.component.iter().map(|wish| (Operation::ComponentMessage, wish.rate));
         let cut = self.cut.iter().map(|wish| (self.comeback(), wish.rate));
         let requests = self.requests.iter().map(|wish| (wish.operation, wish.rate));
-        message.chain(room).chain(churn).chain(cut).chain(requests)
+        message.chain(room).chain(churn).chain(component).chain(cut).chain(requests)
     }
 }
 
@@ -241,6 +262,7 @@ pub struct Scenario {
     pub lag_max: Duration,
     pub connection: Connection,
     pub accounts: Accounts,
+    pub component: Option<ComponentWish>,
     pub phases: Vec<PhaseWish>,
     pub populations: Vec<Population>,
     pub thresholds: Vec<Threshold>,

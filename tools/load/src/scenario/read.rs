@@ -11,6 +11,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const YEAR: Duration = Duration::from_secs(366 * 86400);
 const USERS_MAX: u64 = 10_000_000;
 const RATE_MAX: f64 = 1e7;
+const COMPONENT_NEEDED: &str = "is needed for component-message; write [component] with address = \"service.{}\" and its secret";
 /// Stanzas above 256 KiB are refused by most servers.
 const BODY_MAX: u64 = 256 * 1024;
 
@@ -51,6 +52,7 @@ fn scenario(top: &Section<'_, '_>, name: &str, faults: &Faults<'_>) -> Scenario 
             .unwrap_or(Duration::from_millis(1)),
         connection: connection(top),
         accounts: accounts(top),
+        component: component(top),
         phases: phases(top),
         populations: populations(top),
         thresholds: thresholds(top, faults),
@@ -61,6 +63,12 @@ fn scenario(top: &Section<'_, '_>, name: &str, faults: &Faults<'_>) -> Scenario 
     }
     if scenario.phases.is_empty() {
         top.fault("phase", "nothing happens; write [[phase]] with kind and length");
+    }
+    let sent = scenario.populations.iter().any(|population| population.component.is_some());
+    if sent && scenario.component.is_none() {
+        top.fault("component", COMPONENT_NEEDED);
+    } else if !sent && scenario.component.is_some() {
+        top.fault("component", "sends nothing; write [population.component-message] with rate");
     }
     top.close();
     scenario
@@ -134,6 +142,23 @@ fn accounts(top: &Section<'_, '_>) -> Accounts {
     }
     section.close();
     read
+}
+
+fn component(top: &Section<'_, '_>) -> Option<ComponentWish> {
+    let section = top.table("component")?;
+    let wish = ComponentWish {
+        address: section.text("address").unwrap_or_else(|| "service.{}".to_owned()),
+        port: section.integer("port", 5347, 1..=u64::from(u16::MAX)) as u16,
+        secret: section.text("secret").unwrap_or_default(),
+    };
+    if wish.secret.is_empty() {
+        section.fault("secret", "is needed: what the server's configuration has for the component");
+    }
+    if wish.address.is_empty() || wish.address.contains(['@', '/']) {
+        section.fault("address", "is not a domain; write \"service.{}\", {} being the target's");
+    }
+    section.close();
+    Some(wish)
 }
 
 fn phases(top: &Section<'_, '_>) -> Vec<PhaseWish> {
@@ -231,6 +256,19 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
             section.close();
             wish
         });
+        let component = section.table("component-message").map(|section| {
+            let wish = ComponentMessageWish {
+                rate: rate(&section),
+                body_bytes: section.integer("body", 64, 1..=BODY_MAX) as usize,
+                to: section.choice(
+                    "to",
+                    Address::Bare,
+                    &[("session", Address::Full), ("account", Address::Bare)],
+                ),
+            };
+            section.close();
+            wish
+        });
         let cut = section.table("cut").map(|section| {
             let away = section.duration("away", Duration::ZERO..=SECOND * 3600);
             let wish = CutWish { rate: rate(&section), away: away.unwrap_or_default() };
@@ -272,6 +310,7 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
             message,
             room,
             churn,
+            component,
             cut,
             requests,
         };
@@ -418,5 +457,22 @@ rate = 50
     fn what_is_no_toml_is_told_with_its_line() {
         let faults = Scenario::read("seed = 1\nname = \n", "bad").unwrap_err();
         assert_eq!(faults[0].line, 2, "{faults:?}");
+    }
+
+    #[test]
+    fn a_component_and_what_it_sends_need_each_other() {
+        let sends = format!("{SMALL}[population.component-message]\nrate = 5\n");
+        let both = format!("{sends}[component]\nsecret = \"s\"\n");
+        let scenario = Scenario::read(&both, "both").unwrap();
+        let component = scenario.component.as_ref().unwrap();
+        assert_eq!((component.address.as_str(), component.port), ("service.{}", 5347));
+        assert_eq!(scenario.rate(), 55.0);
+        let keys = |text: &str| -> Vec<String> {
+            Scenario::read(text, "bad").unwrap_err().into_iter().map(|fault| fault.key).collect()
+        };
+        assert_eq!(keys(&sends), ["component"]);
+        assert_eq!(keys(&format!("{SMALL}[component]\nsecret = \"s\"\n")), ["component"]);
+        let wrong = format!("{sends}[component]\naddress = \"a@b\"\n");
+        assert_eq!(keys(&wrong), ["component.secret", "component.address"]);
     }
 }

@@ -1,0 +1,114 @@
+//! An external component (XEP-0114) as the sender of a run.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use corefire_load::drive::{Failure, Flow};
+use corefire_load::plan::{Plan, Request, Target};
+use corefire_load::record::{Fault, Interval, Operation, Outcome};
+use corefire_load::run::{self, Watch};
+use corefire_load::workers;
+
+#[path = "support/office.rs"]
+mod office;
+
+const SCENARIO: &str = "\
+lag_max = \"10s\"
+[connection]
+tls = \"none\"
+mechanism = \"PLAIN\"
+[component]
+secret = \"stamps\"
+[[phase]]
+kind = \"ramp\"
+length = \"1s\"
+[[phase]]
+kind = \"hold\"
+length = \"2s\"
+[[population]]
+name = \"notified\"
+users = 20
+[population.component-message]
+rate = 100
+body = 200
+to = \"account\"
+[[population]]
+name = \"pairs\"
+users = 10
+[population.message]
+rate = 50
+[population.component-message]
+rate = 30
+to = \"session\"
+";
+
+struct Quiet;
+
+impl Watch for Quiet {
+    fn second(&mut self, _interval: &Interval) -> Flow {
+        Flow::Continue
+    }
+
+    fn fault(&mut self, _fault: &Fault) {}
+
+    fn invalid(&mut self, _reason: &str) {}
+}
+
+fn request(scenario: &str, address: SocketAddr) -> Request {
+    Request {
+        name: "component".to_owned(),
+        scenario: scenario.to_owned(),
+        targets: vec![Target { address, domain: office::DOMAIN.to_owned() }],
+        users: None,
+        rate: None,
+        duration: None,
+        seed: None,
+        closed: None,
+        tls: None,
+        component: Some(address),
+    }
+}
+
+fn done(outcome: &Outcome, operation: Operation) -> (u64, u64) {
+    let totals = outcome.totals(|_| true).unwrap();
+    let total = &totals[&operation];
+    assert!(total.failed.is_empty(), "{:?}", total.failed);
+    assert_eq!(total.response.count(), total.done);
+    (total.planned, total.done)
+}
+
+fn check(outcome: &Outcome) {
+    let (planned, notified) = done(outcome, Operation::ComponentMessage);
+    assert!((150..400).contains(&planned), "{planned} planned");
+    assert_eq!(planned, notified);
+    let (_, talked) = done(outcome, Operation::Message);
+    let sent = &outcome.ledger.sent;
+    assert_eq!((sent.messages, sent.received), (notified + talked, notified + talked));
+    assert_eq!((sent.lost, sent.duplicated, sent.reordered, sent.corrupted), (0, 0, 0, 0));
+}
+
+#[test]
+fn messages_of_a_component_reach_users_and_are_in_the_ledger() {
+    let request = request(SCENARIO, office::open());
+    let plan = Plan::new(&request).unwrap();
+    check(&run::run(&plan, &request, None, &mut Quiet).unwrap());
+}
+
+#[test]
+fn with_workers_the_component_still_has_one_connection() {
+    let request = request(SCENARIO, office::open());
+    let plan = Plan::new(&request).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_corefire-load"));
+    check(&workers::run(program, 2, &plan, &request, None, &mut Quiet).unwrap());
+}
+
+#[test]
+fn a_component_with_a_wrong_secret_is_a_fault_of_the_target() {
+    let request = request(&SCENARIO.replace("stamps", "coins"), office::open());
+    let plan = Plan::new(&request).unwrap();
+    let failure = run::run(&plan, &request, None, &mut Quiet).unwrap_err();
+    let Failure::Target(what) = failure else { panic!("{failure}") };
+    assert!(what.starts_with("component service.office.example at 127.0.0.1:"), "{what}");
+    assert!(what.contains("not-authorized") && what.contains("secret"), "{what}");
+}
