@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::drive::{Failure, Flow, ShareReport, run_share};
+use crate::drive::{Failure, Flow, ShareReport, UNREAD, run_share};
 use crate::plan::{Plan, Request, Share};
 use crate::record::{
     Cost, Environment, Fault, Interval, LedgerCounts, LedgerReport, Outcome, ServerLoad, Verdict,
@@ -218,6 +218,10 @@ pub fn outcome(
         },
     };
     crate::judge::judge(plan, &mut outcome);
+    if let Some(told) = outcome.environment.facts.get(UNREAD) {
+        // Else a message that is missing there would pass.
+        outcome.verdict.invalid.push(format!("{UNREAD}: {told}"));
+    }
     outcome
 }
 

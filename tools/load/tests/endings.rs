@@ -27,22 +27,28 @@ users = 10
 rate = 50
 ";
 
-/// Starts a run whose summary goes to a pipe.
+/// Starts a run that prints into pipes.
 fn start(folder: &Path, address: SocketAddr) -> Child {
+    start_with(folder, address, "")
+}
+
+fn start_with(folder: &Path, address: SocketAddr, more: &str) -> Child {
     let scenario = folder.join("scenario.toml");
-    std::fs::write(&scenario, SCENARIO).unwrap();
+    std::fs::write(&scenario, format!("{SCENARIO}{more}")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_corefire-load"))
         .args(["run", "--quiet", scenario.to_str().unwrap()])
         .args(["--target", &address.to_string(), "--domain", office::DOMAIN])
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap()
 }
 
-/// Exit code, and what was printed.
+/// Exit code, and what was printed on standard output and error.
 fn end(run: Child) -> (Option<i32>, String) {
     let output = run.wait_with_output().unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    let told = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(told).unwrap())
 }
 
 #[test]
@@ -78,4 +84,15 @@ fn a_run_that_ends_in_its_time_passes() {
     let (code, told) = end(start(folder.path(), office::open()));
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("PASS"), "{told}");
+}
+
+#[test]
+fn a_ledger_of_archives_needs_a_server_that_has_them_and_ends_with_3_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = Instant::now();
+    let run = start_with(folder.path(), office::open(), "[ledger]\narchive = true\n");
+    let (code, told) = end(run);
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("service-unavailable; it needs XEP-0313 switched on"), "{told}");
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
 }

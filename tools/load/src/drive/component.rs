@@ -105,6 +105,11 @@ impl Component {
         self.parts.iter().flatten().map(|part| part.sessions as u32).sum()
     }
 
+    /// Recipients, in the order of conversations.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = usize> {
+        self.parts.iter().flatten().flat_map(|part| part.base..part.base + part.sessions)
+    }
+
     /// Messages that have neither arrived nor come back.
     pub(super) fn open(&self, notes: &Notes) -> u64 {
         self.parts.iter().flatten().map(|part| notes.ledger.open_in(part.conversations())).sum()

@@ -17,6 +17,8 @@ const REORDERED: u8 = 1 << 3;
 const CORRUPTED: u8 = 1 << 4;
 /// No acknowledgement can come any more: the stream it was sent on is gone.
 const ORPHANED: u8 = 1 << 5;
+/// The recipient's archive shows it.
+const ARCHIVED: u8 = 1 << 6;
 
 /// Where a message stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ struct Conversation {
     life: u32,
     /// Numbers below have arrived in an earlier life.
     before: u64,
+    /// One more than the highest number that the archive has shown.
+    archived: u64,
 }
 
 /// What an arrival was.
@@ -202,6 +206,40 @@ impl Ledger {
     /// A message came back to its sender as an error.
     pub(super) fn bounced(&mut self, message: MessageId) {
         self.mark(message, BOUNCED);
+    }
+
+    /// The recipient's archive shows a message; they come in the archive's order.
+    pub(super) fn archived(&mut self, message: MessageId, intact: bool, counts: &mut LedgerCounts) {
+        counts.corrupted += u64::from(!intact);
+        let conversation = self.conversations.get_mut(message.conversation as usize);
+        let found = conversation.and_then(|conversation| {
+            let place = message.number.checked_sub(conversation.base)?;
+            let entry = conversation.entries.get_mut(place as usize)?;
+            Some((entry, &mut conversation.archived))
+        });
+        let Some((entry, high)) = found else {
+            // What nobody sent is a message changed beyond recognition.
+            counts.corrupted += u64::from(intact);
+            return;
+        };
+        if entry.state & ARCHIVED != 0 {
+            counts.duplicated += 1;
+            return;
+        }
+        entry.state |= ARCHIVED;
+        counts.messages += 1;
+        counts.received += u64::from(entry.state & RECEIVED != 0);
+        counts.bounced += u64::from(entry.state & BOUNCED != 0);
+        counts.reordered += u64::from(message.number < *high);
+        *high = (*high).max(message.number + 1);
+    }
+
+    /// Messages of a conversation that were acknowledged, did not come back, and are not in the archive.
+    pub(super) fn not_archived(&self, conversation: u32) -> u64 {
+        let is_missing =
+            |entry: &&Entry| entry.state & ACKED != 0 && entry.state & (ARCHIVED | BOUNCED) == 0;
+        let entries = &self.conversations[conversation as usize].entries;
+        entries.iter().filter(is_missing).count() as u64
     }
 
     /// Messages that have neither arrived nor come back.

@@ -72,6 +72,12 @@ impl Messages {
         (self.base + sender as usize, self.base + recipient as usize)
     }
 
+    /// Recipients, in the order of conversations.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = usize> {
+        (self.first..self.first + self.conversations())
+            .map(|conversation| self.ends(conversation).1)
+    }
+
     fn has(&self, conversation: u32) -> bool {
         (self.first..self.first + self.conversations()).contains(&conversation)
     }

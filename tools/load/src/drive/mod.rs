@@ -4,8 +4,9 @@
 //! [`run_share`] drives one worker's share on the calling thread. What belongs to the run as a whole (faults, the
 //! server's process, the outcome) is [`crate::run`]'s. Behaviours have a file each: `message` for one-to-one messages,
 //! `component` for those of an external component, `room` for rooms, `churn` for presence, `request` for what the server
-//! answers, `reader` for clients that do not read.
+//! answers, `archive` for what archives show, `reader` for clients that do not read. `turn` is what the engine calls.
 
+mod archive;
 mod body;
 mod churn;
 mod component;
@@ -15,10 +16,12 @@ mod reader;
 mod request;
 mod room;
 mod session;
+mod turn;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use archive::Archives;
 use churn::Churn;
 use component::Component;
 use ledger::Ledger;
@@ -30,10 +33,9 @@ use session::Sessions;
 
 use crate::plan::{Act, Due, Plan, Schedule, Share};
 use crate::record::{Interval, LedgerReport, LoopMode, Operation, Recorder};
-use crate::scan::Element;
 use crate::scenario::{Reader, Security};
 use crate::sources::Sources;
-use crate::{ClientConfig, ClientId, Control, Engine, EngineConfig, Error, Scenario, Tls, sys};
+use crate::{ClientConfig, Control, Engine, EngineConfig, Error, Tls, sys};
 
 /// Entries carried out in one turn; between turns the sockets are read.
 const ACTS_PER_TURN: usize = 4096;
@@ -45,6 +47,8 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 /// Nothing arriving for so long means that nothing more comes.
 const QUIET: Duration = Duration::from_secs(3);
+/// The fact that tells of archives of which nothing can be said.
+pub(crate) const UNREAD: &str = "archives not read to the end";
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Why a share could not be driven to its end.
@@ -161,6 +165,8 @@ enum Stage {
     Running,
     /// Nothing new is sent; until then what is under way may arrive.
     Draining(Instant),
+    /// All has arrived that will; the archives are read.
+    Archiving,
     Closing(Instant),
 }
 
@@ -177,6 +183,7 @@ struct Drive<'p> {
     churn: Vec<Option<Churn>>,
     component: Option<Component>,
     requests: Requests,
+    archives: Option<Archives>,
     readers: Readers,
     stage: Stage,
     /// Number of the interval that is open.
@@ -240,7 +247,14 @@ impl<'p> Drive<'p> {
         let is_calm = plan.scenario.faults.is_empty()
             && plan.phases.iter().all(|phase| phase.wish.share == 0.0)
             && plan.scenario.populations.iter().all(|population| population.cut.is_none());
-        let ledger = Ledger::new(conversations as usize, sessions.len(), is_calm);
+        // An archive is held against every message.
+        let forgets = is_calm && !plan.scenario.reads_archives;
+        let ledger = Ledger::new(conversations as usize, sessions.len(), forgets);
+        let archives = plan.scenario.reads_archives.then(|| {
+            let of_component = component.iter().flat_map(Component::recipients);
+            let recipients = messages.iter().flatten().flat_map(Messages::recipients);
+            Archives::new(run, recipients.chain(of_component).collect())
+        });
         let mut schedule = plan.schedule();
         Ok(Self {
             next: schedule.next(),
@@ -253,6 +267,7 @@ impl<'p> Drive<'p> {
             churn,
             component,
             requests: Requests::new(plan),
+            archives,
             readers: Readers::new(plan),
             stage: Stage::Running,
             interval: 0,
@@ -278,6 +293,15 @@ impl<'p> Drive<'p> {
         let mut ledger = self.notes.ledger.report();
         for rooms in self.rooms.iter().flatten() {
             rooms.add_to(&mut ledger.sent);
+        }
+        if let Some(archives) = &self.archives {
+            ledger.archived = archives.report();
+            let unread = archives.unread();
+            if !unread.is_empty() {
+                let told: Vec<String> =
+                    unread.iter().map(|(why, count)| format!("{count} ({why})")).collect();
+                facts.insert(UNREAD.to_owned(), told.join(", "));
+            }
         }
         ShareReport {
             ledger,
@@ -343,6 +367,9 @@ impl<'p> Drive<'p> {
     /// A session has no connection any more.
     fn left(&mut self, session: usize) {
         self.requests.abandoned(session, &mut self.notes);
+        if let Some(archives) = &mut self.archives {
+            archives.closed(session);
+        }
         let population = self.notes.sessions.population(session);
         if let Some(messages) = &mut self.messages[population] {
             messages.closed(session);
@@ -387,11 +414,21 @@ impl<'p> Drive<'p> {
         let interval = self.notes.recorder.close(self.interval, phase, online, used);
         self.interval += 1;
         self.requests.expire(Instant::now(), &mut self.notes);
-        if (self.watch)(&interval) == Flow::Stop && self.stage == Stage::Running {
-            self.aborted.get_or_insert_with(|| "stopped by the operator".to_owned());
-            self.stage = Stage::Draining(Instant::now() + self.plan.scenario.drain);
+        if (self.watch)(&interval) == Flow::Stop {
+            self.stop();
         }
         Ok(())
+    }
+
+    /// The operator wants no more.
+    fn stop(&mut self) {
+        if !matches!(self.stage, Stage::Running | Stage::Archiving) {
+            return;
+        }
+        self.aborted.get_or_insert_with(|| "stopped by the operator".to_owned());
+        if self.stage == Stage::Running {
+            self.stage = Stage::Draining(Instant::now() + self.plan.scenario.drain);
+        }
     }
 
     /// Whether nothing more is to be expected of what was sent. What was never acknowledged may be gone by right: it is
@@ -413,6 +450,17 @@ impl<'p> Drive<'p> {
         // A server that comes back is found by an attempt, and these may lie `backoff_max` apart.
         let patience = LOGIN_PATIENCE + self.plan.scenario.connection.backoff_max * 2;
         now >= *self.cut_off.get_or_insert(now) + patience
+    }
+
+    /// Ends all streams in order.
+    fn close_all(&mut self, engine: &mut Engine, now: Instant) {
+        for id in self.notes.sessions.clients() {
+            engine.close(id);
+        }
+        if let Some(component) = &mut self.component {
+            component.close(engine);
+        }
+        self.stage = Stage::Closing(now + CLOSE_PATIENCE);
     }
 
     /// Ends the run before its time: the target is there no more.
@@ -446,6 +494,10 @@ impl<'p> Drive<'p> {
         if self.target_fault.is_none() {
             self.target_fault = self.requests.hopeless();
         }
+        if let Some(archives) = &mut self.archives {
+            archives.turn(engine, &self.notes);
+            self.target_fault = self.target_fault.take().or(archives.hopeless());
+        }
     }
 
     fn turn_running(&mut self, engine: &mut Engine, now: Instant) -> Control {
@@ -477,167 +529,5 @@ impl<'p> Drive<'p> {
             until = until.min(turn);
         }
         Control::Until(until)
-    }
-}
-
-impl Scenario for Drive<'_> {
-    fn on_ready(&mut self, client: ClientId) {
-        if let Some(component) = self.component.as_mut().filter(|it| it.is(client)) {
-            component.ready();
-            return;
-        }
-        let session = client.index();
-        self.notes.ready(session, Instant::now());
-        let population = self.notes.sessions.population(session);
-        if let Some(component) = &self.component {
-            component.recipient_ready(session, &mut self.notes);
-        }
-        if let Some(messages) = &mut self.messages[population] {
-            messages.ready(session, &mut self.notes);
-        }
-        if let Some(rooms) = &mut self.rooms[population] {
-            rooms.ready(session);
-        }
-        if let Some(churn) = &mut self.churn[population] {
-            churn.ready(session);
-        }
-    }
-
-    fn on_resumed(&mut self, client: ClientId) {
-        let session = client.index();
-        self.notes.resumed(session, Instant::now());
-        if let Some(rooms) = &mut self.rooms[self.notes.sessions.population(session)] {
-            rooms.resumed(session);
-        }
-    }
-
-    fn on_registered(&mut self, _client: ClientId, asked: Instant, now: Instant) {
-        self.notes.recorder.wanted(Operation::Register);
-        self.notes.recorder.done(Operation::Register, asked, asked, now);
-    }
-
-    fn on_stanza(&mut self, client: ClientId, stanza: &Element<'_>, at: Instant) {
-        let session = client.index();
-        if let Some(component) = &self.component {
-            if component.is(client) {
-                component.take_own(stanza, &mut self.notes);
-                return;
-            }
-            if stanza.name() == b"message" && component.take(session, stanza, at, &mut self.notes) {
-                return;
-            }
-        }
-        match stanza.name() {
-            b"message" => {
-                let population = self.notes.sessions.population(session);
-                if let Some(rooms) = &mut self.rooms[population] {
-                    rooms.take(session, stanza, at, &mut self.notes);
-                } else if let Some(messages) = &mut self.messages[population] {
-                    messages.take(session, stanza, at, &mut self.notes);
-                }
-            }
-            b"presence" => {
-                let population = self.notes.sessions.population(session);
-                if let Some(rooms) = &mut self.rooms[population] {
-                    rooms.presence(session, stanza, at, &mut self.notes);
-                } else if let Some(churn) = &mut self.churn[population] {
-                    churn.take(session, stanza, at, &mut self.notes);
-                }
-            }
-            b"iq" => self.requests.take(session, stanza, at, &mut self.notes),
-            _ => {}
-        }
-    }
-
-    fn on_acked(&mut self, client: ClientId, handled: u32) {
-        self.notes.ledger.acked(client.index(), handled);
-    }
-
-    fn on_closed(&mut self, client: ClientId, cause: &str) {
-        if let Some(component) = self.component.as_mut().filter(|it| it.is(client)) {
-            if !matches!(self.stage, Stage::Closing(_)) {
-                let fault = component.closed(cause, &mut self.notes);
-                self.target_fault = self.target_fault.take().or(fault);
-            }
-            return;
-        }
-        let session = client.index();
-        if matches!(self.stage, Stage::Closing(_)) {
-            self.notes.sessions.gone(session);
-            return;
-        }
-        let fault = self.notes.closed(session, cause, self.plan);
-        self.left(session);
-        if self.target_fault.is_none() {
-            self.target_fault = fault;
-        }
-    }
-
-    fn turn(&mut self, engine: &mut Engine, now: Instant) -> Result<Control, Error> {
-        if self.target_fault.is_some() {
-            return Ok(Control::Done);
-        }
-        self.close_intervals(now)?;
-        self.notes.sessions.learn_addresses(engine);
-        match self.stage {
-            Stage::Running => {
-                let waited = self.notes.since(now);
-                if waited > LOGIN_PATIENCE && self.notes.sessions.nobody_came() {
-                    let seconds = LOGIN_PATIENCE.as_secs();
-                    self.target_fault = Some(format!("no login was complete within {seconds} s"));
-                    return Ok(Control::Done);
-                }
-                if self.is_gone(now) {
-                    self.give_up_target();
-                    self.stage = Stage::Draining(now);
-                    return Ok(Control::Until(now));
-                }
-                Ok(self.turn_running(engine, now))
-            }
-            Stage::Draining(until) => {
-                self.is_gone(now);
-                if now >= until && self.cut_off.is_some() {
-                    self.give_up_target();
-                }
-                if self.is_settled(now) || now >= until {
-                    self.requests.give_up(&mut self.notes);
-                    let of_component = self.component.as_ref().map_or(0, |it| it.open(&self.notes));
-                    for _ in 0..of_component {
-                        self.notes.recorder.failed(Operation::ComponentMessage, "not arrived");
-                    }
-                    for _ in of_component..self.notes.ledger.open() {
-                        self.notes.recorder.failed(Operation::Message, "not arrived");
-                    }
-                    for rooms in self.rooms.iter().flatten() {
-                        for _ in 0..rooms.open() {
-                            self.notes.recorder.failed(Operation::RoomMessage, "not arrived");
-                        }
-                    }
-                    for id in self.notes.sessions.clients() {
-                        engine.close(id);
-                    }
-                    if let Some(component) = &mut self.component {
-                        component.close(engine);
-                    }
-                    self.stage = Stage::Closing(now + CLOSE_PATIENCE);
-                    return Ok(Control::Until(now));
-                }
-                self.notes.retry(engine, now);
-                self.follow_up(engine, now);
-                Ok(Control::Until((now + TURN_MAX).min(until)))
-            }
-            Stage::Closing(until) => {
-                let is_open = |id: &ClientId| engine.is_closing(*id);
-                let component = self.component.as_ref().map(Component::client);
-                if now < until
-                    && self.notes.sessions.clients().chain(component).any(|id| is_open(&id))
-                {
-                    return Ok(Control::Until((now + TURN_MAX).min(until)));
-                }
-                self.ended = self.notes.since(now);
-                self.close_interval()?;
-                Ok(Control::Done)
-            }
-        }
     }
 }

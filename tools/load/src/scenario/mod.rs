@@ -263,6 +263,8 @@ pub struct Scenario {
     pub connection: Connection,
     pub accounts: Accounts,
     pub component: Option<ComponentWish>,
+    /// Whether the ledger reads the recipients' archives (XEP-0313) at the end.
+    pub reads_archives: bool,
     pub phases: Vec<PhaseWish>,
     pub populations: Vec<Population>,
     pub thresholds: Vec<Threshold>,

@@ -53,6 +53,7 @@ fn scenario(top: &Section<'_, '_>, name: &str, faults: &Faults<'_>) -> Scenario 
         connection: connection(top),
         accounts: accounts(top),
         component: component(top),
+        reads_archives: ledger(top),
         phases: phases(top),
         populations: populations(top),
         thresholds: thresholds(top, faults),
@@ -69,6 +70,14 @@ fn scenario(top: &Section<'_, '_>, name: &str, faults: &Faults<'_>) -> Scenario 
         top.fault("component", COMPONENT_NEEDED);
     } else if !sent && scenario.component.is_some() {
         top.fault("component", "sends nothing; write [population.component-message] with rate");
+    }
+    let talks =
+        |population: &Population| population.message.is_some() || population.component.is_some();
+    if scenario.reads_archives && !scenario.populations.iter().any(talks) {
+        top.fault(
+            "ledger",
+            "has no archive to read: nobody is sent messages; write [population.message]",
+        );
     }
     top.close();
     scenario
@@ -142,6 +151,14 @@ fn accounts(top: &Section<'_, '_>) -> Accounts {
     }
     section.close();
     read
+}
+
+fn ledger(top: &Section<'_, '_>) -> bool {
+    top.table("ledger").is_some_and(|section| {
+        let reads = section.boolean("archive", false);
+        section.close();
+        reads
+    })
 }
 
 fn component(top: &Section<'_, '_>) -> Option<ComponentWish> {
@@ -474,5 +491,13 @@ rate = 50
         assert_eq!(keys(&format!("{SMALL}[component]\nsecret = \"s\"\n")), ["component"]);
         let wrong = format!("{sends}[component]\naddress = \"a@b\"\n");
         assert_eq!(keys(&wrong), ["component.secret", "component.address"]);
+    }
+
+    #[test]
+    fn a_ledger_of_archives_needs_messages() {
+        let text = format!("{SMALL}[ledger]\narchive = true\n");
+        assert!(Scenario::read(&text, "ledger").unwrap().reads_archives);
+        let faults = Scenario::read(&text.replace("message", "ping"), "bad").unwrap_err();
+        assert_eq!((faults.len(), faults[0].key.as_str()), (1, "ledger"), "{faults:?}");
     }
 }

@@ -182,6 +182,17 @@ impl Visitor {
                 ))?;
                 self.jid = Some(jid);
             }
+            b"iq"
+                if element
+                    .child("query")
+                    .is_some_and(|query| query.attribute("xmlns") == Some(b"urn:xmpp:mam:2")) =>
+            {
+                self.say(&format!(
+                    "<iq type='error' id='{}'><error type='cancel'><service-unavailable \
+                     xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>",
+                    text("id")
+                ))?;
+            }
             b"iq" => self.say(&format!("<iq type='result' id='{}'/>", text("id")))?,
             b"presence" => {
                 let jid = self.jid.clone().unwrap();
