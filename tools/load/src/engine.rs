@@ -32,7 +32,7 @@ use crate::{Error, sys};
 /// Bytes taken from a socket in one read.
 const READ_BYTES: usize = 64 * 1024;
 /// Descriptors kept for other things than connections.
-const DESCRIPTORS_SPARE: u64 = 64;
+pub(crate) const DESCRIPTORS_SPARE: u64 = 64;
 
 /// What all clients of an engine share.
 #[derive(Clone, Debug)]

@@ -193,6 +193,14 @@ pub fn yield_to_others() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
 }
 
+/// The limit of open descriptors as it is, and as far as it can be raised.
+pub fn descriptor_limits() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is live in the call.
+    unsafe { check(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))? };
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
 /// Raises the soft limit of open descriptors to the hard one and gives it.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -10,12 +10,13 @@ use super::{Complaint, Exit, RunArguments, targets};
 use crate::artefacts;
 use crate::cost::Costs;
 use crate::drive::{Failure, Flow};
+use crate::engine::DESCRIPTORS_SPARE;
 use crate::judge::show;
 use crate::live::{Live, Outline, Style, Update};
 use crate::plan::Plan;
 use crate::record::{Fault, Interval, LedgerCounts, LoopMode, Outcome};
 use crate::run::{ServerWatch, Watch, run as drive};
-use crate::workers;
+use crate::{sys, workers};
 
 pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Complaint> {
     let targets = targets(&arguments.target, &arguments.domain)?;
@@ -29,6 +30,11 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Complaint> {
     let server = arguments.server_pid.map(ServerWatch::new).transpose().map_err(|error| {
         (Exit::Usage, format!("--server-pid: {error}; give the process id of the running server"))
     })?;
+    if let Ok(limits) = sys::descriptor_limits()
+        && let Some(told) = raised(&plan, u64::from(arguments.workers), limits)
+    {
+        eprintln!("corefire-load: {told}");
+    }
     let style = if arguments.quiet { Style::Quiet } else { Style::fitting() };
     let workers = usize::from(arguments.workers);
     let stop = Arc::new(AtomicBool::new(false));
@@ -57,6 +63,24 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Complaint> {
         println!("{}", folder.join("report.html").display());
     }
     Ok(exit(&outcome))
+}
+
+/// Tells that the limit of open descriptors is raised, where the plan needs that; one connection takes one.
+///
+/// - takes: the limit as it is, and as far as it can be raised
+fn raised(plan: &Plan, workers: u64, (soft, hard): (u64, u64)) -> Option<String> {
+    let needed = plan.scenario.users().div_ceil(workers) + DESCRIPTORS_SPARE;
+    if needed <= soft {
+        return None;
+    }
+    let remedy = if needed > hard {
+        "; not enough: raise it with `ulimit -Hn`, or share the users among more --workers"
+    } else {
+        ""
+    };
+    Some(format!(
+        "{needed} open descriptors are needed in a process: limit raised from {soft} to {hard}{remedy}"
+    ))
 }
 
 /// What a run comes to: a run that was not finished or cannot be believed has neither passed nor failed.
@@ -201,4 +225,39 @@ fn summary(outcome: &Outcome, costs: Option<Costs>) -> String {
         lines.push(if held { "PASS" } else { "FAIL: a threshold is broken" }.to_owned());
     }
     lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::plan::{Request, Target};
+
+    #[test]
+    fn a_raised_limit_of_descriptors_is_told_where_the_plan_needs_it() {
+        let scenario =
+            "[[phase]]\nkind = \"ramp\"\nlength = \"1s\"\n[[population]]\nusers = 18000\n";
+        let plan = Plan::new(&Request {
+            name: "many".to_owned(),
+            scenario: scenario.to_owned(),
+            targets: vec![Target {
+                address: ([127, 0, 0, 1], 5222).into(),
+                domain: "localhost".to_owned(),
+            }],
+            users: None,
+            rate: None,
+            duration: None,
+            seed: None,
+            closed: None,
+            tls: None,
+            component: None,
+        })
+        .unwrap();
+        assert_eq!(raised(&plan, 1, (20_000, 20_000)), None);
+        let told = raised(&plan, 1, (1024, 20_000)).unwrap();
+        assert!(told.ends_with("limit raised from 1024 to 20000"), "{told}");
+        assert!(told.starts_with("18064 open descriptors"), "{told}");
+        let told = raised(&plan, 2, (1024, 4096)).unwrap();
+        assert!(told.contains("9064") && told.contains("not enough"), "{told}");
+    }
 }
