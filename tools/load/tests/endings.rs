@@ -57,7 +57,7 @@ fn a_target_that_goes_away_ends_the_run_with_3() {
     let (address, closing) = office::open_until();
     let run = start(folder.path(), address);
     std::thread::sleep(Duration::from_millis(1500));
-    closing.close();
+    drop(closing);
     let (code, told) = end(run);
     assert_eq!(code, Some(3), "{told}");
     assert!(told.contains("ended before its time: the target went away"), "{told}");

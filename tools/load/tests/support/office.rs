@@ -21,20 +21,18 @@ const SECRET: &str = "stamps";
 
 type Boxes = Arc<Mutex<HashMap<String, TcpStream>>>;
 
-/// Ends an office: its connections, and the port on which it took them.
-#[allow(dead_code, reason = "not every test that has an office closes it")]
+/// Ends an office when dropped: its connections, and the port on which it took them.
 pub(crate) struct Closing {
     address: SocketAddr,
     is_closed: Arc<AtomicBool>,
     visitors: Arc<Mutex<Vec<TcpStream>>>,
 }
 
-impl Closing {
-    #[allow(dead_code, reason = "not every test that has an office closes it")]
-    pub(crate) fn close(&self) {
+impl Drop for Closing {
+    fn drop(&mut self) {
         self.is_closed.store(true, Ordering::SeqCst);
         // Wakes the thread that waits for the next visitor.
-        drop(TcpStream::connect(self.address).unwrap());
+        let _ = TcpStream::connect(self.address);
         for visitor in &*self.visitors.lock().unwrap() {
             // One that is gone needs no end.
             let _ = visitor.shutdown(Shutdown::Both);
@@ -44,10 +42,12 @@ impl Closing {
 
 /// Opens on a port of loopback.
 pub(crate) fn open() -> SocketAddr {
-    open_until().0
+    let (address, closing) = open_until();
+    std::mem::forget(closing);
+    address
 }
 
-/// Opens on a port of loopback, until told otherwise.
+/// Opens on a port of loopback, until the second part is dropped.
 pub(crate) fn open_until() -> (SocketAddr, Closing) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
