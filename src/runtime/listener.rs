@@ -4,9 +4,13 @@
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 /// Connections that the kernel keeps for each shard until they are accepted.
 const BACKLOG: i32 = 4096;
+
+/// How long a port may be in use before that is an error.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a client finds behind a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ pub fn listen(
         io::ErrorKind::AddrNotAvailable => ListenError::NoSuchAddress { key, address },
         _ => ListenError::Other { key, address, source },
     };
-    let probe = socket(address, false).map_err(fault)?;
+    let probe = exclusive(address).map_err(fault)?;
     // Bound and not listening: whoever connects already would find a socket that closes.
     let bound = probe.local_addr().map_err(fault)?.as_socket().unwrap_or(address);
     drop(probe);
@@ -84,9 +88,27 @@ pub fn listen_alone(key: &'static str, address: SocketAddr) -> Result<TcpListene
         io::ErrorKind::AddrNotAvailable => ListenError::NoSuchAddress { key, address },
         _ => ListenError::Other { key, address, source },
     };
-    let socket = socket(address, false).map_err(fault)?;
+    let socket = exclusive(address).map_err(fault)?;
     socket.listen(64).map_err(fault)?;
     Ok(socket.into())
+}
+
+/// A socket on a port that is nobody else's.
+///
+/// The kernel closes the rings of a process that was killed, and the sockets in them, some time after its end: a server that
+/// is started again at once waits for that.
+fn exclusive(address: SocketAddr) -> io::Result<Socket> {
+    let patient_until = Instant::now() + PATIENCE;
+    loop {
+        match socket(address, false) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < patient_until =>
+            {
+                std::thread::sleep(PATIENCE / 100);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
