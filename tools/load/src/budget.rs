@@ -20,6 +20,8 @@ use crate::{
 };
 
 const WARM_UP_SESSIONS: usize = 16;
+/// After the warm-up: a server's first interval of measuring is over, whose buffers are no session's.
+const SETTLED: Duration = Duration::from_secs(12);
 const LOGIN_SESSIONS: Scale = Scale { full: 1000, quick: 200 };
 const IDLE_SESSIONS: Scale = Scale { full: 2000, quick: 400 };
 const ACCOUNTS: Scale = Scale { full: 2064, quick: 464 };
@@ -513,7 +515,7 @@ impl Bench {
         }
         let running = self.start_with(&[])?;
         self.fleet(0, WARM_UP_SESSIONS, tls, false)?.close()?;
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(SETTLED);
         let before = running.probe.memory()?;
         let mut fleet = self.fleet(WARM_UP_SESSIONS, count, tls, false)?;
         fleet.idle(Duration::from_secs(3))?;
