@@ -122,16 +122,14 @@ fn stopped(running: &Running, closed: Option<u32>) -> Outcome {
          exec = \"kill -STOP {pid}; sleep 0.5; kill -CONT {pid}\"\n"
     );
     let request = Request {
-        name: "stopped".to_owned(),
-        scenario: chat().replace("length = \"30s\"", "length = \"3s\"") + &stop,
-        targets: vec![Target { address: running.address, domain: "localhost".to_owned() }],
         users: Some(USERS as u64),
         rate: Some(400.0),
-        duration: None,
-        seed: None,
         closed,
-        tls: None,
-        component: None,
+        ..Request::new(
+            "stopped",
+            &(chat().replace("length = \"30s\"", "length = \"3s\"") + &stop),
+            vec![Target { address: running.address, domain: "localhost".to_owned() }],
+        )
     };
     let plan = Plan::new(&request).unwrap();
     run::run(&plan, &request, None, &mut Nobody).unwrap()

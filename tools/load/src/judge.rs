@@ -170,18 +170,11 @@ rate = 10
 
     /// A run in which messages took `ms`, and left `lag_us` late.
     fn outcome(ms: u64, lag_us: u64) -> Outcome {
-        let request = Request {
-            name: "test".to_owned(),
-            scenario: TEXT.to_owned(),
-            targets: vec![Target { address: ([127, 0, 0, 1], 1).into(), domain: "d".to_owned() }],
-            users: None,
-            rate: None,
-            duration: None,
-            seed: None,
-            closed: None,
-            tls: None,
-            component: None,
-        };
+        let request = Request::new(
+            "test",
+            TEXT,
+            vec![Target { address: ([127, 0, 0, 1], 1).into(), domain: "d".to_owned() }],
+        );
         let plan = Plan::new(&request).unwrap();
         let mut recorder = Recorder::default();
         let begin = std::time::Instant::now();

@@ -57,16 +57,12 @@ impl Watch for Quiet {
 
 fn request(scenario: &str, address: SocketAddr) -> Request {
     Request {
-        name: "component".to_owned(),
-        scenario: scenario.to_owned(),
-        targets: vec![Target { address, domain: office::DOMAIN.to_owned() }],
-        users: None,
-        rate: None,
-        duration: None,
-        seed: None,
-        closed: None,
-        tls: None,
         component: Some(address),
+        ..Request::new(
+            "component",
+            scenario,
+            vec![Target { address, domain: office::DOMAIN.to_owned() }],
+        )
     }
 }
 

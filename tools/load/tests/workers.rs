@@ -74,18 +74,7 @@ impl Watch for Quiet {
 }
 
 fn request(address: SocketAddr) -> Request {
-    Request {
-        name: "workers".to_owned(),
-        scenario: SCENARIO.to_owned(),
-        targets: vec![Target { address, domain: office::DOMAIN.to_owned() }],
-        users: None,
-        rate: None,
-        duration: None,
-        seed: None,
-        closed: None,
-        tls: None,
-        component: None,
-    }
+    Request::new("workers", SCENARIO, vec![Target { address, domain: office::DOMAIN.to_owned() }])
 }
 
 fn by_workers(count: usize, watch: &mut Quiet) -> Outcome {

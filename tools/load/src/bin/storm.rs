@@ -134,16 +134,12 @@ impl Target {
 fn run(options: &Options, seed: u64) -> Result<bool, String> {
     let target = Target::new(options).map_err(|error| error.to_string())?;
     let request = Request {
-        name: "storm".to_owned(),
-        scenario: scenario(options),
-        targets: vec![Aim { address: target.address(), domain: options.domain.clone() }],
-        users: None,
-        rate: None,
-        duration: None,
         seed: Some(seed >> 1),
-        closed: None,
-        tls: None,
-        component: None,
+        ..Request::new(
+            "storm",
+            &scenario(options),
+            vec![Aim { address: target.address(), domain: options.domain.clone() }],
+        )
     };
     let plan = Plan::new(&request).map_err(|error| match error {
         PlanError::Scenario(faults) => {

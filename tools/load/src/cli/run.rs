@@ -237,21 +237,11 @@ mod tests {
     fn a_raised_limit_of_descriptors_is_told_where_the_plan_needs_it() {
         let scenario =
             "[[phase]]\nkind = \"ramp\"\nlength = \"1s\"\n[[population]]\nusers = 18000\n";
-        let plan = Plan::new(&Request {
-            name: "many".to_owned(),
-            scenario: scenario.to_owned(),
-            targets: vec![Target {
-                address: ([127, 0, 0, 1], 5222).into(),
-                domain: "localhost".to_owned(),
-            }],
-            users: None,
-            rate: None,
-            duration: None,
-            seed: None,
-            closed: None,
-            tls: None,
-            component: None,
-        })
+        let plan = Plan::new(&Request::new(
+            "many",
+            scenario,
+            vec![Target { address: ([127, 0, 0, 1], 5222).into(), domain: "localhost".to_owned() }],
+        ))
         .unwrap();
         assert_eq!(raised(&plan, 1, (20_000, 20_000)), None);
         let told = raised(&plan, 1, (1024, 20_000)).unwrap();

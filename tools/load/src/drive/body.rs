@@ -23,12 +23,21 @@ impl Bodies {
     }
 
     /// Appends the `id` of a message's stanza, by which an error finds it.
-    pub(super) fn write_id(&self, message: MessageId, out: &mut Vec<u8>) {
+    fn write_id(&self, message: MessageId, out: &mut Vec<u8>) {
         hexadecimal(u64::from(self.run), out);
         out.push(b'.');
         hexadecimal(u64::from(message.conversation), out);
         out.push(b'.');
         hexadecimal(message.number, out);
+    }
+
+    /// Appends all of a message's stanza behind the text of its last other attribute, whose quote is still open.
+    pub(super) fn write_end(&self, message: MessageId, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"' id='");
+        self.write_id(message, out);
+        out.extend_from_slice(b"'><body>");
+        self.write(message, out);
+        out.extend_from_slice(b"</body></message>");
     }
 
     /// Appends the body of a message. It holds nothing that XML escapes.

@@ -77,10 +77,7 @@ impl Churn {
         engine: &mut Engine,
         notes: &mut Notes,
     ) {
-        let client = notes.sessions.client(session).filter(|_| notes.sessions.is_up(session));
-        let Some(client) = client else {
-            notes.recorder.dropped(Operation::Presence);
-            notes.recorder.failed(Operation::Presence, "sender offline");
+        let Some(client) = notes.sender(session, Operation::Presence) else {
             return;
         };
         let own = &mut self.own[session - self.base];

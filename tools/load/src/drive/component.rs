@@ -146,11 +146,7 @@ impl Component {
             out.extend_from_slice(&self.address);
             out.extend_from_slice(b"' to='");
             out.extend_from_slice(to);
-            out.extend_from_slice(b"' id='");
-            part.bodies.write_id(message, out);
-            out.extend_from_slice(b"'><body>");
-            part.bodies.write(message, out);
-            out.extend_from_slice(b"</body></message>");
+            part.bodies.write_end(message, out);
         });
         let (planned, written) = (notes.since(intended), notes.since(now));
         notes.ledger.sent(conversation, planned, written, recipient, None);

@@ -92,9 +92,7 @@ impl Messages {
         engine: &mut Engine,
         notes: &mut Notes,
     ) {
-        if !notes.sessions.is_up(sender) {
-            notes.recorder.dropped(Operation::Message);
-            notes.recorder.failed(Operation::Message, "sender offline");
+        if notes.sender(sender, Operation::Message).is_none() {
             return;
         }
         let conversation = self.conversation(sender, dice % self.partners);
@@ -118,11 +116,7 @@ impl Messages {
         let stanza = engine.send(client, 1, |out| {
             out.extend_from_slice(b"<message type='chat' to='");
             out.extend_from_slice(to);
-            out.extend_from_slice(b"' id='");
-            self.bodies.write_id(message, out);
-            out.extend_from_slice(b"'><body>");
-            self.bodies.write(message, out);
-            out.extend_from_slice(b"</body></message>");
+            self.bodies.write_end(message, out);
         });
         let stanza = notes.sessions.is_managed(sender).then_some(stanza);
         let (planned, written) = (notes.since(intended), notes.since(now));

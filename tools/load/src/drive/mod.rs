@@ -35,7 +35,7 @@ use crate::plan::{Act, Due, Plan, Schedule, Share};
 use crate::record::{Interval, LedgerReport, LoopMode, Operation, Recorder};
 use crate::scenario::{Reader, Security};
 use crate::sources::Sources;
-use crate::{ClientConfig, Control, Engine, EngineConfig, Error, Tls, sys};
+use crate::{ClientConfig, ClientId, Control, Engine, EngineConfig, Error, Tls, sys};
 
 /// Entries carried out in one turn; between turns the sockets are read.
 const ACTS_PER_TURN: usize = 4096;
@@ -157,6 +157,16 @@ struct Notes {
 impl Notes {
     fn since(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.begin)
+    }
+
+    /// Who is to do what is due now; where the session is down, that is counted.
+    fn sender(&mut self, session: usize, operation: Operation) -> Option<ClientId> {
+        let client = self.sessions.client(session).filter(|_| self.sessions.is_up(session));
+        if client.is_none() {
+            self.recorder.dropped(operation);
+            self.recorder.failed(operation, "sender offline");
+        }
+        client
     }
 }
 

@@ -67,10 +67,7 @@ impl Requests {
         engine: &mut Engine,
         notes: &mut Notes,
     ) {
-        let client = notes.sessions.client(session).filter(|_| notes.sessions.is_up(session));
-        let Some(client) = client else {
-            notes.recorder.dropped(operation);
-            notes.recorder.failed(operation, "sender offline");
+        let Some(client) = notes.sender(session, operation) else {
             return;
         };
         let slot = self.free.pop().unwrap_or_else(|| {

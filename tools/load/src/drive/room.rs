@@ -339,11 +339,7 @@ impl Rooms {
         engine.send(client, 1, |out| {
             out.extend_from_slice(b"<message type='groupchat' to='");
             out.extend_from_slice(&room.address);
-            out.extend_from_slice(b"' id='");
-            self.bodies.write_id(message, out);
-            out.extend_from_slice(b"'><body>");
-            self.bodies.write(message, out);
-            out.extend_from_slice(b"</body></message>");
+            self.bodies.write_end(message, out);
         });
         notes.recorder.sent(Operation::RoomMessage, intended, now);
     }

@@ -46,6 +46,24 @@ pub struct Request {
     pub component: Option<SocketAddr>,
 }
 
+impl Request {
+    /// The scenario as it stands.
+    pub fn new(name: &str, scenario: &str, targets: Vec<Target>) -> Self {
+        Self {
+            name: name.to_owned(),
+            scenario: scenario.to_owned(),
+            targets,
+            users: None,
+            rate: None,
+            duration: None,
+            seed: None,
+            closed: None,
+            tls: None,
+            component: None,
+        }
+    }
+}
+
 /// Why a request makes no plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlanError {

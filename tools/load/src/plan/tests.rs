@@ -35,21 +35,11 @@ exec = \"true\"
 ";
 
 fn request() -> Request {
-    Request {
-        name: "test".to_owned(),
-        scenario: TEXT.to_owned(),
-        targets: vec![Target {
-            address: ([127, 0, 0, 1], 5222).into(),
-            domain: "localhost".to_owned(),
-        }],
-        users: None,
-        rate: None,
-        duration: None,
-        seed: None,
-        closed: None,
-        tls: None,
-        component: None,
-    }
+    Request::new(
+        "test",
+        TEXT,
+        vec![Target { address: ([127, 0, 0, 1], 5222).into(), domain: "localhost".to_owned() }],
+    )
 }
 
 fn bytes(plan: &Plan) -> Vec<u8> {
