@@ -45,6 +45,8 @@ impl Flags {
     pub const CONTENT: Flags = Flags(8);
     /// A message that comes again: its id in the account (XEP-0359) stands at its end.
     pub const STAMPED: Flags = Flags(16);
+    /// Presence that a session asked for by becoming available. It is of no use to one that no longer is.
+    pub const PROBED: Flags = Flags(32);
 
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0

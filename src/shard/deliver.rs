@@ -19,6 +19,7 @@ use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply}
 use crate::xmpp::xml::framer::XmlLimits;
 use crate::xmpp::xml::reader::{self, Index};
 use smallvec::SmallVec;
+use std::collections::VecDeque;
 
 /// Sessions that one stanza goes to.
 pub(super) type Targets = SmallVec<[SessionId; 4]>;
@@ -96,8 +97,11 @@ impl Shard {
         };
         let limit = core.config.limits.pending_stanzas;
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
-        if slot.busy != Busy::No {
-            let full = slot.waiting.len() >= limit;
+        let full = slot.waiting.len() >= limit;
+        let passes = slot.busy != Busy::Loading
+            && is_about_presence(envelope.kind, envelope.subtype)
+            && (full || !slot.waiting.iter().any(|it| is_presence_of(it, split(envelope.from).0)));
+        if slot.busy != Busy::No && !passes {
             // Nobody is told of an answer that is lost, so it never waits in vain: an error goes ahead, as the sender's
             // acknowledgement counts on it; a result does where it could not wait. The session's own limits bound both.
             if is_error(envelope) || full && is_result(envelope) {
@@ -374,23 +378,68 @@ impl Shard {
                 slot.waiting.shrink_to(0);
                 break;
             };
-            let envelope = queued.envelope(epoch);
-            let (_, resource) = split(envelope.to);
-            let path = self.core.path(queued.at);
-            self.core.meter.enter_frame(&envelope, path, self.core.now);
-            let sound = self.contained(fx, |shard, fx| {
-                shard.deliver_ready(account, &envelope, envelope.to, resource, queued.at, fx);
-            });
-            if !sound {
-                self.core.bounce(&envelope, envelope.to, &super::internal_error());
-                self.core.reload(account, fx);
-            }
-            if envelope.flags.contains(Flags::WANTS_ACK) {
-                self.core.inward[usize::from(queued.at.ring)].release(queued.at.number);
-            }
+            self.deliver_queued(account, &queued, epoch, fx);
         }
         self.core.maybe_idle(account);
     }
+
+    /// The account is read: what would not have waited, had it been there, need not wait for its messages either.
+    pub(super) fn drain_presence(&mut self, account: AccountId, fx: &mut Effects) {
+        let epoch = self.core.placement.epoch();
+        let Some(slot) = self.core.accounts.get_mut(account.0) else { return };
+        let mut behind: Vec<Box<str>> = Vec::new();
+        let (passing, waiting): (VecDeque<_>, _) =
+            std::mem::take(&mut slot.waiting).into_iter().partition(|queued| {
+                let post = &queued.post;
+                let (from, _) = split(&post.from);
+                if post.kind != Kind::Presence || behind.iter().any(|bare| **bare == *from) {
+                    return false;
+                }
+                let passes = is_about_presence(post.kind, post.subtype);
+                if !passes {
+                    behind.push(from.into());
+                }
+                passes
+            });
+        slot.waiting = waiting;
+        for queued in &passing {
+            self.deliver_queued(account, queued, epoch, fx);
+        }
+    }
+
+    fn deliver_queued(
+        &mut self,
+        account: AccountId,
+        queued: &Queued,
+        epoch: u64,
+        fx: &mut Effects,
+    ) {
+        let envelope = queued.envelope(epoch);
+        let (_, resource) = split(envelope.to);
+        let path = self.core.path(queued.at);
+        self.core.meter.enter_frame(&envelope, path, self.core.now);
+        let sound = self.contained(fx, |shard, fx| {
+            shard.deliver_ready(account, &envelope, envelope.to, resource, queued.at, fx);
+        });
+        if !sound {
+            self.core.bounce(&envelope, envelope.to, &super::internal_error());
+            self.core.reload(account, fx);
+        }
+        if envelope.flags.contains(Flags::WANTS_ACK) {
+            self.core.inward[usize::from(queued.at.ring)].release(queued.at.number);
+        }
+    }
+}
+
+/// Who is there is no part of a conversation, and a replay can take as long as a client takes to confirm it: news of
+/// presence, and questions for it, never wait behind messages. Behind them they would be out of date, and with a line
+/// that is full they would be lost (R8). They do wait behind a subscription of their sender, which says what they mean.
+fn is_about_presence(kind: Kind, subtype: u8) -> bool {
+    kind == Kind::Presence && (presence::is_news(subtype) || presence::is_probe(subtype))
+}
+
+fn is_presence_of(queued: &Queued, bare: &str) -> bool {
+    queued.post.kind == Kind::Presence && split(&queued.post.from).0 == bare
 }
 
 /// Where in the line of an account a stanza waits.

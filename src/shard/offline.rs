@@ -188,8 +188,13 @@ impl Shard {
 
     /// The account's stanzas go on: first those that wait in the log, then those that wait in memory.
     pub(super) fn no_longer_busy(&mut self, id: AccountId, why: Busy, fx: &mut Effects) {
-        let Some(slot) = self.core.accounts.get_mut(id.0) else { return };
-        if slot.busy == why {
+        if self.core.accounts.get(id.0).is_none_or(|slot| slot.busy != why) {
+            return;
+        }
+        if why == Busy::Loading {
+            self.drain_presence(id, fx);
+        }
+        if let Some(slot) = self.core.accounts.get_mut(id.0).filter(|slot| slot.busy == why) {
             slot.busy = Busy::No;
             self.maybe_replay(id, fx);
             self.drain(id, fx);

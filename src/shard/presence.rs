@@ -373,7 +373,11 @@ impl Shard {
             PresenceType::Available | PresenceType::Unavailable => {
                 let core = &mut self.core;
                 if let Some(resource) = resource {
-                    let session = core.session_named(account, resource);
+                    let probed = envelope.flags.contains(Flags::PROBED);
+                    let session = core.session_named(account, resource).filter(|session| {
+                        let slot = core.sessions.get(session.0);
+                        !probed || slot.is_some_and(|slot| slot.presence.is_some())
+                    });
                     if let Some(session) = session {
                         core.emit_to(session, envelope.stanza, envelope.open_end, fx);
                     }
@@ -448,7 +452,7 @@ impl Core {
             return self.leave_last_presence(account, from);
         }
         for session in sessions {
-            self.leave_presence_of(session, from, true);
+            self.leave_presence_of(session, from, true, Flags::PROBED);
         }
     }
 
@@ -493,11 +497,11 @@ impl Core {
     ) {
         let to = contact.to_string();
         for session in self.available_sessions(account) {
-            self.leave_presence_of(session, &to, available);
+            self.leave_presence_of(session, &to, available, Flags::default());
         }
     }
 
-    fn leave_presence_of(&mut self, session: SessionId, to: &str, available: bool) {
+    fn leave_presence_of(&mut self, session: SessionId, to: &str, available: bool, flags: Flags) {
         let Some(slot) = self.sessions.get(session.0) else { return };
         let Some(presence) = slot.presence.as_ref() else { return };
         let (kind, stanza) = if available {
@@ -506,6 +510,7 @@ impl Core {
             (PresenceType::Unavailable, gone(&slot.text).0)
         };
         let mut post = Post::whole(&slot.text, to, Kind::Presence, kind.code(), stanza);
+        post.flags = flags;
         if available {
             post.open_end = presence.open_end;
             post.close_start = presence.close_start;

@@ -394,6 +394,52 @@ fn befriended(node: &mut Node, one: &str, other: &str) {
     }
 }
 
+/// A replay lasts as long as the client takes to confirm it, and fills the line of its account: who is there is told all
+/// the same (R8).
+#[test]
+fn presence_neither_waits_behind_a_replay_nor_is_lost_where_the_line_is_full() {
+    let mut node = Node::with(1, |config| config.limits.pending_stanzas = 2);
+    node.users(&["alice", "bob"]);
+    befriended(&mut node, "alice", "bob");
+    let alice = node.online("alice", "phone");
+    node.send(alice, &chat("bob@here", "stored"));
+    let bob = node.login("bob", "pc");
+    node.hold_store();
+    node.send(bob, "<presence/>");
+    (0..3).for_each(|_| node.send(alice, &chat("bob@here", "waits")));
+    assert_eq!(node.read(alice).matches("<resource-constraint ").count(), 1, "the line is full");
+    node.read(bob);
+    node.send(alice, "<presence type='unavailable'/>");
+    assert!(says_gone(&node.read(bob), "alice@here/phone"));
+    node.send(alice, "<presence><status>back</status></presence>");
+    let text = node.read(bob);
+    assert!(text.contains("<status>back</status>") && !text.contains("waits"), "{text}");
+    node.free_store();
+    let text = node.read(bob);
+    assert_eq!(text.matches("<body>waits<").count(), 2, "{text}");
+    assert!(!text.contains("<presence"), "{text}");
+}
+
+#[test]
+fn news_for_the_own_account_stays_in_order_while_a_replay_runs() {
+    let mut node = Node::new(1);
+    node.users(&["bob"]);
+    let alice = node.online("alice", "phone");
+    node.send(alice, &chat("bob@here", "stored"));
+    let pc = node.online_with("bob", "pc", -1);
+    let phone = node.online_with("bob", "phone", -1);
+    node.send(phone, "<presence to='bob@here'/>");
+    node.hold_store();
+    node.send(pc, "<presence/>");
+    node.read(pc);
+    node.send(phone, "<presence type='unavailable'/><presence><status>back</status></presence>");
+    node.free_store();
+    let text = node.read(pc);
+    let (gone, back) = (text.rfind("type='unavailable'"), text.rfind("<status>back</status>"));
+    assert!(gone.is_some() && gone < back, "{text}");
+    assert!(text.contains("<body>stored</body>"), "{text}");
+}
+
 #[test]
 fn resource_hears_of_its_own_going() {
     let mut node = Node::new(1);
