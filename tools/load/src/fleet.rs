@@ -59,11 +59,10 @@ impl FleetConfig {
     }
 }
 
-/// Sessions that stay up together: if one ends, the run it is in fails.
+/// Sessions that stay up together: if one ends, what they are for fails.
 pub struct Fleet {
     pub(crate) engine: Engine,
     pub(crate) clients: Vec<ClientId>,
-    login: Duration,
 }
 
 impl Fleet {
@@ -98,27 +97,7 @@ impl Fleet {
         let begin = Instant::now();
         let mut logins = Logins { left: clients.len(), moved: begin, closed: None };
         engine.run(&mut logins)?;
-        Ok(Self { engine, clients, login: begin.elapsed() })
-    }
-
-    /// Sessions in the fleet.
-    pub fn len(&self) -> usize {
-        self.clients.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.clients.is_empty()
-    }
-
-    /// How long the logins took together.
-    pub fn login_time(&self) -> Duration {
-        self.login
-    }
-
-    /// Stays connected and silent, but answers what the server asks.
-    pub fn idle(&mut self, duration: Duration) -> Result<(), Error> {
-        let mut idle = Idle { until: Instant::now() + duration, closed: None };
-        self.engine.run(&mut idle)
+        Ok(Self { engine, clients })
     }
 
     /// Gives each account `contacts` contacts in a group, and waits until the server has them all.
@@ -198,24 +177,6 @@ impl Scenario for Logins {
     }
 }
 
-struct Idle {
-    until: Instant,
-    closed: FirstClosed,
-}
-
-impl Scenario for Idle {
-    fn on_stanza(&mut self, _client: ClientId, _stanza: &Element<'_>, _at: Instant) {}
-
-    fn on_closed(&mut self, client: ClientId, cause: &str) {
-        note_closed(&mut self.closed, client, cause);
-    }
-
-    fn turn(&mut self, engine: &mut Engine, now: Instant) -> Result<Control, Error> {
-        check_closed(&mut self.closed, engine)?;
-        Ok(if now >= self.until { Control::Done } else { Control::Until(self.until) })
-    }
-}
-
 struct Filling {
     left: usize,
     moved: Instant,
@@ -272,33 +233,8 @@ impl Scenario for Closing {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    pub(crate) fn engine() -> Engine {
-        Engine::new(EngineConfig {
-            address: ([127, 0, 0, 1], 1).into(),
-            domain: "localhost".to_owned(),
-            tls: Tls::None,
-            mechanism: Some(Mechanism::Plain),
-            way: Way::Classic,
-            sources: Sources::default(),
-            login_in_flight: 1,
-            sm_request_every: 1,
-        })
-        .unwrap()
-    }
-
-    pub(crate) fn client(engine: &mut Engine) -> ClientId {
-        let config = ClientConfig {
-            user: "user".to_owned(),
-            password: "secret".into(),
-            resource: "load".to_owned(),
-            presence: true,
-            ..ClientConfig::default()
-        };
-        engine.add(config).unwrap()
-    }
 
     #[test]
     fn refused_connections_fail_the_login_of_a_fleet() {

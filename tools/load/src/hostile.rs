@@ -11,13 +11,18 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use attacks::ATTACKS;
 
+use crate::drive::Flow;
 use crate::launch::{Corefire, ScratchDir, Server};
+use crate::plan::{Plan, Request, Target};
+use crate::record::{Fault, Interval, Latency, Operation, Outcome};
+use crate::run::{self, ServerWatch, Watch};
 use crate::server::machine_cpu;
-use crate::{Accounts, Error, Fleet, FleetConfig, RateConfig, RateReport, sys};
+use crate::{Error, ServerProbe, sys};
 
 const USAGE: &str = "\
 usage: hostile BINARY [options]     (tools/bench hostile)
@@ -29,7 +34,7 @@ options: --quick             shorter runs
 
 /// Pairs of the calm chat, their messages a second, and the size of a message.
 const PAIRS: usize = 4;
-const PER_SECOND: f64 = 400.0;
+const PER_SECOND: u32 = 400;
 const BODY_BYTES: usize = 64;
 /// Networks that attackers come from.
 const NETWORKS: u8 = 16;
@@ -200,84 +205,159 @@ fn dial(address: SocketAddr, from: Ipv4Addr) -> std::io::Result<TcpStream> {
     Ok(socket.into())
 }
 
+const CALM: &str = "calm";
+const ONSET: &str = "the attack begins";
+const ATTACKED: &str = "attacked";
+const AFTER: &str = "after";
+
+/// The pairs' chat: calm, under attack, and a second behind it. What is over is over: they still chat, and what attackers
+/// held is given back.
+fn chat(options: &Options) -> String {
+    let seconds = if options.quick { 2 } else { 8 };
+    format!(
+        "seed = 1\narrivals = \"even\"\n\
+         [accounts]\npattern = \"calm{{}}\"\npassword = \"{PASSWORD}\"\n\
+         [connection]\ntls = \"none\"\n\
+         [[phase]]\nname = \"log in\"\nkind = \"ramp\"\nlength = \"1s\"\n\
+         [[phase]]\nname = \"warm up\"\nlength = \"1s\"\nmeasured = false\n\
+         [[phase]]\nname = \"{CALM}\"\nlength = \"{seconds}s\"\n\
+         [[phase]]\nname = \"{ONSET}\"\nlength = \"1s\"\nmeasured = false\n\
+         [[phase]]\nname = \"{ATTACKED}\"\nlength = \"{seconds}s\"\n\
+         [[phase]]\nname = \"{AFTER}\"\nlength = \"1s\"\n\
+         [[population]]\nusers = {}\n\
+         [population.message]\nrate = {PER_SECOND}\nbody = {BODY_BYTES}\n",
+        PAIRS * 2
+    )
+}
+
+/// Lets the attack begin and end with its phases, and looks at the server's memory meanwhile.
+struct Onset<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    plan: &'env Plan,
+    field: &'env Field,
+    attack: &'static attacks::Attack,
+    probe: ServerProbe,
+    peak: &'env AtomicU64,
+}
+
+impl Onset<'_, '_> {
+    fn begin(&self) {
+        let (field, attack, probe, peak) = (self.field, self.attack, self.probe, self.peak);
+        self.scope.spawn(move || {
+            // The pairs' own thread goes first on their common core, or this would measure the generator.
+            sys::yield_to_others();
+            (attack.run)(field);
+        });
+        self.scope.spawn(move || {
+            sys::yield_to_others();
+            while field.goes_on() {
+                if let Ok(memory) = probe.anonymous() {
+                    peak.fetch_max(memory, Ordering::Relaxed);
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+    }
+}
+
+impl Watch for Onset<'_, '_> {
+    fn second(&mut self, interval: &Interval) -> Flow {
+        // Of the second that begins now.
+        let phase = self.plan.phase_at(Duration::from_secs(interval.number + 1));
+        let phase = self.plan.phases[phase].wish.name.as_str();
+        match phase {
+            ONSET => self.begin(),
+            AFTER => self.field.stop.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+        Flow::Continue
+    }
+
+    fn fault(&mut self, _fault: &Fault) {}
+
+    fn invalid(&mut self, _reason: &str) {}
+}
+
+/// A phase of the chat.
+struct Stretch {
+    response: Latency,
+    /// Of the server, per second.
+    cpu: f64,
+    /// Of the server at its end, in bytes.
+    memory: u64,
+}
+
+impl Stretch {
+    fn of(outcome: &Outcome, name: &str) -> Result<Self, Error> {
+        let is_in = |interval: &Interval| {
+            outcome.phases.get(interval.phase).is_some_and(|phase| phase.name == name)
+        };
+        let unreadable = |_| Error::Config("a histogram of the run cannot be read".to_owned());
+        let mut totals = outcome.totals(is_in).map_err(unreadable)?;
+        let total = totals.remove(&Operation::Message).unwrap_or_default();
+        let loads = outcome.intervals.iter().filter(|it| is_in(it)).filter_map(|it| it.server);
+        let loads: Vec<_> = loads.collect();
+        let cpu: Duration = loads.iter().map(|load| load.cpu).sum();
+        Ok(Self {
+            response: total.response,
+            cpu: cpu.as_secs_f64() / loads.len().max(1) as f64,
+            memory: loads.last().map_or(0, |load| load.memory),
+        })
+    }
+}
+
 fn attack_row(
     options: &Options,
     corefire: &Corefire,
     server: &Server,
-    attack: &attacks::Attack,
+    attack: &'static attacks::Attack,
 ) -> Result<String, Error> {
     let probe = server.probe()?;
-    let span = Duration::from_secs_f64(if options.quick { 2.0 } else { 8.0 });
-    let accounts = Accounts {
-        pattern: "calm{}".to_owned(),
-        first: 0,
-        count: PAIRS * 2,
-        password: PASSWORD.to_owned(),
-    };
-    let mut fleet = Fleet::connect(&FleetConfig::new(corefire.plain, "localhost", accounts))?;
-    let mut chat = |span: Duration| {
-        fleet.run_rate(&RateConfig {
-            pairs: PAIRS,
-            per_second: PER_SECOND,
-            body_bytes: BODY_BYTES,
-            address: crate::pairs::Address::Full,
-            warm_up: Duration::from_millis(300),
-            duration: span,
-            server: Some(probe),
-        })
-    };
+    let target = Target { address: corefire.plain, domain: "localhost".to_owned() };
+    let request = Request::new("hostile", &chat(options), vec![target]);
+    let plan = Plan::new(&request).map_err(|error| Error::Config(format!("{error:?}")))?;
     // What other processes take of the machine: a figure from a busy one says little.
     let others = || -> Result<Duration, Error> {
         let own = sys::process_cpu(std::process::id());
         let own = own.map_err(|error| Error::Io("own CPU clock", error))?;
         Ok(machine_cpu()?.saturating_sub(own + probe.cpu()?))
     };
-    let (since, taken) = (Instant::now(), others()?);
-    let calm = chat(span)?;
-    let before = probe.memory()?.anonymous;
     let field = Field {
         plain: corefire.plain,
         direct_tls: corefire.direct_tls,
         stop: AtomicBool::new(false),
         done: AtomicU64::new(0),
     };
-    let peak = AtomicU64::new(before);
-    let (attacked, took) = std::thread::scope(|scope| -> Result<(RateReport, Duration), Error> {
-        scope.spawn(|| {
-            // The pair's own thread goes first on their common core, or this would measure the generator.
-            sys::yield_to_others();
-            (attack.run)(&field);
-        });
-        scope.spawn(|| {
-            while field.goes_on() {
-                if let Ok(memory) = probe.memory() {
-                    peak.fetch_max(memory.anonymous, Ordering::Relaxed);
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        });
-        std::thread::sleep(Duration::from_millis(500));
-        let begun = Instant::now();
-        let report = chat(span);
-        let took = begun.elapsed();
+    let peak = AtomicU64::new(0);
+    let (since, taken) = (Instant::now(), others()?);
+    let outcome = std::thread::scope(|scope| {
+        let (plan, field, peak) = (&plan, &field, &peak);
+        let mut onset = Onset { scope, plan, field, attack, probe, peak };
+        let outcome = run::run(plan, &request, Some(ServerWatch::new(probe.pid())?), &mut onset);
+        // Also where the run failed, or the attack would go on for ever.
         field.stop.store(true, Ordering::Relaxed);
-        Ok((report?, took))
+        outcome.map_err(|error| Error::Server(error.to_string()))
     })?;
     let taken = others()?.saturating_sub(taken).as_secs_f64() / since.elapsed().as_secs_f64();
-    // What is over is over: the pair still chats, and what attackers held is given back.
-    chat(Duration::from_millis(500))?;
-    let after = probe.memory()?.anonymous;
-    fleet.close()?;
+    if let Some(cause) = &outcome.verdict.aborted {
+        return Err(Error::Server(cause.clone()));
+    }
+    let sent = &outcome.ledger.sent;
+    if sent.received < sent.messages {
+        let missing = sent.messages - sent.received;
+        return Err(Error::Server(format!("{missing} of {} messages are missing", sent.messages)));
+    }
+    let stretch = |name| Stretch::of(&outcome, name);
+    let (calm, attacked, after) = (stretch(CALM)?, stretch(ATTACKED)?, stretch(AFTER)?);
     let us = |time: Duration| time.as_secs_f64() * 1e6;
     let ratio = |share: f64| {
         let (one, other) = (attacked.response.quantile(share), calm.response.quantile(share));
         us(one) / us(other).max(0.001)
     };
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let cpu = attacked.server_cpu.unwrap_or_default().as_secs_f64() / took.as_secs_f64() * 100.0;
     let mut note = String::new();
-    if !(attacked.is_valid() && calm.is_valid()) {
-        note.push_str("; GENERATOR LATE");
+    if !outcome.verdict.invalid.is_empty() {
+        note.push_str(&format!("; GENERATOR LATE: {}", outcome.verdict.invalid.join("; ")));
     }
     if taken > OTHERS_MAX {
         note.push_str(&format!("; DISTURBED: others used {:.0} % of a core", taken * 100.0));
@@ -292,10 +372,10 @@ fn attack_row(
         us(calm.response.quantile(0.99)),
         us(attacked.response.quantile(0.99)),
         ratio(0.99),
-        cpu,
-        mib(before),
+        attacked.cpu * 100.0,
+        mib(calm.memory),
         mib(peak.load(Ordering::Relaxed)),
-        mib(after),
+        mib(after.memory),
         attack.what,
     ))
 }

@@ -5,8 +5,7 @@
 //! TLS, SASL PLAIN or SCRAM, classic binding, XEP-0198.
 //!
 //! - [`engine`] carries connections through login and hands their stanzas to a [`Scenario`], once per turn
-//! - [`fleet`] logs a range of accounts in; [`pairs`] (closed loop), [`rate`] (open loop) and [`service`] (a component
-//!   writes to all) are what a fleet can do
+//! - [`fleet`] logs a range of accounts in, to fill their rosters
 //! - [`server`] reads a process's CPU time and memory;
 //!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11; [`hostile`] attacks
 //! - [`scenario`] reads what a run is to be, [`plan`] makes phases and a seeded schedule of it, [`drive`] carries that
@@ -28,23 +27,19 @@ pub mod drive;
 pub mod engine;
 pub mod error;
 pub mod fleet;
-pub mod histogram;
 pub mod hostile;
 pub mod judge;
 pub mod launch;
 pub mod live;
 pub mod login;
 mod page;
-pub mod pairs;
 pub mod plan;
-pub mod rate;
 pub mod record;
 pub mod run;
 pub mod scan;
 pub mod scenario;
 pub mod scram;
 pub mod server;
-pub mod service;
 pub mod sources;
 pub mod sys;
 pub mod table;
@@ -54,10 +49,6 @@ pub mod workers;
 pub use engine::{ClientConfig, ClientId, Control, Engine, EngineConfig, Scenario};
 pub use error::Error;
 pub use fleet::{Accounts, Fleet, FleetConfig};
-pub use histogram::Histogram;
 pub use login::Mechanism;
-pub use pairs::{PairsConfig, PairsReport};
-pub use rate::{RateConfig, RateReport};
 pub use server::ServerProbe;
-pub use service::ServiceConfig;
 pub use tls::Tls;

@@ -92,6 +92,17 @@ fn messages_of_a_component_reach_users_and_are_in_the_ledger() {
 }
 
 #[test]
+fn a_component_keeps_a_window_open_for_each_recipient() {
+    let request = Request { closed: Some(2), ..request(SCENARIO, office::open()) };
+    let plan = Plan::new(&request).unwrap();
+    let outcome = run::run(&plan, &request, None, &mut Quiet).unwrap();
+    let (_, notified) = done(&outcome, Operation::ComponentMessage);
+    assert!(notified > 1000, "as fast as they are read: {notified}");
+    let sent = &outcome.ledger.sent;
+    assert_eq!((sent.received, sent.lost, sent.reordered), (sent.messages, 0, 0));
+}
+
+#[test]
 fn with_workers_the_component_still_has_one_connection() {
     let request = request(SCENARIO, office::open());
     let plan = Plan::new(&request).unwrap();

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::Mechanism;
-use crate::pairs::Address;
+use crate::scenario::Address;
 
 /// How the arguments are written.
 pub(super) const USAGE: &str = "\
@@ -113,6 +114,18 @@ impl Options {
             _ => return Err("--server-pid and --address belong together".to_owned()),
         };
         Ok(options)
+    }
+}
+
+impl Options {
+    /// Whether TLS begins with the connection; else by STARTTLS.
+    pub(super) fn direct_tls(&self) -> bool {
+        !matches!(self.target, Target::Running { direct_tls: None, .. })
+    }
+
+    /// A quarter of it where it is to be quick, and no less than a second: what is measured is read once a second.
+    pub(super) fn whole_seconds(&self, full: u64) -> Duration {
+        Duration::from_secs(if self.quick { (full / 4).max(1) } else { full })
     }
 }
 

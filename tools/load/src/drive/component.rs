@@ -11,10 +11,10 @@ use super::Notes;
 use super::body::{self, Bodies};
 use super::ledger::{Arrival, MessageId};
 use super::session::Sessions;
-use crate::pairs::Address;
 use crate::plan::{ComponentAt, Plan};
 use crate::record::Operation;
 use crate::scan::{Element, escape};
+use crate::scenario::Address;
 use crate::{ClientConfig, ClientId, Engine, Error};
 
 /// From the loss of the connection to the next attempt.
@@ -28,11 +28,24 @@ struct Part {
     first: u32,
     base: usize,
     sessions: usize,
+    /// Closed loop: messages that may still be sent, per recipient, and the recipients that may be sent to.
+    credits: Vec<u32>,
+    due: Vec<u32>,
 }
 
 impl Part {
     fn conversations(&self) -> Range<u32> {
         self.first..self.first + self.sessions as u32
+    }
+
+    fn credit(&mut self, conversation: u32) {
+        let place = conversation - self.first;
+        if let Some(credits) = self.credits.get_mut(place as usize) {
+            *credits += 1;
+            if *credits == 1 {
+                self.due.push(place);
+            }
+        }
     }
 }
 
@@ -74,6 +87,8 @@ impl Component {
                 first,
                 base: mine().next()?.0,
                 sessions: mine().count(),
+                credits: Vec::new(),
+                due: Vec::new(),
             };
             first = part.conversations().end;
             Some(part)
@@ -138,6 +153,18 @@ impl Component {
             notes.recorder.failed(Operation::ComponentMessage, trouble);
             return;
         }
+        self.write(part, recipient, intended, now, engine, notes);
+    }
+
+    fn write(
+        &self,
+        part: &Part,
+        recipient: usize,
+        intended: Instant,
+        now: Instant,
+        engine: &mut Engine,
+        notes: &mut Notes,
+    ) {
         let conversation = part.first + (recipient - part.base) as u32;
         let message = MessageId { conversation, number: notes.ledger.next_number(conversation) };
         let to = notes.sessions.address(recipient, part.to == Address::Full);
@@ -153,17 +180,55 @@ impl Component {
         notes.recorder.sent(Operation::ComponentMessage, intended, now);
     }
 
+    /// Closed loop: sends what the windows have room for.
+    pub(super) fn refill(
+        &mut self,
+        window: u32,
+        now: Instant,
+        engine: &mut Engine,
+        notes: &mut Notes,
+    ) {
+        if !self.is_up {
+            return;
+        }
+        for at in 0..self.parts.len() {
+            let Some(part) = &mut self.parts[at] else { continue };
+            if part.credits.is_empty() {
+                part.credits = vec![window; part.sessions];
+                part.due = (0..part.sessions as u32).collect();
+            }
+            let due = std::mem::take(&mut part.due);
+            let mut room = Vec::with_capacity(due.len());
+            for place in due {
+                let recipient = part.base + place as usize;
+                // Who is away is written to again when it is back, with a window that is open.
+                let credits = &mut part.credits[place as usize];
+                if notes.sessions.is_up(recipient) {
+                    room.push((recipient, std::mem::take(credits)));
+                } else {
+                    *credits = window;
+                }
+            }
+            let Some(part) = &self.parts[at] else { continue };
+            for (recipient, credits) in room {
+                for _ in 0..credits {
+                    self.write(part, recipient, now, now, engine, notes);
+                }
+            }
+        }
+    }
+
     /// A message arrived at a user.
     ///
     /// - gives: whether it is from the component
     pub(super) fn take(
-        &self,
+        &mut self,
         session: usize,
         stanza: &Element<'_>,
         at: Instant,
         notes: &mut Notes,
     ) -> bool {
-        let Some(part) = &self.parts[notes.sessions.population(session)] else {
+        let Some(part) = &mut self.parts[notes.sessions.population(session)] else {
             return false;
         };
         if stanza.attribute("from") != Some(&self.address[..]) {
@@ -181,28 +246,43 @@ impl Component {
             let begin = notes.begin;
             notes.moved = at;
             notes.recorder.done(Operation::ComponentMessage, begin + intended, begin + sent, at);
+            part.credit(message.conversation);
         }
         true
     }
 
     /// Something arrived at the component: of interest are its own messages that come back.
-    pub(super) fn take_own(&self, stanza: &Element<'_>, notes: &mut Notes) {
+    pub(super) fn take_own(&mut self, stanza: &Element<'_>, notes: &mut Notes) {
         let is_bounce = stanza.name() == b"message" && stanza.attribute("type") == Some(b"error");
         let id = stanza.attribute("id").and_then(|id| body::read_id(self.run, id));
-        if let Some((message, _)) = id.filter(|_| is_bounce) {
-            let mut parts = self.parts.iter().flatten();
-            if parts.any(|part| part.conversations().contains(&message.conversation)) {
-                notes.ledger.bounced(message);
-                let condition = super::request::condition(stanza);
-                notes.recorder.failed(Operation::ComponentMessage, &condition);
-            }
+        let Some((message, _)) = id.filter(|_| is_bounce) else { return };
+        let mut parts = self.parts.iter_mut().flatten();
+        let part = parts.find(|part| part.conversations().contains(&message.conversation));
+        if let Some(part) = part {
+            notes.ledger.bounced(message);
+            let condition = super::request::condition(stanza);
+            notes.recorder.failed(Operation::ComponentMessage, &condition);
+            part.credit(message.conversation);
         }
     }
 
     /// A recipient has a new stream.
-    pub(super) fn recipient_ready(&self, session: usize, notes: &mut Notes) {
-        if let Some(part) = &self.parts[notes.sessions.population(session)] {
-            notes.ledger.new_life(part.first + (session - part.base) as u32);
+    pub(super) fn recipient_ready(&mut self, session: usize, notes: &mut Notes) {
+        if let Some(part) = &mut self.parts[notes.sessions.population(session)] {
+            let place = session - part.base;
+            notes.ledger.new_life(part.first + place as u32);
+            if part.credits.get(place).is_some_and(|credits| *credits > 0) {
+                part.due.push(place as u32);
+            }
+        }
+    }
+
+    /// A recipient's stream is gone, and what was on its way there with it: its window is open again.
+    pub(super) fn recipient_gone(&mut self, window: u32, population: usize, session: usize) {
+        if let Some(part) = &mut self.parts[population]
+            && let Some(credits) = part.credits.get_mut(session - part.base)
+        {
+            *credits = window;
         }
     }
 

@@ -7,10 +7,10 @@ use super::body::{self, Bodies};
 use super::ledger::{Arrival, MessageId};
 use super::session::Sessions;
 use crate::Engine;
-use crate::pairs::Address;
 use crate::plan::Plan;
 use crate::record::Operation;
 use crate::scan::Element;
+use crate::scenario::Address;
 
 /// The messages of one population.
 pub(super) struct Messages {

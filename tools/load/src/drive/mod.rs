@@ -384,6 +384,11 @@ impl<'p> Drive<'p> {
         if let Some(messages) = &mut self.messages[population] {
             messages.closed(session);
         }
+        if let (Some(component), LoopMode::Closed { window }) =
+            (&mut self.component, self.plan.mode)
+        {
+            component.recipient_gone(window, population, session);
+        }
         if let Some(rooms) = &mut self.rooms[population] {
             rooms.closed(session);
         }
@@ -401,6 +406,9 @@ impl<'p> Drive<'p> {
         }
         for messages in self.messages.iter_mut().flatten() {
             messages.refill(window, now, engine, &mut self.notes);
+        }
+        if let Some(component) = &mut self.component {
+            component.refill(window, now, engine, &mut self.notes);
         }
         self.requests.refill(self.plan, window, now, engine, &mut self.notes);
     }

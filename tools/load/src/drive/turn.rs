@@ -17,7 +17,7 @@ impl Scenario for Drive<'_> {
         let session = client.index();
         self.notes.ready(session, Instant::now());
         let population = self.notes.sessions.population(session);
-        if let Some(component) = &self.component {
+        if let Some(component) = &mut self.component {
             component.recipient_ready(session, &mut self.notes);
         }
         if let Some(messages) = &mut self.messages[population] {
@@ -46,7 +46,7 @@ impl Scenario for Drive<'_> {
 
     fn on_stanza(&mut self, client: ClientId, stanza: &Element<'_>, at: Instant) {
         let session = client.index();
-        if let Some(component) = &self.component {
+        if let Some(component) = &mut self.component {
             if component.is(client) {
                 component.take_own(stanza, &mut self.notes);
                 return;

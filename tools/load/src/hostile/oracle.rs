@@ -10,7 +10,8 @@ use std::io::Write;
 
 use super::attacks::{HEADER, expect, plain_auth};
 use super::dial;
-use crate::{Error, Histogram};
+use crate::Error;
+use crate::record::Latency;
 
 /// Accounts that exist for this.
 pub(super) const KNOWN: usize = 400;
@@ -48,7 +49,7 @@ pub(super) fn run(
             }
         }
         let median = |times: &[Duration]| {
-            let mut all = Histogram::default();
+            let mut all = Latency::default();
             times.iter().for_each(|time| all.record(*time));
             all.quantile(0.5).as_secs_f64() * 1e6
         };

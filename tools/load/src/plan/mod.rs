@@ -159,7 +159,7 @@ impl Plan {
             && let Some(population) = scenario.populations.iter().find(|p| does_more(p))
         {
             let what = format!(
-                "--closed knows message, ping, roster-get, roster-set and archive; population \"{}\" does more",
+                "--closed knows message, component-message, ping, roster-get, roster-set and archive; population \"{}\" does more",
                 population.name
             );
             return Err(PlanError::Request(what));
@@ -279,10 +279,7 @@ impl Plan {
 
 /// Whether a population does what a closed loop cannot.
 fn does_more(population: &Population) -> bool {
-    population.room.is_some()
-        || population.churn.is_some()
-        || population.component.is_some()
-        || population.cut.is_some()
+    population.room.is_some() || population.churn.is_some() || population.cut.is_some()
 }
 
 fn component(scenario: &Scenario, request: &Request) -> Option<ComponentAt> {

@@ -14,7 +14,6 @@ pub use reader::{Fault, duration};
 pub use threshold::{Bound, Subject, Threshold};
 
 use crate::login::{Management, Mechanism, Way};
-use crate::pairs::Address;
 use crate::record::Operation;
 
 /// How connections are secured.
@@ -165,6 +164,16 @@ pub struct CutWish {
     pub rate: f64,
     /// From the break to the wish to be back.
     pub away: Duration,
+}
+
+/// How a message is addressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Address {
+    /// To the session, as clients do within a conversation (RFC 6121 §5.1).
+    #[default]
+    Full,
+    /// To the account, as the first message of a conversation.
+    Bare,
 }
 
 /// One-to-one messages.
