@@ -114,6 +114,33 @@ fn what_went_wrong_is_told_by_the_exit_code() {
     assert_eq!(run(&faulty, &target, "localhost"), Exit::Usage);
 }
 
+#[test]
+fn who_leaves_while_messages_come_is_asked_back_for_them() {
+    let running = server();
+    // The first half leaves at once, and is written to until the end.
+    let text = chat().replace("to = \"session\"", "to = \"account\"");
+    let leave =
+        "[[phase]]\nname = \"leave\"\nkind = \"ramp\"\nlength = \"2s\"\nusers = 0.5\nload = 1.0\n";
+    let at = text.find("[[population]]").unwrap();
+    let text = format!("{}{leave}{}", &text[..at], &text[at..]);
+    let request = Request {
+        users: Some(USERS as u64),
+        rate: Some(200.0),
+        ..Request::new(
+            "leave",
+            &text.replace("length = \"30s\"", "length = \"1s\""),
+            vec![Target { address: running.address, domain: "localhost".to_owned() }],
+        )
+    };
+    let plan = Plan::new(&request).unwrap();
+    let outcome = run::run(&plan, &request, None, &mut Nobody).unwrap();
+    let online = outcome.intervals.iter().skip(2).map(|interval| interval.online);
+    assert!(online.min() < Some(USERS as u64 - 2), "some left");
+    let acked = &outcome.ledger.acknowledged;
+    assert!(acked.messages > 200, "{acked:?}");
+    assert_eq!((acked.lost, acked.bounced), (0, 0), "{acked:?}");
+}
+
 /// Chats while the server's process is stopped for 500 ms.
 fn stopped(running: &Running, closed: Option<u32>) -> Outcome {
     let pid = running.server.probe().unwrap().pid();

@@ -26,6 +26,8 @@ struct Change {
 
 #[derive(Default)]
 struct Own {
+    /// Since when it hears of others.
+    ready: Option<Instant>,
     number: u64,
     changes: VecDeque<Change>,
 }
@@ -65,6 +67,7 @@ impl Churn {
     }
 
     pub(super) fn ready(&mut self, session: usize) {
+        self.own[session - self.base].ready = Some(Instant::now());
         self.new.push(session);
     }
 
@@ -135,6 +138,12 @@ impl Churn {
                 let change = changes.and_then(|c| c.iter().find(|change| change.number == number));
                 if let Some(change) = change {
                     let (intended, sent) = (change.intended, change.sent);
+                    // Who came later is told where its contacts are, not what changes.
+                    let ready =
+                        session.checked_sub(self.base).and_then(|at| self.own.get(at)?.ready);
+                    if ready.is_none_or(|ready| ready > sent) {
+                        return;
+                    }
                     notes.recorder.done(Operation::Presence, intended, sent, at);
                 }
             }

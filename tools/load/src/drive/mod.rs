@@ -470,6 +470,20 @@ impl<'p> Drive<'p> {
         now >= *self.cut_off.get_or_insert(now) + patience
     }
 
+    /// Who left before all of its messages had arrived comes back for them: what the server keeps is not lost, and only
+    /// so is seen whether it does.
+    fn ask_back(&mut self, engine: &mut Engine, now: Instant) {
+        let of_component = self.component.iter().flat_map(Component::recipients);
+        let recipients = self.messages.iter().flatten().flat_map(Messages::recipients);
+        let recipients: Vec<usize> = recipients.chain(of_component).collect();
+        for (conversation, recipient) in (0..).zip(recipients) {
+            let waits = || self.notes.ledger.open_in(conversation..conversation + 1) > 0;
+            if !self.notes.sessions.is_wanted(recipient) && waits() {
+                self.notes.log_in(recipient, engine, now, now);
+            }
+        }
+    }
+
     /// Ends all streams in order.
     fn close_all(&mut self, engine: &mut Engine, now: Instant) {
         for id in self.notes.sessions.clients() {
@@ -533,6 +547,7 @@ impl<'p> Drive<'p> {
         self.follow_up(engine, now);
         let end = self.notes.begin + self.plan.length();
         if now >= end {
+            self.ask_back(engine, now);
             self.stage = Stage::Draining(now + self.plan.scenario.drain);
             return Control::Until(now);
         }

@@ -163,6 +163,11 @@ impl Sessions {
         self.list[session].state == State::Up
     }
 
+    /// Whether the plan has the user online, or on its way.
+    pub(super) fn is_wanted(&self, session: usize) -> bool {
+        self.list[session].wanted
+    }
+
     pub(super) fn is_managed(&self, session: usize) -> bool {
         self.list[session].managed
     }
