@@ -4,6 +4,7 @@
 mod certificates;
 mod log;
 mod reload;
+mod trace;
 mod watch;
 
 use crate::admin::figures::{CertificateFigures, ShardFigures};
@@ -19,7 +20,7 @@ use crate::runtime::control::accounts::{self, Accounts, News, account_jid};
 use crate::runtime::control::office::{self, Office};
 use crate::runtime::control::{
     ControlHandler, ControlRequest, ControlResponse, Listener, SessionCursor, SessionDetail,
-    ShardStatus, Status, StatusTalker, StatusTalkers, server,
+    ShardStatus, Status, StatusTalker, StatusTalkers, Tell, server,
 };
 use crate::runtime::data_dir::DataDir;
 use crate::runtime::errands::{Errands, Runner};
@@ -168,6 +169,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         clock,
         registrations: Mutex::default(),
         events: events.clone(),
+        traces: trace::Traces::default(),
         stopping: AtomicBool::new(false),
     });
     let runner: Arc<dyn Runner> = desk.clone();
@@ -538,6 +540,7 @@ struct Desk {
     clock: Clock,
     registrations: Mutex<Registrations>,
     events: Sender<Event>,
+    traces: trace::Traces,
     /// An administrator has ended the node, which may have a delay.
     stopping: AtomicBool,
 }
@@ -550,7 +553,7 @@ impl Runner for Desk {
 }
 
 impl ControlHandler for Desk {
-    fn handle(&self, request: ControlRequest) -> ControlResponse {
+    fn handle(&self, request: ControlRequest, tell: &mut Tell<'_>) -> ControlResponse {
         let config = self.config();
         match request {
             ControlRequest::Account(request) => {
@@ -578,6 +581,9 @@ impl ControlHandler for Desk {
                 page.unwrap_or_else(ControlResponse::error)
             }
             ControlRequest::Kick { jid } => self.kick(&jid).unwrap_or_else(ControlResponse::error),
+            ControlRequest::Trace(request) => {
+                trace::run(self, &config, &request, tell).unwrap_or_else(ControlResponse::error)
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Who answers a command: the running node through its socket, or the data directory itself where no node runs.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,36 @@ impl Running {
                 "the control socket in {} cannot be used: {error}; run this as the user of the node",
                 data_dir.display()
             )),
+        }
+    }
+
+    /// Has the node answer with more than one answer; `each` gives false once there is enough.
+    ///
+    /// - errors: a line of cause and remedy
+    pub(super) fn stream(
+        &self,
+        request: &ControlRequest,
+        mut each: impl FnMut(ControlResponse) -> bool,
+    ) -> Result<(), String> {
+        let lost = |error: std::io::Error| {
+            let path = self.data_dir.display();
+            match error.kind() {
+                ErrorKind::UnexpectedEof => format!("the node on {path} has ended"),
+                _ => format!("the node on {path} is gone, or hangs: {error}; see its log"),
+            }
+        };
+        let connection = client::connect(&self.data_dir).map_err(lost)?;
+        let mut connection = connection.ok_or_else(|| lost(ErrorKind::UnexpectedEof.into()))?;
+        connection.send(request).map_err(lost)?;
+        loop {
+            match connection.receive().map_err(lost)? {
+                ControlResponse::Error { message } => return Err(message),
+                response => {
+                    if !each(response) {
+                        return Ok(());
+                    }
+                }
+            }
         }
     }
 

@@ -8,6 +8,7 @@ mod latency;
 mod reload;
 mod report;
 mod session;
+mod trace;
 mod user;
 
 use std::fmt;
@@ -89,6 +90,24 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         hlog: Option<PathBuf>,
     },
+    /// Follow the stanzas of an address, or those with an id, through the running node
+    ///
+    /// A line for each step of each stanza, without bodies. A node runs 4 traces at once, and tells each of them 200 steps a
+    /// second; what is left out is counted.
+    Trace {
+        /// NAME@DOMAIN for all that it sends and gets, or NAME@DOMAIN/RESOURCE; a component's domain
+        #[arg(required_unless_present = "id")]
+        jid: Option<String>,
+        /// Stanzas with this id instead, of whomever
+        #[arg(long, value_name = "STANZA_ID", conflicts_with = "jid")]
+        id: Option<String>,
+        /// How long, as in 90s or 5m; 10m at most
+        #[arg(long = "for", value_name = "TIME", default_value = "60s")]
+        span: String,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// A command of a later version: whatever its arguments are, it says so.
@@ -140,6 +159,10 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
         Command::Drain(_) => Err(not_in_this_version("drain")),
         Command::Latency { hlog: Some(file), .. } => {
             latency::export(&settings.load_values()?, file)
+        }
+        Command::Trace { jid, id, span, json } => {
+            let config = settings.load_values()?;
+            trace::run(&config, jid.as_deref(), id.as_deref(), span, *json)
         }
         Command::Latency { recent, json, hlog: None } => {
             latency::table(&settings.load_values()?, *recent, *json)

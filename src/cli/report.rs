@@ -134,7 +134,7 @@ fn status_text(status: &Status) -> String {
 }
 
 /// Resources may hold what moves a terminal's text about: right-to-left marks and the like.
-fn visible(jid: &str) -> String {
+pub(super) fn visible(jid: &str) -> String {
     let shown = |c: char| match c {
         '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}'

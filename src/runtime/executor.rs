@@ -13,6 +13,7 @@ use super::passwords::Passwords;
 use super::process;
 use super::storage::{Storage, StoreClient};
 use super::tls::TlsServer;
+use super::trace::Watchers;
 use super::turns::Turns;
 use super::withheld::{self, Withheld};
 use crate::admin::figures::{CoreProbe, ShardFigures};
@@ -280,6 +281,7 @@ pub(super) struct Core {
     errands: Errands,
     mailbox: Mailbox,
     deadlines: RefCell<VecDeque<Deadline>>,
+    watchers: RefCell<Watchers>,
     stopping: Cell<bool>,
     shards: usize,
 }
@@ -425,6 +427,7 @@ impl Core {
             errands: setup.errands.clone(),
             mailbox: part.mailbox,
             deadlines: RefCell::default(),
+            watchers: RefCell::default(),
             stopping: Cell::new(false),
             shards: usize::from(setup.shards),
         };
@@ -543,6 +546,7 @@ impl Core {
         }
         let flushed = self.clock.mono();
         self.shard.borrow_mut().flushed(flushed);
+        self.tell_watchers();
         let mut fx = self.fx.borrow_mut();
         // The emptied lists keep their memory, unless something was added meanwhile.
         if fx.actions.is_empty() {
@@ -574,6 +578,14 @@ impl Core {
         }
         drop((fx, store, shard, outlets));
         self.turns.end(self.id.0, flushed, || self.clock.now().wall);
+    }
+
+    /// Before frames leave: what happens to them on other cores is told later.
+    fn tell_watchers(&self) {
+        let mut watchers = self.watchers.borrow_mut();
+        if !watchers.is_empty() {
+            watchers.tell(self.shard.borrow_mut().take_hops());
+        }
     }
 
     fn act(self: &Rc<Self>, action: Action) {
@@ -724,6 +736,16 @@ impl Core {
                     core: self.turns.take(core),
                 };
                 let _ = answer.send(part);
+            }
+            Letter::Watch(watch, hops, answer) => {
+                self.watchers.borrow_mut().add(watch.id, hops);
+                let clock = self.clock;
+                shard.watch(watch, Box::new(move || clock.mono()));
+                let _ = answer.send(());
+            }
+            Letter::EndWatch(id, answer) => {
+                let left_out = shard.end_watch(id) + self.watchers.borrow_mut().remove(id);
+                let _ = answer.send(left_out);
             }
             Letter::Shutdown => {
                 self.stopping.set(true);

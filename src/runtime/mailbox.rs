@@ -4,13 +4,13 @@ use super::executor::{CoreSettings, MakeFeatures};
 use crate::admin::figures::ShardFigures;
 use crate::admin::latency::CorePart;
 use crate::shard::errand::{Announcement, Counts, Outcome, Page, SessionFacts, UsersQuery, Whose};
-use crate::shard::{ConnId, ShardConfig, StoreOutcome, Ticket, TopTalkers};
+use crate::shard::{ConnId, Hop, ShardConfig, StoreOutcome, Ticket, TopTalkers, Watch, WatchId};
 use crate::xmpp::jid::{BareJid, Jid};
 use atomic_waker::AtomicWaker;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::task::Waker;
 
 /// Wakes the one task of a core that looks at its rings and letters. One wake-up serves all that came before it.
@@ -60,6 +60,10 @@ pub enum Letter {
     Announce(Arc<Announcement>, u32, Sender<Option<u32>>),
     /// What was measured goes back on the channel; what comes is empty, and counts from then on.
     Latencies(CorePart, Sender<CorePart>),
+    /// Hops go to the first channel from now on; the other one learns that it is so.
+    Watch(Watch, SyncSender<Hop>, Sender<()>),
+    /// How many hops were not told since the last one goes back on the channel.
+    EndWatch(WatchId, Sender<u64>),
     Shutdown,
 }
 

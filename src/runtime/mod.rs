@@ -2,7 +2,7 @@
 //! inside a stanza.
 //!
 //! `executor` runs one shard per core, `listener` and `connection` its sockets, `mesh` the rings between shards;
-//! `storage` and `passwords` are the side threads that may block, `latency` merges what is measured, `control` is the socket of the command line, `http`
+//! `storage` and `passwords` are the side threads that may block, `latency` merges what is measured, `trace` passes on what is watched, `control` is the socket of the command line, `http`
 //! the admin address.
 
 mod certificate_expiry;
@@ -26,5 +26,6 @@ pub mod process;
 pub mod signal;
 pub mod storage;
 pub mod tls;
+mod trace;
 mod turns;
 mod withheld;

@@ -482,6 +482,7 @@ impl Shard {
             conn.spare = out.len();
         }
         core.write(id, &out, fx);
+        core.trace_resumed(session, id);
         core.give_back(out);
         core.probe.sessions_resumed += 1;
         core.login_ends(id, LoginEnd::Resumed);

@@ -292,6 +292,7 @@ impl Shard {
     /// The turn's output has left, but for that of connections which are blocked.
     pub fn flushed(&mut self, at: Instant) {
         self.core.output_written(at);
+        self.core.trace_flushed(at);
     }
 
     /// The kernel takes no more from the connection now.
@@ -306,6 +307,7 @@ impl Shard {
         if let Some(slot) = self.core.conns.get_mut(conn.0) {
             slot.blocked = false;
             self.core.output_unblocked(conn, at);
+            self.core.trace_unblocked(conn, at);
         }
     }
 

@@ -7,6 +7,7 @@ use super::offline::Bounce;
 use super::phase::{Delivered, Direction, Passage, Received};
 use super::ring::FrameRef;
 use super::session::SessionId;
+use super::trace::{BY_FEATURE, NOBODY, Step};
 use super::turn::{ReplyTo, Request};
 use super::{AckLevel, Core, Post, Shard, Undo, presence, subscription};
 use crate::base::instant::Instant;
@@ -61,15 +62,23 @@ impl Shard {
         if envelope.kind == Kind::Control {
             return self.control(envelope, at);
         }
+        let trace = self.core.trace();
         self.deliver_to(envelope, envelope.to, at, fx);
         for to in envelope.also_to {
             self.deliver_to(envelope, to, at, fx);
         }
+        self.core.trace_enter(trace);
     }
 
     fn deliver_to(&mut self, envelope: &Envelope<'_>, to: &str, at: FrameRef, fx: &mut Effects) {
         let path = self.core.path(at);
         self.core.meter.enter_frame(envelope, path, self.core.now);
+        let traced;
+        let mut envelope = envelope;
+        if self.core.is_tracing() {
+            traced = self.core.trace_arrived(envelope, to, at, false);
+            envelope = &traced;
+        }
         if let Some(component) = self.core.components.of(to) {
             return self.deliver_to_component(component, envelope, to, fx);
         }
@@ -80,12 +89,14 @@ impl Shard {
             None => {
                 // Presence is for sessions, and an account that is not in memory has none.
                 if envelope.kind == Kind::Presence && presence::is_news(envelope.subtype) {
+                    core.trace_envelope(envelope, to, Step::Dropped, NOBODY);
                     return;
                 }
                 // Nobody waits for the answer to a probe: what is asked of the store for others goes first.
                 let busy = core.tickets.len() >= core.config.limits.probe_reads;
                 if busy && envelope.kind == Kind::Presence && presence::is_probe(envelope.subtype) {
                     core.probe.presence_dropped += 1;
+                    core.trace_envelope(envelope, to, Step::Dropped, "the store is busy");
                     return;
                 }
                 let loading = BareJid::parse(bare).ok().and_then(|jid| core.account(&jid, fx));
@@ -162,7 +173,10 @@ impl Shard {
         match self.ask_envelope(account, envelope, to, fx) {
             Passage::Pass => {}
             Passage::Refuse(error) => return self.core.bounce(envelope, to, &error),
-            Passage::Taken => return,
+            Passage::Taken => {
+                self.core.trace_envelope(envelope, to, Step::Taken, BY_FEATURE);
+                return;
+            }
         }
         match envelope.kind {
             Kind::Message => self.deliver_message(account, envelope, to, resource, at, fx),
@@ -200,7 +214,9 @@ impl Shard {
             Choice::Sessions(targets) => targets,
             Choice::Bounce => return self.core.bounce(envelope, to, &service_unavailable()),
             Choice::Drop if storable => Targets::new(),
-            Choice::Drop => return,
+            Choice::Drop => {
+                return self.core.trace_envelope(envelope, to, Step::Dropped, NOBODY);
+            }
         };
         let core = &mut self.core;
         let Some(own) = core.accounts.get(account.0).map(|slot| slot.jid.clone()) else { return };
@@ -223,6 +239,8 @@ impl Shard {
         if targets.is_empty() && !storable {
             if envelope.flags.contains(Flags::CONTENT) {
                 core.bounce(envelope, to, &service_unavailable());
+            } else {
+                core.trace_envelope(envelope, to, Step::Dropped, NOBODY);
             }
             return;
         }
@@ -264,6 +282,7 @@ impl Shard {
         }
         if targets.is_empty() {
             core.probe.messages_stored += 1;
+            core.trace_envelope(envelope, to, Step::Offline, NOBODY);
             if let Some(data) = core.accounts.get_mut(account.0).and_then(|slot| slot.data()) {
                 data.replay_due = true;
             }
@@ -414,10 +433,13 @@ impl Shard {
         epoch: u64,
         fx: &mut Effects,
     ) {
-        let envelope = queued.envelope(epoch);
+        let mut envelope = queued.envelope(epoch);
         let (_, resource) = split(envelope.to);
         let path = self.core.path(queued.at);
         self.core.meter.enter_frame(&envelope, path, self.core.now);
+        if self.core.is_tracing() {
+            envelope = self.core.trace_arrived(&envelope, envelope.to, queued.at, true);
+        }
         let sound = self.contained(fx, |shard, fx| {
             shard.deliver_ready(account, &envelope, envelope.to, resource, queued.at, fx);
         });
@@ -467,6 +489,7 @@ impl Core {
         at: FrameRef,
         line: Line,
     ) {
+        self.trace_waiting(account, envelope, to);
         let Some(slot) = self.accounts.get_mut(account.0) else { return };
         let queued = Queued::new(envelope, to, at);
         match line {
@@ -543,8 +566,10 @@ impl Core {
         if envelope.kind == Kind::Presence {
             // Presence is not answered with errors by an account: that would tell strangers who is here.
             self.probe.presence_dropped += 1;
+            self.trace_envelope(envelope, to, Step::Dropped, error.condition.name());
             return;
         }
+        self.trace_envelope(envelope, to, Step::Refused, error.condition.name());
         let open = &envelope.stanza[..envelope.open_end as usize];
         let bounce = Bounce::new(envelope.kind, envelope.subtype, envelope.from, to, open);
         self.bounce_later(&bounce, error);
@@ -583,7 +608,7 @@ impl Core {
     }
 }
 
-fn stanza_kind(kind: Kind) -> Option<StanzaKind> {
+pub(super) fn stanza_kind(kind: Kind) -> Option<StanzaKind> {
     match kind {
         Kind::Message => Some(StanzaKind::Message),
         Kind::Presence => Some(StanzaKind::Presence),

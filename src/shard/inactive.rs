@@ -23,6 +23,8 @@ pub(super) struct HeldStanza {
     bytes: Box<[u8]>,
     /// For presence that a newer one of the same sender replaces.
     sender: Option<Box<str>>,
+    /// Where it is watched.
+    trace: Option<u64>,
 }
 
 /// Whether a stanza can wait.
@@ -74,12 +76,13 @@ impl Core {
             Urgency::Waits => None,
             Urgency::Replaceable(sender) => Some(sender),
         };
+        let trace = if self.is_tracing() { self.trace_held(session, &bytes) } else { None };
         let (stanzas_max, bytes_max) =
             (self.config.limits.held_stanzas, self.config.limits.held_bytes);
         let held = self.sessions.get_mut(session.0).and_then(|slot| slot.held.as_mut());
         let Some(held) = held else { return false };
         held.bytes += bytes.len();
-        held.stanzas.push(HeldStanza { bytes, sender });
+        held.stanzas.push(HeldStanza { bytes, sender, trace });
         self.undo.push(Undo::Held(session));
         let full = held.stanzas.len() > stanzas_max || held.bytes > bytes_max;
         if full {
@@ -94,14 +97,17 @@ impl Core {
         let Some(held) = held.filter(|held| !held.stanzas.is_empty()) else { return };
         let stanzas = std::mem::take(&mut held.stanzas);
         held.bytes = 0;
+        let before = self.trace();
         let mut newer = Set::default();
         let mut current = vec![true; stanzas.len()];
         for (is_current, stanza) in current.iter_mut().zip(&stanzas).rev() {
             *is_current = stanza.sender.as_deref().is_none_or(|sender| newer.insert(sender));
         }
         for (stanza, _) in stanzas.iter().zip(&current).filter(|(_, is_current)| **is_current) {
+            self.trace_enter(stanza.trace);
             self.emit_now(session, &[&stanza.bytes], None, fx);
         }
+        self.trace_enter(before);
         self.undo.push(Undo::Flushed(session, stanzas));
     }
 

@@ -55,6 +55,9 @@ impl Shard {
             None => Ok(None),
             Some(text) => core.jids.parse(&text).map(Some),
         };
+        if core.is_tracing() {
+            core.trace_read(session, to.as_ref().ok().and_then(Option::as_ref), stanza);
+        }
         let fate = match (to, kind) {
             (Err(_), _) => {
                 self.refuse(session, kind, stanza, StanzaCondition::JidMalformed, fx);
@@ -76,7 +79,10 @@ impl Shard {
                         self.refuse_as(session, kind, stanza, &error, fx);
                         Fate::Handled
                     }
-                    (Passage::Taken, _) => Fate::Handled,
+                    (Passage::Taken, _) => {
+                        self.core.trace_taken(stanza);
+                        Fate::Handled
+                    }
                 }
             }
         };
@@ -286,7 +292,7 @@ impl Shard {
             number: 0,
             hops: 0,
             ingress: core.now.wall,
-            trace: None,
+            trace: core.trace(),
             flags: flags.with(tracked),
             from: &from,
             to: to_text,
@@ -349,6 +355,9 @@ impl Shard {
         if owner == core.id {
             let number = core.outward[ring].number();
             core.inward[ring].received(number);
+            if core.is_tracing() {
+                core.trace_routed(envelope, owner);
+            }
             let at = FrameRef { ring: owner.0, number };
             self.deliver(&Envelope { number, ..*envelope }, at, fx);
             return Some(at);
@@ -360,6 +369,9 @@ impl Shard {
         core.encoder.append(&mut fx.outbox[ring], &Envelope { number, ..*envelope }).ok()?;
         core.probe.frames_out += 1;
         core.meter.way = Path::Core;
+        if core.is_tracing() {
+            core.trace_routed(envelope, owner);
+        }
         Some(FrameRef { ring: owner.0, number: core.outward[ring].number() })
     }
 
@@ -405,6 +417,7 @@ impl Shard {
         error: &StanzaError,
         fx: &mut Effects,
     ) {
+        self.core.trace_refused(stanza, error);
         if stanza.is_answer() {
             return;
         }
@@ -433,6 +446,9 @@ impl Shard {
         let account = slot.account;
         let Some(counters) = slot.counters.as_mut() else { return Ok(()) };
         let settled = counters.acknowledge(h)?;
+        if core.is_tracing() {
+            core.trace_acknowledged(session, h);
+        }
         for (sent, label) in settled.sent {
             core.meter.acknowledged(label, core.now.mono.since(sent));
         }

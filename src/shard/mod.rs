@@ -42,6 +42,7 @@ mod session;
 mod stamp;
 mod subscription;
 mod talkers;
+mod trace;
 mod turn;
 
 pub use absence::Absence;
@@ -64,6 +65,7 @@ pub use rate::{Rates, TrafficRate};
 pub use roster::RosterChange;
 pub use session::SessionId;
 pub use talkers::{Talker, TopTalkers};
+pub use trace::{About, HOPS_PER_S, Hop, Step, WATCHES_MAX, Watch, WatchId, Whom};
 pub use turn::Turn;
 
 use crate::base::hash::Map;
@@ -105,6 +107,7 @@ enum Waiting {
         path: Path,
         at: Option<FrameRef>,
         bounce: Box<offline::Bounce>,
+        traced: Option<Box<trace::Traced>>,
     },
     /// A page of offline messages.
     Page(AccountId),
@@ -215,6 +218,8 @@ struct Core {
     usual: StreamContext,
     probe: Probe,
     meter: latency::Meter,
+    /// While an operator watches.
+    tracing: Option<Box<trace::Tracing>>,
     /// Sessions to look at when the turn ends.
     noted: Vec<SessionId>,
     /// Sessions that keep more than they may.
@@ -293,6 +298,7 @@ impl Shard {
             usual: StreamContext::client(),
             probe: Probe::default(),
             meter: latency::Meter::default(),
+            tracing: None,
             noted: Vec::new(),
             overflowing: Vec::new(),
             confirmed: Vec::new(),
@@ -328,6 +334,7 @@ impl Shard {
     pub fn handle(&mut self, now: Now, input: Input<'_>, fx: &mut Effects) {
         self.core.now = now;
         self.core.meter.leave();
+        self.core.trace_enter(None);
         match input {
             Input::Bytes { conn, bytes } => self.bytes(conn, bytes, fx),
             Input::Secured { conn, facts } => self.secured(conn, facts, fx),
@@ -353,6 +360,7 @@ impl Shard {
     pub fn end_turn(&mut self, now: Now, fx: &mut Effects) {
         self.core.now = now;
         self.core.meter.leave();
+        self.core.trace_enter(None);
         loop {
             self.core.settle_own();
             self.core.settle_noted(fx);
@@ -487,6 +495,7 @@ impl Shard {
         let posts = self.core.posts.len();
         let tickets = self.core.next_ticket;
         let delivered = self.core.meter.mark();
+        let traced = self.core.trace_mark();
         let last: smallvec::SmallVec<[u64; 8]> =
             self.core.outward.iter().map(Outward::last).collect();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self, fx)));
@@ -502,6 +511,7 @@ impl Shard {
             self.core.cut_back_output(undo);
             self.core.undo_tickets(tickets, fx);
             self.core.meter.cut_back(delivered);
+            self.core.trace_cut_back(traced);
             self.index = Index::default();
         }
         self.mark = mark;

@@ -70,9 +70,11 @@ impl Shard {
                     self.no_longer_busy(account, Busy::Ids, fx);
                 }
             }
-            (Waiting::Append { account, owner, since, path, at, bounce }, outcome) => {
+            (Waiting::Append { account, owner, since, path, at, bounce, traced }, outcome) => {
                 self.core.meter.stored(path, self.core.now.mono.since(since));
-                if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
+                let durable = matches!(outcome, StoreOutcome::Written(Written::Done));
+                self.core.trace_stored(traced, durable);
+                if !durable {
                     // Not durable: the sender is told, which is what its acknowledgement may cover.
                     self.core.bounce_later(&bounce, &resource_constraint());
                     if let Some(data) = self.core.owned_data(account, &owner) {
@@ -303,6 +305,7 @@ impl Shard {
                 core.write_id(&mut added, &own, Some(entry.id));
             }
             core.probe.messages_delivered += 1;
+            core.trace_replayed(&entry, own.as_str());
             core.emit(session, &[body, &added, end], Some(entry.id), fx);
         }
         let core = &mut self.core;
@@ -502,6 +505,7 @@ impl Core {
             path: self.path(at),
             at: wanted.then_some(at),
             bounce: Box::new(bounce),
+            traced: self.trace_keep(envelope, to),
         });
         let entry = LogEntry {
             id: row,

@@ -168,6 +168,9 @@ impl Core {
             }
             self.meter.delivered(conn, self.now);
         }
+        if self.is_tracing() {
+            self.trace_emitted(session, parts);
+        }
         if noted {
             self.note(session);
         }
@@ -190,7 +193,8 @@ impl Core {
     }
 
     /// Leaves a stanza to be sent when the present handler is done.
-    pub(super) fn leave(&mut self, post: Post) {
+    pub(super) fn leave(&mut self, mut post: Post) {
+        post.trace = post.trace.or(self.trace());
         self.posts.push_back(post);
     }
 }

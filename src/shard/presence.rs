@@ -274,6 +274,7 @@ impl Shard {
             let shard = self.core.destination(from, watcher, *hash);
             by_shard[usize::from(shard.0)].push(watcher);
         }
+        let trace = self.core.trace();
         for (shard, list) in (0..).map(ShardId).zip(by_shard) {
             let Some((first, more)) = list.split_first() else { continue };
             let envelope = Envelope {
@@ -281,7 +282,7 @@ impl Shard {
                 number: 0,
                 hops: 0,
                 ingress: self.core.now.wall,
-                trace: None,
+                trace,
                 flags: Flags::default(),
                 from,
                 to: first,

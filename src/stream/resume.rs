@@ -151,6 +151,11 @@ impl Counters {
         }
     }
 
+    /// The number of the stanza that was sent last.
+    pub fn sent(&self) -> u32 {
+        self.sent
+    }
+
     pub fn queue_len(&self) -> usize {
         self.queue.len()
     }

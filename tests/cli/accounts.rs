@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use corefire::runtime::control::server;
+use corefire::runtime::control::trace::{TraceEvent, TraceHop};
 use corefire::runtime::control::{
     AccountRequest, ControlHandler, ControlRequest, ControlResponse, ImportOutcome, SessionCursor,
-    SessionDetail,
+    SessionDetail, Tell,
 };
 use corefire::runtime::control::{Listener, ShardStatus, Status, accounts};
 use corefire::runtime::data_dir::DataDir;
@@ -239,7 +240,7 @@ fn a_directory_in_use_by_one_that_does_not_answer_is_told_with_its_process() {
 struct Full;
 
 impl ControlHandler for Full {
-    fn handle(&self, request: ControlRequest) -> ControlResponse {
+    fn handle(&self, request: ControlRequest, tell: &mut Tell<'_>) -> ControlResponse {
         match request {
             ControlRequest::Status => ControlResponse::Status(Box::new(Status {
                 node: "n1".into(),
@@ -283,6 +284,20 @@ impl ControlHandler for Full {
                 let sessions = vec![session("b@localhost/2")];
                 ControlResponse::Sessions { sessions, next: None }
             }
+            ControlRequest::Trace(request) => {
+                let hops = request.jid.iter().map(|jid| TraceHop {
+                    step: "received".into(),
+                    kind: "message".into(),
+                    from: Some(jid.clone()),
+                    ..TraceHop::default()
+                });
+                for hop in hops {
+                    tell(ControlResponse::Trace(TraceEvent::Quiet));
+                    tell(ControlResponse::Trace(TraceEvent::Hop(Box::new(hop))));
+                }
+                tell(ControlResponse::Trace(TraceEvent::LeftOut { hops: 3 }));
+                ControlResponse::Trace(TraceEvent::Ended { hops: 1, stanzas: 1, left_out: 3 })
+            }
             ControlRequest::Kick { .. } => ControlResponse::Kicked { sessions: 2 },
         }
     }
@@ -317,6 +332,26 @@ fn sessions_come_page_by_page() {
     assert!(lines[1].starts_with("{\"jid\":\"b@localhost/2\",\"address\":null,"), "{listed}");
     let ended = place.run(["session", "kick", "a@localhost"]).done();
     assert_eq!(ended, "ended 2 sessions\n");
+}
+
+#[test]
+fn a_trace_is_shown_as_it_comes() {
+    let place = Place::new();
+    let data = DataDir::open(&place.path("corefire-data")).unwrap();
+    let _server = server::serve(&data, Arc::new(Full)).unwrap();
+    let run = place.run(["trace", "a@localhost", "--for", "5m"]);
+    assert_eq!(
+        (run.code, run.stderr.as_str()),
+        (0, "corefire: 1 hop of 1 stanza; 3 hops left out\n")
+    );
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert!(lines[0].ends_with("  received     message a@localhost -> - 0 B"), "{lines:?}");
+    assert_eq!(lines[1..], ["... 3 hops left out: too many a second"]);
+    let listed = place.run(["trace", "a@localhost", "--json"]).done();
+    let events: Vec<serde_json::Value> =
+        listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<&str> = events.iter().map(|one| one["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["hop", "left_out", "ended"]);
 }
 
 #[test]

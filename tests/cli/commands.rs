@@ -30,6 +30,7 @@ fn later_commands_say_so_and_are_not_listed() {
         "check-config",
         "session",
         "latency",
+        "trace",
         "import",
         "passwd",
         "delete",
@@ -48,6 +49,29 @@ fn latencies_are_those_of_a_running_node() {
     place.run(["latency"]).refused(&[line]);
     place.run(["latency", "--hlog", "x"]).refused(&[line]);
     assert_eq!(place.run(["latency", "--hlog", "x", "--json"]).code, 2);
+}
+
+#[test]
+fn a_trace_that_cannot_be_is_refused_in_one_line() {
+    let place = Place::new();
+    let refused = |arguments: &[&str], line: &str| {
+        place.run([&["trace"], arguments].concat()).refused(&[line]);
+    };
+    refused(
+        &["alice@localhost"],
+        "corefire: no node runs on the data directory corefire-data; what passes through a running node can be traced",
+    );
+    refused(
+        &["@"],
+        "corefire: \"@\" is no address: the address has no domain; write NAME@DOMAIN or NAME@DOMAIN/RESOURCE",
+    );
+    for span in ["1h", "0s", "11m", "soon"] {
+        let line = format!("corefire: --for {span:?} is no time from 1s to 10m; write --for 60s");
+        refused(&["alice@localhost", "--for", span], &line);
+    }
+    for arguments in [&["trace"][..], &["trace", "a@localhost", "--id", "m1"]] {
+        assert_eq!(place.run(arguments).code, 2, "{arguments:?}");
+    }
 }
 
 #[test]

@@ -24,3 +24,4 @@ mod restrict;
 mod room;
 mod seccomp;
 mod tls;
+mod trace;

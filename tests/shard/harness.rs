@@ -12,6 +12,8 @@
 
 #[path = "harness/desk.rs"]
 mod desk;
+#[path = "harness/trace.rs"]
+mod trace;
 
 use corefire::base::instant::{Instant, Now, Wall};
 use corefire::base::rng::Rng;

@@ -35,3 +35,4 @@ mod stanza_ids;
 mod storage;
 mod subscriptions;
 mod talkers;
+mod trace;

@@ -50,9 +50,23 @@ impl ControlClient {
     ///
     /// - errors: the node is gone, hangs (30 s), or answers what cannot be read; the request may have been carried out
     pub fn call(&mut self, request: &ControlRequest) -> io::Result<ControlResponse> {
+        self.send(request)?;
+        self.receive()
+    }
+
+    /// For a request with more than one answer.
+    ///
+    /// - errors: the node is gone or hangs (30 s)
+    pub fn send(&mut self, request: &ControlRequest) -> io::Result<()> {
         let mut line = serde_json::to_vec(&Envelope { protocol: PROTOCOL_VERSION, body: request })?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line)?;
+        self.stream.get_mut().write_all(&line)
+    }
+
+    /// The next answer.
+    ///
+    /// - errors: as of `call`
+    pub fn receive(&mut self) -> io::Result<ControlResponse> {
         let mut answer = Vec::new();
         (&mut self.stream).take(ANSWER_BYTES_MAX).read_until(b'\n', &mut answer)?;
         if answer.last() != Some(&b'\n') {

@@ -4,12 +4,13 @@
 //! the version of the protocol in it. Requests of one connection are answered in order.
 //!
 //! Here are the values that pass; `server` and `client` are the two ends, `accounts` does what is asked of accounts,
-//! `office` what shards ask.
+//! `office` what shards ask; `trace` is what passes for the one request with more than one answer.
 
 pub mod accounts;
 pub mod client;
 pub mod office;
 pub mod server;
+pub mod trace;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::latency::{Report, StallReport};
 use crate::xmpp::credentials::{Credentials, ScramKeys};
+use trace::{TraceEvent, TraceRequest};
 
 /// Rises when a value changes its meaning. A node refuses a client of another version.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -66,6 +68,8 @@ pub enum ControlRequest {
     Kick {
         jid: String,
     },
+    /// What happens to some stanzas, as it happens.
+    Trace(TraceRequest),
 }
 
 /// Where a page of sessions begins.
@@ -151,6 +155,7 @@ pub enum ControlResponse {
     Kicked {
         sessions: u64,
     },
+    Trace(TraceEvent),
 }
 
 /// What a reload changed: lines of `KEY: OLD -> NEW`.
@@ -309,8 +314,12 @@ pub struct Place {
 
 /// Answers requests; called from several side threads at a time, may block.
 pub trait ControlHandler: Send + Sync {
-    fn handle(&self, request: ControlRequest) -> ControlResponse;
+    /// Gives the last answer; those before it, where there are any, are told.
+    fn handle(&self, request: ControlRequest, tell: &mut Tell<'_>) -> ControlResponse;
 }
+
+/// Sends an answer. False once nobody listens.
+pub type Tell<'a> = dyn FnMut(ControlResponse) -> bool + 'a;
 
 /// `Credentials` as JSON: bytes in base64.
 mod wire_credentials {
@@ -390,6 +399,7 @@ mod tests {
             ControlRequest::Status,
             ControlRequest::Reload,
             ControlRequest::Whereis { jid: jid.clone() },
+            ControlRequest::Trace(TraceRequest { jid: Some(jid.clone()), id: None, seconds: 60 }),
             ControlRequest::Account(AccountRequest::Add {
                 jid: jid.clone(),
                 password: password.clone(),
@@ -436,6 +446,9 @@ mod tests {
                 ..Status::default()
             })),
             ControlResponse::Place(place),
+            ControlResponse::Trace(TraceEvent::Hop(Box::default())),
+            ControlResponse::Trace(TraceEvent::Quiet),
+            ControlResponse::Trace(TraceEvent::LeftOut { hops: u64::MAX }),
             ControlResponse::Reloaded(Reloaded {
                 applied: vec!["limits.depth: 64 -> 32".into()],
                 ..Reloaded::default()

@@ -137,7 +137,11 @@ fn converse(stream: &UnixStream, handler: &dyn ControlHandler) -> io::Result<()>
             return answer(stream, &ControlResponse::error("the request is larger than 1 MiB"));
         }
         match read_request(&line) {
-            Ok(request) => answer(stream, &handler.handle(request))?,
+            Ok(request) => {
+                let mut tell = |response| answer(stream, &response).is_ok();
+                let last = handler.handle(request, &mut tell);
+                answer(stream, &last)?;
+            }
             Err(message) => return answer(stream, &ControlResponse::error(message)),
         }
     }
@@ -170,14 +174,23 @@ fn answer(mut stream: &UnixStream, response: &ControlResponse) -> io::Result<()>
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::Tell;
     use super::super::client;
+    use super::super::trace::{TraceEvent, TraceRequest};
     use super::*;
 
-    struct Echo;
+    /// Notes when nobody listens.
+    #[derive(Default)]
+    struct Echo(Arc<AtomicBool>);
 
     impl ControlHandler for Echo {
-        fn handle(&self, request: ControlRequest) -> ControlResponse {
+        fn handle(&self, request: ControlRequest, tell: &mut Tell<'_>) -> ControlResponse {
             match request {
+                ControlRequest::Trace(_) => {
+                    while tell(ControlResponse::Trace(TraceEvent::Quiet)) {}
+                    self.0.store(true, Ordering::Release);
+                    ControlResponse::Done
+                }
                 ControlRequest::Whereis { jid } => ControlResponse::error(jid),
                 _ => ControlResponse::Done,
             }
@@ -195,7 +208,7 @@ mod tests {
     fn requests_are_answered_and_the_socket_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        let server = serve(&data, Arc::new(Echo)).unwrap();
+        let server = serve(&data, Arc::new(Echo::default())).unwrap();
         let mode = std::fs::metadata(data.control_socket()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
 
@@ -211,13 +224,32 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_many_parts_ends_when_nobody_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let unheard = Arc::new(AtomicBool::new(false));
+        let _server = serve(&data, Arc::new(Echo(unheard.clone()))).unwrap();
+        let mut connection = client::connect(dir.path()).unwrap().unwrap();
+        connection.send(&ControlRequest::Trace(TraceRequest::default())).unwrap();
+        for _ in 0..1_000 {
+            let response = connection.receive().unwrap();
+            assert_eq!(response, ControlResponse::Trace(TraceEvent::Quiet));
+        }
+        assert!(!unheard.load(Ordering::Acquire));
+        drop(connection);
+        while !unheard.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
     fn a_socket_left_by_a_dead_node_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         drop(bind(&data).unwrap());
         assert!(data.control_socket().exists());
         assert!(client::connect(dir.path()).unwrap().is_none(), "nobody listens");
-        let _server = serve(&data, Arc::new(Echo)).unwrap();
+        let _server = serve(&data, Arc::new(Echo::default())).unwrap();
         let mut connection = client::connect(dir.path()).unwrap().unwrap();
         assert_eq!(connection.call(&ControlRequest::Status).unwrap(), ControlResponse::Done);
     }
@@ -227,7 +259,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x".repeat(200));
         let data = DataDir::open(&path).unwrap();
-        let _server = serve(&data, Arc::new(Echo)).unwrap();
+        let _server = serve(&data, Arc::new(Echo::default())).unwrap();
         let mut connection = client::connect(&path).unwrap().unwrap();
         assert_eq!(connection.call(&ControlRequest::Status).unwrap(), ControlResponse::Done);
     }
@@ -236,7 +268,7 @@ mod tests {
     fn what_is_no_request_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        let _server = serve(&data, Arc::new(Echo)).unwrap();
+        let _server = serve(&data, Arc::new(Echo::default())).unwrap();
         let connect = || UnixStream::connect(data.control_socket()).unwrap();
         let answer = raw(&mut connect(), "{\"protocol\":1,\"request\":\"fly\"}\n");
         assert!(answer.contains("cannot be read"), "{answer}");
@@ -252,7 +284,7 @@ mod tests {
     fn a_ninth_command_waits_for_a_seat() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        let _server = serve(&data, Arc::new(Echo)).unwrap();
+        let _server = serve(&data, Arc::new(Echo::default())).unwrap();
         let status = "{\"protocol\":1,\"request\":\"status\"}\n";
         let mut held: Vec<UnixStream> = Vec::new();
         for _ in 0..CONNECTIONS_MAX {

@@ -23,6 +23,7 @@ use super::offline::Bounce;
 use super::ring::FrameRef;
 use super::route::Realm;
 use super::subscription::is_subscription;
+use super::trace::Step;
 use super::turn::{ReplyTo, Request};
 use super::{Core, Hold, Post, Shard, Timer, internal_error};
 use crate::base::ids::Id;
@@ -154,6 +155,10 @@ impl Shard {
                     .with_text("each stanza of a component needs a sender"));
             }
         };
+        if core.is_tracing() {
+            let to = stanza.to().and_then(|to| core.jids.parse(&to).ok());
+            core.trace_received(&from.to_string(), to.as_ref(), stanza);
+        }
         let to = match stanza.to().map(|to| core.jids.parse(&to)) {
             Some(Ok(to)) => to,
             Some(Err(_)) => {
@@ -236,7 +241,7 @@ impl Shard {
             number: 0,
             hops: 0,
             ingress: core.now.wall,
-            trace: None,
+            trace: core.trace(),
             flags,
             from,
             to,
@@ -484,6 +489,9 @@ impl Core {
             self.write(id, part, fx);
         }
         self.meter.delivered(id, self.now);
+        if self.is_tracing() {
+            self.trace_to_component(id, parts);
+        }
         let length = parts.iter().map(|part| part.len()).sum();
         if let Some(conn) = self.conns.get_mut(id.0)
             && conn.output_len() == before + length
@@ -501,6 +509,7 @@ impl Core {
         error: &StanzaError,
         fx: &mut Effects,
     ) {
+        self.trace_refused(stanza, error);
         if stanza.is_answer() {
             return;
         }
@@ -518,6 +527,7 @@ impl Core {
             error,
         );
         self.write(id, &out, fx);
+        self.trace_to_component(id, &[&out]);
     }
 
     /// The stanza is for a component that has no connection (here, any more).
@@ -526,6 +536,9 @@ impl Core {
         self.probe.component_stanzas_bounced += 1;
         // News of a resource go to many, and are asked for again; who asked for something is told.
         let expects = envelope.kind != Kind::Presence || has_attr(open, "to");
+        let timeout = StanzaCondition::RemoteServerTimeout.name();
+        let step = if expects { Step::Refused } else { Step::Dropped };
+        self.trace_envelope(envelope, to, step, timeout);
         if expects {
             let bounce = Bounce::new(envelope.kind, envelope.subtype, envelope.from, to, open);
             self.bounce_component(&bounce);
