@@ -1,24 +1,23 @@
 //! At the owner: a frame for one of our accounts goes to its sessions, its log or back (RFC 6121 §8.5).
 
 use super::account::{AccountId, Busy, Queued, State};
+use super::bounce::stanza_id;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
-use super::offline::Bounce;
 use super::phase::{Delivered, Direction, Passage, Received};
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::trace::{BY_FEATURE, NOBODY, Step};
 use super::turn::{ReplyTo, Request};
-use super::{AckLevel, Core, Post, Shard, Undo, presence, subscription};
+use super::{AckLevel, Core, Shard, Undo, presence, subscription};
 use crate::base::instant::Instant;
 use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
 use crate::frame::{Envelope, Flags, Kind};
 use crate::xmpp::jid::BareJid;
-use crate::xmpp::stanza::{IqType, MessageType, Stanza, StanzaKind};
-use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
-use crate::xmpp::xml::framer::XmlLimits;
-use crate::xmpp::xml::reader::{self, Index};
+use crate::xmpp::stanza::{IqType, MessageType, StanzaKind};
+use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
+use crate::xmpp::xml::reader::Index;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
@@ -560,52 +559,6 @@ impl Core {
             self.sessions.get(session.0).is_some_and(|session| session.resource() == resource)
         })
     }
-
-    /// Sends a stanza back to its sender as an error. Errors and results are never answered.
-    pub(super) fn bounce(&mut self, envelope: &Envelope<'_>, to: &str, error: &StanzaError) {
-        if envelope.kind == Kind::Presence {
-            // Presence is not answered with errors by an account: that would tell strangers who is here.
-            self.probe.presence_dropped += 1;
-            self.trace_envelope(envelope, to, Step::Dropped, error.condition.name());
-            return;
-        }
-        self.trace_envelope(envelope, to, Step::Refused, error.condition.name());
-        let open = &envelope.stanza[..envelope.open_end as usize];
-        let bounce = Bounce::new(envelope.kind, envelope.subtype, envelope.from, to, open);
-        self.bounce_later(&bounce, error);
-    }
-
-    pub(super) fn bounce_later(&mut self, bounce: &Bounce, error: &StanzaError) {
-        let (kind, code) = match bounce.kind {
-            Kind::Message => {
-                if bounce.subtype == MessageType::Error.code() {
-                    return;
-                }
-                self.probe.messages_bounced += 1;
-                (StanzaKind::Message, MessageType::Error.code())
-            }
-            Kind::Iq => {
-                let asks =
-                    matches!(IqType::from_code(bounce.subtype), Some(IqType::Get | IqType::Set));
-                if !asks {
-                    return;
-                }
-                (StanzaKind::Iq, IqType::Error.code())
-            }
-            Kind::Presence | Kind::Control => return,
-        };
-        let id = open_tag_id(&bounce.open);
-        let mut stanza = Vec::with_capacity(256);
-        write_error_reply(
-            &mut stanza,
-            kind,
-            id.as_deref(),
-            Some(&bounce.to),
-            Some(&bounce.from),
-            error,
-        );
-        self.leave(Post::whole(&bounce.to, &bounce.from, bounce.kind, code, stanza));
-    }
 }
 
 pub(super) fn stanza_kind(kind: Kind) -> Option<StanzaKind> {
@@ -617,7 +570,7 @@ pub(super) fn stanza_kind(kind: Kind) -> Option<StanzaKind> {
     }
 }
 
-fn is_error(envelope: &Envelope<'_>) -> bool {
+pub(super) fn is_error(envelope: &Envelope<'_>) -> bool {
     match envelope.kind {
         Kind::Message => envelope.subtype == MessageType::Error.code(),
         Kind::Iq => envelope.subtype == IqType::Error.code(),
@@ -625,7 +578,7 @@ fn is_error(envelope: &Envelope<'_>) -> bool {
     }
 }
 
-fn is_result(envelope: &Envelope<'_>) -> bool {
+pub(super) fn is_result(envelope: &Envelope<'_>) -> bool {
     envelope.kind == Kind::Iq && envelope.subtype == IqType::Result.code()
 }
 
@@ -635,23 +588,6 @@ pub(super) fn split(text: &str) -> (&str, Option<&str>) {
         Some((bare, resource)) => (bare, Some(resource)),
         None => (text, None),
     }
-}
-
-/// The id in an open tag of our own writing.
-pub(super) fn open_tag_id(open: &[u8]) -> Option<String> {
-    let mut closed = open.to_vec();
-    if let Some(last) = closed.pop() {
-        closed.extend_from_slice(&[b'/', last]);
-    }
-    stanza_id(&closed)
-}
-
-pub(super) fn stanza_id(stanza: &[u8]) -> Option<String> {
-    let mut index = Index::default();
-    let limits = XmlLimits::PASSED;
-    let context = crate::xmpp::xml::reader::StreamContext::client();
-    reader::read(stanza, &context, &limits, &mut index).ok()?;
-    Stanza { bytes: stanza, index: &index }.id().map(|id| id.into_owned())
 }
 
 pub(super) fn service_unavailable() -> StanzaError {

@@ -11,6 +11,7 @@ mod access;
 mod account;
 mod attempts;
 mod bind;
+mod bounce;
 mod component;
 mod config;
 mod conn;
@@ -106,7 +107,7 @@ enum Waiting {
         since: Instant,
         path: Path,
         at: Option<FrameRef>,
-        bounce: Box<offline::Bounce>,
+        bounce: Box<bounce::Bounce>,
         traced: Option<Box<trace::Traced>>,
     },
     /// A page of offline messages.

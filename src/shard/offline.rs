@@ -3,6 +3,7 @@
 //! answer to a ping that was sent behind them.
 
 use super::account::{AccountId, Busy, Data, Queued, Replay, State};
+use super::bounce::Bounce;
 use super::deliver::{resource_constraint, split};
 use super::effect::{Effects, Ticket};
 use super::input::StoreOutcome;
@@ -27,23 +28,6 @@ const PAGE: u32 = 64;
 const UNCONFIRMED: usize = 256;
 /// How long a page waits that the store could not read, or the session not take.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-
-/// What is needed to send a message back when it could not be stored.
-#[derive(Debug)]
-pub(super) struct Bounce {
-    pub kind: Kind,
-    pub subtype: u8,
-    pub from: Box<str>,
-    pub to: Box<str>,
-    /// The stanza's open tag.
-    pub open: Box<[u8]>,
-}
-
-impl Bounce {
-    pub(super) fn new(kind: Kind, subtype: u8, from: &str, to: &str, open: &[u8]) -> Self {
-        Self { kind, subtype, from: from.into(), to: to.into(), open: open.into() }
-    }
-}
 
 impl Shard {
     /// An answer of the store.

@@ -4,8 +4,8 @@
 //! A component may answer on another of its connections than the one that it was asked on, which may be at another
 //! shard: that shard is told by a control frame.
 
+use super::super::bounce::stanza_id;
 use super::super::config::RING_HARD_BYTES;
-use super::super::deliver::stanza_id;
 use super::super::{Core, Post, Undo};
 use super::ConnId;
 use crate::base::hash::Map;

@@ -13,13 +13,13 @@ mod table;
 pub(super) use link::Link;
 pub(super) use table::{Place, Table};
 
+use super::bounce::{Bounce, open_tag_id};
 use super::conn::{Conn, Flow};
-use super::deliver::{open_tag_id, resource_constraint, service_unavailable, split};
+use super::deliver::{resource_constraint, service_unavailable, split};
 use super::effect::{ConnId, Effects};
 use super::feature::{Method, Scope};
 use super::inbound::message_flags;
 use super::login::FAULTS_FORGIVEN;
-use super::offline::Bounce;
 use super::ring::FrameRef;
 use super::route::Realm;
 use super::subscription::is_subscription;
