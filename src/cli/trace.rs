@@ -132,12 +132,38 @@ fn seconds(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::{HOPS_PER_S, WATCHES_MAX};
+    use clap::CommandFactory;
 
     #[test]
     fn a_time_is_seconds_or_minutes() {
         let told = ["60s", "90", "5m", "1h", "", "m", "-1s", "+1s", "99999999m"].map(seconds);
         let sixty = [Some(60), Some(90), Some(300)];
         assert_eq!((&told[..3], &told[3..]), (&sixty[..], &[None; 6][..]));
+    }
+
+    #[test]
+    fn the_bounds_that_are_told_are_those_that_hold() {
+        let mut command = crate::cli::Arguments::command();
+        let trace = command.find_subcommand_mut("trace").map(|trace| trace.render_long_help());
+        let help = trace.map_or_else(String::new, |help| help.to_string());
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (help, readme) = (words(&help), words(include_str!("../../README.md")));
+        let minutes = TRACE_S_MAX / 60;
+        for bound in [
+            format!("runs {WATCHES_MAX} traces at once, and tells each of them {HOPS_PER_S} steps"),
+            format!("{minutes}m at most"),
+        ] {
+            assert!(help.contains(&bound), "{bound}: {help}");
+        }
+        for bound in [
+            format!(
+                "runs {WATCHES_MAX} at once and tells each of them {HOPS_PER_S} steps a second"
+            ),
+            format!("{minutes} minutes at most"),
+        ] {
+            assert!(readme.contains(&bound), "{bound}");
+        }
     }
 
     #[test]
