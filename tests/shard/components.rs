@@ -565,6 +565,40 @@ fn what_is_on_its_way_to_a_connection_that_goes_comes_back() {
     assert_eq!(node.probe(away).component_stanzas_bounced, 3);
 }
 
+#[test]
+fn an_answer_that_meets_a_connection_that_goes_finds_another() {
+    let mut node = node(2);
+    let [here, there] = [0, 1].map(|shard| node.component(shard, "bot.here"));
+    // Somebody of the first core whose words go to the connection at the other.
+    let (user, name) = (0..100)
+        .map(|number| format!("user{number}"))
+        .find_map(|name| {
+            let user = node.online(&name, "phone");
+            node.send(user, &chat("bot.here", "where"));
+            let is_there = node.read(there).contains("where");
+            node.read(here);
+            (is_there && node.owner(&name) == 0).then_some((user, name))
+        })
+        .expect("one of a hundred");
+    let ask = |node: &mut Node, bot: Client| {
+        let from = "<iq type='get' id='1' from='bot.here'";
+        node.send(bot, &format!("{from} to='{name}@here/phone'><q xmlns='urn:q'/></iq>"));
+        assert!(node.read(user).contains("urn:q"));
+    };
+    let answer = "<iq type='result' id='1' to='bot.here'/>";
+    ask(&mut node, here);
+    node.hold_rings();
+    node.send(user, answer);
+    node.cut(there);
+    node.free_rings();
+    assert!(node.read(here).contains("type='result'"));
+    // And with nobody left it is dropped.
+    ask(&mut node, here);
+    node.cut(here);
+    node.send(user, answer);
+    assert_eq!(node.read(user), "");
+}
+
 // ---- slow and fast components
 
 #[test]

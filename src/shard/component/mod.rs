@@ -4,7 +4,7 @@
 //! client's stanzas do; what is for it goes, from whatever shard, to the shard of one of its connections (`table`).
 //! Shards tell each other of connections by control frames, which keep their place among other frames. A stanza that
 //! meets a shard whose connection has gone meanwhile is answered with an error: sent on, it could be overtaken by what
-//! its sender sends after hearing of it.
+//! its sender sends after hearing of it. Answers alone, which have no place among others, are sent on.
 
 mod asked;
 mod link;
@@ -15,7 +15,7 @@ pub(super) use table::{Place, Table};
 
 use super::bounce::{Bounce, open_tag_id};
 use super::conn::{Conn, Flow};
-use super::deliver::{resource_constraint, service_unavailable, split};
+use super::deliver::{is_error, is_result, resource_constraint, service_unavailable, split};
 use super::effect::{ConnId, Effects};
 use super::feature::{Method, Scope};
 use super::inbound::message_flags;
@@ -303,6 +303,13 @@ impl Shard {
         let conn = loop {
             let place = core.components.choose(component, envelope.from, to, Some(core.id));
             let Some(Place { conn, .. }) = place else {
+                // Whoever asked waits for its answer, which nothing can overtake: any connection that is left takes it.
+                let another = core.components.choose(component, envelope.from, to, None);
+                if another.is_some() && (is_result(envelope) || is_error(envelope)) {
+                    let mut post = Post::of(envelope, to);
+                    post.flags = post.flags.without(Flags::WANTS_ACK);
+                    return core.leave(post);
+                }
                 return core.bounce_from_component(envelope, to);
             };
             if core.takes_stanzas(conn) {
