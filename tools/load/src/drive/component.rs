@@ -11,6 +11,7 @@ use super::Notes;
 use super::body::{self, Bodies};
 use super::ledger::{Arrival, MessageId};
 use super::session::Sessions;
+use super::window::Windows;
 use crate::plan::{ComponentAt, Plan};
 use crate::record::Operation;
 use crate::scan::{Element, escape};
@@ -28,9 +29,7 @@ struct Part {
     first: u32,
     base: usize,
     sessions: usize,
-    /// Closed loop: messages that may still be sent, per recipient, and the recipients that may be sent to.
-    credits: Vec<u32>,
-    due: Vec<u32>,
+    windows: Windows,
 }
 
 impl Part {
@@ -39,13 +38,7 @@ impl Part {
     }
 
     fn credit(&mut self, conversation: u32) {
-        let place = conversation - self.first;
-        if let Some(credits) = self.credits.get_mut(place as usize) {
-            *credits += 1;
-            if *credits == 1 {
-                self.due.push(place);
-            }
-        }
+        self.windows.credit((conversation - self.first) as usize);
     }
 }
 
@@ -87,8 +80,7 @@ impl Component {
                 first,
                 base: mine().next()?.0,
                 sessions: mine().count(),
-                credits: Vec::new(),
-                due: Vec::new(),
+                windows: Windows::default(),
             };
             first = part.conversations().end;
             Some(part)
@@ -193,26 +185,13 @@ impl Component {
         }
         for at in 0..self.parts.len() {
             let Some(part) = &mut self.parts[at] else { continue };
-            if part.credits.is_empty() {
-                part.credits = vec![window; part.sessions];
-                part.due = (0..part.sessions as u32).collect();
-            }
-            let due = std::mem::take(&mut part.due);
-            let mut room = Vec::with_capacity(due.len());
-            for place in due {
-                let recipient = part.base + place as usize;
-                // Who is away is written to again when it is back, with a window that is open.
-                let credits = &mut part.credits[place as usize];
-                if notes.sessions.is_up(recipient) {
-                    room.push((recipient, std::mem::take(credits)));
-                } else {
-                    *credits = window;
-                }
-            }
+            part.windows.open_all(window, part.sessions);
+            let base = part.base;
+            let room = part.windows.take(|place| notes.sessions.is_up(base + place));
             let Some(part) = &self.parts[at] else { continue };
-            for (recipient, credits) in room {
-                for _ in 0..credits {
-                    self.write(part, recipient, now, now, engine, notes);
+            for (place, room) in room {
+                for _ in 0..room {
+                    self.write(part, base + place, now, now, engine, notes);
                 }
             }
         }
@@ -271,18 +250,14 @@ impl Component {
         if let Some(part) = &mut self.parts[notes.sessions.population(session)] {
             let place = session - part.base;
             notes.ledger.new_life(part.first + place as u32);
-            if part.credits.get(place).is_some_and(|credits| *credits > 0) {
-                part.due.push(place as u32);
-            }
+            part.windows.retry(place);
         }
     }
 
     /// A recipient's stream is gone, and what was on its way there with it: its window is open again.
-    pub(super) fn recipient_gone(&mut self, window: u32, population: usize, session: usize) {
-        if let Some(part) = &mut self.parts[population]
-            && let Some(credits) = part.credits.get_mut(session - part.base)
-        {
-            *credits = window;
+    pub(super) fn recipient_gone(&mut self, population: usize, session: usize) {
+        if let Some(part) = &mut self.parts[population] {
+            part.windows.reset(session - part.base);
         }
     }
 

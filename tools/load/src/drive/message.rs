@@ -6,6 +6,7 @@ use super::Notes;
 use super::body::{self, Bodies};
 use super::ledger::{Arrival, MessageId};
 use super::session::Sessions;
+use super::window::Windows;
 use crate::Engine;
 use crate::plan::Plan;
 use crate::record::Operation;
@@ -23,10 +24,7 @@ pub(super) struct Messages {
     /// The first session; conversation `c` is that of session `base + c / partners`.
     base: usize,
     sessions: usize,
-    /// Closed loop: messages that may still be sent, per conversation, and the conversations that may.
-    credits: Vec<u32>,
-    due: Vec<u32>,
-    window: u32,
+    windows: Windows,
 }
 
 impl Messages {
@@ -47,9 +45,7 @@ impl Messages {
             first,
             base: mine().next().map_or(0, |(at, _)| at),
             sessions: mine().count(),
-            credits: Vec::new(),
-            due: Vec::new(),
-            window: 0,
+            windows: Windows::default(),
         })
     }
 
@@ -138,7 +134,7 @@ impl Messages {
                 notes.ledger.bounced(message);
                 let condition = super::request::condition(stanza);
                 notes.recorder.failed(Operation::Message, &condition);
-                self.credit(message.conversation);
+                self.windows.credit((message.conversation - self.first) as usize);
             }
             return;
         }
@@ -155,17 +151,7 @@ impl Messages {
             let begin = notes.begin;
             notes.moved = at;
             notes.recorder.done(Operation::Message, begin + intended, begin + sent, at);
-            self.credit(message.conversation);
-        }
-    }
-
-    fn credit(&mut self, conversation: u32) {
-        let place = conversation - self.first;
-        if let Some(credits) = self.credits.get_mut(place as usize) {
-            *credits += 1;
-            if *credits == 1 {
-                self.due.push(place);
-            }
+            self.windows.credit((message.conversation - self.first) as usize);
         }
     }
 
@@ -177,18 +163,14 @@ impl Messages {
             // The partner whose slot leads here.
             let sender = place / group * group + (place % group + group - 1 - slot) % group;
             notes.ledger.new_life(self.conversation(self.base + sender as usize, slot));
-            let own = self.conversation(session, slot) - self.first;
-            if self.credits.get(own as usize).is_some_and(|credits| *credits > 0) {
-                self.due.push(own);
-            }
+            self.windows.retry((self.conversation(session, slot) - self.first) as usize);
         }
     }
 
     /// A session's stream is gone: what it had under way may never arrive, so its window is open again.
     pub(super) fn closed(&mut self, session: usize) {
         let first = (session - self.base) * self.partners as usize;
-        let own = self.credits.iter_mut().skip(first).take(self.partners as usize);
-        own.for_each(|credits| *credits = self.window);
+        (first..first + self.partners as usize).for_each(|own| self.windows.reset(own));
     }
 
     /// Closed loop: sends what the window has room for.
@@ -199,21 +181,14 @@ impl Messages {
         engine: &mut Engine,
         notes: &mut Notes,
     ) {
-        if self.credits.is_empty() {
-            self.window = window;
-            self.credits = vec![window; self.conversations() as usize];
-            self.due = (0..self.conversations()).collect();
-        }
-        for place in std::mem::take(&mut self.due) {
-            let conversation = self.first + place;
-            if !notes.sessions.is_up(self.ends(conversation).0) {
-                // Comes back with the session.
-                self.credits[place as usize] = window;
-                continue;
-            }
-            for _ in 0..std::mem::take(&mut self.credits[place as usize]) {
-                self.write(conversation, now, now, engine, notes);
+        let mut windows = std::mem::take(&mut self.windows);
+        windows.open_all(window, self.conversations() as usize);
+        let sender = |place: usize| self.ends(self.first + place as u32).0;
+        for (place, room) in windows.take(|place| notes.sessions.is_up(sender(place))) {
+            for _ in 0..room {
+                self.write(self.first + place as u32, now, now, engine, notes);
             }
         }
+        self.windows = windows;
     }
 }

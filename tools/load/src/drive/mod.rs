@@ -17,6 +17,7 @@ mod request;
 mod room;
 mod session;
 mod turn;
+mod window;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -384,10 +385,8 @@ impl<'p> Drive<'p> {
         if let Some(messages) = &mut self.messages[population] {
             messages.closed(session);
         }
-        if let (Some(component), LoopMode::Closed { window }) =
-            (&mut self.component, self.plan.mode)
-        {
-            component.recipient_gone(window, population, session);
+        if let Some(component) = &mut self.component {
+            component.recipient_gone(population, session);
         }
         if let Some(rooms) = &mut self.rooms[population] {
             rooms.closed(session);
