@@ -55,7 +55,10 @@ fn hostile_peers_do_not_fill_the_log() {
     }
     node.signal(libc::SIGTERM);
     let lines = node.rest_of_log();
-    let told: Vec<_> = lines.iter().filter(|line| !line.contains(" INFO stop")).collect();
+    // A machine that is busy with other things makes turns long.
+    let expected = [" INFO stop", " WARN a turn was long"];
+    let is_told = |line: &&String| !expected.iter().any(|part| line.contains(part));
+    let told: Vec<_> = lines.iter().filter(is_told).collect();
     assert!(told.is_empty(), "{told:#?}");
     node.stop();
 }
