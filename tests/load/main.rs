@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use corefire_load::cli::{Exit, execute};
-use corefire_load::drive::Flow;
 use corefire_load::launch::{Corefire, ScratchDir, Server};
 use corefire_load::plan::{Plan, Request, Target};
-use corefire_load::record::{Fault, Interval, Operation, Outcome, Total};
-use corefire_load::run::{self, Watch};
+use corefire_load::record::{Operation, Outcome, Total};
+use corefire_load::run::{self, Unwatched};
 
 /// The shipped scenario is made short, and a busy machine may make the tool late.
 const CHAT: &str = include_str!("../../tools/load/scenarios/chat.toml");
@@ -133,7 +132,7 @@ fn who_leaves_while_messages_come_is_asked_back_for_them() {
         )
     };
     let plan = Plan::new(&request).unwrap();
-    let outcome = run::run(&plan, &request, None, &mut Nobody).unwrap();
+    let outcome = run::run(&plan, &request, None, &mut Unwatched).unwrap();
     let online = outcome.intervals.iter().skip(2).map(|interval| interval.online);
     assert!(online.min() < Some(USERS as u64 - 2), "some left");
     let acked = &outcome.ledger.acknowledged;
@@ -159,19 +158,7 @@ fn stopped(running: &Running, closed: Option<u32>) -> Outcome {
         )
     };
     let plan = Plan::new(&request).unwrap();
-    run::run(&plan, &request, None, &mut Nobody).unwrap()
-}
-
-struct Nobody;
-
-impl Watch for Nobody {
-    fn second(&mut self, _interval: &Interval) -> Flow {
-        Flow::Continue
-    }
-
-    fn fault(&mut self, _fault: &Fault) {}
-
-    fn invalid(&mut self, _reason: &str) {}
+    run::run(&plan, &request, None, &mut Unwatched).unwrap()
 }
 
 fn messages(outcome: &Outcome) -> Total {

@@ -9,17 +9,13 @@ mod scenario;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use bench::{Bench, Figure};
-use options::{Options, Target, USAGE};
+use options::{Options, USAGE};
 use scenario::Chat;
 
-use crate::server::machine_cpu;
-use crate::{Error, ServerProbe, sys};
-
-/// Share of a core that other processes may take before a figure is marked.
-const OTHERS_MAX: f64 = 0.1;
+use crate::server::Others;
+use crate::{Error, sys};
 
 /// One row of the table.
 struct Row {
@@ -216,9 +212,9 @@ fn run(options: Options, mut print: impl FnMut(&str)) -> Result<bool, Error> {
         if !wanted {
             continue;
         }
-        let quiet = Others::begin(&bench)?;
+        let quiet = Others::begin(bench.running()?)?;
         let figure = (row.measure)(&bench)?;
-        let others = quiet.share(&bench)?;
+        let disturbed = quiet.note()?;
         let within = figure.value <= row.budget;
         good &= within;
         let digits = if row.unit == "bytes" { 0 } else { 2 };
@@ -232,41 +228,8 @@ fn run(options: Options, mut print: impl FnMut(&str)) -> Result<bool, Error> {
             if within { "ok" } else { "OVER" },
             figure.samples,
             figure.note,
-            if others > OTHERS_MAX {
-                format!("; DISTURBED: other processes used {:.0} % of a core", others * 100.0)
-            } else {
-                String::new()
-            }
+            disturbed
         ));
     }
     Ok(good || !bench.options.check)
-}
-
-/// What other processes take of the machine while a row is measured: a figure from a busy machine says little.
-struct Others {
-    at: Instant,
-    used: Duration,
-}
-
-impl Others {
-    fn begin(bench: &Bench) -> Result<Self, Error> {
-        Ok(Self { at: Instant::now(), used: Self::used(bench)? })
-    }
-
-    fn used(bench: &Bench) -> Result<Duration, Error> {
-        let own = sys::process_cpu(std::process::id());
-        let own = own.map_err(|error| Error::Io("own CPU clock", error))?;
-        let ended = sys::children_cpu().map_err(|error| Error::Io("rusage", error))?;
-        let running = match bench.options.target {
-            Target::Running { pid, .. } => ServerProbe::new(pid)?.cpu()?,
-            Target::Started { .. } => Duration::ZERO,
-        };
-        Ok(machine_cpu()?.saturating_sub(own + ended + running))
-    }
-
-    /// Cores that they kept busy since the beginning.
-    fn share(&self, bench: &Bench) -> Result<f64, Error> {
-        let used = Self::used(bench)?.saturating_sub(self.used);
-        Ok(used.as_secs_f64() / self.at.elapsed().as_secs_f64().max(1e-9))
-    }
 }

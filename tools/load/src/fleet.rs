@@ -1,16 +1,18 @@
-//! A range of accounts, logged in.
+//! A range of accounts, logged in over plain TCP to fill their rosters.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::engine::PATIENCE;
-use crate::login::{Management, Way};
+use crate::login::Way;
 use crate::scan::Element;
 use crate::sources::Sources;
 use crate::{
     ClientConfig, ClientId, Control, Engine, EngineConfig, Error, Mechanism, Scenario, Tls,
 };
+
+const LOGINS_IN_FLIGHT: usize = 32;
 
 /// Which accounts: `pattern` with `{}` replaced by `first`, `first + 1`, …
 #[derive(Clone, Debug)]
@@ -34,35 +36,13 @@ pub struct FleetConfig {
     pub address: SocketAddr,
     pub domain: String,
     pub accounts: Accounts,
-    pub tls: Tls,
     pub mechanism: Mechanism,
-    /// Send initial presence and wait until the server shows it.
-    pub presence: bool,
-    /// Enable XEP-0198; an `<r/>` then closes every write that holds stanzas.
-    pub sm: bool,
-    pub login_in_flight: usize,
-}
-
-impl FleetConfig {
-    /// Plain TCP, SCRAM-SHA-256, presence, no XEP-0198, 32 logins in flight.
-    pub fn new(address: SocketAddr, domain: &str, accounts: Accounts) -> Self {
-        Self {
-            address,
-            domain: domain.to_owned(),
-            accounts,
-            tls: Tls::None,
-            mechanism: Mechanism::ScramSha256,
-            presence: true,
-            sm: false,
-            login_in_flight: 32,
-        }
-    }
 }
 
 /// Sessions that stay up together: if one ends, what they are for fails.
 pub struct Fleet {
-    pub(crate) engine: Engine,
-    pub(crate) clients: Vec<ClientId>,
+    engine: Engine,
+    clients: Vec<ClientId>,
 }
 
 impl Fleet {
@@ -73,11 +53,11 @@ impl Fleet {
         let mut engine = Engine::new(EngineConfig {
             address: config.address,
             domain: config.domain.clone(),
-            tls: config.tls,
+            tls: Tls::None,
             mechanism: Some(config.mechanism),
             way: Way::Classic,
             sources: Sources::default(),
-            login_in_flight: config.login_in_flight.max(1),
+            login_in_flight: LOGINS_IN_FLIGHT,
             sm_request_every: 1,
         })?;
         let password: Rc<str> = config.accounts.password.as_str().into();
@@ -87,8 +67,7 @@ impl Fleet {
                 user: config.accounts.user(index),
                 password: Rc::clone(&password),
                 resource: "load".to_owned(),
-                presence: config.presence,
-                management: if config.sm { Management::On } else { Management::Off },
+                presence: true,
                 ..ClientConfig::default()
             })?;
             engine.start(id);
@@ -133,13 +112,13 @@ impl Fleet {
 }
 
 /// The first connection that ended although it should not have.
-pub(crate) type FirstClosed = Option<(ClientId, String)>;
+type FirstClosed = Option<(ClientId, String)>;
 
-pub(crate) fn note_closed(closed: &mut FirstClosed, client: ClientId, cause: &str) {
+fn note_closed(closed: &mut FirstClosed, client: ClientId, cause: &str) {
     closed.get_or_insert_with(|| (client, cause.to_owned()));
 }
 
-pub(crate) fn check_closed(closed: &mut FirstClosed, engine: &Engine) -> Result<(), Error> {
+fn check_closed(closed: &mut FirstClosed, engine: &Engine) -> Result<(), Error> {
     match closed.take() {
         Some((client, cause)) => Err(Error::Closed { user: engine.user(client).to_owned(), cause }),
         None => Ok(()),
@@ -246,7 +225,12 @@ mod tests {
         };
         assert_eq!(accounts.user(1), "user8");
         // Port 1 of loopback: nobody listens there.
-        let config = FleetConfig::new(([127, 0, 0, 1], 1).into(), "localhost", accounts);
+        let config = FleetConfig {
+            address: ([127, 0, 0, 1], 1).into(),
+            domain: "localhost".to_owned(),
+            accounts,
+            mechanism: Mechanism::ScramSha256,
+        };
         let error = Fleet::connect(&config).err().unwrap().to_string();
         assert!(error.contains("connection of user") && error.contains("refused"), "{error}");
     }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Scope;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use attacks::ATTACKS;
 
@@ -21,7 +21,7 @@ use crate::launch::{Corefire, ScratchDir, Server};
 use crate::plan::{Plan, Request, Target};
 use crate::record::{Fault, Interval, Latency, Operation, Outcome};
 use crate::run::{self, ServerWatch, Watch};
-use crate::server::machine_cpu;
+use crate::server::Others;
 use crate::{Error, ServerProbe, sys};
 
 const USAGE: &str = "\
@@ -38,8 +38,6 @@ const PER_SECOND: u32 = 400;
 const BODY_BYTES: usize = 64;
 /// Networks that attackers come from.
 const NETWORKS: u8 = 16;
-/// Share of a core that other processes may take before a row is marked.
-const OTHERS_MAX: f64 = 0.1;
 const PASSWORD: &str = "secret";
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -316,12 +314,6 @@ fn attack_row(
     let target = Target { address: corefire.plain, domain: "localhost".to_owned() };
     let request = Request::new("hostile", &chat(options), vec![target]);
     let plan = Plan::new(&request).map_err(|error| Error::Config(format!("{error:?}")))?;
-    // What other processes take of the machine: a figure from a busy one says little.
-    let others = || -> Result<Duration, Error> {
-        let own = sys::process_cpu(std::process::id());
-        let own = own.map_err(|error| Error::Io("own CPU clock", error))?;
-        Ok(machine_cpu()?.saturating_sub(own + probe.cpu()?))
-    };
     let field = Field {
         plain: corefire.plain,
         direct_tls: corefire.direct_tls,
@@ -329,7 +321,7 @@ fn attack_row(
         done: AtomicU64::new(0),
     };
     let peak = AtomicU64::new(0);
-    let (since, taken) = (Instant::now(), others()?);
+    let others = Others::begin(Some(probe))?;
     let outcome = std::thread::scope(|scope| {
         let (plan, field, peak) = (&plan, &field, &peak);
         let mut onset = Onset { scope, plan, field, attack, probe, peak };
@@ -338,7 +330,7 @@ fn attack_row(
         field.stop.store(true, Ordering::Relaxed);
         outcome.map_err(|error| Error::Server(error.to_string()))
     })?;
-    let taken = others()?.saturating_sub(taken).as_secs_f64() / since.elapsed().as_secs_f64();
+    let disturbed = others.note()?;
     if let Some(cause) = &outcome.verdict.aborted {
         return Err(Error::Server(cause.clone()));
     }
@@ -359,9 +351,7 @@ fn attack_row(
     if !outcome.verdict.invalid.is_empty() {
         note.push_str(&format!("; GENERATOR LATE: {}", outcome.verdict.invalid.join("; ")));
     }
-    if taken > OTHERS_MAX {
-        note.push_str(&format!("; DISTURBED: others used {:.0} % of a core", taken * 100.0));
-    }
+    note.push_str(&disturbed);
     Ok(format!(
         "{:<14} {:>8} {:>6.0} µs {:>6.0} µs {:>6.2} {:>6.0} µs {:>6.0} µs {:>6.2} {:>6.0} {:>7.1} {:>7.1} {:>7.1}  {}{note}",
         attack.name,

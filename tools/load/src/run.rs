@@ -60,6 +60,19 @@ pub trait Watch {
     fn invalid(&mut self, reason: &str);
 }
 
+/// Nobody looks on.
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn second(&mut self, _interval: &Interval) -> Flow {
+        Flow::Continue
+    }
+
+    fn fault(&mut self, _fault: &Fault) {}
+
+    fn invalid(&mut self, _reason: &str) {}
+}
+
 /// Runs each fault's command at its time, on a thread of its own.
 pub struct FaultThread {
     done: mpsc::Receiver<Fault>,

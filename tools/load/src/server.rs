@@ -1,7 +1,7 @@
 //! What a server process has used: CPU time and memory, read from outside.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Error, sys};
 
@@ -11,17 +11,8 @@ pub struct ServerProbe {
     pid: u32,
 }
 
-/// Memory of a process, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Anonymous resident memory: heap and stacks (`RssAnon` of `/proc/PID/status`).
-    pub anonymous: u64,
-    /// Pages of its own that were written (`Private_Dirty` of `/proc/PID/smaps_rollup`).
-    pub private_dirty: u64,
-}
-
 /// CPU time that the whole machine has spent, all cores, idle and stolen time excluded; steps of 10 ms.
-pub fn machine_cpu() -> Result<Duration, Error> {
+fn machine_cpu() -> Result<Duration, Error> {
     let path = PathBuf::from("/proc/stat");
     let text = std::fs::read_to_string(&path).map_err(|error| Error::File(path, error))?;
     // cpu user nice system idle iowait irq softirq …, in hundredths of a second (USER_HZ).
@@ -33,6 +24,42 @@ pub fn machine_cpu() -> Result<Duration, Error> {
         .filter_map(|(_, field)| field.parse::<u64>().ok())
         .sum();
     Ok(Duration::from_millis(busy * 10))
+}
+
+/// Share of a core that other processes may take before a figure is marked.
+const OTHERS_MAX: f64 = 0.1;
+
+/// What other processes take of the machine while something is measured: a figure from a busy machine says little.
+pub struct Others {
+    at: Instant,
+    used: Duration,
+    /// A server that is not ended yet when `note` is called.
+    running: Option<ServerProbe>,
+}
+
+impl Others {
+    /// Everything counts but this process, its children that have ended, and `running`.
+    pub fn begin(running: Option<ServerProbe>) -> Result<Self, Error> {
+        Ok(Self { at: Instant::now(), used: Self::used(running)?, running })
+    }
+
+    fn used(running: Option<ServerProbe>) -> Result<Duration, Error> {
+        let own = sys::process_cpu(std::process::id());
+        let own = own.map_err(|error| Error::Io("own CPU clock", error))?;
+        let ended = sys::children_cpu().map_err(|error| Error::Io("rusage", error))?;
+        let running = running.map_or(Ok(Duration::ZERO), |probe| probe.cpu())?;
+        Ok(machine_cpu()?.saturating_sub(own + ended + running))
+    }
+
+    /// A mark for a figure that was measured since the beginning, if it needs one.
+    pub fn note(&self) -> Result<String, Error> {
+        let used = Self::used(self.running)?.saturating_sub(self.used);
+        let share = used.as_secs_f64() / self.at.elapsed().as_secs_f64().max(1e-9);
+        Ok(match share > OTHERS_MAX {
+            true => format!("; DISTURBED: other processes used {:.0} % of a core", share * 100.0),
+            false => String::new(),
+        })
+    }
 }
 
 impl ServerProbe {
@@ -52,14 +79,7 @@ impl ServerProbe {
         sys::process_cpu(self.pid).map_err(|error| Error::Io("CPU clock of the server", error))
     }
 
-    pub fn memory(&self) -> Result<Memory, Error> {
-        Ok(Memory {
-            anonymous: self.anonymous()?,
-            private_dirty: self.field("smaps_rollup", "Private_Dirty:")?,
-        })
-    }
-
-    /// [`Memory::anonymous`] alone: cheap for both processes, while the other needs a walk over all pages.
+    /// Anonymous resident memory, in bytes: heap and stacks.
     pub fn anonymous(&self) -> Result<u64, Error> {
         self.field("status", "RssAnon:")
     }
@@ -87,7 +107,7 @@ mod tests {
     #[test]
     fn own_process_shows_the_work_and_the_memory_of_an_ended_thread() {
         let probe = ServerProbe::new(std::process::id()).unwrap();
-        let (cpu, memory) = (probe.cpu().unwrap(), probe.memory().unwrap());
+        let (cpu, memory) = (probe.cpu().unwrap(), probe.anonymous().unwrap());
         let filled = std::thread::spawn(|| {
             let mut bytes = vec![0u8; 16 << 20];
             for (at, byte) in bytes.iter_mut().enumerate() {
@@ -98,6 +118,6 @@ mod tests {
         .join()
         .unwrap();
         assert!(probe.cpu().unwrap() - cpu > Duration::from_micros(100));
-        assert!(probe.memory().unwrap().anonymous - memory.anonymous >= filled.len() as u64 / 2);
+        assert!(probe.anonymous().unwrap() - memory >= filled.len() as u64 / 2);
     }
 }

@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use corefire_load::drive::{Failure, Flow};
+use corefire_load::drive::Failure;
 use corefire_load::plan::{Plan, Request, Target};
-use corefire_load::record::{Fault, Interval, Operation, Outcome};
-use corefire_load::run::{self, Watch};
+use corefire_load::record::{Operation, Outcome};
+use corefire_load::run::{self, Unwatched};
 use corefire_load::workers;
 
 #[path = "support/office.rs"]
@@ -43,18 +43,6 @@ rate = 30
 to = \"session\"
 ";
 
-struct Quiet;
-
-impl Watch for Quiet {
-    fn second(&mut self, _interval: &Interval) -> Flow {
-        Flow::Continue
-    }
-
-    fn fault(&mut self, _fault: &Fault) {}
-
-    fn invalid(&mut self, _reason: &str) {}
-}
-
 fn request(scenario: &str, address: SocketAddr) -> Request {
     Request {
         component: Some(address),
@@ -88,14 +76,14 @@ fn check(outcome: &Outcome) {
 fn messages_of_a_component_reach_users_and_are_in_the_ledger() {
     let request = request(SCENARIO, office::open());
     let plan = Plan::new(&request).unwrap();
-    check(&run::run(&plan, &request, None, &mut Quiet).unwrap());
+    check(&run::run(&plan, &request, None, &mut Unwatched).unwrap());
 }
 
 #[test]
 fn a_component_keeps_a_window_open_for_each_recipient() {
     let request = Request { closed: Some(2), ..request(SCENARIO, office::open()) };
     let plan = Plan::new(&request).unwrap();
-    let outcome = run::run(&plan, &request, None, &mut Quiet).unwrap();
+    let outcome = run::run(&plan, &request, None, &mut Unwatched).unwrap();
     let (_, notified) = done(&outcome, Operation::ComponentMessage);
     assert!(notified > 1000, "as fast as they are read: {notified}");
     let sent = &outcome.ledger.sent;
@@ -107,14 +95,14 @@ fn with_workers_the_component_still_has_one_connection() {
     let request = request(SCENARIO, office::open());
     let plan = Plan::new(&request).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_corefire-load"));
-    check(&workers::run(program, 2, &plan, &request, None, &mut Quiet).unwrap());
+    check(&workers::run(program, 2, &plan, &request, None, &mut Unwatched).unwrap());
 }
 
 #[test]
 fn a_component_with_a_wrong_secret_is_a_fault_of_the_target() {
     let request = request(&SCENARIO.replace("stamps", "coins"), office::open());
     let plan = Plan::new(&request).unwrap();
-    let failure = run::run(&plan, &request, None, &mut Quiet).unwrap_err();
+    let failure = run::run(&plan, &request, None, &mut Unwatched).unwrap_err();
     let Failure::Target(what) = failure else { panic!("{failure}") };
     assert!(what.starts_with("component service.office.example at 127.0.0.1:"), "{what}");
     assert!(what.contains("not-authorized") && what.contains("secret"), "{what}");

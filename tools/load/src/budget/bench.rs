@@ -7,11 +7,10 @@ use std::time::Duration;
 use super::options::{Options, Target};
 use super::scenario::{self, Chat, REPEATS, Stretch, measured};
 use crate::cost::Costs;
-use crate::drive::Flow;
 use crate::launch::{Corefire, ScratchDir, Server};
 use crate::plan::{Plan, Request};
-use crate::record::{Fault, Interval, Operation, Outcome};
-use crate::run::{self, ServerWatch, Watch};
+use crate::record::{Operation, Outcome};
+use crate::run::{self, ServerWatch, Unwatched};
 use crate::{Accounts, Error, Fleet, FleetConfig, ServerProbe};
 
 const WARM_UP_SESSIONS: usize = 16;
@@ -58,19 +57,6 @@ impl Running {
     }
 }
 
-/// Nobody looks on.
-struct Unwatched;
-
-impl Watch for Unwatched {
-    fn second(&mut self, _interval: &Interval) -> Flow {
-        Flow::Continue
-    }
-
-    fn fault(&mut self, _fault: &Fault) {}
-
-    fn invalid(&mut self, _reason: &str) {}
-}
-
 /// What a row asks the tool for.
 struct Wish {
     scenario: String,
@@ -103,18 +89,24 @@ impl Bench {
         self.corefire.is_none()
     }
 
+    /// The server, where it was there before.
+    pub(super) fn running(&self) -> Result<Option<ServerProbe>, Error> {
+        match self.options.target {
+            Target::Running { pid, .. } => ServerProbe::new(pid).map(Some),
+            Target::Started { .. } => Ok(None),
+        }
+    }
+
     fn start_with(&self, sets: &[&str]) -> Result<Running, Error> {
-        let (server, probe) = match (&self.corefire, &self.options.target) {
-            (None, Target::Running { pid, .. }) => (None, ServerProbe::new(*pid)?),
+        let (server, probe) = match (&self.corefire, self.running()?) {
+            (None, Some(probe)) => (None, probe),
             (Some((corefire, _)), _) => {
                 let sets: Vec<_> = sets.iter().map(|set| (*set).to_owned()).collect();
                 let server = corefire.start(&self.options.server_cores, &sets)?;
                 let probe = server.probe()?;
                 (Some(server), probe)
             }
-            (None, Target::Started { .. }) => {
-                return Err(Error::Config("no server".to_owned()));
-            }
+            (None, None) => return Err(Error::Config("no server".to_owned())),
         };
         Ok(Running { server, probe })
     }
@@ -249,9 +241,12 @@ impl Bench {
             count,
             password: self.options.password.clone(),
         };
-        let config = FleetConfig::new(self.address(false)?, &self.options.domain, accounts);
-        let config = FleetConfig { mechanism: self.options.mechanism, ..config };
-        let mut fleet = Fleet::connect(&config)?;
+        let mut fleet = Fleet::connect(&FleetConfig {
+            address: self.address(false)?,
+            domain: self.options.domain.clone(),
+            accounts,
+            mechanism: self.options.mechanism,
+        })?;
         fleet.fill_rosters(contacts)?;
         fleet.close()
     }

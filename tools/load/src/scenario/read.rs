@@ -256,11 +256,7 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
             let wish = MessageWish {
                 rate: rate(&section),
                 body_bytes: section.integer("body", 64, 1..=BODY_MAX) as usize,
-                address: section.choice(
-                    "to",
-                    Address::Full,
-                    &[("session", Address::Full), ("account", Address::Bare)],
-                ),
+                address: address(&section, Address::Full),
                 partners: section.integer("partners", 1, 1..=1000),
             };
             section.close();
@@ -277,11 +273,7 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
             let wish = ComponentMessageWish {
                 rate: rate(&section),
                 body_bytes: section.integer("body", 64, 1..=BODY_MAX) as usize,
-                to: section.choice(
-                    "to",
-                    Address::Bare,
-                    &[("session", Address::Full), ("account", Address::Bare)],
-                ),
+                to: address(&section, Address::Bare),
             };
             section.close();
             wish
@@ -357,6 +349,10 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
         populations.push(population);
     }
     populations
+}
+
+fn address(section: &Section<'_, '_>, default: Address) -> Address {
+    section.choice("to", default, &[("session", Address::Full), ("account", Address::Bare)])
 }
 
 fn reader(section: &Section<'_, '_>) -> Reader {
