@@ -306,6 +306,9 @@ fn step(
             }
             state.phase
         };
+        if phase == Phase::Handshake && !core.handshakes.may_go_on(cx.waker()) {
+            return Poll::Pending;
+        }
         if socket.state.borrow().proxied.is_some()
             && let Err(TlsBroken) = first_bytes(core, socket)
         {
@@ -370,7 +373,7 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
     let mut rest = bytes;
     let mut result = Ok(());
     while !rest.is_empty() {
-        let handshaking = tls.is_handshaking();
+        let handshaking = tls.is_handshaking().then(|| core.clock.mono());
         let taken = match tls.receive(rest) {
             Ok(taken) => taken,
             Err(broken) => {
@@ -379,7 +382,10 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
             }
         };
         rest = &rest[taken..];
-        if handshaking && !tls.is_handshaking() {
+        if let Some(began) = handshaking {
+            core.handshakes.took(core.clock.mono().since(began));
+        }
+        if handshaking.is_some() && !tls.is_handshaking() {
             let facts = tls.facts();
             core.counts.borrow_mut().handshakes += 1;
             state.phase = Phase::Open;

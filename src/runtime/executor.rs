@@ -6,6 +6,7 @@
 use super::clock::Clock;
 use super::connection::{self, Deadline, Socket};
 use super::errands::Errands;
+use super::handshakes::{self, Handshakes};
 use super::listener::Transport;
 use super::mailbox::{Letter, Mailbox, Reconfiguration};
 use super::mesh::{Inlet, Outlet, mesh};
@@ -48,6 +49,8 @@ const PREEMPT: Duration = Duration::from_secs(86_400);
 /// Bytes of one read, and of one TLS record opened.
 const READ_BYTES: usize = 64 << 10;
 const PLAIN_BYTES: usize = 16 << 10;
+/// A time that is over when the core has run its tasks, and is noticed only then; longer than it takes to wait for it.
+pub(super) const LOOK: Duration = Duration::from_micros(20);
 /// The resolution of timers, and of waiting for room among connections.
 const TICK: Duration = Duration::from_millis(100);
 /// Connections that are accepted before those who are in get their turn.
@@ -269,7 +272,7 @@ pub(super) struct Core {
     pub flush: Flush,
     pub withheld: Withheld,
     pub connections: Connections,
-    pub handshakes: Slots,
+    pub handshakes: Handshakes,
     pub counts: RefCell<CoreProbe>,
     pub turns: Turns,
     beats: Beats,
@@ -328,61 +331,6 @@ impl Connections {
     }
 }
 
-/// Handshakes in flight, bounded; the others wait in order.
-pub(super) struct Slots {
-    taken: Cell<usize>,
-    limit: Cell<usize>,
-    waiting: RefCell<VecDeque<Waker>>,
-}
-
-impl Slots {
-    /// Takes a place, or has `waker` woken when one is free.
-    pub(super) fn enter(&self, waker: &Waker) -> bool {
-        if !self.has_room() {
-            let mut waiting = self.waiting.borrow_mut();
-            if !waiting.iter().any(|other| other.will_wake(waker)) {
-                waiting.push_back(waker.clone());
-            }
-            return false;
-        }
-        self.taken.set(self.taken.get() + 1);
-        true
-    }
-
-    pub(super) fn leave(&self) {
-        self.taken.set(self.taken.get() - 1);
-        if self.has_room() {
-            self.wake_next();
-        }
-    }
-
-    /// Of so many places, those that are taken stay so.
-    fn set_limit(&self, limit: usize) {
-        self.limit.set(limit);
-        for _ in self.taken.get()..limit {
-            self.wake_next();
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.taken.get() < self.limit.get()
-    }
-
-    /// A task that may wait, or was woken a moment ago, ends: the place it would have taken goes to the next.
-    pub(super) fn forget(&self, waker: &Waker) {
-        self.waiting.borrow_mut().retain(|other| !other.will_wake(waker));
-        if self.has_room() {
-            self.wake_next();
-        }
-    }
-
-    fn wake_next(&self) {
-        if let Some(next) = self.waiting.borrow_mut().pop_front() {
-            next.wake();
-        }
-    }
-}
-
 impl Core {
     fn new(part: Part) -> (Rc<Self>, Vec<Option<Inlet>>, Receiver<Letter>) {
         let setup = part.setup;
@@ -411,11 +359,7 @@ impl Core {
                 count: part.connections,
                 limit: Cell::new(setup.settings.connections_max),
             },
-            handshakes: Slots {
-                taken: Cell::new(0),
-                limit: Cell::new(setup.settings.handshakes_max),
-                waiting: RefCell::default(),
-            },
+            handshakes: Handshakes::default(),
             counts: RefCell::default(),
             turns: Turns::new(setup.measures),
             beats: setup.beats.clone(),
@@ -431,6 +375,7 @@ impl Core {
             stopping: Cell::new(false),
             shards: usize::from(setup.shards),
         };
+        core.handshakes.set_limit(setup.settings.handshakes_max);
         (Rc::new(core), part.inlets, part.letters)
     }
 
@@ -461,6 +406,7 @@ impl Core {
         })
         .detach();
         glommio::spawn_local(withheld::release(self.clone())).detach();
+        glommio::spawn_local(handshakes::turns(self.clone())).detach();
         let mut accepting: Vec<_> = listeners
             .into_iter()
             .map(|(transport, listener)| {
@@ -820,8 +766,7 @@ impl Core {
 
 /// Returns when the core has run what was due, and looked at the kernel: what asks for this does not hold others up.
 pub(super) async fn next_look() {
-    // A time that is over when the core has run its tasks, and is noticed only then; longer than it takes to wait for it.
-    glommio::timer::sleep(Duration::from_micros(20)).await;
+    glommio::timer::sleep(LOOK).await;
 }
 
 /// Waits for `span`, with later timers behind it that never end as long as all goes well.

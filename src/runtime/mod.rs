@@ -1,7 +1,7 @@
 //! The shell: alone in naming sockets, clocks, threads, glommio and TLS. It carries bytes and effects and never looks
 //! inside a stanza.
 //!
-//! `executor` runs one shard per core, `listener` and `connection` its sockets, `mesh` the rings between shards;
+//! `executor` runs one shard per core, `listener` and `connection` its sockets, `handshakes` the pace of TLS, `mesh` the rings between shards;
 //! `storage` and `passwords` are the side threads that may block, `latency` merges what is measured, `trace` passes on what is watched, `control` is the socket of the command line, `http`
 //! the admin address.
 
@@ -13,6 +13,7 @@ pub mod control;
 pub mod data_dir;
 pub mod errands;
 pub mod executor;
+mod handshakes;
 pub mod hlog;
 pub mod http;
 pub mod latency;

@@ -278,7 +278,11 @@ impl Watch for Onset<'_, '_> {
 
 /// A phase of the chat.
 struct Stretch {
-    response: Latency,
+    /// Half of its messages arrive in that time.
+    median: Duration,
+    /// Of every hundred messages one takes longer, in the median of its seconds: what a shared host keeps from both ends
+    /// for some moments is not what the attack does.
+    p99: Duration,
     /// Of the server, per second.
     cpu: f64,
     /// Of the server at its end, in bytes.
@@ -291,13 +295,21 @@ impl Stretch {
             outcome.phases.get(interval.phase).is_some_and(|phase| phase.name == name)
         };
         let unreadable = |_| Error::Config("a histogram of the run cannot be read".to_owned());
-        let mut totals = outcome.totals(is_in).map_err(unreadable)?;
-        let total = totals.remove(&Operation::Message).unwrap_or_default();
+        let response = |wanted: &dyn Fn(&Interval) -> bool| -> Result<Latency, Error> {
+            let mut totals = outcome.totals(wanted).map_err(unreadable)?;
+            Ok(totals.remove(&Operation::Message).unwrap_or_default().response)
+        };
+        let mut seconds = Vec::new();
+        for second in outcome.intervals.iter().filter(|it| is_in(it)) {
+            seconds.push(response(&|it| it.number == second.number)?.quantile(0.99));
+        }
+        seconds.sort_unstable();
         let loads = outcome.intervals.iter().filter(|it| is_in(it)).filter_map(|it| it.server);
         let loads: Vec<_> = loads.collect();
         let cpu: Duration = loads.iter().map(|load| load.cpu).sum();
         Ok(Self {
-            response: total.response,
+            median: response(&is_in)?.quantile(0.5),
+            p99: seconds.get(seconds.len() / 2).copied().unwrap_or_default(),
             cpu: cpu.as_secs_f64() / loads.len().max(1) as f64,
             memory: loads.last().map_or(0, |load| load.memory),
         })
@@ -342,10 +354,7 @@ fn attack_row(
     let stretch = |name| Stretch::of(&outcome, name);
     let (calm, attacked, after) = (stretch(CALM)?, stretch(ATTACKED)?, stretch(AFTER)?);
     let us = |time: Duration| time.as_secs_f64() * 1e6;
-    let ratio = |share: f64| {
-        let (one, other) = (attacked.response.quantile(share), calm.response.quantile(share));
-        us(one) / us(other).max(0.001)
-    };
+    let ratio = |attacked, calm| us(attacked) / us(calm).max(0.001);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let mut note = String::new();
     if !outcome.verdict.invalid.is_empty() {
@@ -356,12 +365,12 @@ fn attack_row(
         "{:<14} {:>8} {:>6.0} µs {:>6.0} µs {:>6.2} {:>6.0} µs {:>6.0} µs {:>6.2} {:>6.0} {:>7.1} {:>7.1} {:>7.1}  {}{note}",
         attack.name,
         field.done.load(Ordering::Relaxed),
-        us(calm.response.quantile(0.5)),
-        us(attacked.response.quantile(0.5)),
-        ratio(0.5),
-        us(calm.response.quantile(0.99)),
-        us(attacked.response.quantile(0.99)),
-        ratio(0.99),
+        us(calm.median),
+        us(attacked.median),
+        ratio(attacked.median, calm.median),
+        us(calm.p99),
+        us(attacked.p99),
+        ratio(attacked.p99, calm.p99),
         attacked.cpu * 100.0,
         mib(calm.memory),
         mib(peak.load(Ordering::Relaxed)),

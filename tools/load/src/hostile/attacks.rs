@@ -35,7 +35,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "connect-abort", what: "connect, header, reset", run: connect_abort },
     Attack {
         name: "tls-abort",
-        what: "a whole ClientHello, reset before the answer",
+        what: "16 whole ClientHellos at a time, reset at the answer",
         run: tls_abort,
     },
     Attack {
@@ -106,11 +106,20 @@ fn tls_abort(field: &Field) {
     };
     let mut number = 0;
     while field.goes_on() {
-        number += 1;
-        let Ok(mut tls) = ClientConnection::new(Arc::clone(&config), name.clone()) else { return };
-        if let Ok(mut socket) = field.dial(field.direct_tls, number)
-            && tls.write_tls(&mut socket).is_ok()
-        {
+        // Several at a time, so that the server always has one to answer.
+        let mut streams = Vec::new();
+        for _ in 0..16 {
+            number += 1;
+            let Ok(mut tls) = ClientConnection::new(Arc::clone(&config), name.clone()) else {
+                return;
+            };
+            if let Ok(mut socket) = field.dial(field.direct_tls, number)
+                && tls.write_tls(&mut socket).is_ok()
+            {
+                streams.push(socket);
+            }
+        }
+        for mut socket in streams {
             // The server has begun to answer, which is what costs it.
             let _ = socket.read(&mut [0]);
             field.count();

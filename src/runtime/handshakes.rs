@@ -1,0 +1,131 @@
+//! TLS handshakes of one core: so many are in flight, and they are answered one at a time, behind what the turn owes to
+//! those who are in. An answer is a key exchange and a signature, a hundred times the work of a message; after each the
+//! core is for others twice as long as it took, so that handshakes never have more than a third of it. What else a login
+//! needs is about that much, too: a wave of honest logins is hardly slower for it.
+
+use super::executor::{Core, LOOK};
+use futures_lite::future::yield_now;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// How long the core is for others after a handshake's step, as a multiple of what that took.
+const PAUSE: u32 = 2;
+
+/// Places in order of arrival, and whose turn it is.
+#[derive(Default)]
+pub(super) struct Handshakes {
+    taken: Cell<usize>,
+    limit: Cell<usize>,
+    /// For a place.
+    waiting: RefCell<VecDeque<Waker>>,
+    /// With a place, to be given the turn.
+    ready: RefCell<VecDeque<Waker>>,
+    /// Who was woken may go on.
+    given: Cell<bool>,
+    /// What the last answer took.
+    took: Cell<Duration>,
+    turns: RefCell<Option<Waker>>,
+}
+
+fn line_up(line: &RefCell<VecDeque<Waker>>, waker: &Waker) {
+    let mut line = line.borrow_mut();
+    if !line.iter().any(|other| other.will_wake(waker)) {
+        line.push_back(waker.clone());
+    }
+}
+
+fn wake_first(line: &RefCell<VecDeque<Waker>>) {
+    if let Some(first) = line.borrow_mut().pop_front() {
+        first.wake();
+    }
+}
+
+impl Handshakes {
+    /// Takes a place, or has `waker` woken when one is free.
+    pub(super) fn enter(&self, waker: &Waker) -> bool {
+        if !self.has_room() {
+            line_up(&self.waiting, waker);
+            return false;
+        }
+        self.taken.set(self.taken.get() + 1);
+        true
+    }
+
+    pub(super) fn leave(&self) {
+        self.taken.set(self.taken.get() - 1);
+        if self.has_room() {
+            wake_first(&self.waiting);
+        }
+    }
+
+    /// Of so many places, those that are taken stay so.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.set(limit);
+        for _ in self.taken.get()..limit {
+            wake_first(&self.waiting);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.taken.get() < self.limit.get()
+    }
+
+    /// Whether whoever has a place may read on. Otherwise `waker` is woken when it may.
+    pub(super) fn may_go_on(&self, waker: &Waker) -> bool {
+        if self.given.take() {
+            return true;
+        }
+        line_up(&self.ready, waker);
+        self.wake_turns();
+        false
+    }
+
+    /// Whoever went on has read, which took so long.
+    pub(super) fn took(&self, took: Duration) {
+        self.took.set(self.took.get() + took);
+    }
+
+    fn wake_turns(&self) {
+        if let Some(turns) = self.turns.borrow().as_ref() {
+            turns.wake_by_ref();
+        }
+    }
+
+    /// A task that may wait, or was woken a moment ago, ends: what it would have taken goes to the next.
+    pub(super) fn forget(&self, waker: &Waker) {
+        for line in [&self.waiting, &self.ready] {
+            line.borrow_mut().retain(|other| !other.will_wake(waker));
+        }
+        if self.has_room() {
+            wake_first(&self.waiting);
+        }
+    }
+}
+
+/// Gives the turns to the handshakes of `core`, for as long as the task lives.
+pub(super) async fn turns(core: Rc<Core>) {
+    let handshakes = &core.handshakes;
+    loop {
+        poll_fn(|cx| {
+            let mut turns = handshakes.turns.borrow_mut();
+            if turns.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+                *turns = Some(cx.waker().clone());
+            }
+            if handshakes.ready.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        // What was read beside it leaves first.
+        yield_now().await;
+        handshakes.given.set(true);
+        wake_first(&handshakes.ready);
+        yield_now().await;
+        let took = handshakes.took.take();
+        if !took.is_zero() {
+            glommio::timer::sleep((took * PAUSE).max(LOOK)).await;
+        }
+    }
+}
