@@ -99,6 +99,11 @@ impl State {
         }
     }
 
+    /// The costly part of a handshake is over.
+    fn has_exchanged_keys(&self) -> bool {
+        self.tls.as_ref().is_some_and(Tls::has_exchanged_keys)
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
@@ -306,8 +311,11 @@ fn step(
             }
             state.phase
         };
-        if phase == Phase::Handshake && !core.handshakes.may_go_on(cx.waker()) {
-            return Poll::Pending;
+        if phase == Phase::Handshake && !socket.state.borrow().has_exchanged_keys() {
+            let now = core.clock.mono();
+            if !core.handshakes.may_go_on(now, cx.waker()) {
+                return Poll::Pending;
+            }
         }
         if socket.state.borrow().proxied.is_some()
             && let Err(TlsBroken) = first_bytes(core, socket)
@@ -363,6 +371,7 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
     let state = &mut *state;
     let Some(tls) = state.tls.as_mut() else {
         if let Some(conn) = state.conn {
+            core.handshakes.served(Some(state.since), now.mono);
             let mut fx = core.fx.borrow_mut();
             core.shard.borrow_mut().handle(now, Input::Bytes { conn, bytes }, &mut fx);
             core.flush.notify();
@@ -415,6 +424,7 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
             }
             progress = true;
             if let Some(conn) = state.conn {
+                core.handshakes.served(Some(state.since), now.mono);
                 let mut fx = core.fx.borrow_mut();
                 let input = Input::Bytes { conn, bytes: &plain[..length] };
                 core.shard.borrow_mut().handle(now, input, &mut fx);

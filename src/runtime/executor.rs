@@ -587,6 +587,7 @@ impl Core {
                     let mut fx = self.fx.borrow_mut();
                     let mut shard = self.shard.borrow_mut();
                     if !parcel.frames.is_empty() {
+                        self.handshakes.served(None, now.mono);
                         let input =
                             Input::Frames { from, sent: parcel.sent, batch: &parcel.frames };
                         shard.handle(now, input, &mut fx);

@@ -1,9 +1,10 @@
 //! TLS handshakes of one core: so many are in flight, and they are answered one at a time, behind what the turn owes to
 //! those who are in. An answer is a key exchange and a signature, a hundred times the work of a message; after each the
-//! core is for others twice as long as it took, so that handshakes never have more than a third of it. What else a login
-//! needs is about that much, too: a wave of honest logins is hardly slower for it.
+//! core is for others twice as long as it took, so that handshakes never have more than a third of it. Where nobody else
+//! was served lately they go as they come: turns that are shared by many cost less.
 
 use super::executor::{Core, LOOK};
+use crate::base::instant::Instant;
 use futures_lite::future::yield_now;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -15,6 +16,11 @@ use std::time::Duration;
 /// How long the core is for others after a handshake's step, as a multiple of what that took.
 const PAUSE: u32 = 2;
 
+/// Who is served this long after it came is in.
+const SETTLED: Duration = Duration::from_secs(1);
+/// How long handshakes keep their pace after somebody who is in was served.
+const HEED: Duration = Duration::from_millis(100);
+
 /// Places in order of arrival, and whose turn it is.
 #[derive(Default)]
 pub(super) struct Handshakes {
@@ -24,6 +30,8 @@ pub(super) struct Handshakes {
     waiting: RefCell<VecDeque<Waker>>,
     /// With a place, to be given the turn.
     ready: RefCell<VecDeque<Waker>>,
+    /// When somebody who is in was served last.
+    served: Cell<Option<Instant>>,
     /// Who was woken may go on.
     given: Cell<bool>,
     /// What the last answer took.
@@ -74,9 +82,16 @@ impl Handshakes {
         self.taken.get() < self.limit.get()
     }
 
+    /// Somebody was served who came at `since`; `None`: on another core.
+    pub(super) fn served(&self, since: Option<Instant>, now: Instant) {
+        if since.is_none_or(|since| now.since(since) >= SETTLED) {
+            self.served.set(Some(now));
+        }
+    }
+
     /// Whether whoever has a place may read on. Otherwise `waker` is woken when it may.
-    pub(super) fn may_go_on(&self, waker: &Waker) -> bool {
-        if self.given.take() {
+    pub(super) fn may_go_on(&self, now: Instant, waker: &Waker) -> bool {
+        if self.given.take() || self.served.get().is_none_or(|at| now.since(at) >= HEED) {
             return true;
         }
         line_up(&self.ready, waker);

@@ -163,6 +163,11 @@ impl Tls {
         self.connection.is_handshaking()
     }
 
+    /// The hello was answered, which is the costly part of a handshake.
+    pub fn has_exchanged_keys(&self) -> bool {
+        self.connection.negotiated_key_exchange_group().is_some()
+    }
+
     /// What channel binding, EXTERNAL and the stream may know of a finished handshake. Once.
     pub fn facts(&mut self) -> TlsFacts {
         let mut material = [0; 32];
