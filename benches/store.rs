@@ -1,6 +1,6 @@
 //! How much the embedded store does: durable messages per second, confirmations, account loads, reopening.
 //!
-//! A message is two rows of 300 bytes, one in the log of each side. Run with `cargo bench --bench store`; the variables
+//! A message is two rows of 300 bytes, one in the archive of each side; the recipient's is pending, too. Run with `cargo bench --bench store`; the variables
 //! MESSAGES, BATCH and USERS change the size, and TMPDIR the disk.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints figures")]
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use corefire::base::instant::Wall;
 use corefire::store::sqlite::{self, SqliteReader, SqliteWriter};
 use corefire::store::{
-    Answer, LogEntry, Origin, Query, Reader, RosterItem, Subscription, Write, Writer,
+    Answer, Keep, LogEntry, Origin, Query, Reader, RosterItem, Subscription, Write, Writer,
 };
 use corefire::xmpp::credentials::{Credentials, ScramKeys};
 use corefire::xmpp::jid::{BareJid, Jid};
@@ -163,12 +163,13 @@ fn append(
                 let id = (number * batch + n) as u64 + 1;
                 let from = rng.random_range(0..owners.len());
                 let to = (from + rng.random_range(1..=CONTACTS) * 7919) % owners.len();
-                for (owner, with) in [(from, to), (to, from)] {
+                for (owner, with, keep) in [(from, to, Keep::Archived), (to, from, Keep::Both)] {
                     rows.push((owner, id));
                     let entry = LogEntry {
                         id,
                         at: Wall(1_700_000_000_000_000 + id),
-                        with: owners[with].clone(),
+                        with: Jid::from_bare(owners[with].clone()),
+                        keep,
                         origin: Origin { incarnation: 1, link: 2, number: id },
                         stanza: vec![b'x'; 300],
                         open_end: 90,

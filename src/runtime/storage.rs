@@ -181,12 +181,7 @@ impl StoreClient {
 
     pub fn query(&mut self, queries: &mut Vec<(Ticket, Query)>) {
         for (ticket, query) in queries.drain(..) {
-            let owner = match &query {
-                Query::Account { owner } | Query::Slot { owner, .. } | Query::Log { owner, .. } => {
-                    Some(owner)
-                }
-                Query::Accounts { .. } | Query::CountAccounts { .. } | Query::LacksSha512 => None,
-            };
+            let owner = query.owner();
             if owner.is_some_and(|owner| self.under_way.contains_key(owner.as_str())) {
                 let _ = self.writer.send(Job::Query(self.shard, ticket, query));
                 continue;

@@ -4,7 +4,7 @@
 
 use super::account::{AccountId, Busy, Data, Queued, Replay, State};
 use super::bounce::Bounce;
-use super::deliver::{resource_constraint, split};
+use super::deliver::resource_constraint;
 use super::effect::{Effects, Ticket};
 use super::input::StoreOutcome;
 use super::phase::{Passage, Received, SessionChange};
@@ -13,9 +13,9 @@ use super::session::SessionId;
 use super::stamp::ends_with_id;
 use super::{Core, Post, Shard, Timer, Waiting};
 use crate::frame::{Envelope, Flags, Kind, Recipients};
-use crate::store::{Answer, LogEntry, Origin, Query, Write, Written};
+use crate::store::{Answer, Keep, LogEntry, Origin, Query, Write, Written};
 use crate::stream::resume::Unacknowledged;
-use crate::xmpp::jid::BareJid;
+use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::ns;
 use crate::xmpp::stanza::{MessageType, StanzaKind};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
@@ -471,11 +471,8 @@ impl Core {
         if let Some(data) = slot.data() {
             data.log_rows = data.log_rows.saturating_add(1);
         }
-        let (with, _) = split(envelope.from);
-        let with = match self.jids.parse(with) {
-            Ok(with) => with.into_bare(),
-            Err(_) => owner.clone(),
-        };
+        let with = self.jids.parse(envelope.from);
+        let with = with.unwrap_or_else(|_| Jid::from_bare(owner.clone()));
         let wanted = envelope.flags.contains(Flags::WANTS_ACK);
         if wanted {
             self.inward[usize::from(at.ring)].hold(at.number);
@@ -495,6 +492,7 @@ impl Core {
             id: row,
             at: envelope.ingress,
             with,
+            keep: Keep::Pending,
             origin: Origin {
                 incarnation: self.config.incarnation,
                 link: (u32::from(at.ring) << 16) | u32::from(self.id.0),
@@ -553,11 +551,12 @@ impl Core {
         if !post.flags.contains(Flags::STORABLE) {
             return None;
         }
-        let with = self.jids.parse(&post.from).ok()?.into_bare();
+        let with = self.jids.parse(&post.from).ok()?;
         Some(LogEntry {
             id: 0,
             at: self.now.wall,
             with,
+            keep: Keep::Pending,
             origin: Origin { incarnation: self.config.incarnation, ..Origin::default() },
             stanza: post.stanza,
             open_end: post.open_end,

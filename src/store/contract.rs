@@ -1,8 +1,10 @@
 //! The conformance suite: what every backend must do. Each backend's own tests call it.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+pub(super) mod archive;
+
 use super::{
-    AccountRecord, Answer, Error, LOG_ID_MAX, LogEntry, Origin, Query, Reader, RosterItem,
+    AccountRecord, Answer, Error, Keep, LOG_ID_MAX, LogEntry, Origin, Query, Reader, RosterItem,
     Subscription, Write, Writer, Written,
 };
 use crate::base::instant::Wall;
@@ -40,7 +42,7 @@ pub fn suite(make: Make<'_>) {
         all_survives_reopening,
         numbers_survive_at_their_limits,
     ];
-    for check in checks {
+    for check in checks.iter().chain(archive::CHECKS) {
         let (writer, reader) = make();
         check(&mut Pair { writer, reader });
     }
@@ -134,7 +136,8 @@ pub(super) fn entry(id: u64, with: &str, stanza: &[u8]) -> LogEntry {
     LogEntry {
         id,
         at: Wall(1_700_000_000_000_000 + id),
-        with: bare(with),
+        with: Jid::parse(with).unwrap(),
+        keep: Keep::Pending,
         origin: Origin { incarnation: 3, link: 5, number: 1_000 + id },
         stanza: stanza.to_vec(),
         open_end: 9,
@@ -183,6 +186,7 @@ fn an_account_is_created_once_and_reads_back(store: &mut Pair) {
         roster_version: 0,
         slots: Vec::new(),
         log_rows: 0,
+        archived_at: Wall(0),
     };
     assert_eq!(store.account(JULIET).as_deref(), Some(&expected));
     assert_eq!(store.account(ROMEO), None);
@@ -240,6 +244,14 @@ fn a_change_of_a_missing_account_is_refused(store: &mut Pair) {
             put_slot(owner, "carbons", Some(b"on")),
             append(owner, 2),
             Write::ConfirmLog { owner: bare(owner), ids: vec![1] },
+            Write::ReplaceLog {
+                owner: bare(owner),
+                id: 1,
+                stanza: Vec::new(),
+                open_end: 0,
+                close_start: 0,
+            },
+            Write::PruneArchive { owner: bare(owner), before: Wall(0), keep: 0, limit: 1 },
         ];
         for change in changes {
             assert_eq!(store.one(change.clone()), Written::NoAccount, "{change:?}");
@@ -639,7 +651,8 @@ fn numbers_survive_at_their_limits(store: &mut Pair) {
     let top = LogEntry {
         id: LOG_ID_MAX,
         at: Wall(u64::MAX),
-        with: bare(ROMEO),
+        with: Jid::parse(ROMEO).unwrap(),
+        keep: Keep::Pending,
         origin: Origin { incarnation: u64::MAX, link: u32::MAX, number: u64::MAX },
         stanza: Vec::new(),
         open_end: u32::MAX,

@@ -10,9 +10,10 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    AccountRecord, Answer, Error, LAZY_SLOT, LOG_ID_MAX, LOG_ROWS_COUNTED, LogEntry, Query, Reader,
-    RosterItem, Write, Writer, Written,
+    AccountRecord, Answer, ArchiveEnds, ArchiveQuery, Error, Keep, LAZY_SLOT, LOG_ID_MAX,
+    LOG_ROWS_COUNTED, LogEntry, Page, Query, Reader, RosterItem, Write, Writer, Written,
 };
+use crate::base::instant::Wall;
 use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::BareJid;
 
@@ -74,6 +75,70 @@ struct Account {
 }
 
 impl Account {
+    fn archive(&self) -> impl DoubleEndedIterator<Item = &LogEntry> {
+        self.log.values().filter(|entry| entry.keep.is_archived())
+    }
+
+    fn pending(&self) -> impl Iterator<Item = &LogEntry> {
+        self.log.values().filter(|entry| entry.keep.is_pending())
+    }
+
+    /// Changes what a row is kept for; one that is kept for nothing goes.
+    fn keep(&mut self, id: u64, change: impl FnOnce(Keep) -> Option<Keep>) {
+        let Some(entry) = self.log.get_mut(&id) else { return };
+        match change(entry.keep) {
+            Some(keep) => entry.keep = keep,
+            None => drop(self.log.remove(&id)),
+        }
+    }
+
+    fn prune(&mut self, before: Wall, keep: u64, limit: u32) -> Written {
+        let surplus = (self.archive().count() as u64).saturating_sub(keep);
+        let going = self.archive().zip(0u64..);
+        let going = going.take_while(|(entry, nth)| entry.at < before || *nth < surplus);
+        let all: Vec<u64> = going.map(|(entry, _)| entry.id).collect();
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(all.len());
+        for id in &all[..limit] {
+            self.keep(*id, |keep| Keep::new(keep.is_pending(), false));
+        }
+        Written::Pruned { rows: u32::try_from(limit).unwrap_or(u32::MAX), more: limit < all.len() }
+    }
+
+    fn page(&self, query: &ArchiveQuery) -> Answer {
+        let within = |id: u64, (above, below): (u64, u64)| id > above && id < below;
+        let bounds = query.id_bounds();
+        let passes = |entry: &&LogEntry| {
+            let with = query.with.as_ref();
+            within(entry.id, bounds)
+                && with.is_none_or(|with| {
+                    with.bare() == entry.with.bare() && (with.is_bare() || *with == entry.with)
+                })
+                && query.start.is_none_or(|start| entry.at >= start)
+                && query.end.is_none_or(|end| entry.at <= end)
+                && query.ids.as_ref().is_none_or(|ids| ids.contains(&entry.id))
+        };
+        let all: Vec<&LogEntry> = self.archive().filter(passes).collect();
+        let count = all.len() as u64;
+        let count = (query.count_max > 0 && count <= u64::from(query.count_max)).then_some(count);
+        let bounds = query.page_bounds();
+        let mut page: Vec<&LogEntry> =
+            all.into_iter().filter(|entry| within(entry.id, bounds)).collect();
+        let max = usize::try_from(query.max).unwrap_or(usize::MAX);
+        let complete = page.len() <= max;
+        match query.page {
+            Page::After(_) => page.truncate(max),
+            Page::Before(_) => drop(page.drain(..page.len().saturating_sub(max))),
+        }
+        Answer::Archive { entries: page.into_iter().cloned().collect(), complete, count }
+    }
+
+    fn ends(&self, up_to: u64) -> Option<ArchiveEnds> {
+        let mut shown = self.archive().filter(|entry| entry.id <= up_to);
+        let first = shown.next()?;
+        let last = shown.next_back().unwrap_or(first);
+        Some(ArchiveEnds { first: (first.id, first.at), last: (last.id, last.at) })
+    }
+
     fn read_with_account(&self) -> Vec<(String, Vec<u8>)> {
         let eager = self.slots.iter().filter(|(name, _)| !name.starts_with(LAZY_SLOT));
         eager.map(|(name, value)| (name.clone(), value.clone())).collect()
@@ -214,9 +279,23 @@ impl State {
             }),
             Write::ConfirmLog { owner, ids } => self.of_account(owner, |account| {
                 for id in ids {
-                    account.log.remove(id);
+                    account.keep(*id, |keep| Keep::new(false, keep.is_archived()));
                 }
             }),
+            Write::ReplaceLog { owner, id, stanza, open_end, close_start } => {
+                self.of_account(owner, |account| {
+                    if let Some(entry) = account.log.get_mut(id) {
+                        entry.stanza = stanza.clone();
+                        (entry.open_end, entry.close_start) = (*open_end, *close_start);
+                    }
+                })
+            }
+            Write::PruneArchive { owner, before, keep, limit } => {
+                match self.accounts.get_mut(owner.as_str()) {
+                    Some(account) => account.prune(*before, *keep, *limit),
+                    None => Written::NoAccount,
+                }
+            }
             Write::ReserveIds { partition, count } => {
                 let next = self.next_ids.entry(*partition).or_insert(1);
                 let first = *next;
@@ -263,9 +342,13 @@ impl State {
                         roster: account.roster.values().cloned().collect(),
                         roster_version: account.roster_version,
                         slots: account.read_with_account(),
-                        log_rows: u32::try_from(account.log.len())
+                        log_rows: u32::try_from(account.pending().count())
                             .unwrap_or(u32::MAX)
                             .min(LOG_ROWS_COUNTED),
+                        archived_at: account
+                            .archive()
+                            .next_back()
+                            .map_or(Wall(0), |entry| entry.at),
                     })
                 }))
             }
@@ -278,9 +361,22 @@ impl State {
                 let Some(account) = self.accounts.get(owner.as_str()) else {
                     return Answer::Log { entries: Vec::new(), more: false };
                 };
-                let mut rows = account.log.range((Bound::Excluded(*after), Bound::Unbounded));
+                let rows = account.log.range((Bound::Excluded(*after), Bound::Unbounded));
+                let mut rows = rows.filter(|(_, entry)| entry.keep.is_pending());
                 let entries = rows.by_ref().take(limit).map(|(_, entry)| entry.clone()).collect();
                 Answer::Log { entries, more: rows.next().is_some() }
+            }
+            Query::Archive(query) => match self.accounts.get(query.owner.as_str()) {
+                Some(account) => account.page(query),
+                None => Answer::Archive {
+                    entries: Vec::new(),
+                    complete: true,
+                    count: (query.count_max > 0).then_some(0),
+                },
+            },
+            Query::ArchiveEnds { owner, up_to } => {
+                let account = self.accounts.get(owner.as_str());
+                Answer::ArchiveEnds(account.and_then(|account| account.ends(*up_to)))
             }
             Query::LacksSha512 => Answer::LacksSha512(
                 self.accounts.values().any(|account| account.credentials.sha512.is_none()),

@@ -2,7 +2,7 @@
 
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::Credentials;
-use crate::xmpp::jid::{BareJid, Jid};
+use crate::xmpp::jid::Jid;
 
 /// Store partitions: fixed for the life of a database, independent of cores and nodes.
 pub const STORE_PARTITIONS: u16 = 64;
@@ -26,8 +26,10 @@ pub struct AccountRecord {
     pub roster_version: u64,
     /// State that features keep with the account, by slot name; without the lazy ones.
     pub slots: Vec<(String, Vec<u8>)>,
-    /// Rows of the owner's log that nobody has confirmed, counted up to `LOG_ROWS_COUNTED`.
+    /// Rows of the owner's log that wait to be confirmed, counted up to `LOG_ROWS_COUNTED`.
     pub log_rows: u32,
+    /// The time of the newest row of its archive; zero where there is none.
+    pub archived_at: Wall,
 }
 
 /// One contact (RFC 6121 §2.1). The contact may be a domain or a bare JID, rarely a full one.
@@ -82,14 +84,46 @@ pub struct Origin {
     pub number: u64,
 }
 
+/// What a row of a log is kept for. Offline messages and the archive are views of the one log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Until one of the owner's clients has confirmed it.
+    Pending,
+    /// As long as the archive lasts.
+    Archived,
+    /// Until it is confirmed it is pending, too.
+    Both,
+}
+
+impl Keep {
+    pub fn new(pending: bool, archived: bool) -> Option<Self> {
+        match (pending, archived) {
+            (true, true) => Some(Keep::Both),
+            (true, false) => Some(Keep::Pending),
+            (false, true) => Some(Keep::Archived),
+            (false, false) => None,
+        }
+    }
+
+    pub fn is_pending(self) -> bool {
+        self != Keep::Archived
+    }
+
+    pub fn is_archived(self) -> bool {
+        self != Keep::Pending
+    }
+}
+
 /// One row of an owner's log: a store-eligible message, as it will be delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
     /// Rises per owner, never reused (from a reserved block).
     pub id: u64,
+    /// Nearly rises with the id: see `ArchiveQuery::disorder_us`.
     pub at: Wall,
-    /// The other side of the conversation.
-    pub with: BareJid,
+    /// The other side of the conversation, with the resource that it had.
+    pub with: Jid,
+    pub keep: Keep,
     pub origin: Origin,
     /// The whole stanza, self-contained.
     pub stanza: Vec<u8>,

@@ -1,6 +1,7 @@
 //! What can be asked of the store, and what it answers. Each write is one change of one owner.
 
 use super::record::{AccountRecord, LogEntry, RosterItem};
+use crate::base::instant::Wall;
 use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::{BareJid, Jid};
 
@@ -41,10 +42,28 @@ pub enum Write {
         owner: BareJid,
         entry: LogEntry,
     },
-    /// The owner's clients confirmed these rows; without an archive they go.
+    /// The owner's clients confirmed these rows: those in the archive are pending no more, others go.
     ConfirmLog {
         owner: BareJid,
         ids: Vec<u64>,
+    },
+    /// Puts another stanza into a row of the log, whose place, time and addresses stay. Nothing where there is no such
+    /// row.
+    ReplaceLog {
+        owner: BareJid,
+        id: u64,
+        stanza: Vec<u8>,
+        open_end: u32,
+        close_start: u32,
+    },
+    /// Takes rows out of the archive, from the oldest on, never past one that stays: those whose time is before `before`,
+    /// and those that have `keep` newer ones. Pending ones stay pending.
+    PruneArchive {
+        owner: BareJid,
+        before: Wall,
+        keep: u64,
+        /// Rows at most.
+        limit: u32,
     },
     /// Takes a block of `count` ids for a store partition; never given again, whatever happens.
     ReserveIds {
@@ -64,7 +83,9 @@ impl Write {
             | Write::PutRoster { owner, .. }
             | Write::PutSlot { owner, .. }
             | Write::AppendLog { owner, .. }
-            | Write::ConfirmLog { owner, .. } => Some(owner),
+            | Write::ConfirmLog { owner, .. }
+            | Write::ReplaceLog { owner, .. }
+            | Write::PruneArchive { owner, .. } => Some(owner),
             Write::ReserveIds { .. } => None,
         }
     }
@@ -82,6 +103,11 @@ pub enum Written {
     Reserved {
         first: u64,
     },
+    /// So many rows left the archive; `more`: the limit left some in it that should go.
+    Pruned {
+        rows: u32,
+        more: bool,
+    },
 }
 
 /// A question. Sees all that was committed before it was asked.
@@ -95,11 +121,17 @@ pub enum Query {
         owner: BareJid,
         name: String,
     },
-    /// Unconfirmed rows of the owner's log with `id > after`, oldest first.
+    /// Pending rows of the owner's log with `id > after`, oldest first. What the archive holds costs nothing.
     Log {
         owner: BareJid,
         after: u64,
         limit: u32,
+    },
+    Archive(Box<ArchiveQuery>),
+    /// The oldest and the newest row of the archive up to the id `up_to`.
+    ArchiveEnds {
+        owner: BareJid,
+        up_to: u64,
     },
     /// Accounts in the order of their text, after `after`.
     Accounts {
@@ -117,6 +149,90 @@ pub enum Query {
     },
 }
 
+impl Query {
+    /// Whose state it asks for; `None` where it is not one owner's.
+    pub fn owner(&self) -> Option<&BareJid> {
+        match self {
+            Query::Account { owner }
+            | Query::Slot { owner, .. }
+            | Query::Log { owner, .. }
+            | Query::ArchiveEnds { owner, .. } => Some(owner),
+            Query::Archive(query) => Some(&query.owner),
+            Query::Accounts { .. } | Query::CountAccounts { .. } | Query::LacksSha512 => None,
+        }
+    }
+}
+
+/// A page of an owner's archive. A row is shown if it passes every filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveQuery {
+    pub owner: BareJid,
+    /// Messages with this address; a bare one stands for all its resources, and for itself.
+    pub with: Option<Jid>,
+    /// From and up to this time, both included.
+    pub start: Option<Wall>,
+    pub end: Option<Wall>,
+    /// Ids above and below these, which need not be there.
+    pub after_id: Option<u64>,
+    pub before_id: Option<u64>,
+    /// Only these, where any are named; a bounded list.
+    pub ids: Option<Vec<u64>>,
+    /// Ids up to this one: what came since the question was asked is left for the next.
+    pub up_to: u64,
+    /// How far, in microseconds, the time of a row may lie behind that of an earlier one in this archive. As far as that
+    /// holds, `start` and `end` are exact, and are found without a walk through the whole archive.
+    pub disorder_us: u64,
+    pub page: Page,
+    /// Rows of the page at most; 0 asks for the count alone.
+    pub max: u32,
+    /// How far the rows that pass the filters are counted, on whatever page they are; 0 for no count.
+    pub count_max: u32,
+}
+
+/// Which page. Positions are ids that need not be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// The oldest ones above this id.
+    After(u64),
+    /// The newest ones below this id. They are given oldest first, too.
+    Before(u64),
+}
+
+impl ArchiveQuery {
+    /// Everything, from the oldest on.
+    pub fn all(owner: BareJid, max: u32) -> Self {
+        Self {
+            owner,
+            with: None,
+            start: None,
+            end: None,
+            after_id: None,
+            before_id: None,
+            ids: None,
+            up_to: u64::MAX,
+            disorder_us: 0,
+            page: Page::After(0),
+            max,
+            count_max: 0,
+        }
+    }
+
+    /// The ids that the filters let through, page or not: above the first, below the second.
+    pub fn id_bounds(&self) -> (u64, u64) {
+        let below = self.before_id.unwrap_or(u64::MAX).min(self.up_to.saturating_add(1));
+        (self.after_id.unwrap_or(0), below)
+    }
+
+    /// As `id_bounds`, of the page.
+    pub fn page_bounds(&self) -> (u64, u64) {
+        let (above, below) = self.id_bounds();
+        match self.page {
+            Page::After(id) => (above.max(id), below),
+            Page::Before(id) => (above, below.min(id)),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Account(Option<Box<AccountRecord>>),
@@ -127,6 +243,15 @@ pub enum Answer {
         entries: Vec<LogEntry>,
         more: bool,
     },
+    Archive {
+        /// Oldest first.
+        entries: Vec<LogEntry>,
+        /// Nothing passes the filters beyond this page, in the direction of the paging.
+        complete: bool,
+        /// `None` where more pass than were to be counted, or none were.
+        count: Option<u64>,
+    },
+    ArchiveEnds(Option<ArchiveEnds>),
     Accounts(Vec<BareJid>),
     LacksSha512(bool),
     Counted {
@@ -134,4 +259,11 @@ pub enum Answer {
         /// Of these.
         disabled: u64,
     },
+}
+
+/// The oldest and the newest row of an archive, which may be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArchiveEnds {
+    pub first: (u64, Wall),
+    pub last: (u64, Wall),
 }

@@ -162,7 +162,7 @@ fn change(accounts: &mut dyn Accounts, owner: &BareJid, write: Write) -> Result<
         Some(Written::Done) => Ok(()),
         Some(Written::Exists) => Err(Fault::Exists(owner.clone())),
         Some(Written::NoAccount) => Err(Fault::Missing(owner.clone())),
-        Some(Written::Reserved { .. }) | None => Err(Fault::Odd),
+        Some(Written::Reserved { .. } | Written::Pruned { .. }) | None => Err(Fault::Odd),
     }
 }
 

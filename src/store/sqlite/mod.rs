@@ -4,6 +4,7 @@
 //! (`checkpoint.rs`), so that commits do not wait for it. Only the storage threads of `runtime` may call this module,
 //! and one process at a time: the lock on the data directory is theirs.
 
+mod archive;
 mod checkpoint;
 mod error;
 mod intern;

@@ -6,11 +6,11 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use super::super::{
-    AccountRecord, Answer, Error, LOG_ID_MAX, LOG_ROWS_COUNTED, LogEntry, Origin, Query, Reader,
-    RosterItem, Subscription,
+    AccountRecord, Answer, Error, Keep, LOG_ID_MAX, LOG_ROWS_COUNTED, LogEntry, Origin, Query,
+    Reader, RosterItem, Subscription,
 };
 use super::writer::UNLISTED;
-use super::{READER_CACHE_KIB, connect, open_error, schema};
+use super::{READER_CACHE_KIB, archive, connect, open_error, schema};
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::{Credentials, ScramKeys};
 use crate::xmpp::jid::{BareJid, Jid, JidCache};
@@ -43,7 +43,8 @@ impl SqliteReader {
         // All statements see the same state of the database; dropping it ends the transaction.
         let snapshot = self.conn.unchecked_transaction()?;
         let sql = "SELECT account.owner, disabled, roster_version, \
-                   (SELECT count(*) FROM (SELECT 1 FROM log WHERE log.owner = account.owner LIMIT ?2)), \
+                   (SELECT count(*) FROM (SELECT 1 FROM entry WHERE entry.owner = account.owner \
+                   AND pending = 1 LIMIT ?2)), \
                    sha1_iterations, sha1_salt, sha1_stored_key, sha1_server_key, \
                    sha256_iterations, sha256_salt, sha256_stored_key, sha256_server_key, \
                    sha512_iterations, sha512_salt, sha512_stored_key, sha512_server_key \
@@ -68,6 +69,7 @@ impl SqliteReader {
                         roster_version: version.cast_unsigned(),
                         slots: Vec::new(),
                         log_rows: row.get(3)?,
+                        archived_at: Wall(0),
                     }),
                 ))
             })
@@ -83,13 +85,19 @@ impl SqliteReader {
         let mut statement = snapshot.prepare_cached(EAGER_SLOTS)?;
         let rows = statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let slots = rows.collect::<Result<_, _>>()?;
+        let sql = "SELECT at FROM entry INDEXED BY entry_archived \
+                   WHERE owner = ?1 AND archived = 1 ORDER BY id DESC LIMIT 1";
+        let mut statement = snapshot.prepare_cached(sql)?;
+        let at: Option<i64> = statement.query_row([id], |row| row.get(0)).optional()?;
+        let archived_at = Wall(at.unwrap_or(0).cast_unsigned());
         if found.is_none() {
-            let sql = "SELECT count(*) FROM (SELECT 1 FROM log WHERE log.owner = ?1 LIMIT ?2)";
+            let sql = "SELECT count(*) FROM (SELECT 1 FROM entry WHERE owner = ?1 AND pending = 1 LIMIT ?2)";
             let _: u32 = snapshot
                 .prepare_cached(sql)?
                 .query_row(params![NOBODY, LOG_ROWS_COUNTED], |row| row.get(0))?;
         }
-        Ok(found.map(|(_, account)| Box::new(AccountRecord { roster, slots, ..*account })))
+        let found = found.map(|(_, account)| *account);
+        Ok(found.map(|account| Box::new(AccountRecord { roster, slots, archived_at, ..account })))
     }
 
     fn slot(&mut self, owner: &BareJid, name: &str) -> Result<Answer, Error> {
@@ -102,13 +110,15 @@ impl SqliteReader {
     }
 
     fn log(&mut self, owner: &BareJid, after: u64, limit: u32) -> Result<Answer, Error> {
-        let sql = "SELECT log.id, at, jid.text, incarnation, link, number, open_end, close_start, stanza \
-                   FROM log JOIN jid ON jid.id = log.peer \
-                   WHERE log.owner = (SELECT id FROM jid WHERE text = ?1) AND log.id > ?2 \
-                   ORDER BY log.id LIMIT ?3";
+        let sql = format!(
+            "SELECT {ENTRY_COLUMNS} FROM entry INDEXED BY entry_pending \
+             CROSS JOIN jid ON jid.id = entry.peer \
+             WHERE owner = (SELECT id FROM jid WHERE text = ?1) AND pending = 1 AND entry.id > ?2 \
+             ORDER BY entry.id LIMIT ?3"
+        );
         let after = after.min(LOG_ID_MAX).cast_signed();
         let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut statement = self.conn.prepare_cached(&sql)?;
         // One row more than asked for tells whether there are more.
         let mut rows = statement.query(params![owner.as_str(), after, i64::from(limit) + 1])?;
         let mut entries = Vec::new();
@@ -169,6 +179,14 @@ impl Reader for SqliteReader {
             Query::Account { owner } => Ok(Answer::Account(self.account(owner)?)),
             Query::Slot { owner, name } => self.slot(owner, name),
             Query::Log { owner, after, limit } => self.log(owner, *after, *limit),
+            Query::Archive(query) => {
+                let snapshot = self.conn.unchecked_transaction()?;
+                archive::page(&snapshot, query, &mut self.jids)
+            }
+            Query::ArchiveEnds { owner, up_to } => {
+                let snapshot = self.conn.unchecked_transaction()?;
+                archive::ends(&snapshot, owner, *up_to)
+            }
             Query::Accounts { domain, only_disabled, after, limit } => {
                 self.accounts(domain.as_deref(), *only_disabled, after.as_ref(), *limit)
             }
@@ -228,12 +246,27 @@ fn roster(
     Ok(roster)
 }
 
-fn entry(row: &Row<'_>, jids: &mut JidCache) -> Result<LogEntry, Error> {
+/// What `entry` reads, of `entry` joined with the address of its peer.
+pub(super) const ENTRY_COLUMNS: &str = "entry.id, at, jid.text, incarnation, link, number, open_end, close_start, \
+                                        stanza, resource, pending, archived";
+
+pub(super) fn entry(row: &Row<'_>, jids: &mut JidCache) -> Result<LogEntry, Error> {
     let unsigned = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let id = unsigned(0)?;
+    let with = jid(row.get_ref(2)?, jids)?;
+    let with = match row.get_ref(9)?.as_str()? {
+        "" => with,
+        resource => {
+            with.bare().with_resource(resource).map_err(|error| bad_jid(resource, &error))?
+        }
+    };
+    let keep = Keep::new(row.get(10)?, row.get(11)?)
+        .ok_or_else(|| Error::Damaged(format!("row {id} of a log is kept for nothing")))?;
     Ok(LogEntry {
-        id: unsigned(0)?,
+        id,
         at: Wall(unsigned(1)?),
-        with: jid(row.get_ref(2)?, jids)?.into_bare(),
+        with,
+        keep,
         origin: Origin { incarnation: unsigned(3)?, link: row.get(4)?, number: unsigned(5)? },
         stanza: row.get(8)?,
         open_end: row.get(6)?,

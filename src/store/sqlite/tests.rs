@@ -1,6 +1,8 @@
 //! What only a file can do: reopening, schemas, damage, and death at any moment.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod older;
+
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,9 +15,12 @@ use tempfile::TempDir;
 
 use super::super::contract::{self, append, bare, contact, create, put_roster, put_slot};
 use super::super::memory::MemoryStore;
-use super::super::{Answer, Error, Query, Reader, Write, Writer, Written};
+use super::super::{
+    Answer, ArchiveQuery, Error, Keep, LogEntry, Page, Query, Reader, Write, Writer, Written,
+};
 use super::schema::{self, MIGRATIONS, Migration};
 use super::{Opened, SqliteReader, checkpoint, connect, open};
+use crate::xmpp::jid::{BareJid, Jid};
 
 const JULIET: &str = "juliet@example.org";
 
@@ -78,6 +83,9 @@ fn agree(seed: u64) {
             let queries = [
                 Query::Account { owner: owner.clone() },
                 Query::Log { owner: owner.clone(), after, limit },
+                random_page(&mut rng, &owners, owner.clone()),
+                random_page(&mut rng, &owners, owner.clone()),
+                Query::ArchiveEnds { owner: owner.clone(), up_to: rng.random_range(0..50) },
                 Query::Accounts { domain: None, only_disabled: false, after: Some(owner), limit },
                 Query::Accounts {
                     domain: Some("example.org".to_owned()),
@@ -120,12 +128,55 @@ fn random_write(rng: &mut ChaCha8Rng, owners: &[String]) -> Write {
         }
         9..12 => put_slot(text, name, rng.random::<bool>().then_some(&[rng.random::<u8>(); 9])),
         12..17 => {
-            let with = &owners[rng.random_range(0..owners.len())];
-            Write::AppendLog { owner, entry: contract::entry(id, with, &[rng.random::<u8>(); 50]) }
+            let with = address(rng, owners);
+            let keep = [Keep::Pending, Keep::Archived, Keep::Both][rng.random_range(0..3)];
+            let stanza = [rng.random::<u8>(); 50];
+            let entry = LogEntry { keep, ..contract::entry(id, &with, &stanza) };
+            Write::AppendLog { owner, entry }
         }
-        17..19 => Write::ConfirmLog { owner, ids: (id..id + rng.random_range(0..9)).collect() },
+        17 => Write::ConfirmLog { owner, ids: (id..id + rng.random_range(0..9)).collect() },
+        18 if rng.random() => Write::ReplaceLog {
+            owner,
+            id,
+            stanza: vec![rng.random(); 9],
+            open_end: rng.random(),
+            close_start: rng.random(),
+        },
+        18 => Write::PruneArchive {
+            owner,
+            before: contract::entry(id / 4, text, b"").at,
+            keep: rng.random_range(5..40),
+            limit: rng.random_range(0..5),
+        },
         _ => Write::ReserveIds { partition: rng.random_range(0..3), count: rng.random_range(0..9) },
     }
+}
+
+/// One of the owners, often with a resource.
+fn address(rng: &mut ChaCha8Rng, owners: &[String]) -> String {
+    let owner = &owners[rng.random_range(0..owners.len())];
+    let resource = ["", "/a", "/b"][rng.random_range(0..3)];
+    format!("{owner}{resource}")
+}
+
+fn random_page(rng: &mut ChaCha8Rng, owners: &[String], owner: BareJid) -> Query {
+    let id = |rng: &mut ChaCha8Rng| rng.random_range(0..42);
+    let time = |rng: &mut ChaCha8Rng| Some(contract::entry(id(rng), JULIET, b"").at);
+    let mut query = ArchiveQuery::all(owner, rng.random_range(0..12));
+    query.page = if rng.random() { Page::After(id(rng)) } else { Page::Before(id(rng)) };
+    query.count_max = rng.random_range(0..20);
+    for _ in 0..rng.random_range(0..3) {
+        match rng.random_range(0..7) {
+            0 => query.with = Some(Jid::parse(&address(rng, owners)).unwrap()),
+            1 => query.start = time(rng),
+            2 => query.end = time(rng),
+            3 => query.after_id = Some(id(rng)),
+            4 => query.before_id = Some(id(rng)),
+            5 => query.up_to = id(rng),
+            _ => query.ids = Some((0..rng.random_range(0..9)).map(|_| id(rng)).collect()),
+        }
+    }
+    Query::Archive(Box::new(query))
 }
 
 #[test]
@@ -305,22 +356,38 @@ fn migrations_are_numbered_without_gaps() {
     }
 }
 
+/// However long the archive is: each of these goes along the index that holds its rows alone.
 #[test]
-fn a_password_that_an_older_program_changes_leaves_no_key_of_the_old_one() {
+fn what_is_pending_is_found_without_a_look_at_the_archive() {
     let (_directory, path) = directory();
-    open(&path).unwrap().writer.commit(&[create(JULIET)]).unwrap();
-    // The statement of version 0.1.
-    let conn = Connection::open(&path).unwrap();
-    conn.execute_batch("UPDATE account SET sha1_stored_key = x'01', sha256_stored_key = x'02'")
-        .unwrap();
-    let mut reader = SqliteReader::open(&path).unwrap();
-    let Answer::Account(Some(account)) =
-        reader.read(&Query::Account { owner: bare(JULIET) }).unwrap()
-    else {
-        panic!("the account is there");
-    };
-    assert_eq!(account.credentials.sha256.stored_key, [2]);
-    assert_eq!(account.credentials.sha512, None);
+    drop(open(&path).unwrap());
+    let conn = connect(&path).unwrap();
+    for (sql, index) in [
+        (
+            "SELECT count(*) FROM (SELECT 1 FROM entry WHERE owner = 1 AND pending = 1 LIMIT 9)",
+            "entry_pending",
+        ),
+        (
+            "DELETE FROM entry WHERE owner = 1 AND id = 2 AND pending = 1 AND archived = 0",
+            "entry_pending",
+        ),
+        (
+            "UPDATE entry SET pending = 0 WHERE owner = 1 AND id = 2 AND pending = 1",
+            "entry_pending",
+        ),
+        ("DELETE FROM entry WHERE owner = 1 AND pending = 1", "entry_pending"),
+        ("SELECT 1 FROM entry WHERE owner = 1 AND id = 2 AND archived = 1", "entry_archived"),
+        (
+            "UPDATE entry SET stanza = x'' WHERE owner = 1 AND id = 2 AND archived = 1",
+            "entry_archived",
+        ),
+        ("DELETE FROM entry WHERE owner = 1 AND archived = 1", "entry_archived"),
+    ] {
+        let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let steps: Vec<String> =
+            statement.query_map([], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+        assert!(steps.iter().any(|step| step.contains(index)), "{sql}: {steps:?}");
+    }
 }
 
 #[test]

@@ -7,7 +7,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::{Error, LOG_ID_MAX, LogEntry, RosterItem, Subscription, Write, Writer, Written};
 use super::checkpoint::Checkpointer;
 use super::intern::{Intern, Known};
-use super::{WAL_PAGES, WRITER_CACHE_KIB, checkpoint, connect, make_private, open_error, schema};
+use super::{
+    WAL_PAGES, WRITER_CACHE_KIB, archive, checkpoint, connect, make_private, open_error, schema,
+};
 use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::{BareJid, Jid};
 
@@ -164,6 +166,16 @@ impl Batch<'_> {
             Write::ConfirmLog { owner, ids } => {
                 self.of_account(owner, |batch, _, id| batch.confirm(id, ids))
             }
+            Write::ReplaceLog { owner, id: row, stanza, open_end, close_start } => self
+                .of_account(owner, |batch, _, id| {
+                    batch.replace(id, *row, stanza, *open_end, *close_start)
+                }),
+            Write::PruneArchive { owner, before, keep, limit } => match self.find(owner)? {
+                Some(Known { id, account: true }) => {
+                    archive::prune(self.conn, id, *before, *keep, *limit)
+                }
+                _ => Ok(Written::NoAccount),
+            },
             Write::ReserveIds { partition, count } => self.reserve(*partition, *count),
         }
     }
@@ -233,7 +245,8 @@ impl Batch<'_> {
     /// In the transaction like all else: an account with a long log holds the others up for as long as that takes.
     fn delete(&mut self, owner: &BareJid, id: i64) -> Result<(), Error> {
         for sql in [
-            "DELETE FROM log WHERE owner = ?1",
+            "DELETE FROM entry WHERE owner = ?1 AND pending = 1",
+            "DELETE FROM entry WHERE owner = ?1 AND archived = 1",
             "DELETE FROM slot WHERE owner = ?1",
             "DELETE FROM roster WHERE owner = ?1",
             "DELETE FROM account WHERE owner = ?1",
@@ -326,11 +339,14 @@ impl Batch<'_> {
     }
 
     fn append(&mut self, id: i64, entry: &LogEntry) -> Result<(), Error> {
-        let peer = self.intern(&entry.with)?.id;
-        let sql = "INSERT INTO log \
-                   (owner, id, peer, at, incarnation, link, number, open_end, close_start, stanza) \
-                   SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 \
-                   WHERE NOT EXISTS (SELECT 1 FROM log WHERE owner = ?1 AND id = ?2)";
+        let peer = self.intern(entry.with.bare())?.id;
+        // Either index may hold the row; both are asked, as there is none for all.
+        let sql = "INSERT INTO entry \
+                   (owner, id, peer, at, incarnation, link, number, open_end, close_start, stanza, \
+                   resource, pending, archived) \
+                   SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 \
+                   WHERE NOT EXISTS (SELECT 1 FROM entry WHERE owner = ?1 AND id = ?2 AND pending = 1) \
+                   AND NOT EXISTS (SELECT 1 FROM entry WHERE owner = ?1 AND id = ?2 AND archived = 1)";
         self.conn.prepare_cached(sql)?.execute(params![
             id,
             entry.id.cast_signed(),
@@ -342,16 +358,44 @@ impl Batch<'_> {
             entry.open_end,
             entry.close_start,
             entry.stanza,
+            entry.with.resource().unwrap_or(""),
+            entry.keep.is_pending(),
+            entry.keep.is_archived(),
         ])?;
         Ok(())
     }
 
     fn confirm(&mut self, id: i64, ids: &[u64]) -> Result<(), Error> {
-        let mut delete =
-            self.conn.prepare_cached("DELETE FROM log WHERE owner = ?1 AND id = ?2")?;
+        let sql = "DELETE FROM entry WHERE owner = ?1 AND id = ?2 AND pending = 1 AND archived = 0";
+        let mut delete = self.conn.prepare_cached(sql)?;
+        let sql = "UPDATE entry SET pending = 0 WHERE owner = ?1 AND id = ?2 AND pending = 1";
+        let mut stays = self.conn.prepare_cached(sql)?;
         for entry in ids {
             // One above `LOG_ID_MAX` finds nothing, as a number below zero.
-            delete.execute(params![id, entry.cast_signed()])?;
+            let row = [id, entry.cast_signed()];
+            if delete.execute(row)? == 0 {
+                stays.execute(row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn replace(
+        &mut self,
+        id: i64,
+        row: u64,
+        stanza: &[u8],
+        open_end: u32,
+        close_start: u32,
+    ) -> Result<(), Error> {
+        // One statement per index, or the planner would have neither.
+        for of in ["pending = 1", "archived = 1"] {
+            let sql = format!(
+                "UPDATE entry SET stanza = ?3, open_end = ?4, close_start = ?5 \
+                 WHERE owner = ?1 AND id = ?2 AND {of}"
+            );
+            let mut replace = self.conn.prepare_cached(&sql)?;
+            replace.execute(params![id, row.cast_signed(), stanza, open_end, close_start])?;
         }
         Ok(())
     }

@@ -1,0 +1,265 @@
+//! The archive in the log: pages of it, its ends, and its oldest rows going.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+
+use super::super::{Answer, ArchiveEnds, ArchiveQuery, Error, LOG_ID_MAX, LogEntry, Page, Written};
+use super::reader::{ENTRY_COLUMNS, entry};
+use crate::base::instant::Wall;
+use crate::xmpp::jid::{BareJid, JidCache};
+
+/// - takes: a connection that sees one state of the database throughout
+/// - cost: of a page, that of its rows; with an address, that of the index entries passed over; times are found in some
+///   40 steps
+pub(super) fn page(
+    conn: &Connection,
+    query: &ArchiveQuery,
+    jids: &mut JidCache,
+) -> Result<Answer, Error> {
+    let none = Answer::Archive {
+        entries: Vec::new(),
+        complete: true,
+        count: (query.count_max > 0).then_some(0),
+    };
+    let Some(owner) = number_of(conn, query.owner.as_str())? else { return Ok(none) };
+    let mut filter = Filter { sql: String::new(), values: vec![Value::Integer(owner)] };
+    if let Some(with) = &query.with {
+        let Some(peer) = number_of(conn, with.bare().as_str())? else { return Ok(none) };
+        filter.add("peer = ", Value::Integer(peer));
+        if let Some(resource) = with.resource() {
+            filter.add("resource = ", Value::Text(resource.to_owned()));
+        }
+    }
+    let (mut above, mut below) = (0, u64::MAX);
+    if let Some(start) = query.start {
+        let from = Wall(start.0.saturating_sub(query.disorder_us));
+        above = first_since(conn, owner, from)?.saturating_sub(1);
+        filter.add("at >= ", Value::Integer(micros(start)));
+    }
+    if let Some(end) = query.end {
+        let past = Wall(end.0.saturating_add(query.disorder_us).saturating_add(1));
+        below = first_since(conn, owner, past)?;
+        filter.add("at <= ", Value::Integer(micros(end)));
+    }
+    let within = |bounds: (u64, u64)| (bounds.0.max(above), bounds.1.min(below));
+    let count = match query.count_max {
+        0 => None,
+        max => {
+            let count = filter.count(conn, query, within(query.id_bounds()), max)?;
+            (count <= u64::from(max)).then_some(count)
+        }
+    };
+    let wanted = usize::try_from(query.max).unwrap_or(usize::MAX);
+    let bounds = within(query.page_bounds());
+    // One row more than asked for tells whether there are more.
+    let limit = query.max.saturating_add(1);
+    let mut entries = filter.entries(conn, query, bounds, limit, jids)?;
+    let complete = entries.len() <= wanted;
+    entries.truncate(wanted);
+    if matches!(query.page, Page::Before(_)) {
+        entries.reverse();
+    }
+    Ok(Answer::Archive { entries, complete, count })
+}
+
+/// - takes: a connection that sees one state of the database throughout
+pub(super) fn ends(conn: &Connection, owner: &BareJid, up_to: u64) -> Result<Answer, Error> {
+    let Some(owner) = number_of(conn, owner.as_str())? else {
+        return Ok(Answer::ArchiveEnds(None));
+    };
+    let end = |order: &str| -> Result<Option<(u64, Wall)>, Error> {
+        let sql = format!(
+            "SELECT id, at FROM entry INDEXED BY entry_archived \
+             WHERE owner = ?1 AND archived = 1 AND id <= ?2 ORDER BY id {order} LIMIT 1"
+        );
+        let mut statement = conn.prepare_cached(&sql)?;
+        let row = statement.query_row(params![owner, signed(up_to)], id_and_time);
+        Ok(row.optional()?)
+    };
+    let (first, last) = (end("ASC")?, end("DESC")?);
+    Ok(Answer::ArchiveEnds(first.zip(last).map(|(first, last)| ArchiveEnds { first, last })))
+}
+
+/// The oldest rows of the archive go: see `Write::PruneArchive`.
+pub(super) fn prune(
+    conn: &Connection,
+    owner: i64,
+    before: Wall,
+    keep: u64,
+    limit: u32,
+) -> Result<Written, Error> {
+    let sql = "SELECT id FROM entry INDEXED BY entry_archived \
+               WHERE owner = ?1 AND archived = 1 ORDER BY id DESC LIMIT 1 OFFSET ?2";
+    let surplus: Option<i64> = match i64::try_from(keep) {
+        Ok(keep) => conn
+            .prepare_cached(sql)?
+            .query_row(params![owner, keep], |row| row.get(0))
+            .optional()?,
+        Err(_) => None,
+    };
+    let surplus = surplus.unwrap_or(0).cast_unsigned();
+    let sql = "SELECT id, at, row, pending FROM entry INDEXED BY entry_archived \
+               WHERE owner = ?1 AND archived = 1 ORDER BY id LIMIT ?2";
+    let mut gone = Vec::new();
+    let mut more = false;
+    let mut oldest = conn.prepare_cached(sql)?;
+    let mut rows = oldest.query(params![owner, i64::from(limit) + 1])?;
+    while let Some(row) = rows.next()? {
+        let (id, at) = id_and_time(row)?;
+        if at >= before && id > surplus {
+            break;
+        }
+        if gone.len() as u64 == u64::from(limit) {
+            more = true;
+            break;
+        }
+        gone.push((row.get::<_, i64>(2)?, row.get::<_, bool>(3)?));
+    }
+    let mut delete = conn.prepare_cached("DELETE FROM entry WHERE row = ?1")?;
+    let mut hide = conn.prepare_cached("UPDATE entry SET archived = 0 WHERE row = ?1")?;
+    for (row, pending) in &gone {
+        if *pending {
+            hide.execute([row])?
+        } else {
+            delete.execute([row])?
+        };
+    }
+    Ok(Written::Pruned { rows: u32::try_from(gone.len()).unwrap_or(u32::MAX), more })
+}
+
+/// Conditions beside the ids, as text with its values.
+struct Filter {
+    sql: String,
+    /// The first is the owner.
+    values: Vec<Value>,
+}
+
+impl Filter {
+    fn add(&mut self, condition: &str, value: Value) {
+        self.values.push(value);
+        self.sql.push_str(&format!(" AND {condition}?{}", self.values.len()));
+    }
+
+    /// The rows from and where of a statement, which takes the bounds of the ids and the limit behind the values.
+    fn rows(&self, columns: &str, from: &str) -> String {
+        let at = self.values.len();
+        format!(
+            "SELECT {columns} FROM {from} \
+             WHERE owner = ?1 AND archived = 1 AND entry.id > ?{} AND entry.id <= ?{}{}",
+            at + 1,
+            at + 2,
+            self.sql
+        )
+    }
+
+    fn values(&self, (above, below): (u64, u64), limit: u32) -> Vec<Value> {
+        let mut values = self.values.clone();
+        for number in [signed(above), signed(below.saturating_sub(1)), i64::from(limit)] {
+            values.push(Value::Integer(number));
+        }
+        values
+    }
+
+    fn count(
+        &self,
+        conn: &Connection,
+        query: &ArchiveQuery,
+        bounds: (u64, u64),
+        max: u32,
+    ) -> Result<u64, Error> {
+        let rows = self.rows("1", "entry INDEXED BY entry_archived");
+        let sql = format!("SELECT count(*) FROM ({rows} LIMIT ?{})", self.values.len() + 3);
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut count = 0;
+        for bounds in ranges(query, bounds) {
+            let values = self.values(bounds, max.saturating_add(1));
+            let found: i64 = statement.query_row(params_from_iter(values), |row| row.get(0))?;
+            count += found.cast_unsigned();
+        }
+        Ok(count)
+    }
+
+    /// Up to `limit` rows, in the direction of the paging.
+    fn entries(
+        &self,
+        conn: &Connection,
+        query: &ArchiveQuery,
+        bounds: (u64, u64),
+        limit: u32,
+        jids: &mut JidCache,
+    ) -> Result<Vec<LogEntry>, Error> {
+        let backwards = matches!(query.page, Page::Before(_));
+        let from = "entry INDEXED BY entry_archived CROSS JOIN jid ON jid.id = entry.peer";
+        let rows = self.rows(ENTRY_COLUMNS, from);
+        let order = if backwards { "DESC" } else { "ASC" };
+        let sql = format!("{rows} ORDER BY entry.id {order} LIMIT ?{}", self.values.len() + 3);
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut entries = Vec::new();
+        let mut ranges = ranges(query, bounds);
+        if backwards {
+            ranges.reverse();
+        }
+        for bounds in ranges {
+            let left = limit - u32::try_from(entries.len()).unwrap_or(limit).min(limit);
+            if left == 0 {
+                break;
+            }
+            let mut rows = statement.query(params_from_iter(self.values(bounds, left)))?;
+            while let Some(row) = rows.next()? {
+                entries.push(entry(row, jids)?);
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// The ranges of ids (above, below) to look at: the whole, or around each id that is named.
+fn ranges(query: &ArchiveQuery, (above, below): (u64, u64)) -> Vec<(u64, u64)> {
+    let Some(ids) = &query.ids else { return vec![(above, below)] };
+    let mut ids: Vec<u64> =
+        ids.iter().copied().filter(|id| *id > above && *id < below && *id <= LOG_ID_MAX).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter().map(|id| (id - 1, id.saturating_add(1))).collect()
+}
+
+/// The least id from which on rows are from `time` or later, if times rise with the ids: by halving.
+fn first_since(conn: &Connection, owner: i64, time: Wall) -> Result<u64, Error> {
+    let edge = "SELECT id, at FROM entry INDEXED BY entry_archived \
+                WHERE owner = ?1 AND archived = 1 ORDER BY id DESC LIMIT 1";
+    let last = conn.prepare_cached(edge)?.query_row([owner], id_and_time).optional()?;
+    let Some((last, _)) = last else { return Ok(0) };
+    let sql = "SELECT id, at FROM entry INDEXED BY entry_archived \
+               WHERE owner = ?1 AND archived = 1 AND id >= ?2 ORDER BY id LIMIT 1";
+    let mut probe = conn.prepare_cached(sql)?;
+    let first = probe.query_row(params![owner, 0], id_and_time).optional()?;
+    let (mut low, mut high) = (first.map_or(0, |(id, _)| id), last + 1);
+    // Rows below `low` are from before; rows from `high` on are not.
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match probe.query_row(params![owner, signed(middle)], id_and_time).optional()? {
+            Some((id, at)) if id < high && at < time => low = id + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+fn id_and_time(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, Wall)> {
+    let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
+    Ok((id.cast_unsigned(), Wall(at.cast_unsigned())))
+}
+
+/// As a column compares: what is above all that a row can have comes out as the highest.
+fn signed(id: u64) -> i64 {
+    i64::try_from(id).unwrap_or(i64::MAX)
+}
+
+fn micros(time: Wall) -> i64 {
+    signed(time.0)
+}
+
+fn number_of(conn: &Connection, jid: &str) -> Result<Option<i64>, Error> {
+    let mut statement = conn.prepare_cached("SELECT id FROM jid WHERE text = ?1")?;
+    Ok(statement.query_row([jid], |row| row.get(0)).optional()?)
+}
