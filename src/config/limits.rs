@@ -57,6 +57,12 @@ pub struct Limits {
     pub block_list_items: u32,
     /// Messages kept for an account that is not online: `service-unavailable` to the sender.
     pub offline_messages: u32,
+    /// Messages of a page of an archive (XEP-0313), and ids that one query names: shorter pages; `policy-violation`.
+    pub archive_page: u32,
+    /// How far messages that match a query are counted where a client asks for their number: it is not told.
+    pub archive_count: u32,
+    /// Addresses in an account's archiving preferences (XEP-0441): `not-acceptable`.
+    pub archive_preferences: u32,
     /// Stanzas held back for an inactive client (XEP-0352), and their bytes: all of them are sent.
     pub held_stanzas: u32,
     pub held_bytes: u32,
@@ -139,6 +145,9 @@ impl Limits {
             login_attempts: s.integer("login_attempts", 5, 1..=100),
             block_list_items: s.integer("block_list_items", 1000, 1..=100_000),
             offline_messages: s.integer("offline_messages", 1000, 0..=1_000_000),
+            archive_page: s.integer("archive_page", 100, 1..=1000),
+            archive_count: s.integer("archive_count", 100_000, 0..=10_000_000),
+            archive_preferences: s.integer("archive_preferences", 1000, 0..=100_000),
             held_stanzas: s.integer("held_stanzas", 200, 0..=10_000),
             held_bytes: s.integer("held_bytes", 65_536, 0..=16_777_216),
             resume_s: s.integer("resume_s", 300, 0..=86_400),

@@ -42,6 +42,7 @@ features! {
     carbons::Carbons,
     stanza_id::StanzaId,
     offline::Offline,
+    archive::Archive,
     csi::Csi,
     disco::Disco,
     contact::Contact,

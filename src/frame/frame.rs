@@ -47,6 +47,10 @@ impl Flags {
     pub const STAMPED: Flags = Flags(16);
     /// Presence that a session asked for by becoming available. It is of no use to one that no longer is.
     pub const PROBED: Flags = Flags(32);
+    /// A storable message that archives may keep for good.
+    pub const ARCHIVABLE: Flags = Flags(64);
+    /// It takes back an earlier message of its sender (XEP-0424).
+    pub const RETRACTS: Flags = Flags(128);
 
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0

@@ -8,7 +8,7 @@
 //! | 4–7 | CRC-32 (ISO-HDLC, as in zlib) of bytes 8 to the end, with the length as its initial value |
 //! | 8–9 | version: 1 |
 //! | 10 | kind: 1 message, 2 presence, 3 iq, 4 control |
-//! | 11 | flags: 1 wants an acknowledgement, 2 retry, 4 storable, 8 content, 16 stamped |
+//! | 11 | flags: 1 wants an acknowledgement, 2 retry, 4 storable, 8 content, 16 stamped, 32 probed, 64 archivable, 128 retracts |
 //! | 12 | padding: zero bytes behind the archive, 0 to 15 |
 //! | 13–15 | zero |
 //! | 16– | the archive, its root at its end, then the padding |

@@ -18,7 +18,7 @@ use crate::base::limit::Meter;
 use crate::base::network::Network;
 use crate::cluster::placement::store_partition;
 use crate::frame::Envelope;
-use crate::store::{AccountRecord, Query, Write};
+use crate::store::{AccountRecord, LogEntry, Query, Write};
 use crate::xmpp::credentials::PackedCredentials;
 use crate::xmpp::jid::BareJid;
 use std::any::Any;
@@ -66,8 +66,10 @@ pub struct Data {
     /// State of features, by its type; what the store had for it waits in `stored` until it is asked for.
     slots: Vec<Box<dyn Any>>,
     stored: Vec<(String, Vec<u8>)>,
-    /// Rows of the log that nobody has confirmed.
+    /// Rows of the log that wait to be confirmed.
     pub log_rows: u32,
+    /// The time of the newest row of the archive.
+    pub(super) archived_at: Wall,
     /// Some of them are with no session: the next session that can take messages gets them.
     pub replay_due: bool,
 }
@@ -95,6 +97,7 @@ impl Data {
             slots: Vec::new(),
             stored,
             log_rows: record.log_rows,
+            archived_at: record.archived_at,
             replay_due: record.log_rows > 0,
         }
     }
@@ -199,6 +202,15 @@ pub(super) struct IdBlock {
     following: Option<(u64, u64)>,
     asked: bool,
     waiting: Vec<AccountId>,
+    /// Rows that nobody else waits for, with the tickets of their writes; in order.
+    pub(super) rows: VecDeque<(Ticket, AccountId, LogEntry)>,
+}
+
+impl IdBlock {
+    /// The last id that was given; `None` where none was since the start of the node.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.next.checked_sub(1).filter(|last| *last > 0)
+    }
 }
 
 impl Core {
@@ -300,7 +312,11 @@ impl Core {
                     self.reload(account, fx);
                 }
                 // A stranger's stream ends with a fault.
-                Waiting::Errand { .. } | Waiting::Registration { .. } | Waiting::Nobody => {}
+                Waiting::Errand { .. }
+                | Waiting::Registration { .. }
+                | Waiting::Sent(..)
+                | Waiting::Retraction { .. }
+                | Waiting::Nobody => {}
             }
         }
     }
@@ -386,6 +402,14 @@ impl Core {
             self.ask_for_ids(partition, fx);
         }
         given
+    }
+
+    /// Asks for ids of a partition where none were had yet.
+    pub(super) fn ensure_ids(&mut self, partition: u16, fx: &mut Effects) {
+        let block = &self.blocks[usize::from(partition)];
+        if block.end == 0 && block.following.is_none() && !block.asked {
+            self.ask_for_ids(partition, fx);
+        }
     }
 
     fn ask_for_ids(&mut self, partition: u16, fx: &mut Effects) {

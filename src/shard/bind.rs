@@ -98,8 +98,13 @@ impl Shard {
             .end("bind")
             .end("iq");
         core.write(id, &out, fx);
-        self.tell_session(session, SessionChange::Started, fx);
+        self.started(session, fx);
         Flow::Taken
+    }
+
+    fn started(&mut self, session: SessionId, fx: &mut Effects) {
+        self.core.prepare_ids(session, fx);
+        self.tell_session(session, SessionChange::Started, fx);
     }
 
     fn refuse_bind(&mut self, id: ConnId, iq: &str, why: StanzaCondition, fx: &mut Effects) {
@@ -259,7 +264,7 @@ impl Shard {
         core.give_back(out);
         match (session, resumed) {
             (_, Some(session)) => self.resumed(id, session, fx),
-            (Some(session), None) => self.tell_session(session, SessionChange::Started, fx),
+            (Some(session), None) => self.started(session, fx),
             (None, None) => {}
         }
         Ok(())

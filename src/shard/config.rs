@@ -59,6 +59,13 @@ pub struct Limits {
     pub directed_presence: usize,
     /// Rows of an account's log that nobody confirmed; above, `service-unavailable` (XEP-0160).
     pub offline_messages: u32,
+    /// Messages of one page of an archive, and ids that one query may name; above, pages are shorter, and the answer to
+    /// ids is `policy-violation`.
+    pub archive_page: u32,
+    /// How far the messages that match a query are counted where their number is asked for; above, it is not told.
+    pub archive_count: u32,
+    /// Addresses in an account's archiving preferences (XEP-0441); above, `not-acceptable`.
+    pub archive_preferences: usize,
     /// Stanzas held back for an inactive client (XEP-0352), and their bytes; above, all of them are sent.
     pub held_stanzas: usize,
     pub held_bytes: usize,
@@ -112,6 +119,9 @@ impl Default for Limits {
             block_list_items: 1_000,
             directed_presence: 256,
             offline_messages: 1_000,
+            archive_page: 100,
+            archive_count: 100_000,
+            archive_preferences: 1_000,
             held_stanzas: 200,
             held_bytes: 64 << 10,
             resume: Duration::from_secs(300),
@@ -137,6 +147,8 @@ pub struct ShardConfig {
     pub policy: C2sPolicy,
     pub limits: Limits,
     pub ack: AckLevel,
+    /// Whether accounts have archives (XEP-0313).
+    pub archive: bool,
     /// Who is kept out.
     pub access: Access,
     /// For accounts that do not exist, so that they look as if they did.
@@ -161,6 +173,7 @@ impl ShardConfig {
             policy,
             limits,
             ack: AckLevel::default(),
+            archive: false,
             access: Access::default(),
             scram_iterations: 10_000,
             decoy_secret: [0; 32],

@@ -14,6 +14,7 @@ use crate::base::instant::Instant;
 use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
 use crate::frame::{Envelope, Flags, Kind};
+use crate::store::Keep;
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::{IqType, MessageType, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
@@ -252,6 +253,7 @@ impl Shard {
             && (promised
                 || targets.is_empty()
                 || targets.iter().any(|session| asleep(core, session)));
+        let archived = core.is_archived(account, envelope.flags, envelope.from);
         let mut row = None;
         if logged && !promised {
             // Only because somebody sleeps or is away: what others hold of this sender must not come behind it later.
@@ -262,13 +264,15 @@ impl Shard {
                 }
             }
         }
-        if logged {
+        if targets.is_empty() {
             let limit = core.config.limits.offline_messages;
             let slot = core.accounts.get_mut(account.0);
             let rows = slot.and_then(|slot| slot.data()).map_or(0, |data| data.log_rows);
-            if targets.is_empty() && rows >= limit {
+            if rows >= limit {
                 return core.bounce(envelope, to, &service_unavailable());
             }
+        }
+        if let Some(keep) = Keep::new(logged, archived) {
             let Some(id) = core.next_log_id(account, fx) else {
                 if let Some(slot) = core.accounts.get_mut(account.0) {
                     slot.busy = Busy::Ids;
@@ -276,7 +280,7 @@ impl Shard {
                 // What waits already came later.
                 return core.wait_for_account(account, envelope, to, at, Line::Front);
             };
-            core.append(account, id, envelope, to, at, fx);
+            core.append(account, id, keep, envelope, to, at, fx);
             row = Some(id);
         }
         if targets.is_empty() {
@@ -287,7 +291,8 @@ impl Shard {
             }
         }
         let mut bytes = core.buffer();
-        if storable && !stamped {
+        // Where there are archives, an id is one that can be asked for.
+        if storable && !stamped && (row.is_some() || !core.config.archive) {
             let (content, end) = envelope.stanza.split_at(envelope.close_start as usize);
             bytes.extend_from_slice(content);
             core.write_id(&mut bytes, &own, row);
@@ -297,7 +302,7 @@ impl Shard {
         }
         for session in &targets {
             core.probe.messages_delivered += 1;
-            core.emit(*session, &[&bytes], row, fx);
+            core.emit(*session, &[&bytes], row.filter(|_| logged), fx);
         }
         if self.phases.wants_delivered() {
             let delivered = Delivered {

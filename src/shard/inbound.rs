@@ -304,7 +304,12 @@ impl Shard {
             stanza: &bytes,
         };
         let sent = self.post(&envelope, to.bare().hash64(), fx);
+        let mut row = None;
+        if sent.is_some() && flags.contains(Flags::ARCHIVABLE) && self.core.config.archive {
+            row = self.core.keep_sent(session, number, to, &envelope, fx);
+        }
         if sent.is_some() && kind == Kind::Message && self.phases.wants_delivered() {
+            let shown = row.and_then(|row| self.core.with_sent_id(account, row, &envelope));
             let delivered = Delivered {
                 account,
                 direction: Direction::Out,
@@ -313,7 +318,7 @@ impl Shard {
                 from: &from,
                 to: to_text,
                 sessions: &[session],
-                stanza: &bytes,
+                stanza: shown.as_deref().unwrap_or(&bytes),
                 open_end,
             };
             self.tell_delivered(&delivered, fx);
@@ -473,7 +478,7 @@ pub(super) fn message_flags(kind: MessageType, stanza: &Stanza<'_>) -> Flags {
     }
     // A headline is of the moment, unless its sender says otherwise.
     let lasting = kind != MessageType::Headline;
-    let (mut forbidden, mut worthy) = (false, false);
+    let (mut forbidden, mut worthy, mut passing) = (false, false, false);
     for child in stanza.children() {
         match (child.namespace, child.name) {
             // In a component's words, it is in the component's namespace until it is written.
@@ -481,12 +486,25 @@ pub(super) fn message_flags(kind: MessageType, stanza: &Stanza<'_>) -> Flags {
                 worthy = true;
                 flags = flags.with(Flags::CONTENT);
             }
-            // `no-permanent-store` forbids archives, not to keep it until it is delivered.
             (ns::HINTS, "no-store") => forbidden = true,
+            // Forbids archives, not to keep it until it is delivered.
+            (ns::HINTS, "no-permanent-store") => passing = true,
             (ns::HINTS, "store") => worthy = true,
             (ns::RECEIPTS | ns::CHAT_MARKERS, _) | (_, "encrypted") => worthy |= lasting,
+            // Clients that were away must learn of it (XEP-0424).
+            (ns::RETRACT, "retract") => {
+                worthy |= lasting;
+                flags = flags.with(Flags::RETRACTS);
+            }
             _ => {}
         }
     }
-    if worthy && !forbidden { flags.with(Flags::STORABLE) } else { flags }
+    if worthy && !forbidden {
+        flags = flags.with(Flags::STORABLE);
+        // What is said in rooms is the rooms' to keep.
+        if !passing && kind != MessageType::Groupchat {
+            flags = flags.with(Flags::ARCHIVABLE);
+        }
+    }
+    flags
 }

@@ -9,6 +9,7 @@
 mod absence;
 mod access;
 mod account;
+mod archive;
 mod attempts;
 mod bind;
 mod bounce;
@@ -49,6 +50,7 @@ mod turn;
 pub use absence::Absence;
 pub use access::{Access, Ban, Features};
 pub use account::{AccountId, Data, Slot};
+pub use archive::{ArchiveDefault, ArchivePreferences};
 pub use config::{AckLevel, Limits, ShardConfig};
 pub use conn::{MovedConn, Output};
 pub use contacts::{ContactRef, Contacts};
@@ -110,6 +112,13 @@ enum Waiting {
         bounce: Box<bounce::Bounce>,
         traced: Option<Box<trace::Traced>>,
     },
+    /// The copy of a message in its sender's archive; this stanza of this session waits for it.
+    Sent(SessionId, u32),
+    /// A page of the archive in which a message is looked for that was taken back.
+    Retraction {
+        account: AccountId,
+        retraction: Box<archive::Retraction>,
+    },
     /// A page of offline messages.
     Page(AccountId),
     /// The tokens of a login, which goes on when they are kept.
@@ -133,6 +142,8 @@ enum Waiting {
         reply: turn::ReplyTo,
         /// It is a write, and counts among the account's.
         wrote: bool,
+        /// What the feature gets back with the answer.
+        context: Option<Box<dyn std::any::Any>>,
     },
     /// A feature's errand; the IQ is answered when it is run.
     Errand {

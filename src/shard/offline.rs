@@ -45,7 +45,9 @@ impl Shard {
                     StoreOutcome::Written(Written::Reserved { first }) => Some(first),
                     _ => None,
                 };
-                for account in self.core.ids_reserved(partition, first) {
+                let waiting = self.core.ids_reserved(partition, first);
+                self.number_rows(partition, first.is_some(), fx);
+                for account in waiting {
                     match first {
                         // Sessions that fell asleep meanwhile come before what waits.
                         Some(_) => self.core.log_sleepers(account, fx),
@@ -68,6 +70,11 @@ impl Shard {
                 self.release_frame(at);
                 self.written(account, fx);
             }
+            // Where it failed, the recipient has the message all the same.
+            (Waiting::Sent(session, number), _) => self.core.complete(session, number),
+            (Waiting::Retraction { account, retraction }, outcome) => {
+                self.retraction_page(account, retraction, outcome, fx);
+            }
             (Waiting::Login { conn, account }, outcome) => {
                 let stored = matches!(outcome, StoreOutcome::Written(Written::Done));
                 self.tokens_stored(conn, account, stored, fx);
@@ -85,8 +92,8 @@ impl Shard {
                 }
                 self.written(account, fx);
             }
-            (Waiting::Feature { feature, account, reply, wrote }, outcome) => {
-                self.feature_stored(feature, account, reply, outcome, fx);
+            (Waiting::Feature { feature, account, reply, wrote, context }, outcome) => {
+                self.feature_stored(feature, account, reply, context, outcome, fx);
                 if wrote {
                     self.written(account, fx);
                 }
@@ -456,11 +463,14 @@ impl Core {
         if slot.jid == *owner { slot.data() } else { None }
     }
 
-    /// Appends a message to the log of its recipient; the frame it came in is handled when it is durable.
+    /// Appends a message to the log of its recipient. Where it is pending, the frame it came in is handled when it is
+    /// durable.
+    #[expect(clippy::too_many_arguments, reason = "the row and where it comes from")]
     pub(super) fn append(
         &mut self,
         id: AccountId,
         row: u64,
+        keep: Keep,
         envelope: &Envelope<'_>,
         to: &str,
         at: FrameRef,
@@ -468,31 +478,16 @@ impl Core {
     ) {
         let Some(slot) = self.accounts.get_mut(id.0) else { return };
         let owner = slot.jid.clone();
-        if let Some(data) = slot.data() {
-            data.log_rows = data.log_rows.saturating_add(1);
-        }
         let with = self.jids.parse(envelope.from);
         let with = with.unwrap_or_else(|_| Jid::from_bare(owner.clone()));
-        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
-        if wanted {
-            self.inward[usize::from(at.ring)].hold(at.number);
+        if keep.is_archived() && envelope.flags.contains(Flags::RETRACTS) {
+            self.retract(id, with.bare().clone(), envelope, fx);
         }
-        let open = &envelope.stanza[..envelope.open_end as usize];
-        let bounce = Bounce::new(envelope.kind, envelope.subtype, envelope.from, to, open);
-        let ticket = self.ticket(Waiting::Append {
-            account: id,
-            owner: owner.clone(),
-            since: self.now.mono,
-            path: self.path(at),
-            at: wanted.then_some(at),
-            bounce: Box::new(bounce),
-            traced: self.trace_keep(envelope, to),
-        });
         let entry = LogEntry {
             id: row,
-            at: envelope.ingress,
+            at: self.time_of_row(id, keep, envelope.ingress, fx),
             with,
-            keep: Keep::Pending,
+            keep,
             origin: Origin {
                 incarnation: self.config.incarnation,
                 link: (u32::from(at.ring) << 16) | u32::from(self.id.0),
@@ -502,8 +497,42 @@ impl Core {
             open_end: envelope.open_end,
             close_start: envelope.close_start,
         };
+        let waiting = match keep.is_pending() {
+            true => self.append_pending(id, &owner, envelope, to, at),
+            false => Waiting::Nobody,
+        };
+        let ticket = self.ticket(waiting);
         fx.writes.push((ticket, Write::AppendLog { owner, entry }));
+    }
+
+    /// What waits for a row that the recipient is to confirm.
+    fn append_pending(
+        &mut self,
+        id: AccountId,
+        owner: &BareJid,
+        envelope: &Envelope<'_>,
+        to: &str,
+        at: FrameRef,
+    ) -> Waiting {
+        if let Some(data) = self.accounts.get_mut(id.0).and_then(|slot| slot.data()) {
+            data.log_rows = data.log_rows.saturating_add(1);
+        }
+        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
+        if wanted {
+            self.inward[usize::from(at.ring)].hold(at.number);
+        }
+        let open = &envelope.stanza[..envelope.open_end as usize];
+        let bounce = Bounce::new(envelope.kind, envelope.subtype, envelope.from, to, open);
         self.wrote(id);
+        Waiting::Append {
+            account: id,
+            owner: owner.clone(),
+            since: self.now.mono,
+            path: self.path(at),
+            at: wanted.then_some(at),
+            bounce: Box::new(bounce),
+            traced: self.trace_keep(envelope, to),
+        }
     }
 
     /// What comes for a session that sleeps is logged; so what it holds already is logged first, or it would come behind
@@ -601,6 +630,21 @@ impl Core {
         let conn = slot.conn.and_then(|conn| self.conns.get(conn.0));
         let bytes = queued.1.max(conn.map_or(0, |conn| conn.output_len()));
         rows > UNCONFIRMED.min(limits.resume_queue / 2) || bytes > limits.output_bytes / 2
+    }
+
+    /// Stanzas and bytes that the session may get at once: half of what it may leave unread or unacknowledged, less what
+    /// it has.
+    pub(super) fn room_for(&self, session: SessionId) -> (usize, usize) {
+        let limits = &self.config.limits;
+        let Some(slot) = self.sessions.get(session.0) else { return (0, 0) };
+        let queued = slot
+            .counters
+            .as_ref()
+            .map_or((0, 0), |counters| (counters.queue_len(), counters.queue_bytes()));
+        let conn = slot.conn.and_then(|conn| self.conns.get(conn.0));
+        let bytes = queued.1.max(conn.map_or(0, |conn| conn.output_len()));
+        let left = |limit: usize, used: usize| (limit / 2).saturating_sub(used);
+        (left(limits.resume_queue, queued.0), left(limits.output_bytes, bytes))
     }
 
     fn replay_later(&mut self, id: AccountId) {

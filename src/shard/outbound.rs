@@ -5,7 +5,7 @@ use super::post::Post;
 use super::session::SessionId;
 use super::{Core, Timer};
 use crate::base::instant::Wall;
-use crate::stream::resume::Unacknowledged;
+use crate::stream::resume::{Counters, Unacknowledged};
 use crate::xmpp::ns;
 use crate::xmpp::stanza::StanzaKind;
 use crate::xmpp::stanza_error::{StanzaError, write_error_reply};
@@ -31,24 +31,25 @@ impl Core {
         self.frames_handled(own, self.inward[own].handled());
     }
 
-    /// A stanza of a client is handled.
+    /// A stanza of a client is handled, or waits for one thing less.
     pub(super) fn complete(&mut self, session: SessionId, number: u32) {
+        self.advance(session, |counters| counters.complete(number));
+    }
+
+    /// The newest stanza of a client is handled, by an error.
+    pub(super) fn complete_newest(&mut self, session: SessionId) {
+        self.advance(session, Counters::complete_newest);
+    }
+
+    fn advance(&mut self, session: SessionId, done: impl FnOnce(&mut Counters) -> bool) {
         let Some(slot) = self.sessions.get_mut(session.0) else { return };
         let Some(counters) = slot.counters.as_mut() else { return };
-        if counters.complete(number) {
+        if done(counters) {
             if counters.open_count() == 0 {
                 self.woken.extend(slot.resuming);
             }
             self.note(session);
         }
-    }
-
-    /// The newest stanza of a client is handled, by an error.
-    pub(super) fn complete_newest(&mut self, session: SessionId) {
-        let slot = self.sessions.get_mut(session.0);
-        let Some(counters) = slot.and_then(|slot| slot.counters.as_mut()) else { return };
-        let number = counters.newest();
-        self.complete(session, number);
     }
 
     /// `<r/>`

@@ -55,18 +55,40 @@ impl Core {
     /// Writes the id of a message to `own`: that of its row, or one that was never given.
     pub(super) fn write_id(&mut self, out: &mut Vec<u8>, own: &BareJid, row: Option<u64>) {
         let id = match row {
-            Some(row) => veiled(row, &self.config.decoy_secret),
+            Some(row) => veiled(row, own, &self.config.decoy_secret),
             None => self.rng.next_u64(),
         };
         out.extend_from_slice(ELEMENT);
         escape_attr(out, own.as_str());
         out.extend_from_slice(b"' id='");
-        for place in (0..16).rev() {
-            let digit = (id >> (4 * place)) & 0xf;
-            out.push(b"0123456789abcdef"[digit as usize]);
-        }
+        out.extend_from_slice(&digits(id));
         out.extend_from_slice(b"'/>");
     }
+
+    /// The id of a row, as `write_id` writes it.
+    pub(super) fn shown_id(&self, own: &BareJid, row: u64) -> String {
+        digits(veiled(row, own, &self.config.decoy_secret))
+            .iter()
+            .map(|digit| char::from(*digit))
+            .collect()
+    }
+
+    /// The row whose id this is, whether or not it is there; `None` for what no row was ever shown as.
+    pub(super) fn row_of_id(&self, own: &BareJid, id: &str) -> Option<u64> {
+        let is_ours = id.len() == 16 && id.bytes().all(|digit| HEX.contains(&digit));
+        let id = is_ours.then(|| u64::from_str_radix(id, 16).ok())??;
+        let row = unveiled(id, own, &self.config.decoy_secret);
+        (1..=ROWS_PLAUSIBLE).contains(&row).then_some(row)
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// No partition ever counts as far: of ids that were never given one in 16 million seems to be one of ours.
+const ROWS_PLAUSIBLE: u64 = 1 << 40;
+
+fn digits(id: u64) -> [u8; 16] {
+    std::array::from_fn(|place| HEX[((id >> (60 - 4 * place)) & 0xf) as usize])
 }
 
 /// Whether what stands before the end tag ends with an id that was written by `write_id` for `own`. Clients cannot make it
@@ -80,15 +102,30 @@ pub(super) fn ends_with_id(content: &[u8], own: &BareJid) -> bool {
 }
 
 /// Rows are counted through; nobody is to read from an id how many there are (XEP-0359, security considerations). A
-/// bijection, so that no two rows share an id, and another one for each server.
-fn veiled(row: u64, secret: &[u8; 32]) -> u64 {
+/// bijection, so that no two rows share an id, and another one for each account of each server.
+fn veiled(row: u64, own: &BareJid, secret: &[u8; 32]) -> u64 {
     let (keys, _) = secret.as_chunks::<8>();
-    let mut id = row;
+    let mut id = row ^ own.hash64();
     for key in keys {
-        id = (id ^ u64::from_le_bytes(*key)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        id = (id ^ u64::from_le_bytes(*key)).wrapping_mul(FACTOR);
         id ^= id >> 32;
     }
     id
+}
+
+const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Undoes a multiplication by `FACTOR`.
+const INVERSE: u64 = 0xf1de_83e1_9937_733d;
+
+/// The row that `veiled` gives this id.
+fn unveiled(id: u64, own: &BareJid, secret: &[u8; 32]) -> u64 {
+    let (keys, _) = secret.as_chunks::<8>();
+    let mut row = id;
+    for key in keys.iter().rev() {
+        row ^= row >> 32;
+        row = row.wrapping_mul(INVERSE) ^ u64::from_le_bytes(*key);
+    }
+    row ^ own.hash64()
 }
 
 #[cfg(test)]
@@ -96,15 +133,31 @@ fn veiled(row: u64, secret: &[u8; 32]) -> u64 {
 mod tests {
     use super::*;
 
+    fn own() -> BareJid {
+        BareJid::parse("alice@here").unwrap()
+    }
+
     #[test]
     fn neighbouring_rows_have_ids_that_show_nothing() {
-        let ids: Vec<u64> = (0..1_000).map(|row| veiled(row, &[7; 32])).collect();
+        let ids: Vec<u64> = (0..1_000).map(|row| veiled(row, &own(), &[7; 32])).collect();
         let mut sorted = ids.clone();
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(sorted.len(), ids.len());
         assert!(!ids.is_sorted());
         assert!(ids.windows(2).all(|pair| (pair[0] ^ pair[1]).count_ones() > 8));
+    }
+
+    #[test]
+    fn each_id_tells_its_row_to_who_knows_the_secret() {
+        let secret = std::array::from_fn(|place| u8::try_from(place * 7).unwrap());
+        assert_eq!(FACTOR.wrapping_mul(INVERSE), 1);
+        for row in (0..1_000).chain([u64::from(u32::MAX), 1 << 40, u64::MAX]) {
+            let id = veiled(row, &own(), &secret);
+            assert_eq!(unveiled(id, &own(), &secret), row);
+            assert_ne!(unveiled(id, &own(), &[0; 32]), row);
+            assert_ne!(unveiled(id, &BareJid::parse("bob@here").unwrap(), &secret), row);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::session::SessionId;
 use super::{Core, Hold, Post, Shard, Waiting, presence, subscription};
 use crate::base::instant::Now;
 use crate::frame::Kind;
-use crate::store::{Query, Write};
+use crate::store::{ArchiveQuery, Query, Write};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::ns;
 use crate::xmpp::stanza::{Child, IqType, PresenceType, Stanza, StanzaKind};
@@ -54,12 +54,14 @@ pub struct Turn<'a> {
     /// Whoever asked, where an IQ is answered.
     reply: Option<&'a ReplyTo>,
     discovery: Option<Discovery>,
+    /// What the feature left with its question to the store.
+    context: Option<Box<dyn Any>>,
 }
 
 impl<'a> Turn<'a> {
     /// Nobody waits for an answer.
     pub(super) fn silent(core: &'a mut Core, fx: &'a mut Effects, feature: usize) -> Self {
-        Self { core, fx, feature, reply: None, discovery: None }
+        Self { core, fx, feature, reply: None, discovery: None, context: None }
     }
 }
 
@@ -202,6 +204,48 @@ impl Turn<'_> {
         self.wait_for(account, ticket, false);
     }
 
+    /// As `query`; `on_stored` takes `context` back.
+    pub fn query_with(&mut self, account: AccountId, query: Query, context: impl Any) {
+        let ticket = self.core.ticket(Waiting::Nobody);
+        self.fx.queries.push((ticket, query));
+        self.wait_with(account, ticket, false, Some(Box::new(context)));
+    }
+
+    /// What the feature gave to `query_with`.
+    pub fn take_context<T: Any>(&mut self) -> Option<Box<T>> {
+        self.context.take()?.downcast().ok()
+    }
+
+    /// The session that asks, where it is one of the account's own.
+    pub fn asking_session(&self) -> Option<SessionId> {
+        Some(self.reply?.session?.0)
+    }
+
+    /// Stanzas and bytes that may be sent to a session at once, on top of what it has not read or acknowledged.
+    pub fn room_for(&self, session: SessionId) -> (usize, usize) {
+        self.core.room_for(session)
+    }
+
+    /// Whether accounts have archives.
+    pub fn has_archives(&self) -> bool {
+        self.core.config.archive
+    }
+
+    /// A question about all that the account's archive holds by now, to be narrowed down.
+    pub fn archive_query(&mut self, account: AccountId) -> Option<ArchiveQuery> {
+        self.core.archive_query(account)
+    }
+
+    /// The id that clients know a row of an account's archive by.
+    pub fn archive_id(&self, own: &BareJid, row: u64) -> String {
+        self.core.shown_id(own, row)
+    }
+
+    /// The row of an id, which need not be there any more; `None` for what was never an id of this account.
+    pub fn archive_position(&self, own: &BareJid, id: &str) -> Option<u64> {
+        self.core.row_of_id(own, id)
+    }
+
     /// Has a side thread do something for an IQ; the feature returns `Verdict::Pending` and is asked again in `on_errand`.
     ///
     /// - takes: `context`, which `on_errand` gets back
@@ -281,10 +325,20 @@ impl Turn<'_> {
     }
 
     fn wait_for(&mut self, account: AccountId, ticket: super::Ticket, wrote: bool) {
+        self.wait_with(account, ticket, wrote, None);
+    }
+
+    fn wait_with(
+        &mut self,
+        account: AccountId,
+        ticket: super::Ticket,
+        wrote: bool,
+        context: Option<Box<dyn Any>>,
+    ) {
         let waiting = match self.reply {
             Some(reply) => {
-                let reply = reply.clone();
-                Waiting::Feature { feature: self.feature, account, reply, wrote }
+                let (feature, reply) = (self.feature, reply.clone());
+                Waiting::Feature { feature, account, reply, wrote, context }
             }
             None if wrote => Waiting::Change { account, at: None, stanza: None },
             None => Waiting::Nobody,
@@ -335,7 +389,8 @@ impl Shard {
             };
             self.discover(&request, &reply, fx)
         });
-        let mut turn = Turn { core: &mut self.core, fx, feature, reply: Some(&reply), discovery };
+        let (core, reply_to) = (&mut self.core, Some(&reply));
+        let mut turn = Turn { core, fx, feature, reply: reply_to, discovery, context: None };
         let verdict = self.features[feature].on_iq(&mut turn, &iq);
         match verdict {
             Verdict::Result(payload) => self.core.answer(&reply, Ok(payload), fx),
@@ -365,7 +420,8 @@ impl Shard {
         let mut found = Discovery::default();
         for (feature, one) in self.features.iter_mut().enumerate() {
             let core = &mut self.core;
-            let mut turn = Turn { core, fx, feature, reply: Some(reply), discovery: None };
+            let mut turn =
+                Turn { core, fx, feature, reply: Some(reply), discovery: None, context: None };
             one.discover(&mut turn, request, &mut found);
         }
         found
@@ -377,6 +433,7 @@ impl Shard {
         feature: usize,
         account: AccountId,
         reply: ReplyTo,
+        context: Option<Box<dyn Any>>,
         outcome: StoreOutcome,
         fx: &mut Effects,
     ) {
@@ -387,8 +444,8 @@ impl Shard {
         } else {
             let mut result = Err(super::internal_error());
             let sound = self.contained(fx, |shard, fx| {
-                let core = &mut shard.core;
-                let mut turn = Turn { core, fx, feature, reply: Some(&reply), discovery: None };
+                let (core, reply) = (&mut shard.core, Some(&reply));
+                let mut turn = Turn { core, fx, feature, reply, discovery: None, context };
                 result = match shard.features.get_mut(feature) {
                     Some(feature) => feature.on_stored(&mut turn, account, outcome),
                     // Switched off meanwhile.
@@ -415,7 +472,8 @@ impl Shard {
         let mut result = Err(super::internal_error());
         self.contained(fx, |shard, fx| {
             let core = &mut shard.core;
-            let mut turn = Turn { core, fx, feature, reply: Some(reply), discovery: None };
+            let mut turn =
+                Turn { core, fx, feature, reply: Some(reply), discovery: None, context: None };
             // None answers it where a reload has taken its feature away.
             if let Some(one) = shard.features.get_mut(feature) {
                 result = one.on_errand(&mut turn, &reply.to, context, outcome);

@@ -106,18 +106,7 @@ impl Account {
 
     fn page(&self, query: &ArchiveQuery) -> Answer {
         let within = |id: u64, (above, below): (u64, u64)| id > above && id < below;
-        let bounds = query.id_bounds();
-        let passes = |entry: &&LogEntry| {
-            let with = query.with.as_ref();
-            within(entry.id, bounds)
-                && with.is_none_or(|with| {
-                    with.bare() == entry.with.bare() && (with.is_bare() || *with == entry.with)
-                })
-                && query.start.is_none_or(|start| entry.at >= start)
-                && query.end.is_none_or(|end| entry.at <= end)
-                && query.ids.as_ref().is_none_or(|ids| ids.contains(&entry.id))
-        };
-        let all: Vec<&LogEntry> = self.archive().filter(passes).collect();
+        let all: Vec<&LogEntry> = self.archive().filter(|entry| query.passes(entry)).collect();
         let count = all.len() as u64;
         let count = (query.count_max > 0 && count <= u64::from(query.count_max)).then_some(count);
         let bounds = query.page_bounds();

@@ -217,6 +217,20 @@ impl ArchiveQuery {
         }
     }
 
+    /// Whether a row of the archive passes the filters, on whatever page it is.
+    pub fn passes(&self, entry: &LogEntry) -> bool {
+        let (above, below) = self.id_bounds();
+        let with = self.with.as_ref();
+        entry.id > above
+            && entry.id < below
+            && with.is_none_or(|with| {
+                with.bare() == entry.with.bare() && (with.is_bare() || *with == entry.with)
+            })
+            && self.start.is_none_or(|start| entry.at >= start)
+            && self.end.is_none_or(|end| entry.at <= end)
+            && self.ids.as_ref().is_none_or(|ids| ids.contains(&entry.id))
+    }
+
     /// The ids that the filters let through, page or not: above the first, below the second.
     pub fn id_bounds(&self) -> (u64, u64) {
         let below = self.before_id.unwrap_or(u64::MAX).min(self.up_to.saturating_add(1));

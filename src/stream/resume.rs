@@ -38,8 +38,8 @@ pub struct Counters {
     pub resume_id: Option<Box<str>>,
     received: u32,
     handled: u32,
-    /// One entry per stanza behind `handled`, true once it is done.
-    open: VecDeque<bool>,
+    /// One entry per stanza behind `handled`: how many things it waits for.
+    open: VecDeque<u8>,
     /// The number last told to the client.
     told: u32,
     /// The client asked: when, and the stanza before its request, for which the answer waits.
@@ -64,18 +64,42 @@ impl Counters {
     /// Counts a stanza from the client and gives its number; it stays open until `complete`.
     pub fn receive(&mut self) -> u32 {
         self.received = self.received.wrapping_add(1);
-        self.open.push_back(false);
+        self.open.push_back(1);
         self.received
     }
 
-    /// The stanza `number` is handled. Gives true if the number that may be acknowledged advanced.
-    pub fn complete(&mut self, number: u32) -> bool {
-        let place = number.wrapping_sub(self.handled).wrapping_sub(1) as usize;
-        if let Some(done) = self.open.get_mut(place) {
-            *done = true;
+    /// The stanza `number`, which is open, waits for one thing more: one more `complete`.
+    pub fn hold(&mut self, number: u32) {
+        if let Some(things) = self.open.get_mut(self.place(number)) {
+            *things = things.saturating_add(1);
         }
+    }
+
+    /// One thing that the stanza `number` waited for has come; with the last one it is handled. Gives true if the number
+    /// that may be acknowledged advanced.
+    pub fn complete(&mut self, number: u32) -> bool {
+        let place = self.place(number);
+        if let Some(things) = self.open.get_mut(place) {
+            *things = things.saturating_sub(1);
+        }
+        self.advance()
+    }
+
+    /// As `complete`, for the stanza received last, whatever it waits for.
+    pub fn complete_newest(&mut self) -> bool {
+        if let Some(things) = self.open.back_mut() {
+            *things = 0;
+        }
+        self.advance()
+    }
+
+    fn place(&self, number: u32) -> usize {
+        number.wrapping_sub(self.handled).wrapping_sub(1) as usize
+    }
+
+    fn advance(&mut self) -> bool {
         let before = self.handled;
-        while self.open.front() == Some(&true) {
+        while self.open.front() == Some(&0) {
             self.open.pop_front();
             self.handled = self.handled.wrapping_add(1);
         }
@@ -83,11 +107,6 @@ impl Counters {
             self.open.shrink_to(8 * IDLE_CAPACITY);
         }
         self.handled != before
-    }
-
-    /// The number of the stanza received last.
-    pub fn newest(&self) -> u32 {
-        self.received
     }
 
     /// Stanzas received and not yet handled.
@@ -255,6 +274,22 @@ mod tests {
             log_id: Some(id),
             sent: Some((Instant(id), 0)),
         }
+    }
+
+    #[test]
+    fn a_stanza_that_waits_for_two_things_is_handled_with_the_second() {
+        let mut counters = Counters::new(None);
+        let (first, second) = (counters.receive(), counters.receive());
+        counters.hold(first);
+        assert!(!counters.complete(first));
+        assert!(!counters.complete(second));
+        assert!(counters.complete(first));
+        assert_eq!(counters.tell(), 2);
+        let third = counters.receive();
+        counters.hold(third);
+        assert!(counters.complete_newest(), "a fault leaves nothing to wait for");
+        assert!(!counters.complete(third));
+        assert_eq!(counters.tell(), 3);
     }
 
     #[test]

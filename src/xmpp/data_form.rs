@@ -105,6 +105,11 @@ impl Submitted {
         Some(Self { fields })
     }
 
+    /// Each field with its values.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.fields.iter().map(|(var, values)| (var.as_str(), values.as_slice()))
+    }
+
     /// The values of a field; none where it is not there.
     pub fn values(&self, var: &str) -> &[String] {
         let field = self.fields.iter().find(|(name, _)| name == var);

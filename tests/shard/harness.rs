@@ -536,6 +536,11 @@ impl Node {
         self.run();
     }
 
+    /// The wall clock is set back; the other goes on.
+    pub(crate) fn set_clock_back(&mut self, span: Duration) {
+        self.now.wall.0 -= u64::try_from(span.as_micros()).unwrap();
+    }
+
     /// From now on the store keeps its answers back.
     pub(crate) fn hold_store(&mut self) {
         self.store_holds = true;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod acks;
+mod archive;
 mod attempts;
 mod bad_input;
 mod blocking;
