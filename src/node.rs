@@ -32,6 +32,7 @@ use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::notify;
 use crate::runtime::passwords::Passwords;
 use crate::runtime::preflight::{self, Granted};
+use crate::runtime::retention::{Retention, Rule};
 use crate::runtime::signal::{self, Signal};
 use crate::runtime::storage::{Storage, StoreHandle};
 use crate::runtime::tls::{self, TlsServer};
@@ -117,6 +118,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         readers.push(Box::new(SqliteReader::open(&opened.path)?));
     }
     let mut own_reader = SqliteReader::open(&opened.path)?;
+    let retention_reader = Box::new(SqliteReader::open(&opened.path)?);
     let tls = certificates::tls_server(&config, data_dir.path())?;
     let decoy_secret = decoy_secret(data_dir.path())?;
     let listening = listen(&config, shards)?;
@@ -139,6 +141,9 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let policy = policy(&config, offers_sha512(&config, &mut own_reader)?);
     let clock = Clock::start();
     let beats = Beats::new(shards, clock);
+    let retention =
+        Retention::start(storage.handle(), retention_reader, clock, retention_rules(&config))
+            .map_err(|error| told("the thread that prunes archives cannot be started", &error))?;
     let measures = config.latency.enabled;
     let collector =
         Collector::start(&mailboxes, storage.handle(), clock, measures, latency_log(&config))
@@ -149,8 +154,14 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         Some(listener) => Some(serve_admin(listener, &config, data_dir.path(), watch.clone())?),
         None => None,
     };
-    let reloading =
-        reload::Reloading { origin, log, tls: tls.clone(), passwords: passwords.clone(), itself };
+    let reloading = reload::Reloading {
+        origin,
+        log,
+        tls: tls.clone(),
+        passwords: passwords.clone(),
+        retention,
+        itself,
+    };
     let desk = Arc::new(Desk {
         reloading: Mutex::new(reloading),
         config: Mutex::new(config.clone()),
@@ -286,6 +297,19 @@ fn serve_admin(
     let door = Door { hosts, token };
     http::serve(listener, door, watch)
         .map_err(|error| told("the admin address cannot be served", &error))
+}
+
+/// What the archives of each domain keep; nothing is said of those that keep all.
+fn retention_rules(config: &Config) -> Vec<Rule> {
+    let archive = &config.archive;
+    let rule = |domain: &String| {
+        let kept = archive.domains.get(domain).unwrap_or(&archive.retention);
+        let days = (kept.days > 0).then(|| Duration::from_secs(u64::from(kept.days) * 86_400));
+        let messages = (kept.messages_per_account > 0).then(|| kept.messages_per_account.into());
+        Rule { domain: domain.clone(), age_max: days, messages_max: messages }
+    };
+    let rules = config.domains.iter().map(rule);
+    rules.filter(|rule| rule.age_max.is_some() || rule.messages_max.is_some()).collect()
 }
 
 /// Where latencies are logged, and how often.

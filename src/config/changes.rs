@@ -17,7 +17,6 @@ const AT_START: &[&str] = &[
     "c2s.direct_tls_listen",
     "c2s.redirect",
     "storage.url",
-    "archive",
     "cluster",
     "components.listen",
     "federation",
@@ -174,7 +173,6 @@ impl Config {
                 ..new.c2s
             },
             storage: super::Storage { url: self.storage.url.clone(), ..new.storage },
-            archive: self.archive.clone(),
             cluster: self.cluster.clone(),
             components: super::Components {
                 listen: self.components.listen.clone(),

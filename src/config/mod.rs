@@ -184,6 +184,16 @@ pub enum AckLevel {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archive {
     pub enabled: bool,
+    pub retention: Retention,
+    /// Of domains that have rules of their own.
+    pub domains: BTreeMap<String, Retention>,
+}
+
+/// What an archive keeps; 0 for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub days: u32,
+    pub messages_per_account: u32,
 }
 
 /// Not in this version: disabled, and nothing set.

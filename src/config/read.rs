@@ -36,7 +36,7 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
             quarantine_strangers_per_h: s.integer("quarantine_strangers_per_h", 10, 0..=1_000),
         }),
         storage: top.section("storage", storage),
-        archive: top.section("archive", |s| Archive { enabled: s.off_boolean("enabled") }),
+        archive: top.section("archive", |s| archive(s, &domains)),
         cluster: top.section("cluster", cluster),
         components: top.section("components", |s| components(s, &domains)),
         federation: top.section("federation", federation),
@@ -168,6 +168,34 @@ fn admin(s: &mut Section<'_>) -> Admin {
             }
         }),
     }
+}
+
+fn archive(s: &mut Section<'_>, domains: &[String]) -> Archive {
+    let retention = |s: &mut Section<'_>, otherwise: Retention| Retention {
+        days: s.integer("retention_days", otherwise.days, 0..=36_500),
+        messages_per_account: s.integer(
+            "messages_per_account",
+            otherwise.messages_per_account,
+            0..=u32::MAX,
+        ),
+    };
+    let enabled = s.boolean("enabled", true);
+    let usual = retention(s, Retention { days: 0, messages_per_account: 0 });
+    let own = s.each("domains", |s, name| {
+        let rules = retention(s, usual);
+        match domain(name) {
+            Ok(domain) if domains.contains(&domain) => Some((domain, rules)),
+            Ok(_) => {
+                s.problem_here(format!("{name:?} is not served; add it to domains"));
+                None
+            }
+            Err(fault) => {
+                s.problem_here(format!("{name:?} {fault}; write one of domains"));
+                None
+            }
+        }
+    });
+    Archive { enabled, retention: usual, domains: own.into_values().flatten().collect() }
 }
 
 fn tls(s: &mut Section<'_>, domains: &[String], check: Check) -> Tls {

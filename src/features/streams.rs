@@ -24,7 +24,7 @@ pub(super) static MANIFEST: Manifest = Manifest {
         Spec {
             name: "XEP-0386",
             version: "1.1.0",
-            left_out: "offline messages are sent, as there is no archive to find them in",
+            left_out: "offline messages are sent, not left to the archive, whose end `<bound/>` does not tell",
         },
         Spec { name: "XEP-0388", version: "1.0.4", left_out: "tasks: no login needs any" },
         Spec { name: "XEP-0440", version: "1.0.0", left_out: "" },

@@ -2,7 +2,7 @@
 
 use super::{
     Desk, Error, Itself, certificates, core_settings, log::LogControl, make_features,
-    offers_sha512, policy,
+    offers_sha512, policy, retention_rules,
 };
 use crate::config::{Config, Origin};
 use crate::runtime::control::Reloaded;
@@ -10,6 +10,7 @@ use crate::runtime::executor::CoreSettings;
 use crate::runtime::mailbox::{Letter, Reconfiguration};
 use crate::runtime::passwords::Passwords;
 use crate::runtime::preflight;
+use crate::runtime::retention::Retention;
 use crate::runtime::tls::TlsServer;
 use crate::shard::ShardConfig;
 use std::sync::atomic::Ordering;
@@ -21,6 +22,7 @@ pub(super) struct Reloading {
     pub(super) log: LogControl,
     pub(super) tls: TlsServer,
     pub(super) passwords: Passwords,
+    pub(super) retention: Retention,
     pub(super) itself: Itself,
 }
 
@@ -51,6 +53,7 @@ impl Desk {
         let Prepared { config, shard, core, told } = prepared;
         reloading.log.set_level(config.log.level);
         reloading.passwords.set_limit(config.limits.password_checks_queue as usize);
+        reloading.retention.set_rules(retention_rules(&config));
         reloading.tls = core.tls.clone();
         *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) =
             core.tls.expiries(&config.domains);

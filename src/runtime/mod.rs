@@ -24,6 +24,7 @@ pub mod notify;
 pub mod passwords;
 pub mod preflight;
 pub mod process;
+pub mod retention;
 pub mod signal;
 pub mod storage;
 pub mod tls;

@@ -110,7 +110,7 @@ pub(super) fn all_accounts() -> Query {
     Query::Accounts { domain: None, only_disabled: false, after: None, limit: 9 }
 }
 
-pub(super) fn bare(text: &str) -> BareJid {
+pub fn bare(text: &str) -> BareJid {
     BareJid::parse(text).unwrap()
 }
 
@@ -128,11 +128,11 @@ pub(super) fn credentials(seed: u8) -> Credentials {
     }
 }
 
-pub(super) fn create(owner: &str) -> Write {
+pub fn create(owner: &str) -> Write {
     Write::CreateAccount { owner: bare(owner), credentials: credentials(7) }
 }
 
-pub(super) fn entry(id: u64, with: &str, stanza: &[u8]) -> LogEntry {
+pub fn entry(id: u64, with: &str, stanza: &[u8]) -> LogEntry {
     LogEntry {
         id,
         at: Wall(1_700_000_000_000_000 + id),

@@ -32,7 +32,15 @@ fn values_are_refused_with_file_line_key_and_remedy() {
         ("[limits]\ndepth = 1.5", "2: limits.depth: 1.5 is not a whole number; write depth = 64"),
         (
             "[archive]\nenabled = \"no\"",
-            "2: archive.enabled: \"no\" is neither true nor false; write enabled = false",
+            "2: archive.enabled: \"no\" is neither true nor false; write enabled = true",
+        ),
+        (
+            "[archive]\nretention_days = -1",
+            "2: archive.retention_days: -1 is not within 0 to 36500; write retention_days = 0",
+        ),
+        (
+            "[archive.domains.\"other.example\"]\nretention_days = 1",
+            "1: archive.domains.\"other.example\": \"other.example\" is not served; add it to domains",
         ),
         (
             "[c2s]\nlisten = \"127.0.0.1:5222\"",
@@ -134,10 +142,6 @@ fn what_is_not_toml_is_refused_with_its_line() {
 #[test]
 fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
     let cases = [
-        (
-            "[archive]\nenabled = true",
-            "2: archive.enabled: true is not in this version; write enabled = false",
-        ),
         (
             "[cluster]\nenabled = true",
             "2: cluster.enabled: true is not in this version; write enabled = false",

@@ -102,7 +102,7 @@ class Client(ClientXMPP):
         self.enable_direct_tls = tls == "direct"
         self.enable_starttls = tls == "starttls"
         self.enable_plaintext = False
-        for plugin in ("xep_0030", "xep_0199", "xep_0202", "xep_0203"):
+        for plugin in ("xep_0030", "xep_0199", "xep_0202", "xep_0203", "xep_0313", "xep_0359"):
             self.register_plugin(plugin)
         if stream_management:
             self.register_plugin("xep_0198")

@@ -9,12 +9,13 @@ import hmac
 import re
 import secrets
 
-from clients import Client, Component, Failed, RawStream, check, within
+from clients import STEP_SECONDS, Client, Component, Failed, RawStream, check, within
 
 CHAT_MESSAGES = 50
 OFFLINE_MESSAGES = 20
 RESUME_MESSAGES = 30
 PIPELINED_MESSAGES = 20
+ARCHIVED_MESSAGES = 36
 
 
 def bodies(label, count):
@@ -140,6 +141,74 @@ async def resume(server):
     await two.hears_exactly(sent + live, "after the resume")
     await two.logout()
     await one.logout()
+
+
+async def archive(server):
+    """XEP-0313: both sides page through what they said, forward and back, with one of many, by time and by id."""
+    one = await Client(server, server.accounts[0], "one", "starttls").login()
+    two = await Client(server, server.accounts[1], "two", "direct").login()
+    other = await Client(server, server.accounts[2], "other", "direct").login()
+    features = await two.plugin["xep_0030"].get_info(jid=two.bare, timeout=STEP_SECONDS)
+    if "urn:xmpp:mam:2#extended" not in features["disco_info"]["features"]:
+        for client in (one, two, other):
+            await client.logout()
+        check(not server.is_corefire, "an account has an archive")
+        return "skipped: no archives"
+
+    began = datetime.datetime.now(datetime.timezone.utc)
+    said = bodies("archive", ARCHIVED_MESSAGES)
+    half = len(said) // 2
+    for number, body in enumerate(said[:half]):
+        speaker, listener = (one, two) if number % 3 else (two, one)
+        speaker.say(listener.bare, [body])
+        await listener.until(lambda: body in listener.bodies(), body)
+    (aside,) = bodies("from another", 1)
+    other.say(two.bare, [aside])
+    await two.until(lambda: aside in two.bodies(), aside)
+    # Stamps of XEP-0082 without fractions tell the halves apart.
+    await asyncio.sleep(1.1)
+    middle = datetime.datetime.now(datetime.timezone.utc)
+    await asyncio.sleep(1.1)
+    one.say(two.boundjid.full, said[half:])
+    await two.until(lambda: said[-1] in two.bodies(), said[-1])
+
+    def body(result):
+        return result["mam_result"]["forwarded"]["stanza"]["body"]
+
+    async def read(client, **asked):
+        pages = client.plugin["xep_0313"].iterate(start=began, rsm={"max": 7}, **asked)
+        return [result async for result in pages]
+
+    for client, peer in ((one, two), (two, one)):
+        results = await within(read(client, with_jid=peer.bare), "pages forward")
+        check([body(result) for result in results] == said, "forward: all of it, in order")
+        check(all(result["from"] in ("", client.bare) for result in results), "of the archive")
+        ids = [result["mam_result"]["id"] for result in results]
+        check(len(set(ids)) == len(said), "each has an id of its own")
+        for result in results:
+            check(result["mam_result"]["forwarded"]["delay"]["stamp"], "each has its time")
+
+        results = await within(read(client, with_jid=peer.bare, reverse=True), "pages backward")
+        check([body(result) for result in results] == said[::-1], "back: the same, newest first")
+        check([result["mam_result"]["id"] for result in results] == ids[::-1], "and the same ids")
+
+        results = await within(read(client, end=middle), "up to a time")
+        wanted = said[:half] + ([aside] if client is two else [])
+        check([body(result) for result in results] == wanted, "what was said before the time")
+
+        query = client.plugin["xep_0313"].retrieve(rsm={"max": 3, "after": ids[4]})
+        page = await within(query, "a page behind an id")
+        found = [body(result) for result in page["mam"]["results"]]
+        check(found == said[5:8], f"what comes behind the fifth, not {found}")
+
+    live = {message["stanza_id"]["id"] for message in two.received if message["body"] in said}
+    results = await within(read(two, with_jid=one.bare), "the archive again")
+    kept = {result["mam_result"]["id"] for result in results}
+    check(live <= kept and live, "who got a message was told its id in the archive")
+    ends = await within(two.plugin["xep_0313"].get_archive_metadata(), "the ends of the archive")
+    check(ends["mam_metadata"]["end"]["id"] in kept, "the newest is its end")
+    for client in (one, two, other):
+        await client.logout()
 
 
 async def queries(server):
@@ -324,4 +393,4 @@ async def component(server):
     await service.leave()
 
 
-ALL = (chat, offline, resume, queries, pipelining, wrong_password, channel_binding, component)
+ALL = (chat, offline, resume, archive, queries, pipelining, wrong_password, channel_binding, component)

@@ -26,7 +26,10 @@ use corefire::shard::{
     StoreOutcome, Ticket,
 };
 use corefire::store::memory::MemoryStore;
-use corefire::store::{Answer, Query, Reader as _, RosterItem, Subscription, Write, Writer as _};
+use corefire::store::{
+    Answer, ArchiveQuery, LogEntry, Page, Query, Reader, RosterItem, Subscription, Write,
+    Writer as _,
+};
 use corefire::stream::TlsFacts;
 use corefire::stream::c2s::C2sPolicy;
 use corefire::stream::sasl::{ITERATIONS_MIN, ScramHash, derive};
@@ -34,7 +37,7 @@ use corefire::xmpp::credentials::Credentials;
 use corefire::xmpp::jid::BareJid;
 use corefire::xmpp::xml::framer::XmlLimits;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -48,6 +51,9 @@ static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| {
 });
 
 pub(crate) const SECOND: u64 = 1_000_000;
+
+/// Seeds from this one on are worlds with archives.
+pub(crate) const ARCHIVES: u64 = 1 << 32;
 
 /// What a seed decides beforehand.
 #[derive(Clone, Debug)]
@@ -68,11 +74,13 @@ pub(crate) struct Plan {
     /// Longest pause between the actions of a client.
     pub(crate) pause: u64,
     pub(crate) net: u64,
+    /// Accounts have archives.
+    pub(crate) archive: bool,
     pub(crate) limits: Limits,
 }
 
 impl Plan {
-    fn of(chance: &mut Chance) -> Plan {
+    fn of(seed: u64, chance: &mut Chance) -> Plan {
         let calm = chance.percent(15);
         let tight = !calm && chance.percent(30);
         let pick = |chance: &mut Chance, tight: bool, low: u64, high: u64| match tight {
@@ -123,6 +131,7 @@ impl Plan {
             ring: if chance.percent(30) { 1 } else { 64 },
             pause: [200_000, SECOND, 4 * SECOND][chance.index(3)],
             net: [1_000, 50_000, 400_000][chance.index(3)],
+            archive: seed >= ARCHIVES,
             limits,
         }
     }
@@ -253,6 +262,10 @@ pub(crate) struct Counts {
     pub(crate) turns: u64,
     pub(crate) paused: u64,
     pub(crate) slow: u64,
+    /// Writes that the store refused for good.
+    pub(crate) failed: u64,
+    /// Messages that were in archives at the end.
+    pub(crate) archived: u64,
     /// Resources that clients saw when it was checked that they see the right ones.
     pub(crate) sights: u64,
 }
@@ -301,7 +314,7 @@ fn address(user: usize) -> BareJid {
 impl World {
     pub(crate) fn new(seed: u64) -> World {
         let mut chance = Chance::new(seed);
-        let plan = Plan::of(&mut chance);
+        let plan = Plan::of(seed, &mut chance);
         let disk = MemoryStore::new();
         let owners = plan.accounts + plan.rogues;
         let create =
@@ -513,6 +526,8 @@ impl Counts {
         self.turns += other.turns;
         self.paused += other.paused;
         self.slow += other.slow;
+        self.failed += other.failed;
+        self.archived += other.archived;
         self.sights += other.sights;
     }
 }

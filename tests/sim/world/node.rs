@@ -17,6 +17,7 @@ impl World {
             scram_iterations: ITERATIONS_MIN,
             decoy_secret: [7; 32],
             incarnation: storage.incarnation,
+            archive: self.plan.archive,
             ..ShardConfig::new(policy, self.plan.limits.clone())
         });
         self.storage = Some(storage);
@@ -392,6 +393,7 @@ impl World {
             }
             Commit::Done(answers) => {
                 for (core, ticket, outcome) in answers {
+                    self.counts.failed += u64::from(matches!(outcome, StoreOutcome::Failed));
                     let delay = self.chance.delay(5_000);
                     let at = (self.now + delay).max(self.cores[core].reply_at + 1);
                     self.cores[core].reply_at = at;

@@ -51,9 +51,59 @@ impl World {
                 });
             }
         }
+        self.check_archives();
         let open: usize = self.cores.iter().map(|core| core.shard.open_stanzas()).sum();
         if open > 0 {
             self.model.fail(|| format!("{open} stanzas are open though all is settled"));
+        }
+    }
+
+    /// R1, R2: what was acknowledged is in the archive of either side, and nothing is in one twice; pages of any size tell
+    /// the same forward and back.
+    fn check_archives(&mut self) {
+        let mut reader = self.disk.reader();
+        let mut archives = Vec::new();
+        for account in 0..self.plan.accounts {
+            let all = ArchiveQuery::all(address(account), u32::MAX);
+            let whole = page(&mut reader, all.clone());
+            let mut forward = Vec::new();
+            let mut backward = Vec::new();
+            while forward.len() < whole.len() {
+                let after = forward.last().map_or(0, |entry: &LogEntry| entry.id);
+                let next = ArchiveQuery { page: Page::After(after), max: 3, ..all.clone() };
+                forward.extend(page(&mut reader, next));
+                let before = backward.first().map_or(u64::MAX, |entry: &LogEntry| entry.id);
+                let next = ArchiveQuery { page: Page::Before(before), max: 3, ..all.clone() };
+                backward.splice(0..0, page(&mut reader, next));
+            }
+            if forward != whole || backward != whole {
+                self.model.fail(|| format!("R2: pages of account {account} differ from the whole"));
+            }
+            let mut kept = BTreeSet::new();
+            for entry in &whole {
+                let Some(message) = marked(&entry.stanza) else { continue };
+                if !kept.insert(message) {
+                    self.model.fail(|| format!("R2: m{message} is twice in archive {account}"));
+                }
+            }
+            self.counts.archived += kept.len() as u64;
+            archives.push(kept);
+        }
+        if !self.plan.archive {
+            return;
+        }
+        for (index, message) in self.model.messages.iter().enumerate() {
+            let sides = [self.clients[message.from].account, message.to];
+            let has = sides.map(|account| archives[account].contains(&index));
+            // A sender whose own row the store refused is told nothing: the recipient has the message.
+            let may_lack = [self.counts.failed > 0, false];
+            for side in 0..2 {
+                if message.covered && !message.refused && !has[side] && !may_lack[side] {
+                    let text =
+                        format!("R1: m{index} was acknowledged and is not in {sides:?}[{side}]");
+                    return self.model.fail(|| text);
+                }
+            }
         }
     }
 
@@ -151,4 +201,17 @@ impl World {
             });
         }
     }
+}
+
+fn page(reader: &mut impl Reader, query: ArchiveQuery) -> Vec<LogEntry> {
+    match reader.read(&Query::Archive(Box::new(query))) {
+        Ok(Answer::Archive { entries, .. }) => entries,
+        other => panic!("a page was asked for, not {other:?}"),
+    }
+}
+
+/// The number of the message that a stanza is.
+fn marked(stanza: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(stanza).ok()?;
+    text.split_once("<body>m")?.1.split_once('<')?.0.parse().ok()
 }
