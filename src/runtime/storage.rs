@@ -251,6 +251,7 @@ impl StoreHandle {
 fn weight(write: &Write) -> usize {
     match write {
         Write::AppendLog { entry, .. } => entry.stanza.len() + 128,
+        Write::ReplaceLog { stanza, .. } => stanza.len() + 128,
         Write::PutSlot { value, .. } => value.as_ref().map_or(0, Vec::len) + 128,
         _ => 256,
     }

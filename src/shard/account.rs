@@ -68,7 +68,7 @@ pub struct Data {
     stored: Vec<(String, Vec<u8>)>,
     /// Rows of the log that wait to be confirmed.
     pub log_rows: u32,
-    /// The time of the newest row of the archive.
+    /// No row of the archive is newer than this.
     pub(super) archived_at: Wall,
     /// Some of them are with no session: the next session that can take messages gets them.
     pub replay_due: bool,
@@ -88,7 +88,7 @@ impl Data {
         let mut stored = record.slots;
         let networks = stored.iter().position(|(name, _)| name == NETWORKS_SLOT);
         let networks = networks.map(|place| stored.swap_remove(place).1).unwrap_or_default();
-        Self {
+        let mut data = Self {
             networks: Self::read_networks(&networks),
             credentials: (&record.credentials).into(),
             disabled: record.disabled,
@@ -99,7 +99,9 @@ impl Data {
             log_rows: record.log_rows,
             archived_at: record.archived_at,
             replay_due: record.log_rows > 0,
-        }
+        };
+        data.begin_archive();
+        data
     }
 
     /// The slot of a feature, if there is anything in it: costs nothing for accounts that do not use the feature.
@@ -315,8 +317,10 @@ impl Core {
                 Waiting::Errand { .. }
                 | Waiting::Registration { .. }
                 | Waiting::Sent(..)
-                | Waiting::Retraction { .. }
                 | Waiting::Nobody => {}
+                Waiting::Retraction { .. } => {
+                    self.retractions = self.retractions.saturating_sub(1);
+                }
             }
         }
     }

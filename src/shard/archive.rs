@@ -19,8 +19,10 @@ use crate::xmpp::xml::writer::Writer;
 /// Microseconds by which cores may see the same moment apart: rows that are so little late are given the newest time.
 const SKEW_US: u64 = 5_000_000;
 /// Messages with one correspondent that are looked at to find the one that is taken back, and how many at a time.
-const RETRACTION_REACH: u32 = 1_000;
+const RETRACTION_REACH: u32 = 500;
 const RETRACTION_PAGE: u32 = 50;
+/// Such searches of one shard at a time; above, what is taken back stays in the archive, with the retraction behind it.
+const RETRACTIONS: u32 = 16;
 
 /// What is archived where neither list of the preferences has the other side (XEP-0441).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +114,8 @@ impl Slot for ArchivePreferences {
     }
 }
 
-/// How far the clock was set back in the life of an archive, in microseconds: see `ArchiveQuery::disorder_us`.
+/// How far the time of a row lies behind that of an earlier one in this archive, at most, in microseconds: see
+/// `ArchiveQuery::disorder_us`.
 #[derive(Debug, Default)]
 struct Disorder(u64);
 
@@ -126,7 +129,14 @@ impl Slot for Disorder {
 }
 
 impl Data {
-    /// The time of a new row of the archive. Times rise with the ids but where the clock was set back, which is noted.
+    /// The account was read: no row of its archive is newer than this.
+    pub(super) fn begin_archive(&mut self) {
+        let disorder = self.slot_in_use::<Disorder>().map_or(0, |disorder| disorder.0);
+        self.archived_at.0 = self.archived_at.0.saturating_add(disorder);
+    }
+
+    /// The time of a new row of the archive. Times rise with the ids but where the clock was set back, or a message had to
+    /// wait for long; by how much they fall is noted.
     ///
     /// - gives: the time, and what to keep of the disorder if it grew
     fn time_in_archive(&mut self, at: Wall) -> (Wall, Option<Vec<u8>>) {
@@ -135,10 +145,10 @@ impl Data {
             self.archived_at = self.archived_at.max(at);
             return (self.archived_at, None);
         }
-        self.archived_at = at;
         let disorder = self.slot::<Disorder>();
-        disorder.0 = disorder.0.saturating_add(late);
-        (at, Some(disorder.0.to_be_bytes().to_vec()))
+        let grown = late > disorder.0;
+        disorder.0 = disorder.0.max(late);
+        (at, grown.then(|| disorder.0.to_be_bytes().to_vec()))
     }
 
     /// Whether a message with `address` goes into the archive, as its owner wants it.
@@ -308,6 +318,9 @@ impl Core {
         envelope: &Envelope<'_>,
         fx: &mut Effects,
     ) {
+        if self.retractions >= RETRACTIONS {
+            return;
+        }
         let mut index = Index::default();
         let Some(stanza) = self.view(envelope.stanza, &mut index) else { return };
         let taken_back = stanza.children().find(|child| is_retraction(child.namespace, child.name));
@@ -341,6 +354,7 @@ impl Core {
             page: Page::Before(before),
             ..ArchiveQuery::all(owner, RETRACTION_PAGE)
         };
+        self.retractions += 1;
         let ticket = self.ticket(Waiting::Retraction { account, retraction });
         fx.queries.push((ticket, Query::Archive(Box::new(query))));
     }
@@ -371,6 +385,7 @@ impl Shard {
         outcome: StoreOutcome,
         fx: &mut Effects,
     ) {
+        self.core.retractions = self.core.retractions.saturating_sub(1);
         let StoreOutcome::Answer(Answer::Archive { entries, complete, .. }) = outcome else {
             return;
         };

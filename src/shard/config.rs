@@ -190,3 +190,5 @@ pub(super) const RING_SOFT_BYTES: usize = 256 << 10;
 pub(super) const RING_HARD_BYTES: usize = 16 << 20;
 /// Writes on their way to the store that stop the reading of clients.
 pub(super) const WRITES_SOFT: usize = 8_192;
+/// Those at which messages that would be kept bounce, wherever they come from.
+pub(super) const WRITES_HARD: usize = 65_536;

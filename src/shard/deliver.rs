@@ -4,6 +4,7 @@ use super::account::{AccountId, Busy, Queued, State};
 use super::bounce::stanza_id;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
+use super::log::Kept;
 use super::phase::{Delivered, Direction, Passage, Received};
 use super::ring::FrameRef;
 use super::session::SessionId;
@@ -254,7 +255,6 @@ impl Shard {
                 || targets.is_empty()
                 || targets.iter().any(|session| asleep(core, session)));
         let archived = core.is_archived(account, envelope.flags, envelope.from);
-        let mut row = None;
         if logged && !promised {
             // Only because somebody sleeps or is away: what others hold of this sender must not come behind it later.
             let sessions = core.accounts.get(account.0).map(|slot| slot.sessions.clone());
@@ -264,25 +264,9 @@ impl Shard {
                 }
             }
         }
-        if targets.is_empty() {
-            let limit = core.config.limits.offline_messages;
-            let slot = core.accounts.get_mut(account.0);
-            let rows = slot.and_then(|slot| slot.data()).map_or(0, |data| data.log_rows);
-            if rows >= limit {
-                return core.bounce(envelope, to, &service_unavailable());
-            }
-        }
-        if let Some(keep) = Keep::new(logged, archived) {
-            let Some(id) = core.next_log_id(account, fx) else {
-                if let Some(slot) = core.accounts.get_mut(account.0) {
-                    slot.busy = Busy::Ids;
-                }
-                // What waits already came later.
-                return core.wait_for_account(account, envelope, to, at, Line::Front);
-            };
-            core.append(account, id, keep, envelope, to, at, fx);
-            row = Some(id);
-        }
+        let keep = Keep::new(logged, archived);
+        let kept = core.keep_received(account, keep, targets.is_empty(), envelope, to, at, fx);
+        let Kept::Row(row) = kept else { return };
         if targets.is_empty() {
             core.probe.messages_stored += 1;
             core.trace_envelope(envelope, to, Step::Offline, NOBODY);
@@ -485,7 +469,7 @@ enum Choice {
 
 impl Core {
     /// The stanza waits until its account is there, or has an id for it.
-    fn wait_for_account(
+    pub(super) fn wait_for_account(
         &mut self,
         account: AccountId,
         envelope: &Envelope<'_>,

@@ -26,6 +26,7 @@ mod inactive;
 mod inbound;
 mod input;
 mod latency;
+mod log;
 mod login;
 mod offline;
 mod operator;
@@ -225,6 +226,8 @@ struct Core {
     tickets: Map<Ticket, Waiting>,
     next_ticket: u64,
     blocks: Vec<IdBlock>,
+    /// Searches for messages that are taken back, under way.
+    retractions: u32,
     encoder: Encoder,
     manifests: Vec<&'static FeatureManifest>,
     usual: StreamContext,
@@ -305,6 +308,7 @@ impl Shard {
             tickets: Map::default(),
             next_ticket: 0,
             blocks: vec![IdBlock::default(); usize::from(STORE_PARTITIONS)],
+            retractions: 0,
             encoder: Encoder::new(FRAME_BYTES_MAX),
             manifests: Vec::new(),
             usual: StreamContext::client(),

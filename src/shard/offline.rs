@@ -1,9 +1,8 @@
-//! The log of an owner: messages are appended before they are acknowledged, stay until a client confirmed them, and
-//! go out to the next session that can take them (XEP-0160). *Confirmed* means an XEP-0198 acknowledgement, or the
-//! answer to a ping that was sent behind them.
+//! Offline messages: what is pending in the log of an account goes out to the next session that can take it (XEP-0160),
+//! and what sessions leave behind finds its way. *Confirmed* means an XEP-0198 acknowledgement, or the answer to a ping that
+//! was sent behind the messages.
 
 use super::account::{AccountId, Busy, Data, Queued, Replay, State};
-use super::bounce::Bounce;
 use super::deliver::resource_constraint;
 use super::effect::{Effects, Ticket};
 use super::input::StoreOutcome;
@@ -13,11 +12,10 @@ use super::session::SessionId;
 use super::stamp::ends_with_id;
 use super::{Core, Post, Shard, Timer, Waiting};
 use crate::frame::{Envelope, Flags, Kind, Recipients};
-use crate::store::{Answer, Keep, LogEntry, Origin, Query, Write, Written};
-use crate::stream::resume::Unacknowledged;
-use crate::xmpp::jid::{BareJid, Jid};
+use crate::store::{Answer, LogEntry, Query, Written};
+use crate::xmpp::jid::BareJid;
 use crate::xmpp::ns;
-use crate::xmpp::stanza::{MessageType, StanzaKind};
+use crate::xmpp::stanza::StanzaKind;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::reader::Index;
 use crate::xmpp::xml::writer::Writer;
@@ -457,166 +455,6 @@ impl Shard {
 }
 
 impl Core {
-    /// The account's data, if `id` still is the account it was.
-    fn owned_data(&mut self, id: AccountId, owner: &BareJid) -> Option<&mut Data> {
-        let slot = self.accounts.get_mut(id.0)?;
-        if slot.jid == *owner { slot.data() } else { None }
-    }
-
-    /// Appends a message to the log of its recipient. Where it is pending, the frame it came in is handled when it is
-    /// durable.
-    #[expect(clippy::too_many_arguments, reason = "the row and where it comes from")]
-    pub(super) fn append(
-        &mut self,
-        id: AccountId,
-        row: u64,
-        keep: Keep,
-        envelope: &Envelope<'_>,
-        to: &str,
-        at: FrameRef,
-        fx: &mut Effects,
-    ) {
-        let Some(slot) = self.accounts.get_mut(id.0) else { return };
-        let owner = slot.jid.clone();
-        let with = self.jids.parse(envelope.from);
-        let with = with.unwrap_or_else(|_| Jid::from_bare(owner.clone()));
-        if keep.is_archived() && envelope.flags.contains(Flags::RETRACTS) {
-            self.retract(id, with.bare().clone(), envelope, fx);
-        }
-        let entry = LogEntry {
-            id: row,
-            at: self.time_of_row(id, keep, envelope.ingress, fx),
-            with,
-            keep,
-            origin: Origin {
-                incarnation: self.config.incarnation,
-                link: (u32::from(at.ring) << 16) | u32::from(self.id.0),
-                number: at.number,
-            },
-            stanza: envelope.stanza.to_vec(),
-            open_end: envelope.open_end,
-            close_start: envelope.close_start,
-        };
-        let waiting = match keep.is_pending() {
-            true => self.append_pending(id, &owner, envelope, to, at),
-            false => Waiting::Nobody,
-        };
-        let ticket = self.ticket(waiting);
-        fx.writes.push((ticket, Write::AppendLog { owner, entry }));
-    }
-
-    /// What waits for a row that the recipient is to confirm.
-    fn append_pending(
-        &mut self,
-        id: AccountId,
-        owner: &BareJid,
-        envelope: &Envelope<'_>,
-        to: &str,
-        at: FrameRef,
-    ) -> Waiting {
-        if let Some(data) = self.accounts.get_mut(id.0).and_then(|slot| slot.data()) {
-            data.log_rows = data.log_rows.saturating_add(1);
-        }
-        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
-        if wanted {
-            self.inward[usize::from(at.ring)].hold(at.number);
-        }
-        let open = &envelope.stanza[..envelope.open_end as usize];
-        let bounce = Bounce::new(envelope.kind, envelope.subtype, envelope.from, to, open);
-        self.wrote(id);
-        Waiting::Append {
-            account: id,
-            owner: owner.clone(),
-            since: self.now.mono,
-            path: self.path(at),
-            at: wanted.then_some(at),
-            bounce: Box::new(bounce),
-            traced: self.trace_keep(envelope, to),
-        }
-    }
-
-    /// What comes for a session that sleeps is logged; so what it holds already is logged first, or it would come behind
-    /// that when the session ends.
-    pub(super) fn log_unacknowledged(&mut self, session: SessionId, fx: &mut Effects) {
-        let Some(slot) = self.sessions.get_mut(session.0) else { return };
-        let account = slot.account;
-        let Some(mut counters) = slot.counters.take() else { return };
-        let owner = self.accounts.get(account.0).map(|slot| slot.jid.clone());
-        let unlogged = |sent: &&mut Unacknowledged| {
-            sent.log_id.is_none() && sent.bytes.starts_with(b"<message")
-        };
-        for sent in counters.unacknowledged_mut().filter(unlogged) {
-            let Some(owner) = owner.clone() else { break };
-            let Some(mut entry) = self.entry_again(&sent.bytes) else { continue };
-            let Some(id) = self.next_log_id(account, fx) else { break };
-            entry.id = id;
-            sent.log_id = Some(id);
-            if let Some(slot) = self.accounts.get_mut(account.0) {
-                slot.changing += 1;
-                if let Some(data) = slot.data() {
-                    data.log_rows = data.log_rows.saturating_add(1);
-                }
-            }
-            let ticket = self.ticket(Waiting::Log(account));
-            fx.writes.push((ticket, Write::AppendLog { owner, entry }));
-        }
-        if let Some(slot) = self.sessions.get_mut(session.0) {
-            slot.counters = Some(counters);
-        }
-    }
-
-    fn log_sleepers(&mut self, id: AccountId, fx: &mut Effects) {
-        let sessions = self.accounts.get(id.0).map(|slot| slot.sessions.clone());
-        for session in sessions.unwrap_or_default() {
-            if self.sessions.get(session.0).is_some_and(|session| session.conn.is_none()) {
-                self.log_unacknowledged(session, fx);
-            }
-        }
-    }
-
-    /// The row of a message that went out without one; `None` for what belongs in no log.
-    fn entry_again(&mut self, bytes: &[u8]) -> Option<LogEntry> {
-        let post = self.message_again(bytes)?;
-        if !post.flags.contains(Flags::STORABLE) {
-            return None;
-        }
-        let with = self.jids.parse(&post.from).ok()?;
-        Some(LogEntry {
-            id: 0,
-            at: self.now.wall,
-            with,
-            keep: Keep::Pending,
-            origin: Origin { incarnation: self.config.incarnation, ..Origin::default() },
-            stanza: post.stanza,
-            open_end: post.open_end,
-            close_start: post.close_start,
-        })
-    }
-
-    /// Rows that clients confirmed go from the log, one write per account and turn.
-    pub(super) fn write_confirmed(&mut self, fx: &mut Effects) {
-        if self.confirmed.is_empty() {
-            return;
-        }
-        let mut confirmed = std::mem::take(&mut self.confirmed);
-        confirmed.sort_by_key(|(account, row)| (account.0.to_u64(), *row));
-        confirmed.dedup();
-        for rows in confirmed.chunk_by(|one, other| one.0 == other.0) {
-            let Some(slot) = self.accounts.get_mut(rows[0].0.0) else { continue };
-            let (account, owner) = (rows[0].0, slot.jid.clone());
-            if let Some(data) = slot.data() {
-                let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-                data.log_rows = data.log_rows.saturating_sub(count);
-            }
-            let ids = rows.iter().map(|(_, row)| *row).collect();
-            let ticket = self.ticket(Waiting::Log(account));
-            fx.writes.push((ticket, Write::ConfirmLog { owner, ids }));
-            self.wrote(account);
-        }
-        confirmed.clear();
-        self.confirmed = confirmed;
-    }
-
     /// The session holds so much that it has not confirmed that a replay must wait: a row that is sent above its limits
     /// would end it, and the next session, and none would ever get past that row.
     fn is_full(&self, session: SessionId) -> bool {
@@ -738,26 +576,6 @@ impl Core {
         );
         let code = crate::xmpp::stanza::IqType::Error.code();
         self.leave(Post::whole(ended, asker, Kind::Iq, code, stanza));
-    }
-
-    /// A message that went to a client and was not acknowledged, as if it came now. A carbon is only a copy: what it is a
-    /// copy of has its own way.
-    fn message_again(&mut self, bytes: &[u8]) -> Option<Post> {
-        let mut index = Index::default();
-        let stanza = self.view(bytes, &mut index)?;
-        let is_copy = stanza.children().any(|child| child.namespace == ns::CARBONS);
-        if stanza.kind() != Some(StanzaKind::Message) || is_copy {
-            return None;
-        }
-        let kind = MessageType::parse(stanza.type_().as_deref());
-        let flags = super::inbound::message_flags(kind, &stanza);
-        // What was for the account must not go to the session that now has the name of the old one, past the log.
-        let (from, to) = (stanza.from()?, stanza.to()?);
-        let mut post = Post::whole(&from, &to, Kind::Message, kind.code(), bytes.to_vec());
-        let own = self.jids.parse(&to).ok()?.into_bare();
-        let content = bytes.get(..post.close_start as usize)?;
-        post.flags = if ends_with_id(content, &own) { flags.with(Flags::STAMPED) } else { flags };
-        Some(post)
     }
 
     /// Messages that a session leaves behind are older than what waits for the account, and go before it.

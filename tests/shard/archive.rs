@@ -435,6 +435,34 @@ fn a_message_that_comes_again_is_archived_once() {
 }
 
 #[test]
+fn results_that_a_client_did_not_get_are_for_nobody_else() {
+    for resumes in [false, true] {
+        let mut node = archived(2);
+        let alice = node.online("alice", "pc");
+        let (bob, id) = node.online_acked("bob", "pc");
+        node.send(alice, &chat("bob@here", "hi"));
+        assert_eq!(bodies(&node.read(bob)), ["hi"]);
+        node.send(bob, &format!("<iq type='set' id='ask'><query xmlns='{NS}'/></iq>"));
+        let h = node.count(bob);
+        assert_eq!(h, 2);
+        node.cut(bob);
+        let owner = node.owner("bob");
+        if resumes {
+            let bob = node.authenticate(owner, "bob");
+            node.send(bob, &format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>"));
+            let text = node.read(bob);
+            assert_eq!(text.matches("<result ").count(), 1, "{text}");
+            continue;
+        }
+        node.advance(Duration::from_secs(120));
+        let again = node.login("bob", "pc");
+        node.send(again, "<presence/>");
+        let text = node.read(again);
+        assert!(!text.contains("<result "), "{text}");
+    }
+}
+
+#[test]
 fn preferences_say_what_is_archived() {
     let mut node = archived(2);
     let (alice, bob) = (node.online("alice", "pc"), node.online("bob", "pc"));

@@ -4,6 +4,7 @@ use super::{
     AccountDetail, AccountRequest, ControlResponse, DETAILS_MAX, ImportOutcome, ImportedAccount,
     LIST_MAX, Password, Place,
 };
+use crate::base::instant::Wall;
 use crate::cluster::placement;
 use crate::shard::{Quarantine, Slot};
 use crate::store::{AccountRecord, Answer, Error, Query, Write, Written};
@@ -133,6 +134,7 @@ pub fn remove(accounts: &mut dyn Accounts, owner: &BareJid) -> Result<(), Fault>
 /// As `remove`, but what the shards must be told is left to the caller.
 pub fn remove_untold(accounts: &mut dyn Accounts, owner: &BareJid) -> Result<News, Fault> {
     let record = record(accounts, owner)?.ok_or_else(|| Fault::Missing(owner.clone()))?;
+    empty_archive(accounts, owner)?;
     let written = accounts.write(vec![Write::DeleteAccount { owner: owner.clone() }])?;
     match written.first() {
         Some(Written::Done) => {
@@ -141,6 +143,21 @@ pub fn remove_untold(accounts: &mut dyn Accounts, owner: &BareJid) -> Result<New
         }
         Some(Written::NoAccount) => Err(Fault::Missing(owner.clone())),
         _ => Err(Fault::Odd),
+    }
+}
+
+/// Rows of an archive that go in one commit.
+const PIECE: u32 = 1_000;
+
+/// Takes the archive away bit by bit: a long one would hold up all who wait for the store, if it went with the account.
+fn empty_archive(accounts: &mut dyn Accounts, owner: &BareJid) -> Result<(), Fault> {
+    loop {
+        let (owner, before) = (owner.clone(), Wall(0));
+        let piece = Write::PruneArchive { owner, before, keep: 0, limit: PIECE };
+        match accounts.write(vec![piece])?.first() {
+            Some(Written::Pruned { more: true, .. }) => {}
+            _ => return Ok(()),
+        }
     }
 }
 

@@ -13,6 +13,14 @@ pub(super) struct Known {
     pub(super) id: i64,
     /// Whether the address has an account.
     pub(super) account: bool,
+    /// No row of its log has a higher id; `None` where nobody has looked.
+    pub(super) newest: Option<u64>,
+}
+
+impl Known {
+    pub(super) fn new(id: i64, account: bool) -> Known {
+        Known { id, account, newest: None }
+    }
 }
 
 /// Bounded by two generations: what is used moves to the young one; when that is full, the old one is dropped.
@@ -40,6 +48,14 @@ impl Intern {
         self.young.insert(jid, known);
     }
 
+    /// No row in the log of `jid`, which is known, has a higher id than this.
+    pub(super) fn set_newest(&mut self, jid: &BareJid, newest: u64) {
+        let known = self.young.get_mut(jid).or_else(|| self.old.get_mut(jid));
+        if let Some(known) = known {
+            known.newest = Some(newest);
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.young.clear();
         self.old.clear();
@@ -60,7 +76,7 @@ mod tests {
         let mut intern = Intern::default();
         for n in 0..3 * GENERATION_MAX {
             let id = i64::try_from(n).unwrap();
-            intern.put(jid(n), Known { id, account: false });
+            intern.put(jid(n), Known::new(id, false));
             assert!(intern.find(&jid(0)).is_some(), "used all the time");
             assert!(intern.young.len() + intern.old.len() <= 2 * GENERATION_MAX);
         }
@@ -70,9 +86,9 @@ mod tests {
     #[test]
     fn a_change_hides_the_older_knowledge() {
         let mut intern = Intern::default();
-        intern.put(jid(1), Known { id: 1, account: true });
+        intern.put(jid(1), Known::new(1, true));
         intern.old = std::mem::take(&mut intern.young);
-        intern.put(jid(1), Known { id: 1, account: false });
-        assert_eq!(intern.find(&jid(1)), Some(Known { id: 1, account: false }));
+        intern.put(jid(1), Known::new(1, false));
+        assert_eq!(intern.find(&jid(1)), Some(Known::new(1, false)));
     }
 }

@@ -160,9 +160,13 @@ impl Batch<'_> {
             Write::AppendLog { entry, .. } if entry.id > LOG_ID_MAX => {
                 Err(Error::Backend(format!("log id {} is above {LOG_ID_MAX}", entry.id)))
             }
-            Write::AppendLog { owner, entry } => {
-                self.of_account(owner, |batch, _, id| batch.append(id, entry))
-            }
+            Write::AppendLog { owner, entry } => match self.find(owner)? {
+                Some(known) if known.account => {
+                    self.append(owner, known, entry)?;
+                    Ok(Written::Done)
+                }
+                _ => Ok(Written::NoAccount),
+            },
             Write::ConfirmLog { owner, ids } => {
                 self.of_account(owner, |batch, _, id| batch.confirm(id, ids))
             }
@@ -171,7 +175,7 @@ impl Batch<'_> {
                     batch.replace(id, *row, stanza, *open_end, *close_start)
                 }),
             Write::PruneArchive { owner, before, keep, limit } => match self.find(owner)? {
-                Some(Known { id, account: true }) => {
+                Some(Known { id, account: true, .. }) => {
                     archive::prune(self.conn, id, *before, *keep, *limit)
                 }
                 _ => Ok(Written::NoAccount),
@@ -187,7 +191,7 @@ impl Batch<'_> {
         change: impl FnOnce(&mut Self, &BareJid, i64) -> Result<(), Error>,
     ) -> Result<Written, Error> {
         match self.find(owner)? {
-            Some(Known { id, account: true }) => {
+            Some(Known { id, account: true, .. }) => {
                 change(self, owner, id)?;
                 Ok(Written::Done)
             }
@@ -204,7 +208,7 @@ impl Batch<'_> {
         let known = self
             .conn
             .prepare_cached(sql)?
-            .query_row([jid.as_str()], |row| Ok(Known { id: row.get(0)?, account: row.get(1)? }))
+            .query_row([jid.as_str()], |row| Ok(Known::new(row.get(0)?, row.get(1)?)))
             .optional()?;
         if let Some(known) = known {
             self.known.put(jid.clone(), known);
@@ -221,13 +225,13 @@ impl Batch<'_> {
             .conn
             .prepare_cached("INSERT INTO jid (text) VALUES (?1)")?
             .insert([jid.as_str()])?;
-        let known = Known { id, account: false };
+        let known = Known::new(id, false);
         self.known.put(jid.clone(), known);
         Ok(known)
     }
 
     fn create(&mut self, owner: &BareJid, credentials: &Credentials) -> Result<Written, Error> {
-        let Known { id, account } = self.intern(owner)?;
+        let Known { id, account, .. } = self.intern(owner)?;
         if account {
             return Ok(Written::Exists);
         }
@@ -238,11 +242,12 @@ impl Batch<'_> {
                    disabled, roster_version) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0)";
         self.put_keys(sql, id, credentials)?;
-        self.known.put(owner.clone(), Known { id, account: true });
+        self.known.put(owner.clone(), Known::new(id, true));
         Ok(Written::Done)
     }
 
-    /// In the transaction like all else: an account with a long log holds the others up for as long as that takes.
+    /// In the transaction like all else: what is left of a long log holds the others up for as long as that takes. Who
+    /// deletes an account empties its archive before.
     fn delete(&mut self, owner: &BareJid, id: i64) -> Result<(), Error> {
         for sql in [
             "DELETE FROM entry WHERE owner = ?1 AND pending = 1",
@@ -253,7 +258,7 @@ impl Batch<'_> {
         ] {
             self.conn.prepare_cached(sql)?.execute([id])?;
         }
-        self.known.put(owner.clone(), Known { id, account: false });
+        self.known.put(owner.clone(), Known::new(id, false));
         Ok(())
     }
 
@@ -338,17 +343,27 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn append(&mut self, id: i64, entry: &LogEntry) -> Result<(), Error> {
+    fn append(&mut self, owner: &BareJid, known: Known, entry: &LogEntry) -> Result<(), Error> {
         let peer = self.intern(entry.with.bare())?.id;
-        // Either index may hold the row; both are asked, as there is none for all.
-        let sql = "INSERT INTO entry \
-                   (owner, id, peer, at, incarnation, link, number, open_end, close_start, stanza, \
-                   resource, pending, archived) \
-                   SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 \
-                   WHERE NOT EXISTS (SELECT 1 FROM entry WHERE owner = ?1 AND id = ?2 AND pending = 1) \
-                   AND NOT EXISTS (SELECT 1 FROM entry WHERE owner = ?1 AND id = ?2 AND archived = 1)";
+        let newest = match known.newest {
+            Some(newest) => newest,
+            None => self.newest(known.id)?,
+        };
+        // Ids rise: what is above all that the log has is not in it. Only for a row that comes again both indexes are
+        // asked, as there is none for all rows.
+        let checked;
+        let sql = if entry.id > newest {
+            INSERT_ENTRY
+        } else {
+            checked = format!(
+                "{INSERT_ENTRY} \
+                 WHERE NOT EXISTS (SELECT 1 FROM entry WHERE owner = ?1 AND id = ?2 AND pending = 1) \
+                 AND NOT EXISTS (SELECT 1 FROM entry WHERE owner = ?1 AND id = ?2 AND archived = 1)"
+            );
+            &checked
+        };
         self.conn.prepare_cached(sql)?.execute(params![
-            id,
+            known.id,
             entry.id.cast_signed(),
             peer,
             entry.at.0.cast_signed(),
@@ -362,7 +377,23 @@ impl Batch<'_> {
             entry.keep.is_pending(),
             entry.keep.is_archived(),
         ])?;
+        self.known.set_newest(owner, newest.max(entry.id));
         Ok(())
+    }
+
+    /// The highest id in a log; 0 where it is empty.
+    fn newest(&self, owner: i64) -> Result<u64, Error> {
+        let mut newest = 0;
+        for of in ["pending", "archived"] {
+            let sql = format!(
+                "SELECT id FROM entry INDEXED BY entry_{of} WHERE owner = ?1 AND {of} = 1 \
+                 ORDER BY id DESC LIMIT 1"
+            );
+            let mut statement = self.conn.prepare_cached(&sql)?;
+            let id: Option<i64> = statement.query_row([owner], |row| row.get(0)).optional()?;
+            newest = newest.max(id.unwrap_or(0).cast_unsigned());
+        }
+        Ok(newest)
     }
 
     fn confirm(&mut self, id: i64, ids: &[u64]) -> Result<(), Error> {
@@ -411,6 +442,11 @@ impl Batch<'_> {
         Ok(Written::Reserved { first: first.cast_unsigned() })
     }
 }
+
+/// A row of a log; conditions may follow.
+const INSERT_ENTRY: &str = "INSERT INTO entry \
+    (owner, id, peer, at, incarnation, link, number, open_end, close_start, stanza, resource, pending, archived) \
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13";
 
 /// In place of a subscription: the contact is not in the roster, only its request waits.
 pub(super) const UNLISTED: u8 = 4;
