@@ -1,7 +1,9 @@
-//! How much the embedded store does: durable messages per second, confirmations, account loads, reopening.
+//! How much the embedded store does: durable messages per second from empty and as it grows, confirmations, account loads,
+//! pages of archives short and long, reopening.
 //!
-//! A message is two rows of 300 bytes, one in the archive of each side; the recipient's is pending, too. Run with `cargo bench --bench store`; the variables
-//! MESSAGES, BATCH and USERS change the size, and TMPDIR the disk.
+//! A message is two rows of 300 bytes, one in the archive of each side; the recipient's is pending, too. Run with
+//! `cargo bench --bench store`; the variables MESSAGES, BATCH, USERS and LONG (rows of the one long archive) change the
+//! size, and TMPDIR the disk.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints figures")]
 
 use std::path::Path;
@@ -10,7 +12,8 @@ use std::time::{Duration, Instant};
 use corefire::base::instant::Wall;
 use corefire::store::sqlite::{self, SqliteReader, SqliteWriter};
 use corefire::store::{
-    Answer, Keep, LogEntry, Origin, Query, Reader, RosterItem, Subscription, Write, Writer,
+    Answer, ArchiveQuery, Keep, LogEntry, Origin, Page, Query, Reader, RosterItem, Subscription,
+    Write, Writer,
 };
 use corefire::xmpp::credentials::{Credentials, ScramKeys};
 use corefire::xmpp::jid::{BareJid, Jid};
@@ -36,6 +39,7 @@ fn main() {
     let rows = append(&mut writer, &owners, messages, batch, &path);
     loads(&path, &owners, if quick { 100 } else { 50_000 });
     pages(&path, &owners, if quick { 100 } else { 50_000 });
+    long(&mut writer, &path, size("LONG", if quick { 1_000 } else { 1_000_000 }));
     confirm(&mut writer, &owners, &rows, batch);
     reopen(writer, &path);
 }
@@ -146,7 +150,12 @@ fn contact(owners: &[BareJid], owner: usize, number: usize) -> RosterItem {
     }
 }
 
-/// Gives the rows in the order in which they were appended.
+/// Parts of the appending, whose rates are shown.
+const PARTS: usize = 10;
+/// Rows that are confirmed later.
+const CONFIRMED: usize = 400_000;
+
+/// Gives the last rows in the order in which they were appended.
 fn append(
     writer: &mut SqliteWriter,
     owners: &[BareJid],
@@ -155,42 +164,108 @@ fn append(
     path: &Path,
 ) -> Vec<(usize, u64)> {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let mut rows = Vec::with_capacity(2 * messages);
-    let batches: Vec<Vec<Write>> = (0..messages / batch)
-        .map(|number| {
+    let mut rows = Vec::new();
+    let mut wal_max = 0;
+    let wal = path.with_extension("db-wal");
+    let batches = messages / batch;
+    let mut rates = Vec::new();
+    let mut meter = Meter::start("append");
+    for part in 0..PARTS {
+        let part = part * batches / PARTS..(part + 1) * batches / PARTS;
+        let count = part.len() * batch;
+        let mut took = Duration::ZERO;
+        for number in part {
             let mut writes = Vec::with_capacity(2 * batch);
             for n in 0..batch {
                 let id = (number * batch + n) as u64 + 1;
                 let from = rng.random_range(0..owners.len());
                 let to = (from + rng.random_range(1..=CONTACTS) * 7919) % owners.len();
                 for (owner, with, keep) in [(from, to, Keep::Archived), (to, from, Keep::Both)] {
-                    rows.push((owner, id));
-                    let entry = LogEntry {
-                        id,
-                        at: Wall(1_700_000_000_000_000 + id),
-                        with: Jid::from_bare(owners[with].clone()),
-                        keep,
-                        origin: Origin { incarnation: 1, link: 2, number: id },
-                        stanza: vec![b'x'; 300],
-                        open_end: 90,
-                        close_start: 290,
-                    };
+                    if (batches - number) * batch * 2 <= CONFIRMED {
+                        rows.push((owner, id));
+                    }
+                    let entry = entry(id, owners[with].clone(), keep);
                     writes.push(Write::AppendLog { owner: owners[owner].clone(), entry });
                 }
             }
-            writes
-        })
-        .collect();
-    let mut wal_max = 0;
-    let wal = path.with_extension("db-wal");
-    let mut meter = Meter::start("append");
-    for batch in &batches {
-        meter.commit(writer, batch);
-        wal_max = wal_max.max(std::fs::metadata(&wal).map_or(0, |wal| wal.len()));
+            meter.commit(writer, &writes);
+            took += meter.commits.last().copied().unwrap_or_default();
+            wal_max = wal_max.max(std::fs::metadata(&wal).map_or(0, |wal| wal.len()));
+        }
+        rates.push(format!("{:.0}", count as f64 / took.as_secs_f64().max(1e-9)));
     }
     meter.stop(messages, "durable messages");
+    println!("           by tenths, commits alone: {} messages/s", rates.join(", "));
     println!("           WAL at most {} MiB", wal_max >> 20);
     rows
+}
+
+fn entry(id: u64, with: BareJid, keep: Keep) -> LogEntry {
+    LogEntry {
+        id,
+        at: Wall(1_700_000_000_000_000 + id),
+        with: Jid::from_bare(with),
+        keep,
+        origin: Origin { incarnation: 1, link: 2, number: id },
+        stanza: vec![b'x'; 300],
+        open_end: 90,
+        close_start: 290,
+    }
+}
+
+/// One owner with a long archive beside one with a short one: pages of both. Of both, one message in a thousand is with
+/// somebody else.
+fn long(writer: &mut SqliteWriter, path: &Path, rows: usize) {
+    let name = |text: &str| BareJid::parse(text).unwrap();
+    let (often, rare) = (name("often@example.org"), name("rare@example.org"));
+    let owners = [(name("long@example.org"), rows), (name("short@example.org"), 1_000)];
+    for (owner, rows) in &owners {
+        create(writer, std::slice::from_ref(owner));
+        for first in (0..*rows).step_by(1_000) {
+            let batch: Vec<Write> = (first..(first + 1_000).min(*rows))
+                .map(|n| {
+                    let with = if n % 1_000 == 500 { &rare } else { &often };
+                    let entry = entry(n as u64 + 1, with.clone(), Keep::Archived);
+                    Write::AppendLog { owner: owner.clone(), entry }
+                })
+                .collect();
+            writer.commit(&batch).unwrap();
+        }
+    }
+    let mut reader = SqliteReader::open(path).unwrap();
+    println!("pages of 50 from an archive of {rows} rows, and of 1000; p50 of each in us:");
+    type Change = fn(&mut ArchiveQuery, u64);
+    let kinds: [(&str, Change); 5] = [
+        ("the first", |_, _| {}),
+        ("the last", |query, _| query.page = Page::Before(u64::MAX)),
+        ("from the middle", |query, rows| query.page = Page::After(rows / 2)),
+        ("since a time", |query, rows| query.start = Some(Wall(1_700_000_000_000_000 + rows / 2))),
+        ("the last with one who writes often", |query, _| {
+            query.page = Page::Before(u64::MAX);
+            query.with = Some(Jid::parse("often@example.org").unwrap());
+        }),
+    ];
+    let rarely: Change = |query, _| {
+        query.page = Page::Before(u64::MAX);
+        query.with = Some(Jid::parse("rare@example.org").unwrap());
+    };
+    for (what, change) in kinds.into_iter().chain([("the last with one who writes rarely", rarely)]) {
+        let medians = owners.each_ref().map(|(owner, rows)| {
+            let mut query = ArchiveQuery::all(owner.clone(), 50);
+            change(&mut query, *rows as u64);
+            let mut times: Vec<Duration> = (0..101)
+                .map(|_| {
+                    let start = Instant::now();
+                    reader.read(&Query::Archive(Box::new(query.clone()))).unwrap();
+                    start.elapsed()
+                })
+                .collect();
+            times.sort_unstable();
+            times[times.len() / 2].as_secs_f64() * 1e6
+        });
+        let [long, short] = medians;
+        println!("           {what:36} {long:9.0} {short:9.0}   ratio {:.2}", long / short);
+    }
 }
 
 fn loads(path: &Path, owners: &[BareJid], count: usize) {

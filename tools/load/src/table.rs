@@ -16,7 +16,7 @@ use crate::record::Operation;
 /// Percent of a core that others may take before a figure is marked.
 const OTHERS_MAX: f64 = 10.0;
 /// In this order; others follow by name.
-const ORDER: [&str; 5] = ["chat", "busy", "login", "idle", "rooms"];
+const ORDER: [&str; 6] = ["chat", "busy", "durable", "login", "idle", "rooms"];
 const NOTHING: &str = "–";
 /// Behind a figure from a machine that had other work.
 const DISTURBED: &str = "\u{2020}";

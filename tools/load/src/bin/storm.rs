@@ -7,8 +7,8 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -48,6 +48,10 @@ struct Options {
     /// Of the schedule and the moments of the kills; from the clock if not given.
     #[arg(long)]
     seed: Option<u64>,
+    /// A command that takes down what the server depends on and brings it back, as a database: run instead of a kill in
+    /// every second cycle.
+    #[arg(long)]
+    restart: Option<PathBuf>,
     #[arg(long, default_value = "secret")]
     password: String,
     #[arg(last = true)]
@@ -157,6 +161,7 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     let (over, kills) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let killer = Killer {
         target,
+        restart: options.restart.clone(),
         over: Arc::clone(&over),
         kills: Arc::clone(&kills),
         cycles: options.cycles,
@@ -208,6 +213,7 @@ fn verdict(report: &ShareReport, kills: u32, seed: u64) -> bool {
 /// Kills and starts the server, on a thread of its own.
 struct Killer {
     target: Target,
+    restart: Option<PathBuf>,
     over: Arc<AtomicBool>,
     kills: Arc<AtomicU32>,
     cycles: u32,
@@ -226,8 +232,11 @@ impl Killer {
             {
                 break;
             }
-            let started = server.kill().and_then(|()| self.target.start());
-            server = match started {
+            let disturbed = match &self.restart {
+                Some(command) if kill.is_multiple_of(2) => restart(command).map(|()| server),
+                _ => server.kill().and_then(|()| self.target.start()),
+            };
+            server = match disturbed {
                 Ok(server) => server,
                 Err(error) => {
                     self.over.store(true, Ordering::Release);
@@ -235,10 +244,23 @@ impl Killer {
                 }
             };
             self.kills.store(kill, Ordering::Release);
-            println!("kill {kill:3}: start {:4} ms", server.start_time.as_millis());
+            match &self.restart {
+                Some(_) if kill.is_multiple_of(2) => println!("kill {kill:3}: the database"),
+                _ => println!("kill {kill:3}: start {:4} ms", server.start_time.as_millis()),
+            }
         }
         // What was stored is delivered by the last life of the server, which ends when the run has seen it all.
         self.over.store(true, Ordering::Release);
         Ok(server)
+    }
+}
+
+/// What the server depends on goes down and comes back.
+fn restart(command: &Path) -> Result<(), Error> {
+    let status = Command::new(command).stdin(Stdio::null()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Error::Server(format!("{}: {status}", command.display()))),
+        Err(error) => Err(Error::File(command.to_path_buf(), error)),
     }
 }
