@@ -249,7 +249,8 @@ fn long(writer: &mut SqliteWriter, path: &Path, rows: usize) {
         query.page = Page::Before(u64::MAX);
         query.with = Some(Jid::parse("rare@example.org").unwrap());
     };
-    for (what, change) in kinds.into_iter().chain([("the last with one who writes rarely", rarely)]) {
+    for (what, change) in kinds.into_iter().chain([("the last with one who writes rarely", rarely)])
+    {
         let medians = owners.each_ref().map(|(owner, rows)| {
             let mut query = ArchiveQuery::all(owner.clone(), 50);
             change(&mut query, *rows as u64);

@@ -14,11 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Writes of one commit, and about their bytes, at most.
-const COMMIT_WRITES: usize = 256;
+/// Writes of one commit, and about their bytes, at most: far above what comes while a commit runs, as rows cost the less the
+/// more of them share one.
+const COMMIT_WRITES: usize = 4_096;
+const COMMIT_BYTES: usize = 4 << 20;
 /// Answers that leave together, at most.
 const READ_TOGETHER: usize = 64;
-const COMMIT_BYTES: usize = 1 << 20;
 /// How long a store that fails is tried again before its writes are refused.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause before the first attempt to reopen a store that failed; doubles up to a second.

@@ -6,6 +6,7 @@ pub mod contract;
 pub mod memory;
 pub mod record;
 pub mod request;
+mod settled;
 pub mod sqlite;
 
 pub use record::*;

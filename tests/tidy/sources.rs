@@ -10,6 +10,7 @@ const UNSAFE: &[&str] = &[
     "src/runtime/notify.rs",
     "src/runtime/preflight.rs",
     "src/runtime/process.rs",
+    "src/store/sqlite/mod.rs",
     "tests/node/restrict.rs",
     "tools/load/src/sys.rs",
 ];

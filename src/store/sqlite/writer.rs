@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::super::settled::Settled;
 use super::super::{Error, LOG_ID_MAX, LogEntry, RosterItem, Subscription, Write, Writer, Written};
 use super::checkpoint::Checkpointer;
 use super::intern::{Intern, Known};
@@ -119,9 +120,10 @@ impl Live {
             self.data_version = data_version;
         }
         let mut written = Vec::with_capacity(batch.len());
-        let mut batch_of = Batch { conn: &self.conn, known: &mut self.known };
-        for write in batch {
-            written.push(batch_of.apply(write)?);
+        let settled = Settled::of(batch);
+        let mut batch_of = Batch { conn: &self.conn, known: &mut self.known, settled };
+        for (place, write) in batch.iter().enumerate() {
+            written.push(batch_of.apply(write, place)?);
         }
         self.conn.prepare_cached("COMMIT")?.execute([])?;
         Ok(written)
@@ -136,10 +138,12 @@ fn data_version(conn: &Connection) -> Result<i64, Error> {
 struct Batch<'a> {
     conn: &'a Connection,
     known: &'a mut Intern,
+    settled: Settled<'a>,
 }
 
 impl Batch<'_> {
-    fn apply(&mut self, write: &Write) -> Result<Written, Error> {
+    /// - takes: the place of `write` in the batch
+    fn apply(&mut self, write: &Write, place: usize) -> Result<Written, Error> {
         match write {
             Write::CreateAccount { owner, credentials } => self.create(owner, credentials),
             Write::DeleteAccount { owner } => self.of_account(owner, Batch::delete),
@@ -162,13 +166,13 @@ impl Batch<'_> {
             }
             Write::AppendLog { owner, entry } => match self.find(owner)? {
                 Some(known) if known.account => {
-                    self.append(owner, known, entry)?;
+                    self.append(owner, known, entry, place)?;
                     Ok(Written::Done)
                 }
                 _ => Ok(Written::NoAccount),
             },
             Write::ConfirmLog { owner, ids } => {
-                self.of_account(owner, |batch, _, id| batch.confirm(id, ids))
+                self.of_account(owner, |batch, owner, id| batch.confirm(owner, id, ids))
             }
             Write::ReplaceLog { owner, id: row, stanza, open_end, close_start } => self
                 .of_account(owner, |batch, _, id| {
@@ -343,16 +347,30 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn append(&mut self, owner: &BareJid, known: Known, entry: &LogEntry) -> Result<(), Error> {
-        let peer = self.intern(entry.with.bare())?.id;
+    fn append(
+        &mut self,
+        owner: &BareJid,
+        known: Known,
+        entry: &LogEntry,
+        place: usize,
+    ) -> Result<(), Error> {
         let newest = match known.newest {
             Some(newest) => newest,
             None => self.newest(known.id)?,
         };
         // Ids rise: what is above all that the log has is not in it. Only for a row that comes again both indexes are
         // asked, as there is none for all rows.
+        let is_new = entry.id > newest;
+        let mut is_pending = entry.keep.is_pending();
+        if is_new && is_pending && self.settled.settle(owner, entry.id, place) {
+            is_pending = false;
+            if !entry.keep.is_archived() {
+                return Ok(());
+            }
+        }
+        let peer = self.intern(entry.with.bare())?.id;
         let checked;
-        let sql = if entry.id > newest {
+        let sql = if is_new {
             INSERT_ENTRY
         } else {
             checked = format!(
@@ -374,7 +392,7 @@ impl Batch<'_> {
             entry.close_start,
             entry.stanza,
             entry.with.resource().unwrap_or(""),
-            entry.keep.is_pending(),
+            is_pending,
             entry.keep.is_archived(),
         ])?;
         self.known.set_newest(owner, newest.max(entry.id));
@@ -396,12 +414,12 @@ impl Batch<'_> {
         Ok(newest)
     }
 
-    fn confirm(&mut self, id: i64, ids: &[u64]) -> Result<(), Error> {
+    fn confirm(&mut self, owner: &BareJid, id: i64, ids: &[u64]) -> Result<(), Error> {
         let sql = "DELETE FROM entry WHERE owner = ?1 AND id = ?2 AND pending = 1 AND archived = 0";
         let mut delete = self.conn.prepare_cached(sql)?;
         let sql = "UPDATE entry SET pending = 0 WHERE owner = ?1 AND id = ?2 AND pending = 1";
         let mut stays = self.conn.prepare_cached(sql)?;
-        for entry in ids {
+        for entry in ids.iter().filter(|entry| self.settled.is_due(owner, **entry)) {
             // One above `LOG_ID_MAX` finds nothing, as a number below zero.
             let row = [id, entry.cast_signed()];
             if delete.execute(row)? == 0 {
