@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 pub(super) mod archive;
+mod random;
 
 use super::{
     AccountRecord, Answer, Error, Keep, LOG_ID_MAX, LogEntry, Origin, Query, Reader, RosterItem,
@@ -10,6 +11,8 @@ use super::{
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::{Credentials, ScramKeys};
 use crate::xmpp::jid::{BareJid, Jid};
+
+pub(super) use random::agrees_with_twin;
 
 /// A fresh, empty store.
 pub type Make<'a> = &'a mut dyn FnMut() -> (Box<dyn Writer>, Box<dyn Reader>);

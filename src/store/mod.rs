@@ -1,14 +1,18 @@
-//! What is kept: plain values in, plain values out. One narrow contract of domain operations, two backends behind it
-//! (SQLite, and a twin in memory for simulation). Only the storage threads of `runtime` call a backend.
+//! What is kept: plain values in, plain values out. One narrow contract of domain operations, and behind it SQLite,
+//! PostgreSQL, and a twin in memory for simulation. Only the storage threads of `runtime` call a backend.
 
 #[cfg(test)]
 pub mod contract;
+mod intern;
 pub mod memory;
+pub mod place;
+pub mod postgres;
 pub mod record;
 pub mod request;
 mod settled;
 pub mod sqlite;
 
+pub use place::{Opened, Place};
 pub use record::*;
 pub use request::*;
 
@@ -45,6 +49,11 @@ pub enum Error {
     Damaged(String),
     #[error("the disk is full")]
     Full,
+    /// For good: this node must end.
+    #[error(
+        "another node has taken the database over, or it was put back to an older state; this node writes nothing any more"
+    )]
+    Fenced,
     #[error("database: {0}")]
     Backend(String),
 }

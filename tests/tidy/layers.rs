@@ -34,6 +34,7 @@ const OUTSIDE: &[&str] = &[
     "src/runtime/",
     // Called by the storage threads only.
     "src/store/sqlite/",
+    "src/store/postgres/",
 ];
 /// Who may name locks: the runtime's side threads, and the store in memory, whose readers and writer share it.
 const LOCKING: &[&str] =
@@ -44,13 +45,16 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("glommio", &["src/runtime/"]),
     ("hyper", &["src/runtime/"]),
     ("hyper_util", &["src/runtime/"]),
-    ("tokio", &["src/runtime/"]),
+    ("tokio", &["src/runtime/", "src/store/postgres/"]),
+    ("tokio_postgres", &["src/store/postgres/"]),
+    ("tokio_postgres_rustls", &["src/store/postgres/"]),
+    ("rustls_native_certs", &["src/store/postgres/"]),
     ("prometheus_client", &["src/admin/"]),
     ("futures_lite", &["src/runtime/"]),
     ("socket2", &["src/runtime/"]),
     ("libc", &["src/runtime/"]),
     ("signal_hook", &["src/runtime/"]),
-    ("rustls", &["src/runtime/", "src/config/", "src/node"]),
+    ("rustls", &["src/runtime/", "src/config/", "src/node", "src/store/postgres/"]),
     ("rusqlite", &["src/store/sqlite/"]),
     ("clap", &["src/cli/"]),
     ("x509_parser", &["src/runtime/"]),

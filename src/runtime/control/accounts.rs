@@ -345,6 +345,7 @@ fn remedy(error: &Error) -> &'static str {
         Error::TooNew { .. } => "use the newer program",
         Error::Damaged(_) => "restore the database from a backup",
         Error::Full => "free some space and try again",
+        Error::Fenced => "restart this node, if it is the one that is meant to run",
         Error::Backend(_) => "nothing was changed; try again, and see the log of the node",
     }
 }

@@ -7,7 +7,6 @@
 mod archive;
 mod checkpoint;
 mod error;
-mod intern;
 mod reader;
 mod schema;
 #[cfg(test)]

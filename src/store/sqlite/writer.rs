@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::super::intern::Intern;
 use super::super::settled::Settled;
 use super::super::{Error, LOG_ID_MAX, LogEntry, RosterItem, Subscription, Write, Writer, Written};
 use super::checkpoint::Checkpointer;
-use super::intern::{Intern, Known};
 use super::{
     WAL_PAGES, WRITER_CACHE_KIB, archive, checkpoint, connect, make_private, open_error, schema,
 };
@@ -25,9 +25,26 @@ struct Live {
     // Dropped before `conn`: the last connection to close tidies the WAL up.
     checkpointer: Checkpointer,
     conn: Connection,
-    known: Intern,
+    known: Intern<Known>,
     /// Changes when another connection writes (`PRAGMA data_version`): then `known` may be wrong.
     data_version: i64,
+}
+
+/// What the writer knows of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    /// `jid.id`.
+    id: i64,
+    /// Whether the address has an account.
+    account: bool,
+    /// No row of its log has a higher id; `None` where nobody has looked.
+    newest: Option<u64>,
+}
+
+impl Known {
+    fn new(id: i64, account: bool) -> Known {
+        Known { id, account, newest: None }
+    }
 }
 
 impl SqliteWriter {
@@ -137,7 +154,7 @@ fn data_version(conn: &Connection) -> Result<i64, Error> {
 /// A transaction under way.
 struct Batch<'a> {
     conn: &'a Connection,
-    known: &'a mut Intern,
+    known: &'a mut Intern<Known>,
     settled: Settled<'a>,
 }
 
@@ -395,7 +412,7 @@ impl Batch<'_> {
             is_pending,
             entry.keep.is_archived(),
         ])?;
-        self.known.set_newest(owner, newest.max(entry.id));
+        self.known.change(owner, |known| known.newest = Some(newest.max(entry.id)));
         Ok(())
     }
 

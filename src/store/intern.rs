@@ -6,32 +6,21 @@ use crate::xmpp::jid::BareJid;
 /// Entries of one generation; two are kept. At some 100 B each that is up to 7 MB.
 const GENERATION_MAX: usize = 32_768;
 
-/// What the writer knows of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Known {
-    /// `jid.id`.
-    pub(super) id: i64,
-    /// Whether the address has an account.
-    pub(super) account: bool,
-    /// No row of its log has a higher id; `None` where nobody has looked.
-    pub(super) newest: Option<u64>,
+/// Bounded by two generations: what is used moves to the young one; when that is full, the old one is dropped.
+/// `K` is what a writer knows of an address.
+pub(super) struct Intern<K> {
+    young: Map<BareJid, K>,
+    old: Map<BareJid, K>,
 }
 
-impl Known {
-    pub(super) fn new(id: i64, account: bool) -> Known {
-        Known { id, account, newest: None }
+impl<K> Default for Intern<K> {
+    fn default() -> Intern<K> {
+        Intern { young: Map::default(), old: Map::default() }
     }
 }
 
-/// Bounded by two generations: what is used moves to the young one; when that is full, the old one is dropped.
-#[derive(Default)]
-pub(super) struct Intern {
-    young: Map<BareJid, Known>,
-    old: Map<BareJid, Known>,
-}
-
-impl Intern {
-    pub(super) fn find(&mut self, jid: &BareJid) -> Option<Known> {
+impl<K: Copy> Intern<K> {
+    pub(super) fn find(&mut self, jid: &BareJid) -> Option<K> {
         if let Some(known) = self.young.get(jid) {
             return Some(*known);
         }
@@ -41,18 +30,17 @@ impl Intern {
     }
 
     /// Remembers `jid`, or changes what is known of it.
-    pub(super) fn put(&mut self, jid: BareJid, known: Known) {
+    pub(super) fn put(&mut self, jid: BareJid, known: K) {
         if self.young.len() >= GENERATION_MAX {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(jid, known);
     }
 
-    /// No row in the log of `jid`, which is known, has a higher id than this.
-    pub(super) fn set_newest(&mut self, jid: &BareJid, newest: u64) {
-        let known = self.young.get_mut(jid).or_else(|| self.old.get_mut(jid));
-        if let Some(known) = known {
-            known.newest = Some(newest);
+    /// Changes what is known of `jid`, if anything is.
+    pub(super) fn change(&mut self, jid: &BareJid, change: impl FnOnce(&mut K)) {
+        if let Some(known) = self.young.get_mut(jid).or_else(|| self.old.get_mut(jid)) {
+            change(known);
         }
     }
 
@@ -75,8 +63,7 @@ mod tests {
     fn what_is_used_stays_and_the_size_is_bounded() {
         let mut intern = Intern::default();
         for n in 0..3 * GENERATION_MAX {
-            let id = i64::try_from(n).unwrap();
-            intern.put(jid(n), Known::new(id, false));
+            intern.put(jid(n), n);
             assert!(intern.find(&jid(0)).is_some(), "used all the time");
             assert!(intern.young.len() + intern.old.len() <= 2 * GENERATION_MAX);
         }
@@ -86,9 +73,11 @@ mod tests {
     #[test]
     fn a_change_hides_the_older_knowledge() {
         let mut intern = Intern::default();
-        intern.put(jid(1), Known::new(1, true));
+        intern.put(jid(1), true);
         intern.old = std::mem::take(&mut intern.young);
-        intern.put(jid(1), Known::new(1, false));
-        assert_eq!(intern.find(&jid(1)), Some(Known::new(1, false)));
+        intern.put(jid(1), false);
+        assert_eq!(intern.find(&jid(1)), Some(false));
+        intern.change(&jid(1), |known| *known = true);
+        assert_eq!(intern.find(&jid(1)), Some(true));
     }
 }

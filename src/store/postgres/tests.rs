@@ -1,0 +1,244 @@
+//! On a real server: the contract, its settings, and its faults.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod faults;
+mod places;
+
+use std::time::{Duration, Instant};
+
+use super::super::contract::{self, append, bare, create};
+use super::super::{Answer, Error, Query, Reader, Write, Writer, Written};
+use super::{PostgresReader, PostgresWriter, Settings, writers};
+
+#[path = "../../../tests/postgres/server.rs"]
+mod server;
+use server::Server;
+
+const JULIET: &str = "juliet@example.org";
+
+/// Quick: what is lost with the machine is no matter here.
+const QUICK: &[&str] = &["fsync=off", "full_page_writes=off"];
+
+fn settings(server: &Server, database: &str) -> Settings {
+    server.database(database);
+    Settings::parse(&server.url_with_password(database)).unwrap()
+}
+
+/// One connection that writes.
+fn open(settings: &Settings) -> PostgresWriter {
+    let mut settings = settings.clone();
+    settings.writers = 1;
+    writers(&settings, "here").unwrap().0.remove(0)
+}
+
+fn ids(reader: &mut dyn Reader, owner: &str) -> Vec<u64> {
+    let query = Query::Log { owner: bare(owner), after: 0, limit: u32::MAX };
+    match reader.read(&query).unwrap() {
+        Answer::Log { entries, .. } => entries.iter().map(|entry| entry.id).collect(),
+        other => panic!("a log was asked for, not {other:?}"),
+    }
+}
+
+/// Commits as the storage threads do, until it is done.
+fn commit(writer: &mut PostgresWriter, batch: &[Write]) -> Vec<Written> {
+    let began = Instant::now();
+    loop {
+        match writer.commit(batch) {
+            Ok(written) => return written,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        let _ = writer.reopen();
+    }
+}
+
+#[test]
+fn postgres_keeps_the_contract() {
+    let Some(server) = Server::start(QUICK) else { return };
+    let mut count = 0;
+    contract::suite(&mut || {
+        count += 1;
+        let settings = settings(&server, &format!("c{count}"));
+        let writer = open(&settings);
+        (Box::new(writer), Box::new(PostgresReader::open(&settings).unwrap()))
+    });
+    assert!(count > 20);
+}
+
+/// All backends answer alike, whatever is asked in whatever order.
+#[test]
+fn postgres_and_its_twin_in_memory_agree_on_random_batches() {
+    let Some(server) = Server::start(QUICK) else { return };
+    for seed in 0..3 {
+        let settings = settings(&server, &format!("r{seed}"));
+        let mut writer = open(&settings);
+        let mut reader = PostgresReader::open(&settings).unwrap();
+        contract::agrees_with_twin(seed, &mut writer, &mut reader);
+    }
+}
+
+#[test]
+fn an_incarnation_is_never_given_twice_and_the_older_one_is_fenced() {
+    let Some(server) = Server::start(QUICK) else { return };
+    let settings = settings(&server, "corefire");
+    let mut first = open(&settings);
+    first.commit(&[create(JULIET), append(JULIET, 1)]).unwrap();
+    let Err(refused) = writers(&settings, "there") else { panic!("two have the database") };
+    let refused = refused.to_string();
+    assert!(refused.contains("in use by the node \"here\" since 2"), "{refused}");
+    assert!(!refused.contains("pass"), "{refused}");
+    // It loses its session, and the lock with it, unnoticed; another takes the database.
+    server.sql(
+        "corefire",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'xmpp'",
+    );
+    let mut second = open(&settings);
+    assert_eq!(second.incarnation(), first.incarnation() + 1);
+    assert!(first.commit(&[append(JULIET, 2)]).is_err());
+    assert!(matches!(first.reopen(), Err(Error::Fenced)));
+    second.commit(&[append(JULIET, 3)]).unwrap();
+    let mut reader = PostgresReader::open(&settings).unwrap();
+    assert_eq!(ids(&mut reader, JULIET), [1, 3]);
+}
+
+#[test]
+fn a_write_of_one_who_was_fenced_fails_and_leaves_nothing() {
+    let Some(server) = Server::start(QUICK) else { return };
+    let settings = settings(&server, "corefire");
+    let mut writer = open(&settings);
+    writer.commit(&[create(JULIET)]).unwrap();
+    server.sql("corefire", "UPDATE member SET fenced = true");
+    assert!(matches!(writer.commit(&[append(JULIET, 1)]), Err(Error::Fenced)));
+    assert!(matches!(writer.reopen(), Err(Error::Fenced)));
+    assert!(ids(&mut PostgresReader::open(&settings).unwrap(), JULIET).is_empty());
+}
+
+/// A transaction that was given up for lost may still be on its way; it must not come after what followed it.
+#[test]
+fn what_an_old_session_has_under_way_is_waited_for_and_what_it_still_sends_is_refused() {
+    let Some(server) = Server::start(QUICK) else { return };
+    let settings = settings(&server, "corefire");
+    let mut writer = open(&settings);
+    writer.commit(&[create(JULIET)]).unwrap();
+    let before = writer.member().clone();
+    let held = std::thread::scope(|scope| {
+        let lock = format!(
+            "BEGIN; SELECT 1 FROM member WHERE incarnation = {} AND generation = {} FOR SHARE; \
+             SELECT pg_sleep(1.5); COMMIT",
+            before.incarnation, before.generation
+        );
+        let server = &server;
+        scope.spawn(move || server.sql("corefire", &lock));
+        std::thread::sleep(Duration::from_millis(500));
+        let began = Instant::now();
+        writer.reopen().unwrap();
+        began.elapsed()
+    });
+    assert!(held > Duration::from_millis(500), "{held:?}");
+    assert_eq!(writer.member().generation, before.generation + 1);
+    let found = format!(
+        "SELECT count(*) FROM member WHERE incarnation = {} AND generation = {} AND NOT fenced",
+        before.incarnation, before.generation
+    );
+    assert_eq!(server.sql("corefire", &found), "0", "what the old session sends finds no member");
+    writer.commit(&[append(JULIET, 1)]).unwrap();
+}
+
+/// What was done, and whose answer was lost, is answered as done when it is run again.
+#[test]
+fn a_batch_whose_fate_is_unknown_is_answered_as_if_it_were_done_once() {
+    let Some(server) = Server::start(QUICK) else { return };
+    let settings = settings(&server, "corefire");
+    let mut writer = open(&settings);
+    let romeo = "romeo@example.org";
+    let batch = [
+        create(JULIET),
+        append(JULIET, 1),
+        Write::DeleteAccount { owner: bare(romeo) },
+        Write::ReserveIds { partition: 3, count: 10 },
+    ];
+    writer.commit(&[create(romeo)]).unwrap();
+    writer.commit(&batch).unwrap();
+    writer.lose_answer();
+    assert!(writer.commit(&batch).is_err());
+    writer.reopen().unwrap();
+    let reserved = Written::Reserved { first: 11 };
+    assert_eq!(
+        writer.commit(&batch).unwrap(),
+        [Written::Done, Written::Done, Written::Done, reserved]
+    );
+    // It is known again: another's account, and none.
+    assert_eq!(
+        writer.commit(&batch[..3]).unwrap(),
+        [Written::Exists, Written::Done, Written::NoAccount]
+    );
+    // Another password is another account.
+    writer.lose_answer();
+    writer.reopen().unwrap();
+    let other = Write::CreateAccount { owner: bare(JULIET), credentials: contract::credentials(9) };
+    assert_eq!(writer.commit(&[other]).unwrap(), [Written::Exists]);
+}
+
+#[test]
+fn what_other_transactions_stand_in_the_way_of_is_run_again() {
+    let Some(server) = Server::start(QUICK) else { return };
+    let settings = settings(&server, "corefire");
+    let mut writer = open(&settings);
+    writer.commit(&[create(JULIET)]).unwrap();
+    server.sql(
+        "corefire",
+        "CREATE SEQUENCE attempts; CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS \
+         $$ BEGIN IF nextval('attempts') % 4 <> 0 THEN \
+         RAISE EXCEPTION 'in the way' USING ERRCODE = TG_ARGV[0]; END IF; RETURN NEW; END $$; \
+         CREATE TRIGGER fail BEFORE INSERT ON log FOR EACH ROW EXECUTE FUNCTION fail('40001')",
+    );
+    let mut reader = PostgresReader::open(&settings).unwrap();
+    writer.commit(&[append(JULIET, 1)]).unwrap();
+    assert_eq!(server.sql("corefire", "SELECT last_value FROM attempts"), "4");
+    assert_eq!(ids(&mut reader, JULIET), [1]);
+    // What nobody else is to blame for is not.
+    server.sql(
+        "corefire",
+        "DROP TRIGGER fail ON log; \
+         CREATE TRIGGER fail BEFORE INSERT ON log FOR EACH ROW EXECUTE FUNCTION fail('53100')",
+    );
+    assert!(matches!(writer.commit(&[append(JULIET, 2)]), Err(Error::Full)));
+    assert!(writer.commit(&[append(JULIET, 2)]).is_err(), "closed until it is reopened");
+    assert_eq!(ids(&mut reader, JULIET), [1]);
+}
+
+#[test]
+fn several_who_write_at_once_intern_the_same_addresses() {
+    let Some(server) = Server::start(QUICK) else { return };
+    let settings = settings(&server, "corefire");
+    let mut many = settings.clone();
+    many.writers = 4;
+    let (writers, warnings) = writers(&many, "here").unwrap();
+    assert_eq!(warnings.len(), 2, "fsync and full_page_writes: {warnings:?}");
+    std::thread::scope(|scope| {
+        for (number, mut writer) in (0u64..).zip(writers) {
+            scope.spawn(move || {
+                let owner = format!("u{number}@example.org");
+                writer.commit(&[create(&owner)]).unwrap();
+                for round in 0..20u64 {
+                    // All in the same moment, each in another order.
+                    let mut peers: Vec<u64> = (0..40).collect();
+                    peers.rotate_left(usize::try_from(number * 10).unwrap());
+                    let batch: Vec<Write> = peers
+                        .iter()
+                        .map(|peer| {
+                            let id = round * 40 + peer + 1;
+                            let with = format!("peer{round}x{peer}@example.org");
+                            let entry = contract::entry(id, &with, b"<message/>");
+                            Write::AppendLog { owner: bare(&owner), entry }
+                        })
+                        .collect();
+                    let written = writer.commit(&batch).unwrap();
+                    assert_eq!(written, vec![Written::Done; batch.len()]);
+                }
+            });
+        }
+    });
+    assert_eq!(server.sql("corefire", "SELECT count(*), count(DISTINCT text) FROM jid"), "804|804");
+    assert_eq!(server.sql("corefire", "SELECT count(*) FROM log"), "3200");
+}
