@@ -41,7 +41,6 @@ use crate::shard::errand::{
     Which, Whose,
 };
 use crate::shard::{AckLevel, Limits, Rates, ShardConfig, Talker, TopTalkers, TrafficRate};
-use crate::store::sqlite::{self, SqliteReader};
 use crate::store::{Answer, Query, Reader, Write, Written};
 use crate::stream::c2s::C2sPolicy;
 use crate::xmpp::datetime;
@@ -111,14 +110,15 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     })
     .map_err(|error| told("signals cannot be received", &error))?;
 
-    let opened = sqlite::open(&config.store_path())?;
+    let place = config.store_place();
+    let opened = place.open(&config.node_name())?;
     let incarnation = opened.incarnation;
-    let mut readers: Vec<Box<dyn Reader>> = Vec::new();
-    for _ in 0..READERS {
-        readers.push(Box::new(SqliteReader::open(&opened.path)?));
+    for warning in &opened.warnings {
+        tracing::warn!("{warning}");
     }
-    let mut own_reader = SqliteReader::open(&opened.path)?;
-    let retention_reader = Box::new(SqliteReader::open(&opened.path)?);
+    let readers = (0..READERS).map(|_| place.reader()).collect::<Result<Vec<_>, _>>()?;
+    let mut own_reader = place.reader()?;
+    let retention_reader = place.reader()?;
     let tls = certificates::tls_server(&config, data_dir.path())?;
     let decoy_secret = decoy_secret(data_dir.path())?;
     let listening = listen(&config, shards)?;
@@ -132,13 +132,13 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     }
 
     let (mailboxes, letters): (Vec<_>, Vec<_>) = (0..shards).map(|_| Mailbox::new()).unzip();
-    let storage = Storage::start(Box::new(opened.writer), readers, &mailboxes)
+    let storage = Storage::start(opened.writers, readers, &mailboxes)
         .map_err(|error| told("a storage thread cannot be started", &error))?;
     let password_queue = config.limits.password_checks_queue as usize;
     let passwords = Passwords::start(usize::from(shards).div_ceil(2), password_queue, &mailboxes)
         .map_err(|error| told("a password thread cannot be started", &error))?;
     let itself = Itself { shards, incarnation, decoy_secret };
-    let policy = policy(&config, offers_sha512(&config, &mut own_reader)?);
+    let policy = policy(&config, offers_sha512(&config, own_reader.as_mut())?);
     let clock = Clock::start();
     let beats = Beats::new(shards, clock);
     let retention =
@@ -359,7 +359,7 @@ fn listeners(listening: &[Listening]) -> Vec<Listener> {
 }
 
 /// A mechanism that some accounts cannot use would lock them out: clients choose the strongest that is listed.
-fn offers_sha512(config: &Config, reader: &mut SqliteReader) -> Result<bool, Error> {
+fn offers_sha512(config: &Config, reader: &mut dyn Reader) -> Result<bool, Error> {
     Ok(match config.auth.scram_sha512 {
         config::Sha512::On => true,
         config::Sha512::Off => false,
@@ -555,7 +555,7 @@ struct Desk {
     data_dir: PathBuf,
     store: StoreHandle,
     latency: Latency,
-    reader: Mutex<SqliteReader>,
+    reader: Mutex<Box<dyn Reader>>,
     placement: Placement,
     listeners: Vec<Listener>,
     incarnation: u64,
@@ -686,7 +686,7 @@ impl Desk {
                 config::AckLevel::Received => "received",
             }
             .to_owned(),
-            store: config.store_path().display().to_string(),
+            store: config.store_place().to_string(),
             data_dir: config.node.data_dir.display().to_string(),
             talkers: status_talkers(overview::loudest(&talkers)),
         }

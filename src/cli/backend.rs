@@ -1,4 +1,4 @@
-//! Who answers a command: the running node through its socket, or the data directory itself where no node runs.
+//! Who answers a command: the running node through its socket, or its store itself where no node runs.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -8,8 +8,7 @@ use crate::config::Config;
 use crate::runtime::control::accounts::{Accounts, perform};
 use crate::runtime::control::{AccountRequest, ControlRequest, ControlResponse, client};
 use crate::runtime::data_dir::{DataDir, DataDirError};
-use crate::store::sqlite::{self, SqliteReader, SqliteWriter};
-use crate::store::{self, Answer, Query, Reader, Write, Writer, Written};
+use crate::store::{self, Answer, Opened, Query, Reader, Write, Writer, Written};
 
 /// How long a directory may be in use without a node that answers: one that starts or stops, or another command.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,8 +27,9 @@ pub(super) struct Running {
 
 /// The data directory, locked.
 pub(super) struct Stopped {
-    writer: SqliteWriter,
-    reader: SqliteReader,
+    /// The first of its writers: a command has no need of more.
+    writer: Box<dyn Writer>,
+    reader: Box<dyn Reader>,
     domains: Vec<String>,
     scram_iterations: u32,
     /// Last, so that the lock outlives the connections.
@@ -141,10 +141,12 @@ impl Running {
 
 impl Stopped {
     fn open(config: &Config, lock: DataDir) -> Result<Stopped, String> {
-        let path = config.store_path();
+        let place = config.store_place();
         let told = |error: store::Error| format!("{error}; check storage.url and the user");
-        let writer = sqlite::open(&path).map_err(told)?.writer;
-        let reader = SqliteReader::open(&path).map_err(told)?;
+        let Opened { writers, .. } = place.open("a command").map_err(told)?;
+        let mut writers = writers.into_iter();
+        let writer = writers.next().ok_or("the store has none who writes")?;
+        let reader = place.reader().map_err(told)?;
         Ok(Stopped {
             writer,
             reader,

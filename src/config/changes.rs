@@ -17,6 +17,8 @@ const AT_START: &[&str] = &[
     "c2s.direct_tls_listen",
     "c2s.redirect",
     "storage.url",
+    "storage.password_file",
+    "storage.connections",
     "cluster",
     "components.listen",
     "federation",
@@ -112,6 +114,11 @@ impl Values {
         }
     }
 
+    /// A URL may hold a password.
+    fn has_secret(&self, key: &str) -> bool {
+        key == "storage.url" && self.whole(key).is_some_and(|url| url.contains("//"))
+    }
+
     fn items(&self, key: &str) -> &[String] {
         self.written.get(key).and_then(|text| text.items.as_deref()).unwrap_or_default()
     }
@@ -150,7 +157,10 @@ impl Config {
             .filter(|key| old.whole(key) != new.whole(key))
             .map(|key| Change {
                 key: key.clone(),
-                what: if is_secret(key) { masked(key, old, new) } else { told(key, old, new) },
+                what: match is_secret(key) || old.has_secret(key) || new.has_secret(key) {
+                    true => masked(key, old, new),
+                    false => told(key, old, new),
+                },
                 applied: !is_at_start(key),
             })
             .collect()
@@ -172,7 +182,7 @@ impl Config {
                 redirect: self.c2s.redirect,
                 ..new.c2s
             },
-            storage: super::Storage { url: self.storage.url.clone(), ..new.storage },
+            storage: super::Storage { ack: new.storage.ack, ..self.storage.clone() },
             cluster: self.cluster.clone(),
             components: super::Components {
                 listen: self.components.listen.clone(),
@@ -277,6 +287,16 @@ mod tests {
         assert_eq!(changes[0].to_string(), "components.secrets.\"a.here\": changed");
         assert!(changes[0].applied);
         assert!(!format!("{old:?}").contains("one"));
+    }
+
+    #[test]
+    fn a_url_of_a_database_is_not_told() {
+        let url = ["storage.url=postgres://u:hunter2@localhost/x"];
+        assert_eq!(told(&[], &url), ["storage.url: set"]);
+        assert_eq!(
+            told(&[], &["storage.url=sqlite:x.db"]),
+            ["storage.url: \"sqlite:corefire.db\" -> \"sqlite:x.db\""]
+        );
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub use changes::{Change, Values};
 pub use limits::Limits;
 
 use crate::features::Settings;
+use crate::store::Place;
 use crate::stream::component::ComponentAccess;
 use crate::xmpp::jid::BareJid;
 
@@ -163,14 +164,13 @@ pub struct Registration {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storage {
-    pub url: StorageUrl,
+    /// A file is relative to the data directory, see `Config::store_place`.
+    pub place: Place,
+    /// Of the user of a PostgreSQL database.
+    pub password_file: Option<PathBuf>,
+    /// That write to PostgreSQL.
+    pub connections: u16,
     pub ack: AckLevel,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StorageUrl {
-    /// Relative to the data directory, see `Config::store_path`.
-    Sqlite(PathBuf),
 }
 
 /// What a server's acknowledgement (XEP-0198) promises of a message that must be kept.
@@ -418,10 +418,17 @@ impl Config {
         u16::try_from(cores).unwrap_or(u16::MAX).min(read::SHARDS_MAX)
     }
 
-    /// The path of the embedded store.
-    pub fn store_path(&self) -> PathBuf {
-        let StorageUrl::Sqlite(path) = &self.storage.url;
-        self.node.data_dir.join(path)
+    /// Where the store is.
+    pub fn store_place(&self) -> Place {
+        match &self.storage.place {
+            Place::Sqlite(path) => Place::Sqlite(self.node.data_dir.join(path)),
+            Place::Postgres(settings) => {
+                let mut settings = settings.clone();
+                settings.password_file.clone_from(&self.storage.password_file);
+                settings.writers = self.storage.connections;
+                Place::Postgres(settings)
+            }
+        }
     }
 
     /// Certificates that clients will not take for the domain they are shown for, a clause for each: legal, and worth a

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::reader::Section;
 use super::*;
+use crate::store::{Place, postgres};
 use crate::stream::component::Secret;
 use crate::xmpp::jid::BareJid;
 
@@ -35,7 +36,7 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
             quarantine_s: s.integer("quarantine_s", 0, 0..=31_536_000),
             quarantine_strangers_per_h: s.integer("quarantine_strangers_per_h", 10, 0..=1_000),
         }),
-        storage: top.section("storage", storage),
+        storage: top.section("storage", |s| storage(s, check)),
         archive: top.section("archive", |s| archive(s, &domains)),
         cluster: top.section("cluster", cluster),
         components: top.section("components", |s| components(s, &domains)),
@@ -286,27 +287,56 @@ fn access(s: &mut Section<'_>, domains: &[String]) -> AccessRules {
     AccessRules { banned }
 }
 
-fn storage(s: &mut Section<'_>) -> Storage {
+fn storage(s: &mut Section<'_>, check: Check) -> Storage {
+    const EXAMPLES: &str =
+        "\"sqlite:corefire.db\" or \"postgres://corefire@db.example.org/corefire\"";
+    let place = s.parsed_unshown("url", "sqlite:corefire.db", EXAMPLES, storage_place);
+    let password_file = s.parsed("password_file", "", "/etc/corefire/password", optional_path);
+    let connections = s.integer("connections", 2, 1..=8);
+    match &place {
+        Place::Postgres(settings) if check == Check::ValuesAndCertificates => {
+            if let Err(fault) = settings.check_certificates() {
+                s.problem("url", fault);
+            }
+            if let Some(path) = &password_file
+                && let Err(fault) = postgres::check_password_file(path)
+            {
+                s.problem("password_file", fault);
+            }
+        }
+        Place::Sqlite(_) if password_file.is_some() => {
+            let remedy = s.remedy("url", "\"postgres://corefire@db.example.org/corefire\"");
+            s.problem("password_file", format!("there is no database that asks for it; {remedy}"));
+        }
+        _ => {}
+    }
     Storage {
-        url: s.parsed("url", "sqlite:corefire.db", "sqlite:corefire.db", storage_url),
+        place,
+        password_file,
+        connections,
         ack: s.choice("ack", &[("stored", AckLevel::Stored), ("received", AckLevel::Received)]),
     }
 }
 
-fn storage_url(text: &str) -> Result<StorageUrl, &'static str> {
+fn storage_place(text: &str) -> Result<Place, String> {
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err("is not in this version");
+        return postgres::Settings::parse(text).map(Box::new).map(Place::Postgres);
     }
-    let file = text.strip_prefix("sqlite:").ok_or("does not start with \"sqlite:\"")?;
+    let Some(file) = text.strip_prefix("sqlite:") else {
+        // Of another program's, it may hold a password.
+        let shown = text.split_once("//").map_or(text, |(scheme, _)| scheme);
+        return Err(format!("{shown:?} does not start with \"sqlite:\" or \"postgres:\""));
+    };
     // sqlite:///var/lib/x.db, as other programs write it.
     let file = file.strip_prefix("//").unwrap_or(file);
-    match file {
-        "" => Err("names no file"),
+    let fault = match file {
+        "" => "names no file",
         // It would forget all accounts at each stop.
-        ":memory:" => Err("keeps nothing"),
-        file if file.contains('\0') => Err("is not a path"),
-        file => Ok(StorageUrl::Sqlite(PathBuf::from(file))),
-    }
+        ":memory:" => "keeps nothing",
+        file if file.contains('\0') => "is not a path",
+        file => return Ok(Place::Sqlite(PathBuf::from(file))),
+    };
+    Err(format!("{text:?} {fault}"))
 }
 
 fn cluster(s: &mut Section<'_>) -> Cluster {

@@ -161,6 +161,21 @@ impl Section<'_> {
         })
     }
 
+    /// As `parsed`, of a text that may hold a secret: it is not shown. `example` is TOML.
+    pub(super) fn parsed_unshown<T: Clone, E: Display>(
+        &mut self,
+        key: &str,
+        default: &str,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> T {
+        let standard = parse(default).unwrap_or_else(|fault| panic!("default of {key}: {fault}"));
+        self.ask(key, standard, &quoted(default), example, |value| match value {
+            Value::Text(text) => parse(text).map_err(|fault| fault.to_string()),
+            _ => Err("is not a text in double quotes".to_owned()),
+        })
+    }
+
     /// One of a few words; the first is the default.
     pub(super) fn choice<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> T {
         let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();

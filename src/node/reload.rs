@@ -105,7 +105,7 @@ impl Desk {
         let core = core_settings(&config, granted, renewed.unwrap_or_else(|| with.tls.clone()));
         let sha512 = {
             let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-            offers_sha512(&config, &mut reader)?
+            offers_sha512(&config, reader.as_mut())?
         };
         let shard = with.itself.shard_config(&config, policy(&config, sha512));
         Ok(Prepared { config, shard, core, told })

@@ -1,14 +1,16 @@
-//! The storage threads: one writes, committing whatever is queued while the last commit ran; others read. A shard
-//! sends them batches and gets its answers as letters; no shard ever waits for a disk.
+//! The storage threads: some write, each committing whatever is queued for it while its last commit ran; others read. A
+//! store partition is always written by the same one. A shard sends them batches and gets its answers as letters; no shard
+//! ever waits for a disk.
 
 use super::mailbox::{Letter, Mailbox};
 use crate::admin::figures::{COMMIT_BUCKETS_US, StoreFigures};
 use crate::admin::latency::StorePart;
 use crate::base::hash::Map;
+use crate::cluster::placement::store_partition;
 use crate::shard::{StoreOutcome, Ticket};
-use crate::store::{Query, Reader, Write, Writer, Written};
+use crate::store::{self, Query, Reader, Write, Writer, Written};
 use crate::xmpp::jid::BareJid;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -22,6 +24,8 @@ const COMMIT_BYTES: usize = 4 << 20;
 const READ_TOGETHER: usize = 64;
 /// How long a store that fails is tried again before its writes are refused.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is tried after that; what comes in between is refused at once, so that nothing piles up before it.
+const RETRY: Duration = Duration::from_secs(1);
 /// Pause before the first attempt to reopen a store that failed; doubles up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
@@ -52,7 +56,8 @@ struct Counts {
     micros: AtomicU64,
     buckets: [AtomicU64; COMMIT_BUCKETS_US.len() + 1],
     queries: AtomicU64,
-    is_failing: AtomicBool,
+    /// Writers whose store fails.
+    failing: AtomicU64,
     /// Taken by the one who merges them, once a second.
     latency: Mutex<StorePart>,
 }
@@ -65,22 +70,39 @@ impl Counts {
         self.writes.fetch_add(writes as u64, Ordering::Relaxed);
         self.micros.fetch_add(micros, Ordering::Relaxed);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        self.is_failing.store(false, Ordering::Relaxed);
         let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
         latency.commits.record(took);
         latency.batches.record_batch(writes as u64);
     }
+}
 
-    fn failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        self.is_failing.store(true, Ordering::Relaxed);
+/// The ways to those who write, by what they write.
+#[derive(Clone)]
+struct Writers(Vec<Sender<Job>>);
+
+impl Writers {
+    fn send(&self, partition: u16, job: Job) {
+        if let Some(writer) = self.0.get(usize::from(partition) % self.0.len().max(1)) {
+            let _ = writer.send(job);
+        }
     }
+}
+
+fn partition(write: &Write) -> u16 {
+    match write {
+        Write::ReserveIds { partition, .. } => *partition,
+        write => write.owner().map_or(0, partition_of),
+    }
+}
+
+fn partition_of(owner: &BareJid) -> u16 {
+    store_partition(owner.hash64())
 }
 
 /// A shard's way to the store. Lives on its core.
 pub struct StoreClient {
     shard: u16,
-    writer: Sender<Job>,
+    writers: Writers,
     readers: Vec<Sender<Question>>,
     /// Writes on their way, by owner: a question about an owner goes behind them.
     under_way: Map<BareJid, u32>,
@@ -92,13 +114,13 @@ pub struct StoreClient {
 /// A side thread's way to write and read.
 #[derive(Clone)]
 pub struct StoreHandle {
-    writer: Sender<Job>,
+    writers: Writers,
     counts: Arc<Counts>,
 }
 
 /// The running threads.
 pub struct Storage {
-    writer: Sender<Job>,
+    writers: Writers,
     readers: Vec<Sender<Question>>,
     threads: Vec<JoinHandle<()>>,
     counts: Arc<Counts>,
@@ -108,7 +130,7 @@ impl Storage {
     /// - `mailboxes`: of the shards, by their number
     /// - errors: a thread cannot be started
     pub fn start(
-        writer: Box<dyn Writer>,
+        writers: Vec<Box<dyn Writer>>,
         readers: Vec<Box<dyn Reader>>,
         mailboxes: &[Mailbox],
     ) -> std::io::Result<Self> {
@@ -125,22 +147,25 @@ impl Storage {
                     .spawn(move || read(reader, &jobs, &mailboxes, &counts))?,
             );
         }
-        let (queue, jobs) = channel();
-        let mailboxes = mailboxes.to_vec();
-        let readers = reader_queues.clone();
-        let writer_counts = counts.clone();
-        threads.push(
-            std::thread::Builder::new()
-                .name("store-write".into())
-                .spawn(move || write(writer, &jobs, &readers, &mailboxes, &writer_counts))?,
-        );
-        Ok(Self { writer: queue, readers: reader_queues, threads, counts })
+        let mut writer_queues = Vec::new();
+        for writer in writers {
+            let (queue, jobs) = channel();
+            let (mailboxes, readers) = (mailboxes.to_vec(), reader_queues.clone());
+            let committer = Committer { writer, counts: counts.clone(), trouble: None };
+            writer_queues.push(queue);
+            threads.push(
+                std::thread::Builder::new()
+                    .name("store-write".into())
+                    .spawn(move || write(committer, &jobs, &readers, &mailboxes))?,
+            );
+        }
+        Ok(Self { writers: Writers(writer_queues), readers: reader_queues, threads, counts })
     }
 
     pub fn client(&self, shard: u16) -> StoreClient {
         StoreClient {
             shard,
-            writer: self.writer.clone(),
+            writers: self.writers.clone(),
             readers: self.readers.clone(),
             under_way: Map::default(),
             owners: Map::default(),
@@ -149,12 +174,14 @@ impl Storage {
     }
 
     pub fn handle(&self) -> StoreHandle {
-        StoreHandle { writer: self.writer.clone(), counts: self.counts.clone() }
+        StoreHandle { writers: self.writers.clone(), counts: self.counts.clone() }
     }
 
     /// Ends when everything sent before is durable.
     pub fn stop(self) {
-        let _ = self.writer.send(Job::Stop);
+        for writer in &self.writers.0 {
+            let _ = writer.send(Job::Stop);
+        }
         for reader in &self.readers {
             let _ = reader.send(None);
         }
@@ -176,15 +203,19 @@ impl StoreClient {
                 *self.under_way.entry(owner.clone()).or_insert(0) += 1;
                 self.owners.insert(ticket, owner.clone());
             }
-            let _ = self.writer.send(Job::Write(Asker::Shard(self.shard), ticket, write));
+            let partition = partition(&write);
+            self.writers.send(partition, Job::Write(Asker::Shard(self.shard), ticket, write));
         }
     }
 
     pub fn query(&mut self, queries: &mut Vec<(Ticket, Query)>) {
         for (ticket, query) in queries.drain(..) {
             let owner = query.owner();
-            if owner.is_some_and(|owner| self.under_way.contains_key(owner.as_str())) {
-                let _ = self.writer.send(Job::Query(self.shard, ticket, query));
+            if let Some(owner) = owner
+                && self.under_way.contains_key(owner.as_str())
+            {
+                let partition = partition_of(owner);
+                self.writers.send(partition, Job::Query(self.shard, ticket, query));
                 continue;
             }
             let hash = owner.map_or(0, BareJid::hash64);
@@ -225,7 +256,7 @@ impl StoreHandle {
             commit_us: told(&counts.micros),
             commit_buckets: std::array::from_fn(|bucket| told(&counts.buckets[bucket])),
             queries: told(&counts.queries),
-            is_failing: counts.is_failing.load(Ordering::Relaxed),
+            is_failing: told(&counts.failing) > 0,
         }
     }
 
@@ -238,7 +269,8 @@ impl StoreHandle {
             .into_iter()
             .map(|write| {
                 let (answer, receiver) = channel();
-                let _ = self.writer.send(Job::Write(Asker::Thread(answer), Ticket(0), write));
+                let partition = partition(&write);
+                self.writers.send(partition, Job::Write(Asker::Thread(answer), Ticket(0), write));
                 receiver
             })
             .collect();
@@ -299,11 +331,10 @@ fn deliver(answers: Vec<Vec<(Ticket, StoreOutcome)>>, mailboxes: &[Mailbox]) {
 }
 
 fn write(
-    mut writer: Box<dyn Writer>,
+    mut committer: Committer,
     jobs: &Receiver<Job>,
     readers: &[Sender<Question>],
     mailboxes: &[Mailbox],
-    counts: &Counts,
 ) {
     let mut stopping = false;
     while !stopping {
@@ -327,8 +358,8 @@ fn write(
             next = if full || stopping { None } else { jobs.try_recv().ok() };
         }
         if !batch.is_empty() {
-            counts.queued.fetch_sub(batch.len() as u64, Ordering::Relaxed);
-            let outcome = commit(writer.as_mut(), &batch, counts);
+            committer.counts.queued.fetch_sub(batch.len() as u64, Ordering::Relaxed);
+            let outcome = committer.commit(&batch);
             answer(askers, outcome, mailboxes);
         }
         for (shard, ticket, query) in queries {
@@ -340,37 +371,69 @@ fn write(
     }
 }
 
-/// Commits a batch. A failed commit is never counted: the store is reopened and the batch, which may be applied twice
-/// without harm, is run as a new transaction. Gives `Err` when that has gone on for too long.
-fn commit(
-    writer: &mut dyn Writer,
-    batch: &[Write],
-    counts: &Counts,
-) -> Result<Vec<Written>, String> {
-    let began = Instant::now();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let attempt = Instant::now();
-        let error = match writer.commit(batch) {
-            Ok(written) => {
-                counts.committed(batch.len(), attempt.elapsed());
-                if pause > FIRST_PAUSE {
-                    tracing::info!("the store works again");
+/// One who writes, and how that goes.
+struct Committer {
+    writer: Box<dyn Writer>,
+    counts: Arc<Counts>,
+    /// Since a commit failed; the writer must be reopened.
+    trouble: Option<Trouble>,
+}
+
+struct Trouble {
+    since: Instant,
+    tried: Instant,
+    cause: String,
+}
+
+impl Committer {
+    /// Commits a batch. A failed commit is never counted: the store is reopened and the batch, which may be applied twice
+    /// without harm, is run as a new transaction. Gives `Err` when that has gone on for too long, and at once while it
+    /// still does.
+    fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, String> {
+        if let Some(trouble) = &self.trouble
+            && trouble.since.elapsed() > PATIENCE
+            && trouble.tried.elapsed() < RETRY
+        {
+            return Err(trouble.cause.clone());
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let attempt = Instant::now();
+            let error = match self.attempt(batch) {
+                Ok(written) => {
+                    self.counts.committed(batch.len(), attempt.elapsed());
+                    if self.trouble.take().is_some() {
+                        self.counts.failing.fetch_sub(1, Ordering::Relaxed);
+                        tracing::info!("the store works again");
+                    }
+                    return Ok(written);
                 }
-                return Ok(written);
+                Err(error) => error,
+            };
+            self.counts.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%error, "the store failed; nothing is acknowledged until it works again");
+            let cause = error.to_string();
+            let since = match &self.trouble {
+                Some(trouble) => trouble.since,
+                None => {
+                    self.counts.failing.fetch_add(1, Ordering::Relaxed);
+                    attempt
+                }
+            };
+            self.trouble = Some(Trouble { since, tried: Instant::now(), cause: cause.clone() });
+            if since.elapsed() > PATIENCE || matches!(error, store::Error::Fenced) {
+                return Err(cause);
             }
-            Err(error) => error,
-        };
-        counts.failed();
-        tracing::error!(%error, "the store failed; nothing is acknowledged until it works again");
-        if began.elapsed() > PATIENCE {
-            return Err(error.to_string());
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY);
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_secs(1));
-        if let Err(error) = writer.reopen() {
-            tracing::error!(%error, "the store cannot be reopened");
+    }
+
+    fn attempt(&mut self, batch: &[Write]) -> Result<Vec<Written>, store::Error> {
+        if self.trouble.is_some() {
+            self.writer.reopen()?;
         }
+        self.writer.commit(batch)
     }
 }
 

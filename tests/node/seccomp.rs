@@ -148,7 +148,7 @@ const NUMBERS: &[(&str, libc::c_long)] = &[
 ];
 
 /// The numbers of what the profile allows.
-fn allowed() -> Vec<u32> {
+pub(crate) fn allowed() -> Vec<u32> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/seccomp.json");
     let profile: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
