@@ -40,6 +40,13 @@ macro_rules! rows {
 }
 
 macro_rules! page {
+    // Sorted afterwards: for the order's sake, the planner would walk through the archive.
+    ($order:literal, ids) => {
+        concat!(
+            "SELECT * FROM (SELECT ", entry_columns!(), " FROM log JOIN jid ON jid.id = log.peer WHERE ", rows!(ids),
+            " OFFSET 0) AS named ORDER BY 1 ", $order, " LIMIT $6"
+        )
+    };
     ($order:literal $(, $of:ident)?) => {
         concat!(
             "SELECT ", entry_columns!(), " FROM log JOIN jid ON jid.id = log.peer WHERE ", rows!($($of)?),

@@ -25,10 +25,12 @@ impl Fault {
     /// The session has ended or must be taken for it.
     pub(super) fn is_lost(&self) -> bool {
         match self.code() {
-            // Operator intervention (57P01 to 57P05), but not a statement that was cancelled; connection exceptions.
+            // Operator intervention (57P01 to 57P05), but not a statement that was cancelled; connection exceptions;
+            // a transaction that was left alone for too long.
             Some(code) => {
                 let is_cancelled = *code == SqlState::QUERY_CANCELED;
-                ["57", "08"].iter().any(|class| code.code().starts_with(class)) && !is_cancelled
+                let of_lost = ["57", "08", "25P03"];
+                of_lost.iter().any(|start| code.code().starts_with(start)) && !is_cancelled
             }
             None => true,
         }

@@ -2,14 +2,17 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::Error;
@@ -25,7 +28,8 @@ const FAREWELL: Duration = Duration::from_millis(200);
 /// What each session runs with. Plans must not turn over with the statistics of a table that has just been filled:
 /// every query here has its index, and walks it in order.
 ///
-/// A server that no longer hears from us ends the session, and with it its transaction and its locks.
+/// A server that no longer hears from us ends the session, and with it its transaction and its locks. One that is only idle
+/// stays; the last settings are of later servers than 13.
 const SESSION: &str = "
     SET client_min_messages = warning;
     SET default_transaction_isolation = 'read committed';
@@ -42,7 +46,12 @@ const SESSION: &str = "
     SET enable_hashjoin = off;
     SET enable_mergejoin = off;
     SET enable_sort = off;
+    SELECT set_config(name, '0', false) FROM pg_settings
+    WHERE name IN ('idle_session_timeout', 'transaction_timeout');
 ";
+
+/// Which part of the server warns that a commit was answered though no standby had it: somebody cancelled its wait.
+const STANDBY_WAIT: &str = "SyncRepWaitForLSN";
 
 /// A parameter of a statement.
 pub(super) type Value<'a> = &'a (dyn ToSql + Sync);
@@ -55,6 +64,8 @@ pub(super) struct Link {
     /// None only while it is dropped.
     open: Option<Open>,
     statements: Vec<Statement>,
+    /// A commit was answered too early.
+    unreplicated: Arc<AtomicBool>,
 }
 
 struct Open {
@@ -88,14 +99,20 @@ impl Link {
             TlsMode::Disable => None,
             _ => Some(tls::connector(settings).map_err(open_error)?),
         };
-        let connected = runtime.block_on(async { timeout(limit, meet(&config, tls)).await });
+        let unreplicated = Arc::new(AtomicBool::new(false));
+        let warned = unreplicated.clone();
+        let connected =
+            runtime.block_on(async { timeout(limit, meet(&config, tls, warned)).await });
         let (client, driver) = match connected {
             Ok(Ok(connected)) => connected,
             Ok(Err(error)) => return Err(open_error(told(&Fault::Database(error)))),
             Err(_) => return Err(open_error(told(&Fault::Silent))),
         };
-        let mut link =
-            Link { open: Some(Open { client, driver, runtime }), statements: Vec::new() };
+        let mut link = Link {
+            open: Some(Open { client, driver, runtime }),
+            statements: Vec::new(),
+            unreplicated,
+        };
         let prepared = link.run(HANDSHAKE, async |client| {
             client.batch_execute(&format!("{SESSION}{session}")).await?;
             in_order(statements.iter().map(|sql| client.prepare(sql))).await
@@ -137,6 +154,11 @@ impl Link {
         answers
     }
 
+    /// Whether a commit was answered as done since the last time, though its standby may not have it.
+    pub(super) fn is_unreplicated(&self) -> bool {
+        self.unreplicated.swap(false, Ordering::Relaxed)
+    }
+
     /// Asks something that is asked once.
     pub(super) fn once(
         &mut self,
@@ -163,25 +185,33 @@ impl Drop for Link {
 async fn meet(
     config: &Config,
     tls: Option<MakeRustlsConnect>,
+    unreplicated: Arc<AtomicBool>,
 ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
     match tls {
         None => {
             let (client, connection) = config.connect(NoTls).await?;
-            Ok((client, tokio::spawn(drive(connection))))
+            Ok((client, tokio::spawn(drive(connection, unreplicated))))
         }
         Some(tls) => {
             let (client, connection) = config.connect(tls).await?;
-            Ok((client, tokio::spawn(drive(connection))))
+            Ok((client, tokio::spawn(drive(connection, unreplicated))))
         }
     }
 }
 
-async fn drive<S, T>(connection: tokio_postgres::Connection<S, T>)
+async fn drive<S, T>(mut connection: Connection<S, T>, unreplicated: Arc<AtomicBool>)
 where
-    tokio_postgres::Connection<S, T>: Future<Output = Result<(), tokio_postgres::Error>>,
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
 {
-    // Who waits for an answer is told as well.
-    let _ = connection.await;
+    // Of an error, who waits for an answer is told as well. A warning comes before the answer that it is about.
+    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+        if let AsyncMessage::Notice(notice) = message
+            && notice.routine() == Some(STANDBY_WAIT)
+        {
+            unreplicated.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Polls all futures, first in the order given: in that order the driver sends them. Gives the first error by that order.

@@ -7,8 +7,11 @@ mod places;
 use std::time::{Duration, Instant};
 
 use super::super::contract::{self, append, bare, create};
-use super::super::{Answer, Error, Query, Reader, Write, Writer, Written};
+use super::super::{
+    Answer, ArchiveQuery, Error, Keep, LogEntry, Page, Query, Reader, Write, Writer, Written,
+};
 use super::{PostgresReader, PostgresWriter, Settings, writers};
+use crate::xmpp::jid::Jid;
 
 #[path = "../../../tests/postgres/server.rs"]
 mod server;
@@ -55,10 +58,15 @@ fn commit(writer: &mut PostgresWriter, batch: &[Write]) -> Vec<Written> {
 #[test]
 fn postgres_keeps_the_contract() {
     let Some(server) = Server::start(QUICK) else { return };
+    server.database("corefire");
     let mut count = 0;
     contract::suite(&mut || {
         count += 1;
-        let settings = settings(&server, &format!("c{count}"));
+        // A schema each: a database takes its time to be made.
+        server.sql("corefire", &format!("CREATE SCHEMA c{count} AUTHORIZATION xmpp"));
+        let url = server.url_with_password("corefire");
+        let url = format!("{url}?options=-csearch_path%3Dc{count}");
+        let settings = Settings::parse(&url).unwrap();
         let writer = open(&settings);
         (Box::new(writer), Box::new(PostgresReader::open(&settings).unwrap()))
     });
@@ -241,4 +249,71 @@ fn several_who_write_at_once_intern_the_same_addresses() {
     });
     assert_eq!(server.sql("corefire", "SELECT count(*), count(DISTINCT text) FROM jid"), "804|804");
     assert_eq!(server.sql("corefire", "SELECT count(*) FROM log"), "3200");
+}
+
+/// An owner with 200,000 messages, of which 20 are with another: no question walks through them.
+#[test]
+fn a_page_of_a_long_archive_reads_a_page_of_rows() {
+    let Some(server) = Server::start(QUICK) else { return };
+    let settings = settings(&server, "corefire");
+    let mut writer = open(&settings);
+    let romeo = "romeo@example.org";
+    let append = |id, with, keep| {
+        let entry = LogEntry { keep, ..contract::entry(id, with, b"<message/>") };
+        Write::AppendLog { owner: bare(JULIET), entry }
+    };
+    writer
+        .commit(&[
+            create(JULIET),
+            append(1, romeo, Keep::Archived),
+            append(2, "nurse@example.org", Keep::Both),
+        ])
+        .unwrap();
+    server.sql(
+        "corefire",
+        "INSERT INTO log SELECT owner, 2 + n, CASE WHEN n % 10000 = 0 THEN peer ELSE owner END, at + n, \
+         incarnation, number, link, open_end, close_start, archived, resource, stanza \
+         FROM log, generate_series(1, 200000) AS n WHERE id = 1; ANALYZE",
+    );
+    let read = |columns: &str| -> Vec<u64> {
+        let sql = format!("SELECT {columns} FROM pg_stat_user_tables WHERE relname = 'log'");
+        server.sql("corefire", &sql).split('|').map(|number| number.parse().unwrap()).collect()
+    };
+    let before = read("seq_tup_read, idx_tup_fetch");
+    let mut reader = PostgresReader::open(&settings).unwrap();
+    let all = ArchiveQuery::all(bare(JULIET), 50);
+    let last = ArchiveQuery { page: Page::Before(u64::MAX), ..all.clone() };
+    let middle = contract::entry(100_000, romeo, b"").at;
+    let with = Some(Jid::parse(romeo).unwrap());
+    for (query, rows) in [
+        (all.clone(), 50),
+        (last.clone(), 50),
+        (ArchiveQuery { page: Page::After(100_000), ..all.clone() }, 50),
+        (ArchiveQuery { with: with.clone(), ..last.clone() }, 21),
+        (ArchiveQuery { with, page: Page::After(150_000), ..all.clone() }, 6),
+        (ArchiveQuery { start: Some(middle), ..all.clone() }, 50),
+        (ArchiveQuery { end: Some(middle), ..last }, 50),
+        (ArchiveQuery { ids: Some(vec![7, 150_000]), ..all }, 2),
+    ] {
+        match reader.read(&Query::Archive(Box::new(query.clone()))).unwrap() {
+            Answer::Archive { entries, .. } => assert_eq!(entries.len(), rows, "{query:?}"),
+            other => panic!("a page was asked for, not {other:?}"),
+        }
+    }
+    assert_eq!(ids(&mut reader, JULIET), [2]);
+    reader.read(&Query::ArchiveEnds { owner: bare(JULIET), up_to: u64::MAX }).unwrap();
+    reader.read(&Query::Account { owner: bare(JULIET) }).unwrap();
+    // Its session tells what it did as it ends.
+    drop(reader);
+    let began = Instant::now();
+    loop {
+        let after = read("seq_tup_read, idx_tup_fetch");
+        assert_eq!(after[0], before[0], "no walk through the table");
+        assert!(after[1] - before[1] < 1_000, "{} rows", after[1] - before[1]);
+        if after[1] - before[1] > 300 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "no statistics");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -196,7 +196,7 @@ impl Live {
         let mut known = Known { ids, accounts, redone };
         let plan = Plan::of(batch, &mut known)?;
         let given = self.change(&plan).inspect_err(|failure| {
-            *unknown |= matches!(failure, Failure::Fault(fault) if !fault.is_passing());
+            *unknown |= !matches!(failure, Failure::Fault(fault) if fault.is_passing());
         })?;
         Ok(plan.written(given))
     }
@@ -222,6 +222,12 @@ impl Live {
         }
         calls.push(call(Sql::Commit));
         let answers = self.link.ask(LIMIT, &calls)?;
+        if self.link.is_unreplicated() {
+            // Run again, it waits for the standby anew, and with it for what was done before.
+            return Err(Failure::Other(Error::Backend(
+                "the wait of a commit for its standby was cancelled".to_owned(),
+            )));
+        }
         let mut given = Given::default();
         for place in prunings {
             let count: i64 = answers[place].first().map_or(Ok(0), |row| row.try_get(0))?;

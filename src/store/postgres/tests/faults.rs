@@ -104,6 +104,43 @@ fn a_server_that_stands_still_for_a_while_loses_nothing() {
     });
 }
 
+/// PostgreSQL answers such a commit as done, with a warning.
+#[test]
+fn a_commit_whose_wait_for_a_standby_is_cancelled_does_not_count() {
+    let Some(server) = Server::start(QUICK) else { return };
+    let settings = settings(&server, "corefire");
+    let mut writer = open(&settings);
+    writer.commit(&[create(JULIET)]).unwrap();
+    let set = |names: &str| {
+        let sql = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+        server.sql("postgres", &sql);
+        server.sql("postgres", "SELECT pg_reload_conf()");
+    };
+    set("*");
+    std::thread::scope(|scope| {
+        let committing = scope.spawn(|| {
+            loop {
+                // Until the server has taken its new settings, commits wait for nobody.
+                if let Err(error) = writer.commit(&[append(JULIET, 1)]) {
+                    return error.to_string();
+                }
+            }
+        });
+        let waits = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
+                     WHERE usename = 'xmpp' AND wait_event = 'SyncRep'";
+        let began = Instant::now();
+        while server.sql("postgres", waits).is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(20), "no commit waits");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let told = committing.join().unwrap();
+        assert!(told.contains("for its standby was cancelled"), "{told}");
+    });
+    set("");
+    assert_eq!(commit(&mut writer, &[append(JULIET, 1)]), [Written::Done]);
+    assert_eq!(ids(&mut PostgresReader::open(&settings).unwrap(), JULIET), [1]);
+}
+
 #[test]
 fn a_reader_connects_anew_and_fails_at_once_while_it_cannot() {
     let Some(mut server) = Server::start(QUICK) else { return };
