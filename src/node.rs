@@ -91,6 +91,8 @@ enum Event {
     CoreEnded(u16),
     /// An administrator's wish.
     Stop,
+    /// Another node has taken the store.
+    Fenced,
 }
 
 /// Runs a node until it is told to stop.
@@ -132,7 +134,11 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     }
 
     let (mailboxes, letters): (Vec<_>, Vec<_>) = (0..shards).map(|_| Mailbox::new()).unzip();
-    let storage = Storage::start(opened.writers, readers, &mailboxes)
+    let taken = events.clone();
+    let fenced = move || {
+        let _ = taken.send(Event::Fenced);
+    };
+    let storage = Storage::start(opened.writers, readers, &mailboxes, fenced)
         .map_err(|error| told("a storage thread cannot be started", &error))?;
     let password_queue = config.limits.password_checks_queue as usize;
     let passwords = Passwords::start(usize::from(shards).div_ceil(2), password_queue, &mailboxes)
@@ -242,6 +248,7 @@ fn wait(
     collector: Collector,
 ) -> Result<(), Error> {
     let watchdog = notify::watchdog();
+    let mut result = Ok(());
     loop {
         match events.recv_timeout(watchdog.unwrap_or(Duration::from_secs(3_600))) {
             Ok(Event::Signal(Signal::Hangup)) => {
@@ -251,6 +258,11 @@ fn wait(
                 notify::tell("READY=1");
             }
             Ok(Event::Signal(Signal::Stop) | Event::Stop) => break,
+            Ok(Event::Fenced) => {
+                // It serves nobody any more; whoever starts it again has it ask for the store as anyone does.
+                result = Err(crate::store::Error::Fenced.into());
+                break;
+            }
             Ok(Event::CoreEnded(shard)) => {
                 return Err(Error::Other(format!(
                     "the core of shard {shard} has ended; see the log"
@@ -274,7 +286,7 @@ fn wait(
         mailbox.send(Letter::Shutdown);
     }
     cores.join();
-    Ok(())
+    result
 }
 
 fn told(what: &str, why: &dyn Display) -> Error {

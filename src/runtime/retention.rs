@@ -221,7 +221,7 @@ mod tests {
             };
             writer.commit(&(1..=days).map(message).collect::<Vec<_>>()).unwrap();
         }
-        let storage = Storage::start(vec![Box::new(writer)], Vec::new(), &[]).unwrap();
+        let storage = Storage::start(vec![Box::new(writer)], Vec::new(), &[], || ()).unwrap();
         (store, storage)
     }
 

@@ -11,7 +11,7 @@ use crate::shard::{StoreOutcome, Ticket};
 use crate::store::{self, Query, Reader, Write, Writer, Written};
 use crate::xmpp::jid::BareJid;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ const COMMIT_BYTES: usize = 4 << 20;
 /// Answers that leave together, at most.
 const READ_TOGETHER: usize = 64;
 /// How long a store that fails is tried again before its writes are refused.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 10_000 });
 /// How often it is tried after that; what comes in between is refused at once, so that nothing piles up before it.
 const RETRY: Duration = Duration::from_secs(1);
 /// Pause before the first attempt to reopen a store that failed; doubles up to a second.
@@ -86,6 +86,10 @@ impl Writers {
             let _ = writer.send(job);
         }
     }
+
+    fn write(&self, asker: Asker, ticket: Ticket, write: Write) {
+        self.send(partition(&write), Job::Write(asker, ticket, write));
+    }
 }
 
 fn partition(write: &Write) -> u16 {
@@ -128,11 +132,13 @@ pub struct Storage {
 
 impl Storage {
     /// - `mailboxes`: of the shards, by their number
+    /// - `fenced`: told once by each who writes, when another node has taken the store
     /// - errors: a thread cannot be started
     pub fn start(
         writers: Vec<Box<dyn Writer>>,
         readers: Vec<Box<dyn Reader>>,
         mailboxes: &[Mailbox],
+        fenced: impl Fn() + Send + Clone + 'static,
     ) -> std::io::Result<Self> {
         let counts = Arc::new(Counts::default());
         let mut threads = Vec::new();
@@ -151,7 +157,12 @@ impl Storage {
         for writer in writers {
             let (queue, jobs) = channel();
             let (mailboxes, readers) = (mailboxes.to_vec(), reader_queues.clone());
-            let committer = Committer { writer, counts: counts.clone(), trouble: None };
+            let committer = Committer {
+                writer,
+                counts: counts.clone(),
+                trouble: None,
+                fenced: Some(Box::new(fenced.clone())),
+            };
             writer_queues.push(queue);
             threads.push(
                 std::thread::Builder::new()
@@ -203,8 +214,7 @@ impl StoreClient {
                 *self.under_way.entry(owner.clone()).or_insert(0) += 1;
                 self.owners.insert(ticket, owner.clone());
             }
-            let partition = partition(&write);
-            self.writers.send(partition, Job::Write(Asker::Shard(self.shard), ticket, write));
+            self.writers.write(Asker::Shard(self.shard), ticket, write);
         }
     }
 
@@ -269,8 +279,7 @@ impl StoreHandle {
             .into_iter()
             .map(|write| {
                 let (answer, receiver) = channel();
-                let partition = partition(&write);
-                self.writers.send(partition, Job::Write(Asker::Thread(answer), Ticket(0), write));
+                self.writers.write(Asker::Thread(answer), Ticket(0), write);
                 receiver
             })
             .collect();
@@ -296,6 +305,7 @@ fn read(
     mailboxes: &[Mailbox],
     counts: &Counts,
 ) {
+    let mut told: Option<Instant> = None;
     while let Ok(Some(first)) = jobs.recv() {
         let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); mailboxes.len()];
         let mut count = 0;
@@ -304,7 +314,10 @@ fn read(
             let outcome = match reader.read(&query) {
                 Ok(answer) => StoreOutcome::Answer(answer),
                 Err(error) => {
-                    tracing::error!(%error, "the store cannot be read");
+                    if told.is_none_or(|told| told.elapsed() > RETRY) {
+                        tracing::error!(%error, "the store cannot be read");
+                        told = Some(Instant::now());
+                    }
                     StoreOutcome::Failed
                 }
             };
@@ -338,7 +351,18 @@ fn write(
 ) {
     let mut stopping = false;
     while !stopping {
-        let Ok(first) = jobs.recv() else { return };
+        let first = match committer.trouble {
+            None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(_) => jobs.recv_timeout(RETRY),
+        };
+        let first = match first {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => {
+                committer.probe();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let mut askers = Vec::new();
         let mut batch = Vec::new();
         let mut queries = Vec::new();
@@ -377,6 +401,8 @@ struct Committer {
     counts: Arc<Counts>,
     /// Since a commit failed; the writer must be reopened.
     trouble: Option<Trouble>,
+    /// To be told when it is another's to write; nothing is tried after that.
+    fenced: Option<Box<dyn FnOnce() + Send>>,
 }
 
 struct Trouble {
@@ -390,11 +416,11 @@ impl Committer {
     /// without harm, is run as a new transaction. Gives `Err` when that has gone on for too long, and at once while it
     /// still does.
     fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, String> {
-        if let Some(trouble) = &self.trouble
-            && trouble.since.elapsed() > PATIENCE
-            && trouble.tried.elapsed() < RETRY
-        {
-            return Err(trouble.cause.clone());
+        if let Some(Trouble { since, tried, cause }) = &self.trouble {
+            let is_early = since.elapsed() > PATIENCE && tried.elapsed() < RETRY;
+            if is_early || self.fenced.is_none() {
+                return Err(cause.clone());
+            }
         }
         let mut pause = FIRST_PAUSE;
         loop {
@@ -421,12 +447,23 @@ impl Committer {
                 }
             };
             self.trouble = Some(Trouble { since, tried: Instant::now(), cause: cause.clone() });
-            if since.elapsed() > PATIENCE || matches!(error, store::Error::Fenced) {
+            if matches!(error, store::Error::Fenced)
+                && let Some(fenced) = self.fenced.take()
+            {
+                fenced();
+                return Err(cause);
+            }
+            if since.elapsed() > PATIENCE {
                 return Err(cause);
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY);
         }
+    }
+
+    /// Whether a store that failed works again, while nobody writes: who is sent elsewhere because of it asks for no write.
+    fn probe(&mut self) {
+        let _ = self.commit(&[Write::ReserveIds { partition: 0, count: 0 }]);
     }
 
     fn attempt(&mut self, batch: &[Write]) -> Result<Vec<Written>, store::Error> {
@@ -460,4 +497,128 @@ fn answer(
         }
     }
     deliver(answers, mailboxes);
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::store::{Error, STORE_PARTITIONS};
+    use std::sync::atomic::AtomicBool;
+
+    /// Notes who writes what, and fails as it is told to.
+    struct Noting {
+        number: usize,
+        notes: Arc<Mutex<Vec<(usize, Write)>>>,
+        fails: Arc<AtomicBool>,
+        fences: bool,
+        attempts: Arc<AtomicU64>,
+    }
+
+    impl Writer for Noting {
+        fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, Error> {
+            self.attempts.fetch_add(1, Ordering::Relaxed);
+            match (self.fails.load(Ordering::Relaxed), self.fences) {
+                (true, true) => return Err(Error::Fenced),
+                (true, false) => return Err(Error::Full),
+                (false, _) => {}
+            }
+            let notes = batch.iter().map(|write| (self.number, write.clone()));
+            self.notes.lock().unwrap().extend(notes);
+            Ok(vec![Written::Done; batch.len()])
+        }
+
+        fn reopen(&mut self) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    struct Running {
+        storage: Storage,
+        notes: Arc<Mutex<Vec<(usize, Write)>>>,
+        fails: Arc<AtomicBool>,
+        attempts: Arc<AtomicU64>,
+        fenced: Arc<AtomicU64>,
+    }
+
+    fn running(writers: usize, fences: bool) -> Running {
+        let notes: Arc<Mutex<Vec<(usize, Write)>>> = Arc::default();
+        let fails: Arc<AtomicBool> = Arc::default();
+        let attempts: Arc<AtomicU64> = Arc::default();
+        let fenced: Arc<AtomicU64> = Arc::default();
+        let writer = |number| -> Box<dyn Writer> {
+            let (notes, fails, attempts) = (notes.clone(), fails.clone(), attempts.clone());
+            Box::new(Noting { number, notes, fails, fences, attempts })
+        };
+        let told = fenced.clone();
+        let fence = move || {
+            told.fetch_add(1, Ordering::Relaxed);
+        };
+        let writers = (0..writers).map(writer).collect();
+        let storage = Storage::start(writers, Vec::new(), &[], fence).unwrap();
+        Running { storage, notes, fails, attempts, fenced }
+    }
+
+    fn delete(name: u32) -> Write {
+        Write::DeleteAccount { owner: BareJid::parse(&format!("u{name}@example.org")).unwrap() }
+    }
+
+    #[test]
+    fn a_partition_is_always_written_by_the_same_one() {
+        let Running { storage, notes, .. } = running(3, false);
+        let handle = storage.handle();
+        for _ in 0..2 {
+            let reserves =
+                (0..STORE_PARTITIONS).map(|partition| Write::ReserveIds { partition, count: 1 });
+            let batch: Vec<Write> = (0..300).map(delete).chain(reserves).collect();
+            handle.write(batch).unwrap();
+        }
+        storage.stop();
+        let notes = notes.lock().unwrap();
+        let mut writers: Map<u16, usize> = Map::default();
+        for (number, write) in &*notes {
+            let before = writers.insert(partition(write), *number);
+            assert!(before.is_none_or(|before| before == *number), "{write:?}");
+        }
+        assert_eq!((notes.len(), writers.len()), (728, usize::from(STORE_PARTITIONS)));
+        assert!((0..3).all(|number| writers.values().any(|writer| *writer == number)));
+    }
+
+    #[test]
+    fn a_store_that_fails_for_long_refuses_at_once_and_is_tried_again_also_when_nobody_writes() {
+        let Running { storage, fails, attempts, .. } = running(1, false);
+        let handle = storage.handle();
+        fails.store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        assert!(handle.write(vec![delete(1)]).is_err());
+        assert!(began.elapsed() > PATIENCE);
+        assert!(handle.figures().is_failing);
+        let (before, began) = (attempts.load(Ordering::Relaxed), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(handle.write(vec![delete(1)]).unwrap_err(), "the disk is full");
+        }
+        let seconds = began.elapsed().as_secs();
+        assert!(attempts.load(Ordering::Relaxed) - before <= seconds + 1);
+        fails.store(false, Ordering::Relaxed);
+        let began = Instant::now();
+        while handle.figures().is_failing {
+            assert!(began.elapsed() < RETRY * 5, "it is not tried again");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        handle.write(vec![delete(1)]).unwrap();
+        storage.stop();
+    }
+
+    #[test]
+    fn who_was_fenced_says_so_once_and_tries_nothing_more() {
+        let Running { storage, fails, attempts, fenced, .. } = running(1, true);
+        let handle = storage.handle();
+        handle.write(vec![delete(1)]).unwrap();
+        fails.store(true, Ordering::Relaxed);
+        for _ in 0..3 {
+            assert!(handle.write(vec![delete(1)]).unwrap_err().contains("another node"));
+        }
+        assert_eq!((attempts.load(Ordering::Relaxed), fenced.load(Ordering::Relaxed)), (2, 1));
+        storage.stop();
+    }
 }

@@ -218,6 +218,12 @@ impl Node {
         began.elapsed()
     }
 
+    /// Waits for an end that nobody asked for; gives the exit code.
+    #[track_caller]
+    pub(crate) fn ended(mut self) -> Option<i32> {
+        ended_within(&mut self.child, START).expect("it ends").code()
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

@@ -100,6 +100,20 @@ fn a_second_node_and_its_commands_are_told_who_has_the_database() {
     node.stop();
 }
 
+#[test]
+fn a_node_whose_database_was_taken_over_ends_and_says_why() {
+    let Some(server) = Server::start(&["fsync=off"]) else { return };
+    let place = place(&server);
+    let mut node = place.start();
+    let mut alice = alice(&node);
+    server.sql("corefire", "UPDATE member SET fenced = true");
+    send(&mut alice, 0..1);
+    node.wait_for_log("another node has taken the database over");
+    let end = alice.expect_end();
+    assert!(end.contains("<system-shutdown"), "{end}");
+    assert_eq!(node.ended(), Some(1));
+}
+
 /// While the database is away nothing is acknowledged; what was sent meanwhile is, when it is back.
 #[test]
 fn a_database_that_goes_and_comes_back_costs_patience_and_no_message() {
