@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::{Error, LOG_ID_MAX, LogEntry, RosterItem, Write, Written};
 use super::columns::Columns;
 use crate::base::hash::{Map, Set};
-use crate::xmpp::credentials::{Credentials, ScramKeys};
+use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::{BareJid, Jid};
 
 /// What is known of the addresses in a batch before it is planned.
@@ -15,14 +15,9 @@ pub(super) struct Known<'a> {
     pub(super) ids: Map<&'a BareJid, i64>,
     /// Those of them that have accounts.
     pub(super) accounts: Set<i64>,
-    /// The batch may have been done before: what its owners' passwords are known by.
-    pub(super) redone: Option<Map<i64, PasswordMark>>,
-}
-
-/// Salt and stored key of SHA-256, which no two passwords have in common.
-pub(super) struct PasswordMark {
-    pub(super) salt: Vec<u8>,
-    pub(super) stored_key: Vec<u8>,
+    /// The batch may have been done before: the keys of those of its owners that have accounts. No two passwords have
+    /// them in common, as each has its own salt.
+    pub(super) redone: Option<Map<i64, Credentials>>,
 }
 
 /// A batch, ready to be sent.
@@ -100,7 +95,7 @@ impl<'a> Plan<'a> {
             reserved: BTreeMap::new(),
             written: Vec::with_capacity(batch.len()),
         };
-        for write in batch {
+        for (at, write) in batch.iter().enumerate() {
             let written = match write {
                 Write::ReserveIds { partition, count } => {
                     let taken = plan.reserved.entry(*partition).or_insert(0);
@@ -108,28 +103,32 @@ impl<'a> Plan<'a> {
                     *taken += u64::from(*count);
                     Planned::Reserved { partition: *partition, first }
                 }
-                write => plan.of_owner(write, known)?,
+                write => plan.of_owner(write, &batch[at + 1..], known)?,
             };
             plan.written.push(written);
         }
         Ok(plan)
     }
 
-    fn of_owner(&mut self, write: &'a Write, known: &mut Known<'_>) -> Result<Planned, Error> {
+    /// - takes: the writes of the batch that come `after`
+    fn of_owner(
+        &mut self,
+        write: &'a Write,
+        after: &[Write],
+        known: &mut Known<'_>,
+    ) -> Result<Planned, Error> {
         if let Write::AppendLog { entry, .. } = write
             && entry.id > LOG_ID_MAX
         {
             return Err(Error::Backend(format!("log id {} is above {LOG_ID_MAX}", entry.id)));
         }
         let id = write.owner().and_then(|owner| known.ids.get(owner)).copied();
-        if let Write::CreateAccount { credentials, .. } = write {
+        if let Write::CreateAccount { owner, credentials } = write {
             let id = id.ok_or_else(|| Error::Backend("an address has no number".to_owned()))?;
             if !known.accounts.insert(id) {
                 let there = known.redone.as_ref().and_then(|redone| redone.get(&id));
-                let ScramKeys { salt, stored_key, .. } = &credentials.sha256;
-                // What is there is this very write.
-                let is_ours =
-                    there.is_some_and(|mark| mark.salt == *salt && mark.stored_key == *stored_key);
+                // What is there is what this very write, and those after it, left.
+                let is_ours = there.is_some() && there == keys_left(owner, credentials, after);
                 return Ok(Planned::Known(if is_ours { Written::Done } else { Written::Exists }));
             }
             self.stage(|stage| !stage.is_done_with(id)).created.insert(id, credentials);
@@ -271,6 +270,24 @@ impl<'a> Stage<'a> {
             | Write::ReserveIds { .. } => unreachable!("planned before"),
         }
     }
+}
+
+/// The keys that an account has in the end that a batch creates with these; `None` where it has none.
+fn keys_left<'a>(
+    owner: &BareJid,
+    created: &'a Credentials,
+    after: &'a [Write],
+) -> Option<&'a Credentials> {
+    let mut left = Some(created);
+    for write in after.iter().filter(|write| write.owner() == Some(owner)) {
+        match write {
+            Write::DeleteAccount { .. } => left = None,
+            Write::CreateAccount { credentials, .. } => left = left.or(Some(credentials)),
+            Write::SetCredentials { credentials, .. } => left = left.and(Some(credentials)),
+            _ => {}
+        }
+    }
+    left
 }
 
 /// A contact's place in its roster.

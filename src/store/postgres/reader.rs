@@ -203,7 +203,6 @@ impl PostgresReader {
             return Err(Error::Backend("another number of answers".to_owned()));
         };
         let Some(row) = accounts.first() else { return Ok(None) };
-        let sha512: Option<Vec<u8>> = column(row, 12)?;
         let mut roster = Vec::with_capacity(contacts.len());
         for row in contacts {
             roster.push(contact(row, &mut self.jids)?);
@@ -212,11 +211,7 @@ impl PostgresReader {
         let slots = slots.iter().map(|row| Ok((column(row, 0)?, column(row, 1)?)));
         let log_rows: i64 = log_rows.first().map_or(Ok(0), |row| column(row, 0))?;
         Ok(Some(Box::new(AccountRecord {
-            credentials: Credentials {
-                sha1: keys(row, 2)?,
-                sha256: keys(row, 6)?,
-                sha512: sha512.map(|_| keys(row, 10).map(Box::new)).transpose()?,
-            },
+            credentials: credentials(row, 2)?,
             disabled: column(row, 0)?,
             roster_version: unsigned(row, 1)?,
             slots: slots.collect::<Result<_, Error>>()?,
@@ -287,6 +282,16 @@ pub(super) fn column<'r, T: FromSql<'r>>(row: &'r Row, place: usize) -> Result<T
 
 pub(super) fn unsigned(row: &Row, place: usize) -> Result<u64, Error> {
     column::<i64>(row, place).map(i64::cast_unsigned)
+}
+
+/// Twelve columns from `first` on.
+pub(super) fn credentials(row: &Row, first: usize) -> Result<Credentials, Error> {
+    let sha512: Option<Vec<u8>> = column(row, first + 10)?;
+    Ok(Credentials {
+        sha1: keys(row, first)?,
+        sha256: keys(row, first + 4)?,
+        sha512: sha512.map(|_| keys(row, first + 8).map(Box::new)).transpose()?,
+    })
 }
 
 /// Four columns from `first` on.

@@ -63,8 +63,12 @@ pub(super) const SQL: [&str; 28] = [
      ON CONFLICT (text) DO NOTHING RETURNING id, text",
     // Accounts: which of these are.
     "SELECT owner FROM account WHERE owner = ANY($1::bigint[])",
-    // Credentials: of these, what no two passwords have in common.
-    "SELECT owner, sha256_salt, sha256_stored_key FROM account WHERE owner = ANY($1::bigint[])",
+    // Credentials: of these.
+    "SELECT owner, \
+     sha1_iterations, sha1_salt, sha1_stored_key, sha1_server_key, \
+     sha256_iterations, sha256_salt, sha256_stored_key, sha256_server_key, \
+     sha512_iterations, sha512_salt, sha512_stored_key, sha512_server_key \
+     FROM account WHERE owner = ANY($1::bigint[])",
     // CreateAccounts
     "INSERT INTO account (owner, \
      sha1_iterations, sha1_salt, sha1_stored_key, sha1_server_key, \
@@ -167,7 +171,7 @@ mod tests {
             (Sql::Rollback, "ROLLBACK"),
             (Sql::Lock, "SELECT 1 FROM member"),
             (Sql::InternJids, "INSERT INTO jid"),
-            (Sql::Credentials, "SELECT owner, sha256_salt"),
+            (Sql::Credentials, "SELECT owner, sha1_iterations"),
             (Sql::SetCredentials, "UPDATE account SET sha1"),
             (Sql::RosterPut, "INSERT INTO roster"),
             (Sql::SlotPut, "INSERT INTO slot"),

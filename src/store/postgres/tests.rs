@@ -11,6 +11,7 @@ use super::super::{
     Answer, ArchiveQuery, Error, Keep, LogEntry, Page, Query, Reader, Write, Writer, Written,
 };
 use super::{PostgresReader, PostgresWriter, Settings, writers};
+use crate::xmpp::credentials::{Credentials, ScramKeys};
 use crate::xmpp::jid::Jid;
 
 #[path = "../../../tests/postgres/server.rs"]
@@ -185,6 +186,56 @@ fn a_batch_whose_fate_is_unknown_is_answered_as_if_it_were_done_once() {
     writer.reopen().unwrap();
     let other = Write::CreateAccount { owner: bare(JULIET), credentials: contract::credentials(9) };
     assert_eq!(writer.commit(&[other]).unwrap(), [Written::Exists]);
+}
+
+/// As an import brings them from a server that knew no other.
+fn sha1_alone(seed: u8) -> Credentials {
+    let none = ScramKeys { iterations: 0, salt: vec![], stored_key: vec![], server_key: vec![] };
+    Credentials { sha256: none, sha512: None, ..contract::credentials(seed) }
+}
+
+#[test]
+fn a_creation_is_known_again_by_whatever_keys_the_account_has() {
+    const DONE: Written = Written::Done;
+    const EXISTS: Written = Written::Exists;
+    let Some(server) = Server::start(QUICK) else { return };
+    let settings = settings(&server, "corefire");
+    let mut writer = open(&settings);
+    let owner = |name: &str| bare(&format!("{name}@example.org"));
+    let create = |name: &str, credentials: Credentials| {
+        let owner = owner(name);
+        Write::CreateAccount { owner, credentials }
+    };
+    let set = |name: &str, credentials: Credentials| {
+        let owner = owner(name);
+        Write::SetCredentials { owner, credentials }
+    };
+    let delete = |name: &str| Write::DeleteAccount { owner: owner(name) };
+    let mut without_sha1 = contract::credentials(4);
+    without_sha1.sha1 = sha1_alone(4).sha256;
+    writer.commit(&[create("there", sha1_alone(1))]).unwrap();
+    for (batch, answers) in [
+        (vec![create("a", sha1_alone(1))], vec![DONE]),
+        (vec![create("b", without_sha1)], vec![DONE]),
+        // The keys that are there in the end are not those it was created with.
+        (vec![create("c", sha1_alone(1)), set("c", sha1_alone(2))], vec![DONE, DONE]),
+        (
+            vec![create("d", sha1_alone(1)), delete("d"), create("d", sha1_alone(2))],
+            vec![DONE, DONE, DONE],
+        ),
+        (vec![create("e", sha1_alone(1)), create("e", sha1_alone(2))], vec![DONE, EXISTS]),
+        (vec![create("f", sha1_alone(1)), delete("f")], vec![DONE, DONE]),
+        (vec![create("there", sha1_alone(2))], vec![EXISTS]),
+    ] {
+        assert_eq!(writer.commit(&batch).unwrap(), answers, "{batch:?}");
+        writer.lose_answer();
+        writer.reopen().unwrap();
+        assert_eq!(writer.commit(&batch).unwrap(), answers, "again: {batch:?}");
+    }
+    // One that differs in no key but that of SHA-1 is another.
+    writer.lose_answer();
+    writer.reopen().unwrap();
+    assert_eq!(writer.commit(&[create("a", sha1_alone(2))]).unwrap(), [EXISTS]);
 }
 
 #[test]

@@ -14,7 +14,8 @@ use super::super::{Error, Write, Writer, Written};
 use super::fault::Fault;
 use super::link::{Call, Link, Value};
 use super::member::{self, Member};
-use super::plan::{Given, Known, PasswordMark, Plan};
+use super::plan::{Given, Known, Plan};
+use super::reader::credentials;
 use super::settings::Settings;
 use super::sql::{SQL, Sql};
 use crate::base::hash::{Map, Set};
@@ -189,8 +190,7 @@ impl Live {
         let mut redone = unknown.then(Map::default);
         if let (Some(redone), Some(rows)) = (&mut redone, answers.get(3)) {
             for row in rows {
-                let mark = PasswordMark { salt: row.try_get(1)?, stored_key: row.try_get(2)? };
-                redone.insert(row.try_get(0)?, mark);
+                redone.insert(row.try_get(0)?, credentials(row, 1)?);
             }
         }
         let mut known = Known { ids, accounts, redone };
