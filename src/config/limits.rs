@@ -68,6 +68,8 @@ pub struct Limits {
     pub held_bytes: u32,
     /// How long a broken session can be resumed (XEP-0198).
     pub resume_s: u32,
+    /// Ended sessions of which is remembered what was handled, for the whole node; the oldest go first.
+    pub sessions_remembered: u32,
     /// Stanzas sent to a session and not acknowledged (XEP-0198); past it the session ends.
     pub resume_queue: u32,
     /// Stanzas waiting while an account is read from the store: `resource-constraint`.
@@ -151,6 +153,7 @@ impl Limits {
             held_stanzas: s.integer("held_stanzas", 200, 0..=10_000),
             held_bytes: s.integer("held_bytes", 65_536, 0..=16_777_216),
             resume_s: s.integer("resume_s", 300, 0..=86_400),
+            sessions_remembered: s.integer("sessions_remembered", 16_384, 0..=100_000_000),
             resume_queue: s.integer("resume_queue", 2000, 1..=1_000_000),
             pending_stanzas_per_account: s.integer("pending_stanzas_per_account", 256, 1..=65_536),
             accounts_cached: s.integer("accounts_cached", 100_000, 64..=100_000_000),

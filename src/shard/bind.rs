@@ -11,8 +11,9 @@ use super::rate::Traffic;
 use super::session::{Session, SessionId};
 use super::{Shard, Timer};
 use crate::stream::c2s::Progress;
-use crate::stream::resume::{self, Counters};
+use crate::stream::resume::{Counters, Resumable, failed};
 use crate::stream::sasl::SaslFailure;
+use crate::stream::sasl2::read_enable;
 use crate::stream::sasl2::{Agent, Bind};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::ns;
@@ -226,9 +227,14 @@ impl Shard {
         let mut results = Vec::new();
         let mut resumed = None;
         if let Some((previous, h)) = resume {
-            match self.take_over(id, &previous, h, fx)? {
+            let outcome = match h {
+                Some(h) => self.take_over(id, &previous, h, fx)?,
+                None => Resumption::Failed,
+            };
+            match outcome {
                 Resumption::Waits => return Ok(()),
-                Resumption::Failed => results = resume::failed("item-not-found"),
+                Resumption::Failed if h.is_none() => results = failed("bad-request", None),
+                Resumption::Failed => results = self.gone(id, &previous),
                 Resumption::Done(session) => {
                     self.write_resumed(session, &previous, &mut results);
                     resumed = Some(session);
@@ -324,8 +330,8 @@ impl Shard {
                 if std::mem::replace(&mut is_counting, true) {
                     continue;
                 }
-                let resume = matches!(wanted.attr("resume"), Some("true" | "1"));
-                self.start_counting(session, resume, &mut enabled)?;
+                let wish = read_enable(|name| wanted.attr(name).map(Into::into));
+                self.start_counting(session, wish, &mut enabled)?;
             } else {
                 enabled.extend(self.ask_bind(session, wanted, fx));
             }
@@ -336,44 +342,57 @@ impl Shard {
 
     /// XEP-0198 §3.
     ///
-    /// - errors: `policy-violation` for a second time
+    /// - takes: `wish`, whether the session is to be resumable, and for how many seconds at most
+    /// - errors: `policy-violation` for a second time, behind `<failed/>`
     pub(super) fn enable(
         &mut self,
         id: ConnId,
         session: SessionId,
-        resume: bool,
+        wish: (bool, Option<u32>),
         fx: &mut Effects,
     ) -> Result<(), StreamError> {
         let mut out = Vec::with_capacity(128);
-        self.start_counting(session, resume, &mut out)?;
+        let result = self.start_counting(session, wish, &mut out);
+        if result.is_err() {
+            out = failed("unexpected-request", None);
+        }
         self.core.write(id, &out, fx);
-        Ok(())
+        result
     }
 
     /// Writes `<enabled/>`, from which on both sides count.
     fn start_counting(
         &mut self,
         session: SessionId,
-        resume: bool,
+        (resume, max): (bool, Option<u32>),
         out: &mut Vec<u8>,
     ) -> Result<(), StreamError> {
         let core = &mut self.core;
-        let token = resume.then(|| core.rng.token(24));
-        let window = core.config.limits.resume.as_secs().to_string();
+        let most = u32::try_from(core.config.limits.resume.as_secs()).unwrap_or(u32::MAX);
+        let window_s = max.map_or(most, |max| max.min(most));
+        let resumable =
+            (resume && window_s > 0).then(|| Resumable { id: core.rng.token(24).into(), window_s });
         let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(()) };
         if slot.counters.is_some() {
             return Err(StreamError::new(StreamCondition::PolicyViolation)
                 .with_text("stream management is enabled already"));
         }
-        slot.counters = Some(Box::new(Counters::new(token.as_deref().map(Into::into))));
         let mut writer = Writer::new(out);
         writer.start("enabled").attr("xmlns", ns::SM3);
-        if let Some(token) = token {
-            writer.attr("id", &token).attr("resume", "true").attr("max", &window);
-            core.resumable.insert(token.into(), session);
+        if let Some(Resumable { id, window_s }) = &resumable {
+            writer.attr("id", id).attr("resume", "true").attr("max", &window_s.to_string());
+            core.resumable.insert(id.clone(), session);
         }
         writer.close_empty();
+        slot.counters = Some(Box::new(Counters::new(resumable)));
         Ok(())
+    }
+
+    /// `<failed/>` for a session that is not there, with what was handled of it where that is remembered.
+    fn gone(&self, id: ConnId, previous: &str) -> Vec<u8> {
+        let account = self.core.conns.get(id.0).and_then(|conn| conn.account.as_ref());
+        let h = account.and_then(|account| self.core.ended.handled(previous, account.hash64()));
+        failed("item-not-found", h)
     }
 
     /// XEP-0198 §5, in place of binding.
@@ -386,7 +405,7 @@ impl Shard {
     ) -> Result<Flow, StreamError> {
         match self.take_over(id, previous, h, fx)? {
             Resumption::Failed => {
-                let out = resume::failed("item-not-found");
+                let out = self.gone(id, previous);
                 self.core.write(id, &out, fx);
             }
             Resumption::Waits => return Ok(Flow::Again),

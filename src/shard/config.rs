@@ -71,6 +71,9 @@ pub struct Limits {
     pub held_bytes: usize,
     /// How long a cut session waits for `<resume/>`.
     pub resume: Duration,
+    /// Ended sessions whose handled number is told to who wants to resume one of them; above, the oldest is forgotten,
+    /// and its client is told no number.
+    pub sessions_remembered: usize,
     /// Stanzas or logged rows that a session leaves unacknowledged; above, the session ends.
     pub resume_queue: usize,
     /// Stanzas waiting while an account is read from the store; above, `resource-constraint`.
@@ -126,6 +129,7 @@ impl Default for Limits {
             held_bytes: 64 << 10,
             resume: Duration::from_secs(300),
             resume_queue: 2_000,
+            sessions_remembered: 16_384,
             pending_stanzas: 256,
             accounts: 100_000,
             vcard_bytes: 128 << 10,

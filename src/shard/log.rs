@@ -9,6 +9,7 @@ use super::ring::FrameRef;
 use super::session::SessionId;
 use super::stamp::ends_with_id;
 use super::{Core, Post, Waiting, config};
+use crate::base::instant::Wall;
 use crate::frame::{Envelope, Flags, Kind};
 use crate::store::{Keep, LogEntry, Origin, Write};
 use crate::stream::resume::Unacknowledged;
@@ -156,7 +157,7 @@ impl Core {
         };
         for sent in counters.unacknowledged_mut().filter(unlogged) {
             let Some(owner) = owner.clone() else { break };
-            let Some(mut entry) = self.entry_again(&sent.bytes) else { continue };
+            let Some(mut entry) = self.entry_again(sent) else { continue };
             let Some(id) = self.next_log_id(account, fx) else { break };
             entry.id = id;
             sent.log_id = Some(id);
@@ -184,15 +185,15 @@ impl Core {
     }
 
     /// The row of a message that went out without one; `None` for what belongs in no log.
-    fn entry_again(&mut self, bytes: &[u8]) -> Option<LogEntry> {
-        let post = self.message_again(bytes)?;
+    fn entry_again(&mut self, sent: &Unacknowledged) -> Option<LogEntry> {
+        let post = self.message_again(&sent.bytes)?;
         if !post.flags.contains(Flags::STORABLE) {
             return None;
         }
         let with = self.jids.parse(&post.from).ok()?;
         Some(LogEntry {
             id: 0,
-            at: self.now.wall,
+            at: sent.at,
             with,
             keep: Keep::Pending,
             origin: Origin { incarnation: self.config.incarnation, ..Origin::default() },
@@ -226,9 +227,27 @@ impl Core {
         self.confirmed = confirmed;
     }
 
+    /// A message that a session leaves behind, with the time when it went there (XEP-0198 §4, XEP-0203), which it is
+    /// stamped with. Gives the time, too, that its row in a log is to have.
+    pub(super) fn message_late(&mut self, sent: &Unacknowledged) -> Option<(Wall, Post)> {
+        let mut post = self.message_again(&sent.bytes)?;
+        let own = self.jids.parse(&post.to).ok()?;
+        let (open, rest) = post.stanza.split_at_checked(post.open_end as usize)?;
+        let mut stanza = Vec::with_capacity(sent.bytes.len() + 96);
+        stanza.extend_from_slice(open);
+        super::outbound::write_delay(&mut stanza, own.domain(), sent.at);
+        let added = stanza.len() - open.len();
+        stanza.extend_from_slice(rest);
+        post.close_start += u32::try_from(added).ok()?;
+        post.stanza = stanza;
+        // Only what has an id is no news to those who measure how long stanzas take.
+        let is_known = post.flags.contains(Flags::STAMPED);
+        Some((if is_known { sent.at } else { self.now.wall }, post))
+    }
+
     /// A message that went to a client and was not acknowledged, as if it came now. A carbon is only a copy, and so is what
     /// was read from the archive: what it is a copy of has its own way.
-    pub(super) fn message_again(&mut self, bytes: &[u8]) -> Option<Post> {
+    fn message_again(&mut self, bytes: &[u8]) -> Option<Post> {
         let mut index = Index::default();
         let stanza = self.view(bytes, &mut index)?;
         let (from, to) = (stanza.from()?, stanza.to()?);

@@ -71,7 +71,9 @@ impl Shard {
             (Event::Request, Some(session)) => self.core.asked(session),
             (Event::State { active }, Some(session)) => self.core.set_active(session, active, fx),
             (Event::Ack { h }, Some(session)) => self.acknowledged(session, h, fx)?,
-            (Event::Enable { resume }, Some(session)) => self.enable(id, session, resume, fx)?,
+            (Event::Enable { resume, max }, Some(session)) => {
+                self.enable(id, session, (resume, max), fx)?;
+            }
             (Event::Refused, _) => self.count_failure(id, fx),
             (Event::StartTls, _) => {
                 self.hold(id, Hold::Tls);

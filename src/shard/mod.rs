@@ -19,6 +19,7 @@ mod conn;
 mod contacts;
 mod deliver;
 mod effect;
+mod ended;
 pub mod errand;
 mod fast;
 mod feature;
@@ -214,6 +215,7 @@ struct Core {
     names: Map<BareJid, AccountId>,
     components: component::Table,
     resumable: Map<Box<str>, SessionId>,
+    ended: ended::Ended,
     attempts: attempts::Attempts,
     origins: rate::Origins,
     talkers: talkers::Talkers,
@@ -296,6 +298,7 @@ impl Shard {
             accounts: Slab::new(),
             names: Map::default(),
             resumable: Map::default(),
+            ended: ended::Ended::default(),
             attempts: attempts::Attempts::default(),
             origins: rate::Origins::default(),
             talkers: talkers::Talkers::new(now.mono),

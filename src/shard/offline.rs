@@ -11,6 +11,7 @@ use super::ring::FrameRef;
 use super::session::SessionId;
 use super::stamp::ends_with_id;
 use super::{Core, Post, Shard, Timer, Waiting};
+use crate::base::instant::Wall;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::{Answer, LogEntry, Query, Written};
 use crate::xmpp::jid::BareJid;
@@ -290,6 +291,10 @@ impl Shard {
             let (body, end) = entry.stanza.split_at(close);
             let mut added = Vec::with_capacity(192);
             super::outbound::write_delay(&mut added, own.domain(), entry.at);
+            if memchr::memmem::find(body, &added).is_some() {
+                // It was late before it was kept.
+                added.clear();
+            }
             if !ends_with_id(body, &own) {
                 core.write_id(&mut added, &own, Some(entry.id));
             }
@@ -357,16 +362,15 @@ impl Shard {
     /// The socket is gone. A session that can be resumed waits; another ends.
     pub(super) fn disconnected(&mut self, session: SessionId, fx: &mut Effects) {
         let core = &mut self.core;
-        let window = core.config.limits.resume;
         let Some(slot) = core.sessions.get_mut(session.0) else { return };
         slot.conn = None;
         core.no_longer_inactive(session, fx);
         let Some(slot) = core.sessions.get_mut(session.0) else { return };
-        let resumable = slot.counters.as_ref().is_some_and(|counters| counters.resume_id.is_some());
-        if !resumable || core.stopping {
+        let resumable = slot.counters.as_ref().and_then(|counters| counters.resumable.as_ref());
+        let Some(resumable) = resumable.filter(|_| !core.stopping) else {
             return self.end_session(session, fx);
-        }
-        let ends_at = core.now.mono + window;
+        };
+        let ends_at = core.now.mono + Duration::from_secs(resumable.window_s.into());
         slot.ends_at = Some(ends_at);
         core.wheel.insert(ends_at, Timer::Resume(session));
         let account = slot.account;
@@ -412,9 +416,13 @@ impl Shard {
         let core = &mut self.core;
         let Some(slot) = core.sessions.remove(session.0) else { return };
         let account = slot.account;
-        let resume_id = slot.counters.as_ref().and_then(|counters| counters.resume_id.clone());
-        if let Some(id) = resume_id {
-            core.resumable.remove(&id);
+        if let Some(counters) = &slot.counters
+            && let Some(resumable) = &counters.resumable
+        {
+            core.resumable.remove(&resumable.id);
+            let most = core.config.limits.sessions_remembered;
+            let owner = slot.jid.bare().hash64();
+            core.ended.insert(resumable.id.clone(), owner, counters.handled(), most);
         }
         core.woken.extend(slot.resuming);
         let mut rows: Vec<u64> =
@@ -424,7 +432,7 @@ impl Shard {
         {
             match stanza.log_id {
                 Some(row) => rows.push(row),
-                None => stanzas.push(stanza.bytes),
+                None => stanzas.push(stanza),
             }
         }
         for (from, id) in slot.open_iqs {
@@ -445,7 +453,7 @@ impl Shard {
                 data.replay_due = true;
             }
         }
-        let again = stanzas.iter().filter_map(|stanza| core.message_again(stanza)).collect();
+        let again = stanzas.iter().filter_map(|stanza| core.message_late(stanza)).collect();
         core.first_in_line(account, again);
         // What is in the log came before what waits.
         self.maybe_replay(account, fx);
@@ -579,17 +587,17 @@ impl Core {
     }
 
     /// Messages that a session leaves behind are older than what waits for the account, and go before it.
-    fn first_in_line(&mut self, id: AccountId, posts: Vec<Post>) {
+    fn first_in_line(&mut self, id: AccountId, posts: Vec<(Wall, Post)>) {
         let ring = self.id.0;
         let loaded = self.accounts.get(id.0).is_some_and(|slot| slot.busy != Busy::Loading);
         if !loaded {
             // If the account cannot be read, what waits for it is sent back: these are not waiting yet.
-            return posts.into_iter().for_each(|post| self.leave(post));
+            return posts.into_iter().for_each(|(_, post)| self.leave(post));
         }
-        for post in posts.into_iter().rev() {
+        for (ingress, post) in posts.into_iter().rev() {
             let number = self.outward[usize::from(ring)].number();
             self.inward[usize::from(ring)].received(number);
-            let queued = Queued { at: FrameRef { ring, number }, ingress: self.now.wall, post };
+            let queued = Queued { at: FrameRef { ring, number }, ingress, post };
             if let Some(slot) = self.accounts.get_mut(id.0) {
                 slot.waiting.push_front(queued);
             }

@@ -89,7 +89,7 @@ impl Shard {
             since: session.since,
             idle: self.idle(now, session),
             priority: session.priority(),
-            resumable: session.counters.as_ref().is_some_and(|it| it.resume_id.is_some()),
+            resumable: session.counters.as_ref().is_some_and(|it| it.resumable.is_some()),
         }
     }
 

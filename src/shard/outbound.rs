@@ -147,7 +147,7 @@ impl Core {
         if let Some(counters) = slot.counters.as_mut() {
             let bytes = parts.concat().into_boxed_slice();
             let sent = self.meter.passage.map(|passage| (self.now.mono, passage.label()));
-            counters.send(Unacknowledged { bytes, log_id: row, sent });
+            counters.send(Unacknowledged { bytes, log_id: row, at: self.now.wall, sent });
             self.undo.push(super::Undo::Sent(session));
             let full = counters.queue_len() > limits.resume_queue
                 || counters.queue_bytes() > 2 * limits.output_bytes;

@@ -11,7 +11,7 @@ use super::sasl::{
     Mechanism, Offer, SaslFailure, TokenMechanism, encode_payload, external_identity,
     is_external_offered,
 };
-use super::sasl2::{self, Authenticate, read_h};
+use super::sasl2::{self, Authenticate, read_enable, read_h};
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::ns;
 use crate::xmpp::stanza::{Stanza, StanzaKind};
@@ -51,6 +51,8 @@ pub enum Event {
     },
     Enable {
         resume: bool,
+        /// For how long the client wishes it, in seconds.
+        max: Option<u32>,
     },
     Resume {
         previous: String,
@@ -384,7 +386,7 @@ impl C2s {
         out: &mut Vec<u8>,
     ) -> Result<Event, StreamError> {
         match self.phase {
-            Phase::Bound => Self::bound_element(stanza),
+            Phase::Bound => Self::bound_element(stanza, out),
             Phase::Binding => self.binding_element(stanza, out),
             Phase::Open | Phase::Initial(_) | Phase::Exchange => {
                 self.negotiation_element(stanza, policy, out)
@@ -395,7 +397,7 @@ impl C2s {
         }
     }
 
-    fn bound_element(stanza: &Stanza<'_>) -> Result<Event, StreamError> {
+    fn bound_element(stanza: &Stanza<'_>, out: &mut Vec<u8>) -> Result<Event, StreamError> {
         if let Some(kind) = stanza.kind() {
             return Ok(Event::Stanza(kind));
         }
@@ -403,13 +405,16 @@ impl C2s {
             (ns::SM3, "r") => Ok(Event::Request),
             (ns::SM3, "a") => Ok(Event::Ack { h: read_h(stanza.attr("h").as_deref())? }),
             (ns::SM3, "enable") => {
-                let resume = stanza.attr("resume");
-                Ok(Event::Enable { resume: matches!(resume.as_deref(), Some("true" | "1")) })
+                let (resume, max) = read_enable(|name| stanza.attr(name));
+                Ok(Event::Enable { resume, max })
             }
             (ns::CSI, "active") => Ok(Event::State { active: true }),
             (ns::CSI, "inactive") => Ok(Event::State { active: false }),
-            (ns::SM3, "resume") => Err(StreamError::new(StreamCondition::PolicyViolation)
-                .with_text("resume comes in place of bind")),
+            // It comes in place of binding. XEP-0198 §6: a recoverable error.
+            (ns::SM3, "resume") => {
+                out.extend_from_slice(&super::resume::failed("unexpected-request", None));
+                Ok(Event::Nothing)
+            }
             _ => Err(StreamError::new(StreamCondition::UnsupportedStanzaType)),
         }
     }
@@ -422,11 +427,15 @@ impl C2s {
         match (stanza.namespace(), stanza.name()) {
             (ns::SM3, "resume") => {
                 let previous = stanza.attr("previd").map(|id| id.into_owned()).unwrap_or_default();
-                Ok(Event::Resume { previous, h: read_h(stanza.attr("h").as_deref())? })
+                let Ok(h) = read_h(stanza.attr("h").as_deref()) else {
+                    out.extend_from_slice(&super::resume::failed("bad-request", None));
+                    return Ok(Event::Nothing);
+                };
+                Ok(Event::Resume { previous, h })
             }
             // XEP-0198 §3: a client may only enable it once a resource is bound.
             (ns::SM3, "enable") => {
-                out.extend_from_slice(&super::resume::failed("unexpected-request"));
+                out.extend_from_slice(&super::resume::failed("unexpected-request", None));
                 Ok(Event::Nothing)
             }
             _ => match stanza.kind() {

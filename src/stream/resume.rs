@@ -3,7 +3,7 @@
 //! Lives in a session, on the shard that holds its socket. It decides nothing about durability: the shard tells it
 //! which stanzas are handled, and it answers with the number that may be acknowledged.
 
-use crate::base::instant::Instant;
+use crate::base::instant::{Instant, Wall};
 use crate::xmpp::ns;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::writer::Writer;
@@ -19,6 +19,8 @@ pub struct Unacknowledged {
     pub bytes: Box<[u8]>,
     /// Its row in the owner's log, to be confirmed when the client acknowledges.
     pub log_id: Option<u64>,
+    /// When it went out for the first time: what it is stamped with where it goes elsewhere (XEP-0198 §4).
+    pub at: Wall,
     /// When it went out, and as what in a code of the shard's; `None` where nobody measures how long it is out.
     pub sent: Option<(Instant, u8)>,
 }
@@ -31,11 +33,20 @@ pub struct Settled {
     pub sent: SmallVec<[(Instant, u8); 8]>,
 }
 
+/// How a session is taken up again after its connection broke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumable {
+    /// Names it to `<resume/>`.
+    pub id: Box<str>,
+    /// For how long after the break, in seconds: what `<enabled max=''/>` promised.
+    pub window_s: u32,
+}
+
 /// Both directions of one stream's counting.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Names this session to `<resume/>`; `None` where the client did not ask for resumption.
-    pub resume_id: Option<Box<str>>,
+    /// `None` where the client did not ask for resumption, or there is none.
+    pub resumable: Option<Resumable>,
     received: u32,
     handled: u32,
     /// One entry per stanza behind `handled`: how many things it waits for.
@@ -57,8 +68,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub fn new(resume_id: Option<Box<str>>) -> Self {
-        Self { resume_id, ..Self::default() }
+    pub fn new(resumable: Option<Resumable>) -> Self {
+        Self { resumable, ..Self::default() }
     }
 
     /// Counts a stanza from the client and gives its number; it stays open until `complete`.
@@ -107,6 +118,11 @@ impl Counters {
             self.open.shrink_to(8 * IDLE_CAPACITY);
         }
         self.handled != before
+    }
+
+    /// Stanzas of the client that are handled, whether or not it was told.
+    pub fn handled(&self) -> u32 {
+        self.handled
     }
 
     /// Stanzas received and not yet handled.
@@ -255,10 +271,15 @@ impl Counters {
 }
 
 /// `<failed/>` with a stanza error's condition (XEP-0198 §3, §5).
-pub fn failed(condition: &str) -> Vec<u8> {
+///
+/// - takes: `h`, what was handled of a session that was there once
+pub fn failed(condition: &str, h: Option<u32>) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     let mut writer = Writer::new(&mut out);
     writer.start("failed").attr("xmlns", ns::SM3);
+    if let Some(h) = h {
+        writer.attr("h", &h.to_string());
+    }
     writer.start(condition).attr("xmlns", ns::STANZA_ERRORS).close_empty().end("failed");
     out
 }
@@ -272,6 +293,7 @@ mod tests {
         Unacknowledged {
             bytes: vec![b'x'; 10].into(),
             log_id: Some(id),
+            at: Wall(0),
             sent: Some((Instant(id), 0)),
         }
     }

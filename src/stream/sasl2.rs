@@ -49,8 +49,8 @@ impl Agent {
 #[derive(Debug, Default)]
 pub struct Authenticate {
     pub agent: Option<Agent>,
-    /// The session to resume, and the number of stanzas that the client has of it.
-    pub resume: Option<(String, u32)>,
+    /// The session to resume, and the number of stanzas that the client has of it: `None` where it gives none.
+    pub resume: Option<(String, Option<u32>)>,
     pub bind: Option<Bind>,
     /// `<fast/>`: the login is by a token.
     pub fast: Option<Fast>,
@@ -74,7 +74,7 @@ pub struct Bind {
 }
 
 impl Authenticate {
-    /// - errors: `bad-format` for a `<resume/>` without a number, and a `count` that is none
+    /// - errors: `bad-format` for a `count` that is no number
     pub(super) fn read(stanza: &Stanza<'_>) -> Result<Authenticate, StreamError> {
         let mut request = Authenticate::default();
         for child in stanza.children() {
@@ -84,7 +84,7 @@ impl Authenticate {
                 }
                 (ns::SM3, "resume") => {
                     let previous = child.attr("previd").map(|id| id.into_owned());
-                    let h = read_h(child.attr("h").as_deref())?;
+                    let h = read_h(child.attr("h").as_deref()).ok();
                     request.resume = Some((previous.unwrap_or_default(), h));
                 }
                 (ns::FAST, "fast") => {
@@ -121,6 +121,15 @@ impl Bind {
 pub(super) fn initial_response(stanza: &Stanza<'_>) -> Result<Option<Vec<u8>>, SaslFailure> {
     let Some(initial) = stanza.child(ns::SASL2, "initial-response") else { return Ok(None) };
     decode_payload(&initial.text()).map(Some)
+}
+
+/// Whether `<enable/>` asks for resumption, and the `max` that it prefers. One that is no positive number is no wish.
+pub(crate) fn read_enable<'a>(
+    attr: impl Fn(&str) -> Option<std::borrow::Cow<'a, str>>,
+) -> (bool, Option<u32>) {
+    let resume = attr("resume");
+    let max = attr("max").and_then(|max| max.trim().parse().ok());
+    (matches!(resume.as_deref(), Some("true" | "1")), max.filter(|max| *max > 0))
 }
 
 /// Value of `h` (XEP-0198).

@@ -261,6 +261,24 @@ const BOUNDS: &[Bound] = &[
         condition: "<item-not-found ",
     },
     Bound {
+        name: "sessions_remembered",
+        set: |config| config.limits.sessions_remembered = 2,
+        meet: |node| {
+            let ids = ["1", "2", "3"].map(|resource| {
+                let (client, id) = node.online_acked("alice", resource);
+                node.send(client, "</stream:stream>");
+                id
+            });
+            let [first, second, third] = ids.map(|id| {
+                let again = node.authenticate(0, "alice");
+                node.send(again, &format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='1'/>"));
+                node.read(again)
+            });
+            (second + &third, first)
+        },
+        condition: "<failed xmlns='urn:xmpp:sm:3'><item-not-found ",
+    },
+    Bound {
         name: "resume_queue",
         set: |config| config.limits.resume_queue = 5,
         meet: |node| {

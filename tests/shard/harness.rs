@@ -25,7 +25,9 @@ use corefire::shard::{
     ShardConfig, StoreOutcome, Ticket, TopTalkers,
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
-use corefire::store::{AccountRecord, Answer, Query, Reader as _, RosterItem, Write, Writer as _};
+use corefire::store::{
+    AccountRecord, Answer, ArchiveQuery, Query, Reader as _, RosterItem, Write, Writer as _,
+};
 use corefire::stream::TlsFacts;
 use corefire::stream::c2s::C2sPolicy;
 use corefire::stream::component::{ComponentAccess, Secret};
@@ -98,6 +100,9 @@ pub(crate) struct Node {
     /// Output that waits for its moment.
     withheld: Vec<(usize, ConnId, Instant)>,
     store_holds: bool,
+    /// What the store was asked so far: to read, and to write.
+    pub(crate) queries: usize,
+    pub(crate) writes: usize,
     /// Writes fail as on a disk that gave up.
     pub(crate) store_fails: bool,
     rings: VecDeque<(usize, usize, Instant, Batch)>,
@@ -188,6 +193,8 @@ impl Node {
             requests: VecDeque::new(),
             withheld: Vec::new(),
             store_holds: false,
+            queries: 0,
+            writes: 0,
             store_fails: false,
             rings: VecDeque::new(),
             rings_hold: false,
@@ -298,6 +305,22 @@ impl Node {
         match self.reader.read(&query).unwrap() {
             Answer::Log { entries, .. } => entries.len(),
             other => panic!("a log, not {other:?}"),
+        }
+    }
+
+    /// What the store has in the log of `name@here`, or in its archive, as one text.
+    pub(crate) fn kept(&mut self, name: &str, in_archive: bool) -> String {
+        let owner = bare(name);
+        let query = match in_archive {
+            false => Query::Log { owner, after: 0, limit: 10_000 },
+            true => Query::Archive(Box::new(ArchiveQuery::all(owner, 10_000))),
+        };
+        match self.reader.read(&query).unwrap() {
+            Answer::Log { entries, .. } | Answer::Archive { entries, .. } => {
+                let stanzas = entries.iter().map(|entry| &entry.stanza[..]);
+                String::from_utf8(stanzas.collect::<Vec<_>>().concat()).unwrap()
+            }
+            other => panic!("rows, not {other:?}"),
         }
     }
 
@@ -537,6 +560,10 @@ impl Node {
     }
 
     /// The wall clock is set back; the other goes on.
+    pub(crate) fn wall(&self) -> Wall {
+        self.now.wall
+    }
+
     pub(crate) fn set_clock_back(&mut self, span: Duration) {
         self.now.wall.0 -= u64::try_from(span.as_micros()).unwrap();
     }
@@ -556,6 +583,14 @@ impl Node {
     pub(crate) fn answer_one(&mut self) {
         let oldest = self.requests.pop_front();
         let (shard, ticket, request) = oldest.expect("nothing was asked of the store");
+        self.answer(shard, ticket, request);
+        self.run();
+    }
+
+    /// The store's threads work side by side: the newest request that it holds is answered.
+    pub(crate) fn answer_newest(&mut self) {
+        let newest = self.requests.pop_back();
+        let (shard, ticket, request) = newest.expect("nothing was asked of the store");
         self.answer(shard, ticket, request);
         self.run();
     }
@@ -672,9 +707,13 @@ impl Node {
         self.withheld.extend(added);
         let mut busy = !fx.is_empty();
         let writes = fx.writes.drain(..).map(|(ticket, write)| (at, ticket, Request::Write(write)));
+        let before = self.requests.len();
         self.requests.extend(writes);
+        self.writes += self.requests.len() - before;
         let asked = fx.queries.drain(..).map(|(ticket, query)| (at, ticket, Request::Query(query)));
+        let before = self.requests.len();
         self.requests.extend(asked);
+        self.queries += self.requests.len() - before;
         for (to, batch) in fx.outbox.iter_mut().enumerate() {
             if !batch.is_empty() {
                 self.rings.push_back((at, to, self.now.mono, std::mem::take(batch)));

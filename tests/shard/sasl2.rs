@@ -321,9 +321,13 @@ fn bad_requests_get_their_conditions() {
         assert!(answer.starts_with("<failure xmlns='urn:xmpp:sasl:2'>"), "{answer}");
         assert!(answer.contains(&format!("<{condition} xmlns=")), "{condition}: {answer}");
     }
+    // XEP-0198 §6: what is wrong with the resumption is no fault of the login.
     let client = opened(&mut node, "alice");
     node.send(client, &authenticate("alice", "<resume xmlns='urn:xmpp:sm:3' previd='a' h='x'/>"));
-    assert!(node.read(client).contains("<bad-format "));
+    let answer = node.read(client);
+    assert!(answer.contains("<failed xmlns='urn:xmpp:sm:3'><bad-request "), "{answer}");
+    node.send(client, &bind("phone"));
+    assert!(node.read(client).contains("alice@here/phone"));
 }
 
 /// XEP-0388 §2.3: an authorization identity must be the one that the header's `from` names.

@@ -3,6 +3,7 @@
 use super::{C2s, Event, Phase};
 use crate::stream::policy::C2sPolicy;
 use crate::stream::registration;
+use crate::stream::resume;
 use crate::stream::sasl::{Mechanism, SaslFailure, TokenMechanism, decode_payload};
 use crate::stream::sasl2::{self, Authenticate};
 use crate::xmpp::ns;
@@ -77,6 +78,11 @@ impl C2s {
                     Some(request) => Ok(Event::Register(Box::new(request))),
                     None => Err(StreamError::new(StreamCondition::NotAuthorized)),
                 }
+            }
+            // XEP-0198 §3: only who has logged in may do so, and hears what was wrong.
+            (ns::SM3, "enable" | "resume") => {
+                out.extend_from_slice(&resume::failed("unexpected-request", None));
+                Err(StreamError::new(StreamCondition::NotAuthorized))
             }
             // RFC 6120 §4.9.3.12: a stanza before login.
             _ => Err(StreamError::new(StreamCondition::NotAuthorized)),
