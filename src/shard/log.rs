@@ -227,6 +227,13 @@ impl Core {
         self.confirmed = confirmed;
     }
 
+    /// Whether it is a message that went back to its sender.
+    pub(super) fn is_refusal(&self, bytes: &[u8]) -> bool {
+        let mut index = Index::default();
+        bytes.starts_with(b"<message")
+            && self.view(bytes, &mut index).is_none_or(|it| it.type_().as_deref() == Some("error"))
+    }
+
     /// A message that a session leaves behind, with the time when it went there (XEP-0198 §4, XEP-0203), which it is
     /// stamped with. Gives the time, too, that its row in a log is to have.
     pub(super) fn message_late(&mut self, sent: &Unacknowledged) -> Option<(Wall, Post)> {

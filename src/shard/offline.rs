@@ -420,9 +420,13 @@ impl Shard {
             && let Some(resumable) = &counters.resumable
         {
             core.resumable.remove(&resumable.id);
-            let most = core.config.limits.sessions_remembered;
-            let owner = slot.jid.bare().hash64();
-            core.ended.insert(resumable.id.clone(), owner, counters.handled(), most);
+            // A message may be handled by an error that goes down with the session: its client is not to take it for
+            // delivered.
+            if !counters.unacknowledged().any(|sent| core.is_refusal(&sent.bytes)) {
+                let most = core.config.limits.sessions_remembered;
+                let owner = slot.jid.bare().hash64();
+                core.ended.insert(resumable.id.clone(), owner, counters.handled(), most);
+            }
         }
         core.woken.extend(slot.resuming);
         let mut rows: Vec<u64> =

@@ -205,6 +205,28 @@ fn resumption_reads_nothing_from_the_store() {
     }
 }
 
+/// One compound read for an account that is not in memory, and none for one that is.
+#[test]
+fn login_reads_an_account_once() {
+    let mut node = Node::new(4);
+    node.users(&["bob"]);
+    for (reads, resource) in [(1, "pc"), (0, "tab"), (0, "pc")] {
+        let before = node.queries;
+        node.online_acked("bob", resource);
+        assert_eq!(node.queries - before, reads, "{resource}");
+    }
+    // Messages that wait are one more.
+    let alice = node.online("alice", "phone");
+    node.send(alice, &chat("carol@here", "nobody there yet"));
+    node.users(&["carol"]);
+    node.send(alice, &chat("carol@here", "hi"));
+    let before = node.queries;
+    let carol = node.login("carol", "pc");
+    node.send(carol, "<presence/>");
+    assert_eq!(bodies(&node.read(carol)), ["hi"]);
+    assert_eq!(node.queries - before, 1);
+}
+
 // ---- too late (§5)
 
 #[test]
@@ -243,6 +265,25 @@ fn number_of_an_ended_session_covers_only_what_is_durable() {
     node.advance(Duration::from_secs(61));
     let (_, text) = back(&mut node, "alice", &id, 1);
     assert_eq!(text, format!("<failed xmlns='urn:xmpp:sm:3' h='2'>{NOT_FOUND}"));
+}
+
+/// A message that was refused is handled; who did not hear of it is not to take it for delivered.
+#[test]
+fn no_number_is_told_of_a_session_that_took_a_refusal_with_it() {
+    for hears in [false, true] {
+        let mut node = Node::new(4);
+        let (alice, id) = node.online_acked("alice", "phone");
+        node.send(alice, &chat("nobody@here", "x"));
+        assert!(node.read(alice).contains("<service-unavailable "));
+        if hears {
+            node.send(alice, &a(2));
+        }
+        node.cut(alice);
+        node.advance(Duration::from_secs(61));
+        let number = if hears { " h='2'" } else { "" };
+        let (_, text) = back(&mut node, "alice", &id, 1);
+        assert_eq!(text, format!("<failed xmlns='urn:xmpp:sm:3'{number}>{NOT_FOUND}"));
+    }
 }
 
 // ---- what nobody acknowledged (§4, RFC 6121 §8.5.3.2.1)
@@ -318,6 +359,22 @@ fn what_goes_elsewhere_is_stamped_with_when_it_came() {
             assert_eq!(text.matches("<delay ").count(), 1, "{text}");
         }
     }
+}
+
+#[test]
+fn session_that_cannot_be_resumed_leaves_what_it_did_not_acknowledge_to_the_account() {
+    let mut node = Node::new(2);
+    let alice = node.online("alice", "phone");
+    let bob = node.login("bob", "pc");
+    node.send(bob, "<enable xmlns='urn:xmpp:sm:3'/><presence/>");
+    node.read(bob);
+    node.send(alice, &[chat("bob@here", "1"), chat("bob@here", "2")].concat());
+    assert_eq!(bodies(&node.read(bob)), ["1", "2"]);
+    node.cut(bob);
+    assert_eq!(node.read(alice), "");
+    let bob = node.login("bob", "pc");
+    node.send(bob, "<presence/>");
+    assert_eq!(bodies(&node.read(bob)), ["1", "2"]);
 }
 
 // ---- bounds

@@ -584,6 +584,10 @@ impl Client {
                 }
             }
             "failed" if self.phase == Phase::Resuming => {
+                // What was handled before the session ended is acknowledged as by `<a/>`.
+                if let Some(h) = attr(tag, "h").and_then(|h| h.parse().ok()) {
+                    self.acknowledged(h, model);
+                }
                 model.accounts[self.account].disturbed_at = now;
                 self.forget();
                 self.bind(orders, model);

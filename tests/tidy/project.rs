@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use corefire::store::STORE_PARTITIONS;
 
-use crate::{none, root};
+use crate::{none, root, sources};
 
 /// What the root may hold. Configuration that a tool finds nowhere else, and the folders of the map in README.md.
 const ENTRIES: &[&str] = &[
@@ -58,6 +58,33 @@ fn every_package_has_its_reason() {
                 if !is_said {
                     faults.push(format!("{manifest}: {line}: no # with the reason"));
                 }
+            }
+        }
+    }
+    none(&faults);
+}
+
+/// README tells for each promise which tests hold it.
+#[test]
+fn every_promise_has_its_tests() {
+    let readme = read("README.md");
+    let (_, section) = readme.split_once("### What an acknowledgement is worth\n").unwrap();
+    let (section, _) = section.split_once("\n### ").unwrap();
+    let sources: Vec<_> =
+        ["src", "tests"].into_iter().flat_map(sources).map(|source| source.text).collect();
+    let mut faults = Vec::new();
+    let promises: Vec<&str> = section.split("\n**R").skip(1).collect();
+    assert_eq!(promises.len(), 7, "R1 to R7");
+    for promise in promises {
+        let is_name = |word: &&str| word.matches('_').count() > 2 && !word.contains(' ');
+        let named: Vec<&str> = promise.split('`').skip(1).step_by(2).filter(is_name).collect();
+        if named.is_empty() && !promise.contains("no rooms in this version") {
+            faults.push(format!("R{}: no test", &promise[..1]));
+        }
+        for name in named {
+            let start = format!("fn {name}(");
+            if !sources.iter().any(|text| text.contains(&start)) {
+                faults.push(format!("R{}: there is no test {name}", &promise[..1]));
             }
         }
     }
