@@ -177,10 +177,10 @@ fn each_request_gets_one_answer() {
     node.cut(carol);
     node.advance(Duration::from_secs(61));
     text.push_str(&node.read(alice));
-    for number in 0..asked.len() {
+    for (number, to) in asked.iter().enumerate() {
         for kind in ["get", "set"] {
             let count = text.matches(&format!("id='{kind}{number}'")).count();
-            assert_eq!(count, 1, "{kind} to {}: {text}", asked[number]);
+            assert_eq!(count, 1, "{kind} to {to}: {text}");
         }
     }
 }
