@@ -89,7 +89,7 @@ impl Encoder {
             kind: envelope.kind as u8,
             flags: envelope.flags,
             padding: padding as u8,
-            reserved: [0; 3],
+            reserved: [0; 2],
         };
         let frame = &mut bytes.as_mut_slice()[start..];
         frame[..HEADER].copy_from_slice(&header.to_bytes());
@@ -251,7 +251,7 @@ pub fn check(bytes: &[u8], limit: usize) -> Result<(Envelope<'_>, usize), FrameE
     if header.version != v1::VERSION {
         return Err(FrameError::Version(header.version));
     }
-    if header.reserved != [0; 3] || usize::from(header.padding) >= ALIGN {
+    if header.reserved != [0; 2] || usize::from(header.padding) >= ALIGN {
         return Err(FrameError::Header);
     }
     let kind = Kind::from_u8(header.kind).ok_or(FrameError::Kind(header.kind))?;
@@ -323,19 +323,19 @@ struct Header {
     kind: u8,
     flags: Flags,
     padding: u8,
-    reserved: [u8; 3],
+    reserved: [u8; 2],
 }
 
 impl Header {
     fn read(bytes: &[u8]) -> Option<Header> {
-        let [l0, l1, l2, l3, c0, c1, c2, c3, v0, v1, kind, flags, padding, reserved @ ..] =
+        let [l0, l1, l2, l3, c0, c1, c2, c3, v0, v1, kind, flags, padding, more, reserved @ ..] =
             *bytes.first_chunk::<HEADER>()?;
         Some(Header {
             length: u32::from_le_bytes([l0, l1, l2, l3]),
             crc: u32::from_le_bytes([c0, c1, c2, c3]),
             version: u16::from_le_bytes([v0, v1]),
             kind,
-            flags: Flags(flags),
+            flags: Flags(u16::from_le_bytes([flags, more])),
             padding,
             reserved,
         })
@@ -345,8 +345,9 @@ impl Header {
         let [l0, l1, l2, l3] = self.length.to_le_bytes();
         let [c0, c1, c2, c3] = self.crc.to_le_bytes();
         let [v0, v1] = self.version.to_le_bytes();
-        let [r0, r1, r2] = self.reserved;
-        [l0, l1, l2, l3, c0, c1, c2, c3, v0, v1, self.kind, self.flags.0, self.padding, r0, r1, r2]
+        let [f0, f1] = self.flags.0.to_le_bytes();
+        let [r0, r1] = self.reserved;
+        [l0, l1, l2, l3, c0, c1, c2, c3, v0, v1, self.kind, f0, self.padding, f1, r0, r1]
     }
 
     /// The body of `frame` without its padding.
@@ -480,7 +481,7 @@ mod tests {
         assert_eq!(refused(&|bytes| bytes[8] = 2), Err(FrameError::Version(2)));
         assert_eq!(refused(&|bytes| bytes[10] = 0), Err(FrameError::Kind(0)));
         assert_eq!(refused(&|bytes| bytes[12] = 16), Err(FrameError::Header));
-        assert_eq!(refused(&|bytes| bytes[13] = 1), Err(FrameError::Header));
+        assert_eq!(refused(&|bytes| bytes[14] = 1), Err(FrameError::Header));
         let text = |bytes: &mut [u8], text: &[u8], byte: u8| {
             let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
             bytes[at] = byte;

@@ -32,7 +32,7 @@ impl Kind {
 
 /// Marks of a frame. Unknown ones are kept and mean nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Flags(pub u8);
+pub struct Flags(pub u16);
 
 impl Flags {
     /// The sender's stream waits for the handled number to reach this frame.
@@ -51,6 +51,8 @@ impl Flags {
     pub const ARCHIVABLE: Flags = Flags(64);
     /// It takes back an earlier message of its sender (XEP-0424).
     pub const RETRACTS: Flags = Flags(128);
+    /// The server's own error, to whom it refused a stanza: that one counts as handled, so this does not wait.
+    pub const REFUSAL: Flags = Flags(256);
 
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0

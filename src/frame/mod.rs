@@ -10,7 +10,8 @@
 //! | 10 | kind: 1 message, 2 presence, 3 iq, 4 control |
 //! | 11 | flags: 1 wants an acknowledgement, 2 retry, 4 storable, 8 content, 16 stamped, 32 probed, 64 archivable, 128 retracts |
 //! | 12 | padding: zero bytes behind the archive, 0 to 15 |
-//! | 13–15 | zero |
+//! | 13 | more flags: 1 refusal |
+//! | 14–15 | zero |
 //! | 16– | the archive, its root at its end, then the padding |
 //!
 //! In Python the checksum is `zlib.crc32(frame[8:], length)`. It finds corruption and hinders nobody: links between

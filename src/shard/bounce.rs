@@ -72,7 +72,7 @@ impl Core {
             Some(&bounce.from),
             error,
         );
-        self.leave(Post::whole(&bounce.to, &bounce.from, bounce.kind, code, stanza));
+        self.leave(Post::refusal(&bounce.to, &bounce.from, bounce.kind, code, stanza));
     }
 }
 

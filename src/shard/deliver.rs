@@ -114,9 +114,10 @@ impl Shard {
             && is_about_presence(envelope.kind, envelope.subtype)
             && (full || !slot.waiting.iter().any(|it| is_presence_of(it, split(envelope.from).0)));
         if slot.busy != Busy::No && !passes {
-            // Nobody is told of an answer that is lost, so it never waits in vain: an error goes ahead, as the sender's
-            // acknowledgement counts on it; a result does where it could not wait. The session's own limits bound both.
-            if is_error(envelope) || full && is_result(envelope) {
+            // Nobody is told of an answer that is lost, so it never waits in vain: a refusal goes ahead, as the sender's
+            // acknowledgement counts on it; other answers do where they could not wait. The session's own limits bound both.
+            let is_answer = is_error(envelope) || is_result(envelope);
+            if envelope.flags.contains(Flags::REFUSAL) || full && is_answer {
                 let session = resource.and_then(|resource| core.session_named(account, resource));
                 if let Some(session) = session {
                     return self.deliver_ahead(account, session, envelope, to, fx);

@@ -587,7 +587,7 @@ impl Core {
             &error,
         );
         let code = crate::xmpp::stanza::IqType::Error.code();
-        self.leave(Post::whole(ended, asker, Kind::Iq, code, stanza));
+        self.leave(Post::refusal(ended, asker, Kind::Iq, code, stanza));
     }
 
     /// Messages that a session leaves behind are older than what waits for the account, and go before it.

@@ -71,4 +71,9 @@ impl Post {
             stanza,
         }
     }
+
+    /// The server's own error about what it refused.
+    pub(super) fn refusal(from: &str, to: &str, kind: Kind, subtype: u8, stanza: Vec<u8>) -> Self {
+        Self { flags: Flags::REFUSAL, ..Self::whole(from, to, kind, subtype, stanza) }
+    }
 }

@@ -38,7 +38,7 @@ impl Content {
             hops: self.small.0,
             ingress: Wall(self.numbers.2),
             trace: self.numbers.3,
-            flags: Flags(self.small.1),
+            flags: Flags(u16::from(self.small.1) << 4),
             from: &self.from,
             to: &self.to,
             also_to: Recipients::from(also_to),

@@ -278,11 +278,14 @@ fn what_waits_from_whom_is_blocked_since_is_not_delivered() {
     }
 }
 
-/// An error goes ahead of what waits while the account is read; not past the list.
+/// Where no more can wait, an answer goes ahead of what does; not past the list.
 #[test]
 fn no_answer_of_whom_is_blocked_slips_through_while_the_account_is_read() {
     for (shards, blocked) in [(1, true), (2, true), (1, false)] {
-        let (mut node, alice, bob) = friends(shards);
+        let mut node = Node::with(shards, |config| config.limits.pending_stanzas = 8);
+        let (alice, bob) = (node.online("alice", "phone"), node.online("bob", "pc"));
+        befriend(&mut node, alice, bob, ["alice", "bob"]);
+        let carol = node.online("carol", "pc");
         if blocked {
             block(&mut node, alice, "bob@here");
         }
@@ -291,6 +294,9 @@ fn no_answer_of_whom_is_blocked_slips_through_while_the_account_is_read() {
         let touch = Write::PutSlot { owner: bare("alice"), name: "none".into(), value: None };
         node.change_account("alice", touch);
         let to = "alice@here/phone";
+        for _ in 0..8 {
+            node.send(carol, &chat(to, "in line"));
+        }
         node.send(
             bob,
             &format!("<message to='{to}' type='error' id='e1'><body>hi</body></message>"),
@@ -303,6 +309,24 @@ fn no_answer_of_whom_is_blocked_slips_through_while_the_account_is_read() {
             "{ahead}"
         );
         node.free_store();
+        assert_eq!(bodies(&node.read(alice)), ["in line"; 8]);
+    }
+}
+
+#[test]
+fn errors_of_a_client_stay_in_order_with_what_it_sent_before() {
+    for shards in [1, 2] {
+        let (mut node, alice, bob) = friends(shards);
+        node.hold_store();
+        let touch = Write::PutSlot { owner: bare("alice"), name: "none".into(), value: None };
+        node.change_account("alice", touch);
+        let to = "alice@here/phone";
+        node.send(bob, &chat(to, "1"));
+        let error = "<body>2</body><error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+        node.send(bob, &format!("<message to='{to}' type='error' id='e1'>{error}</message>"));
+        node.send(bob, &chat(to, "3"));
         assert_eq!(node.read(alice), "");
+        node.free_store();
+        assert_eq!(bodies(&node.read(alice)), ["1", "2", "3"]);
     }
 }
