@@ -43,6 +43,7 @@ use crate::shard::errand::{
 use crate::shard::{AckLevel, Limits, Rates, ShardConfig, Talker, TopTalkers, TrafficRate};
 use crate::store::{Answer, Query, Reader, Write, Written};
 use crate::stream::c2s::C2sPolicy;
+use crate::stream::sasl::ScramHashes;
 use crate::xmpp::datetime;
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::xml::framer::XmlLimits;
@@ -144,7 +145,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let passwords = Passwords::start(usize::from(shards).div_ceil(2), password_queue, &mailboxes)
         .map_err(|error| told("a password thread cannot be started", &error))?;
     let itself = Itself { shards, incarnation, decoy_secret };
-    let policy = policy(&config, offers_sha512(&config, own_reader.as_mut())?);
+    let policy = policy(&config, offered_scram(&config, own_reader.as_mut())?);
     let clock = Clock::start();
     let beats = Beats::new(shards, clock);
     let retention =
@@ -371,20 +372,33 @@ fn listeners(listening: &[Listening]) -> Vec<Listener> {
 }
 
 /// A mechanism that some accounts cannot use would lock them out: clients choose the strongest that is listed.
-fn offers_sha512(config: &Config, reader: &mut dyn Reader) -> Result<bool, Error> {
-    Ok(match config.auth.scram_sha512 {
+fn offered_scram(config: &Config, reader: &mut dyn Reader) -> Result<ScramHashes, Error> {
+    let Answer::LacksKeys(lacks) = reader.read(&Query::LacksKeys)? else {
+        return Err(Error::Other("the store answered another question than was asked".to_owned()));
+    };
+    let told = |name: &str, why: &str| tracing::info!("SCRAM-{name} is not offered: {why}");
+    const IMPORTED: &str =
+        "accounts that came from another server have no keys for it, until their passwords are set";
+    if lacks.sha1 {
+        told("SHA-1", IMPORTED);
+    }
+    if lacks.sha256 {
+        told("SHA-256", IMPORTED);
+    }
+    let sha512 = match config.auth.scram_sha512 {
         config::Sha512::On => true,
         config::Sha512::Off => false,
         config::Sha512::Auto => {
-            let lacks = matches!(reader.read(&Query::LacksSha512)?, Answer::LacksSha512(true));
-            if lacks {
-                tracing::info!(
-                    "SCRAM-SHA-512 is not offered: passwords from before version 0.2 have no keys for it"
+            if lacks.sha512 {
+                told(
+                    "SHA-512",
+                    "passwords from before version 0.2, and those that came from another server, have no keys for it",
                 );
             }
-            !lacks
+            !lacks.sha512
         }
-    })
+    };
+    Ok(ScramHashes { sha1: !lacks.sha1, sha256: !lacks.sha256, sha512 })
 }
 
 /// When a challenge or a refusal leaves: more than a core that is not overloaded needs for it, with the look-up.
@@ -455,8 +469,8 @@ fn core_settings(config: &Config, granted: Granted, tls: TlsServer) -> CoreSetti
     }
 }
 
-/// - takes: `scram_sha512`, whether every account has keys for it
-pub fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
+/// - takes: `scram`, what may be listed of it
+pub fn policy(config: &Config, scram: ScramHashes) -> C2sPolicy {
     let limits = &config.limits;
     let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
     let after = XmlLimits {
@@ -469,7 +483,7 @@ pub fn policy(config: &Config, scram_sha512: bool) -> C2sPolicy {
     C2sPolicy {
         domains: config.domains.iter().map(|domain| domain.as_str().into()).collect(),
         tls_required: config.c2s.tls == TlsPolicy::Required,
-        scram_sha512,
+        scram,
         registration: config.registration.in_band,
         limits_before: XmlLimits {
             stanza_bytes_max: limits.stanza_bytes_before_login,

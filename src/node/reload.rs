@@ -2,7 +2,7 @@
 
 use super::{
     Desk, Error, Itself, certificates, core_settings, log::LogControl, make_features,
-    offers_sha512, policy, retention_rules,
+    offered_scram, policy, retention_rules,
 };
 use crate::config::{Config, Origin};
 use crate::runtime::control::Reloaded;
@@ -103,11 +103,11 @@ impl Desk {
             ));
         }
         let core = core_settings(&config, granted, renewed.unwrap_or_else(|| with.tls.clone()));
-        let sha512 = {
+        let scram = {
             let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-            offers_sha512(&config, reader.as_mut())?
+            offered_scram(&config, reader.as_mut())?
         };
-        let shard = with.itself.shard_config(&config, policy(&config, sha512));
+        let shard = with.itself.shard_config(&config, policy(&config, scram));
         Ok(Prepared { config, shard, core, told })
     }
 }

@@ -95,6 +95,10 @@ impl Writers {
 fn partition(write: &Write) -> u16 {
     match write {
         Write::ReserveIds { partition, .. } => *partition,
+        // A running node raises those of one owner's.
+        Write::RaiseCounters { counters } => {
+            counters.next_ids.first().map_or(0, |(partition, _)| *partition)
+        }
         write => write.owner().map_or(0, partition_of),
     }
 }

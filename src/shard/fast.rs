@@ -351,7 +351,7 @@ impl super::Core {
     /// What tells an account's password from the one before it; `None` without an account.
     fn password_mark(&self, account: AccountId) -> Option<[u8; 8]> {
         match &self.accounts.get(account.0)?.state {
-            State::Ready(data) => data.credentials.sha256()?.stored_key.first_chunk().copied(),
+            State::Ready(data) => data.credentials.of_password()?.stored_key.first_chunk().copied(),
             _ => None,
         }
     }

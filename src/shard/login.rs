@@ -233,8 +233,8 @@ impl Shard {
         let nonce = core.rng.token(24);
         let hash = mechanism.hash().unwrap_or(ScramHash::Sha256);
         let slot = core.accounts.get(account.0);
-        // A password that was set before SHA-512 came has no keys of it, and is no more use there than a name without
-        // an account: both get the same answers.
+        // A password that was set before SHA-512 came has no keys of it, one that was imported those of one hash; it is
+        // no more use for others than a name without an account: both get the same answers.
         let known = match slot.map(|slot| &slot.state) {
             Some(State::Ready(data)) => match hash {
                 ScramHash::Sha1 => data.credentials.sha1(),
@@ -307,7 +307,7 @@ impl Shard {
         }
         let core = &mut self.core;
         let known = match core.accounts.get(account.0).map(|slot| &slot.state) {
-            Some(State::Ready(data)) => data.credentials.sha256(),
+            Some(State::Ready(data)) => data.credentials.of_password(),
             _ => None,
         };
         let is_known = known.is_some();

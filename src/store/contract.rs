@@ -5,8 +5,8 @@ pub(super) mod archive;
 mod random;
 
 use super::{
-    AccountRecord, Answer, Error, Keep, LOG_ID_MAX, LogEntry, Origin, Query, Reader, RosterItem,
-    Subscription, Write, Writer, Written,
+    AccountRecord, Answer, Counters, Error, Keep, LOG_ID_MAX, LacksKeys, LogEntry, Origin, Query,
+    Reader, RosterItem, STORE_PARTITIONS, Subscription, Write, Writer, Written,
 };
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::{Credentials, ScramKeys};
@@ -22,7 +22,10 @@ pub fn suite(make: Make<'_>) {
     let checks: &[fn(&mut Pair)] = &[
         an_account_is_created_once_and_reads_back,
         credentials_and_the_disabled_flag_change,
-        accounts_without_keys_of_sha512_are_known_of,
+        accounts_without_keys_of_some_hash_are_known_of,
+        slots_are_listed_by_name,
+        counters_are_raised_and_never_lowered,
+        a_reader_that_holds_on_sees_one_moment,
         a_change_of_a_missing_account_is_refused,
         a_refusal_disturbs_no_other_write_of_the_batch,
         writes_of_a_batch_see_the_earlier_ones,
@@ -210,25 +213,108 @@ fn credentials_and_the_disabled_flag_change(store: &mut Pair) {
     assert!(!store.account(JULIET).unwrap().disabled);
 }
 
-fn accounts_without_keys_of_sha512_are_known_of(store: &mut Pair) {
-    let lacks = |store: &mut Pair| match store.reader.read(&Query::LacksSha512).unwrap() {
-        Answer::LacksSha512(lacks) => lacks,
-        other => panic!("a yes or no, not {other:?}"),
+fn accounts_without_keys_of_some_hash_are_known_of(store: &mut Pair) {
+    let lacks = |store: &mut Pair| match store.reader.read(&Query::LacksKeys).unwrap() {
+        Answer::LacksKeys(lacks) => lacks,
+        other => panic!("what keys are lacking, not {other:?}"),
     };
-    assert!(!lacks(store), "there is no account at all");
+    assert_eq!(lacks(store), LacksKeys::default(), "there is no account at all");
     let old = Credentials { sha512: None, ..credentials(3) };
     store.done(&[
         create(ROMEO),
         Write::CreateAccount { owner: bare(JULIET), credentials: old.clone() },
     ]);
-    assert!(lacks(store));
+    let sha512 = LacksKeys { sha512: true, ..LacksKeys::default() };
+    assert_eq!(lacks(store), sha512);
     assert_eq!(store.account(JULIET).unwrap().credentials, old);
-    store.done(&[Write::SetCredentials { owner: bare(JULIET), credentials: credentials(50) }]);
-    assert!(!lacks(store));
-    store.done(&[Write::SetCredentials { owner: bare(JULIET), credentials: old.clone() }]);
+    let set = |credentials: &Credentials| Write::SetCredentials {
+        owner: bare(JULIET),
+        credentials: credentials.clone(),
+    };
+    store.done(&[set(&credentials(50))]);
+    assert_eq!(lacks(store), LacksKeys::default());
+    store.done(&[set(&old)]);
     assert_eq!(store.account(JULIET).unwrap().credentials, old, "no key outlives its password");
+    let of_another_server = Credentials { sha1: credentials(7).sha1, ..Credentials::none() };
+    store.done(&[set(&of_another_server)]);
+    assert_eq!(store.account(JULIET).unwrap().credentials, of_another_server);
+    assert_eq!(lacks(store), LacksKeys { sha1: false, sha256: true, sha512: true });
+    store.done(&[set(&Credentials { sha256: credentials(7).sha256, ..Credentials::none() })]);
+    assert_eq!(lacks(store), LacksKeys { sha1: true, sha256: false, sha512: true });
     store.done(&[Write::DeleteAccount { owner: bare(JULIET) }]);
-    assert!(!lacks(store));
+    assert_eq!(lacks(store), LacksKeys::default());
+}
+
+fn slots_are_listed_by_name(store: &mut Pair) {
+    let names = |store: &mut Pair, owner: &str| match store
+        .reader
+        .read(&Query::SlotNames { owner: bare(owner) })
+        .unwrap()
+    {
+        Answer::SlotNames(names) => names,
+        other => panic!("names were asked for, not {other:?}"),
+    };
+    assert!(names(store, JULIET).is_empty(), "there is no account");
+    store.done(&[
+        create(JULIET),
+        create(ROMEO),
+        put_slot(JULIET, "~private b", Some(b"1")),
+        put_slot(JULIET, "blocking", Some(b"2")),
+        put_slot(JULIET, "~private a", Some(b"3")),
+        put_slot(ROMEO, "other", Some(b"4")),
+    ]);
+    assert_eq!(names(store, JULIET), ["blocking", "~private a", "~private b"]);
+}
+
+fn counters_are_raised_and_never_lowered(store: &mut Pair) {
+    let counters = |store: &mut Pair| match store.reader.read(&Query::Counters).unwrap() {
+        Answer::Counters(counters) => counters,
+        other => panic!("counters were asked for, not {other:?}"),
+    };
+    let before = counters(store);
+    assert!(before.next_ids.is_empty() && before.incarnation > 0, "{before:?}");
+    store.one(Write::ReserveIds { partition: 7, count: 10 });
+    assert_eq!(counters(store).next_ids, [(7, 11)]);
+    let raised = Counters { next_ids: vec![(3, 5), (7, 100)], incarnation: 90 };
+    store.done(&[Write::RaiseCounters { counters: raised.clone() }]);
+    assert_eq!(counters(store), raised);
+    let low = Counters { next_ids: vec![(3, 1), (7, 12)], incarnation: 1 };
+    store.done(&[Write::RaiseCounters { counters: low }]);
+    assert_eq!(counters(store), raised);
+    let reserved = store.one(Write::ReserveIds { partition: 7, count: 1 });
+    assert_eq!(reserved, Written::Reserved { first: 100 });
+    for (partition, next, incarnation) in
+        [(STORE_PARTITIONS, 1, 1), (1, LOG_ID_MAX + 1, 1), (1, 1, u64::MAX)]
+    {
+        let counters = Counters { next_ids: vec![(partition, next)], incarnation };
+        let batch = [create(ROMEO), Write::RaiseCounters { counters }];
+        assert!(store.writer.commit(&batch).is_err(), "{batch:?}");
+        store.writer.reopen().unwrap();
+        assert_eq!(store.account(ROMEO), None);
+    }
+}
+
+fn a_reader_that_holds_on_sees_one_moment(store: &mut Pair) {
+    store.done(&[create(JULIET), append(JULIET, 1), put_slot(JULIET, "~a", Some(b"old"))]);
+    store.reader.hold().unwrap();
+    store.done(&[
+        append(JULIET, 2),
+        put_slot(JULIET, "~a", Some(b"new")),
+        Write::DeleteAccount { owner: bare(JULIET) },
+        create(ROMEO),
+    ]);
+    for _ in 0..2 {
+        assert_eq!(store.account(JULIET).unwrap().log_rows, 1);
+        assert_eq!(store.ids(JULIET), [1]);
+        assert_eq!(store.account(ROMEO), None);
+    }
+    store.reader.hold().unwrap();
+    assert_eq!(store.account(JULIET), None, "the state is held anew");
+    store.done(&[create(JULIET)]);
+    assert_eq!(store.account(JULIET), None);
+    store.reader.release().unwrap();
+    assert!(store.account(JULIET).is_some());
+    store.reader.release().unwrap();
 }
 
 fn a_change_of_a_missing_account_is_refused(store: &mut Pair) {

@@ -10,8 +10,9 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    AccountRecord, Answer, ArchiveEnds, ArchiveQuery, Error, Keep, LAZY_SLOT, LOG_ID_MAX,
-    LOG_ROWS_COUNTED, LogEntry, Page, Query, Reader, RosterItem, Write, Writer, Written,
+    AccountRecord, Answer, ArchiveEnds, ArchiveQuery, Counters, Error, Keep, LAZY_SLOT, LOG_ID_MAX,
+    LOG_ROWS_COUNTED, LacksKeys, LogEntry, Page, Query, Reader, RosterItem, Write, Writer, Written,
+    check_counters,
 };
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::Credentials;
@@ -35,6 +36,7 @@ pub struct MemoryWriter {
 /// One that reads.
 pub struct MemoryReader {
     disk: Arc<Mutex<Disk>>,
+    held: Option<Box<State>>,
 }
 
 /// All that a store holds at one moment.
@@ -151,7 +153,7 @@ impl MemoryStore {
     }
 
     pub fn reader(&self) -> MemoryReader {
-        MemoryReader { disk: Arc::clone(&self.disk) }
+        MemoryReader { disk: Arc::clone(&self.disk), held: None }
     }
 
     /// Makes the next commit with writes in it fail with `error`, after which the writer must be reopened.
@@ -196,7 +198,20 @@ impl Writer for MemoryWriter {
 
 impl Reader for MemoryReader {
     fn read(&mut self, query: &Query) -> Result<Answer, Error> {
-        Ok(lock(&self.disk).state.read(query))
+        Ok(match &self.held {
+            Some(state) => state.read(query),
+            None => lock(&self.disk).state.read(query),
+        })
+    }
+
+    fn hold(&mut self) -> Result<(), Error> {
+        self.held = Some(Box::new(lock(&self.disk).state.clone()));
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<(), Error> {
+        self.held = None;
+        Ok(())
     }
 }
 
@@ -213,7 +228,7 @@ impl State {
 
     /// Finds beforehand what the whole batch must fail for.
     fn check(&self, batch: &[Write]) -> Result<(), Error> {
-        let highest = self.next_ids.values().copied().max().unwrap_or(1);
+        let mut highest = self.next_ids.values().copied().max().unwrap_or(1);
         let mut reserved = 0u64;
         for write in batch {
             match write {
@@ -222,6 +237,11 @@ impl State {
                         "log id {} is above {LOG_ID_MAX}",
                         entry.id
                     )));
+                }
+                Write::RaiseCounters { counters } => {
+                    check_counters(counters)?;
+                    let raised = counters.next_ids.iter().map(|(_, next)| *next).max();
+                    highest = highest.max(raised.unwrap_or(1));
                 }
                 Write::ReserveIds { count, .. } => {
                     reserved = reserved.saturating_add(u64::from(*count));
@@ -284,6 +304,14 @@ impl State {
                     Some(account) => account.prune(*before, *keep, *limit),
                     None => Written::NoAccount,
                 }
+            }
+            Write::RaiseCounters { counters } => {
+                for (partition, next) in &counters.next_ids {
+                    let known = self.next_ids.entry(*partition).or_insert(1);
+                    *known = (*known).max(*next);
+                }
+                self.incarnation = self.incarnation.max(counters.incarnation);
+                Written::Done
             }
             Write::ReserveIds { partition, count } => {
                 let next = self.next_ids.entry(*partition).or_insert(1);
@@ -367,9 +395,30 @@ impl State {
                 let account = self.accounts.get(owner.as_str());
                 Answer::ArchiveEnds(account.and_then(|account| account.ends(*up_to)))
             }
-            Query::LacksSha512 => Answer::LacksSha512(
-                self.accounts.values().any(|account| account.credentials.sha512.is_none()),
-            ),
+            Query::LacksKeys => {
+                let any = |lacks: fn(&Credentials) -> bool| {
+                    self.accounts.values().any(|account| lacks(&account.credentials))
+                };
+                Answer::LacksKeys(LacksKeys {
+                    sha1: any(|keys| keys.sha1.is_none()),
+                    sha256: any(|keys| keys.sha256.is_none()),
+                    sha512: any(|keys| keys.sha512.is_none()),
+                })
+            }
+            Query::SlotNames { owner } => {
+                let account = self.accounts.get(owner.as_str());
+                Answer::SlotNames(
+                    account
+                        .map_or_else(Vec::new, |account| account.slots.keys().cloned().collect()),
+                )
+            }
+            Query::Counters => {
+                let given = self.next_ids.iter().filter(|(_, next)| **next > 1);
+                Answer::Counters(Counters {
+                    next_ids: given.map(|(partition, next)| (*partition, *next)).collect(),
+                    incarnation: self.incarnation,
+                })
+            }
             Query::Accounts { domain, only_disabled, after, limit } => {
                 let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
                 let after =

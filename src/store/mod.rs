@@ -11,6 +11,7 @@ pub mod record;
 pub mod request;
 mod settled;
 pub mod sqlite;
+pub mod transfer;
 
 pub use place::{Opened, Place};
 pub use record::*;
@@ -34,6 +35,26 @@ pub trait Writer: Send {
 /// One that reads. Lives on a reader thread; sees everything committed before the call.
 pub trait Reader: Send {
     fn read(&mut self, query: &Query) -> Result<Answer, Error>;
+
+    /// Holds on to the present state: what is read from now on is of this one moment, until `release`. Old states cost a
+    /// store that is written to: for as long as one account or a walk through all of them takes.
+    fn hold(&mut self) -> Result<(), Error>;
+
+    /// Reads the newest state again; nothing where none was held.
+    fn release(&mut self) -> Result<(), Error>;
+}
+
+/// What a backend refuses of `Write::RaiseCounters`, with the whole batch.
+fn check_counters(counters: &Counters) -> Result<(), Error> {
+    for (partition, next) in &counters.next_ids {
+        if *partition >= STORE_PARTITIONS || *next > LOG_ID_MAX {
+            return Err(Error::Backend(format!("partition {partition} has no id {next}")));
+        }
+    }
+    if counters.incarnation > LOG_ID_MAX {
+        return Err(Error::Backend(format!("{} is no incarnation", counters.incarnation)));
+    }
+    Ok(())
 }
 
 /// Our own trouble with the store; never the fault of a peer.

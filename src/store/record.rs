@@ -131,3 +131,20 @@ pub struct LogEntry {
     pub open_end: u32,
     pub close_start: u32,
 }
+
+/// How far numbers are given that must never be given again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The first id that was never given, by store partition; none where it is 1.
+    pub next_ids: Vec<(u16, u64)>,
+    /// Of the last opening.
+    pub incarnation: u64,
+}
+
+/// For which hashes of SCRAM some account has no keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LacksKeys {
+    pub sha1: bool,
+    pub sha256: bool,
+    pub sha512: bool,
+}

@@ -1,6 +1,6 @@
 //! What can be asked of the store, and what it answers. Each write is one change of one owner.
 
-use super::record::{AccountRecord, LogEntry, RosterItem};
+use super::record::{AccountRecord, Counters, LacksKeys, LogEntry, RosterItem};
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::{BareJid, Jid};
@@ -65,6 +65,11 @@ pub enum Write {
         /// Rows at most.
         limit: u32,
     },
+    /// Raises counters to at least these: a store that takes over what another one kept must not give again what that one
+    /// gave. None is ever lowered.
+    RaiseCounters {
+        counters: Counters,
+    },
     /// Takes a block of `count` ids for a store partition; never given again, whatever happens.
     ReserveIds {
         partition: u16,
@@ -86,7 +91,7 @@ impl Write {
             | Write::ConfirmLog { owner, .. }
             | Write::ReplaceLog { owner, .. }
             | Write::PruneArchive { owner, .. } => Some(owner),
-            Write::ReserveIds { .. } => None,
+            Write::RaiseCounters { .. } | Write::ReserveIds { .. } => None,
         }
     }
 }
@@ -141,8 +146,14 @@ pub enum Query {
         after: Option<BareJid>,
         limit: u32,
     },
-    /// Is there an account without keys for SCRAM-SHA-512?
-    LacksSha512,
+    /// For which hashes of SCRAM is there an account without keys?
+    LacksKeys,
+    /// The names of all slots of an account, in their order; none where there is no account.
+    SlotNames {
+        owner: BareJid,
+    },
+    /// How far numbers are given.
+    Counters,
     /// How many accounts a domain has. Looks at all of them.
     CountAccounts {
         domain: String,
@@ -155,10 +166,14 @@ impl Query {
         match self {
             Query::Account { owner }
             | Query::Slot { owner, .. }
+            | Query::SlotNames { owner }
             | Query::Log { owner, .. }
             | Query::ArchiveEnds { owner, .. } => Some(owner),
             Query::Archive(query) => Some(&query.owner),
-            Query::Accounts { .. } | Query::CountAccounts { .. } | Query::LacksSha512 => None,
+            Query::Accounts { .. }
+            | Query::CountAccounts { .. }
+            | Query::LacksKeys
+            | Query::Counters => None,
         }
     }
 }
@@ -267,7 +282,9 @@ pub enum Answer {
     },
     ArchiveEnds(Option<ArchiveEnds>),
     Accounts(Vec<BareJid>),
-    LacksSha512(bool),
+    LacksKeys(LacksKeys),
+    SlotNames(Vec<String>),
+    Counters(Counters),
     Counted {
         accounts: u64,
         /// Of these.

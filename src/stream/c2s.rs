@@ -207,7 +207,7 @@ impl C2s {
         let offer = Offer {
             channel_binding: self.secure && bindable,
             plain: self.may_send_password(policy),
-            sha512: policy.scram_sha512,
+            scram: policy.scram,
             external: is_external_offered(self.certified(), self.domain_text()),
         };
         offer.mechanisms().collect()

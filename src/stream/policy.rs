@@ -1,5 +1,6 @@
 //! What is decided once for all client streams of a node.
 
+use crate::stream::sasl::ScramHashes;
 use crate::xmpp::xml::framer::XmlLimits;
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ pub struct C2sPolicy {
     pub domains: Vec<Arc<str>>,
     /// Plain-text streams get no further than STARTTLS.
     pub tls_required: bool,
-    /// SCRAM-SHA-512 is listed: all accounts have keys for it, or the operator wants it all the same.
-    pub scram_sha512: bool,
+    /// What is listed of SCRAM: that for which all accounts have keys, or which the operator wants all the same.
+    pub scram: ScramHashes,
     /// Strangers may make accounts (XEP-0077), and users cancel theirs.
     pub registration: bool,
     /// Limits before login and after.
@@ -37,7 +38,7 @@ impl C2sPolicy {
         Self {
             domains: vec![domain.into()],
             tls_required: true,
-            scram_sha512: true,
+            scram: ScramHashes::default(),
             registration: false,
             limits_before: XmlLimits { stanza_bytes_max: 10_000, ..XmlLimits::default() },
             limits: XmlLimits::default(),

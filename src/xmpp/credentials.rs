@@ -1,7 +1,7 @@
 //! What a server keeps of a password: SCRAM keys, never the password (RFC 5802 §3).
 
-/// Keys of one SCRAM mechanism.
-#[derive(Clone, PartialEq, Eq)]
+/// Keys of one SCRAM mechanism. Empty ones ([`ScramKeys::none`]) open nothing.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ScramKeys {
     pub iterations: u32,
     pub salt: Vec<u8>,
@@ -9,13 +9,34 @@ pub struct ScramKeys {
     pub server_key: Vec<u8>,
 }
 
+impl ScramKeys {
+    /// Stands for the keys of a mechanism that an account has none for: those of accounts that come from other servers
+    /// are for one mechanism, as a rule, and without the password no others can be made.
+    pub fn none() -> ScramKeys {
+        ScramKeys::default()
+    }
+
+    pub fn is_none(&self) -> bool {
+        self.stored_key.is_empty()
+    }
+}
+
 /// Keys of one account, for every mechanism that the server offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
+    /// None for an account that came from another server without them.
     pub sha1: ScramKeys,
+    /// None for an account that came from another server without them.
     pub sha256: ScramKeys,
-    /// `None` for a password that was set before version 0.2.
+    /// `None` for a password that was set before version 0.2, or as above.
     pub sha512: Option<Box<ScramKeys>>,
+}
+
+impl Credentials {
+    /// Of an account that nobody can log in to with a password.
+    pub fn none() -> Credentials {
+        Credentials { sha1: ScramKeys::none(), sha256: ScramKeys::none(), sha512: None }
+    }
 }
 
 /// Credentials as they lie in memory between logins: one block of bytes for all keys.
@@ -35,13 +56,18 @@ impl PackedCredentials {
         self.keys(2)
     }
 
+    /// Those that a password is held against, whichever mechanism they are for.
+    pub fn of_password(&self) -> Option<ScramKeys> {
+        self.sha256().or_else(|| self.sha512()).or_else(|| self.sha1())
+    }
+
     /// Each set is its iterations, then salt, stored key and server key behind their lengths.
     fn keys(&self, place: usize) -> Option<ScramKeys> {
         let mut rest = &self.0[..];
         for _ in 0..place {
             rest = take_set(rest)?.1;
         }
-        Some(take_set(rest)?.0.to_keys())
+        Some(take_set(rest)?.0.to_keys()).filter(|keys| !keys.is_none())
     }
 }
 
@@ -127,5 +153,17 @@ mod tests {
         assert_eq!(packed.sha512(), Some(keys(9, 64)));
         credentials.sha512 = None;
         assert_eq!(PackedCredentials::from(&credentials).sha512(), None);
+    }
+
+    #[test]
+    fn keys_that_are_not_there_open_nothing_and_a_password_is_held_against_the_others() {
+        let mut credentials = Credentials::none();
+        assert_eq!(PackedCredentials::from(&credentials).of_password(), None);
+        credentials.sha1 = keys(1, 20);
+        let packed = PackedCredentials::from(&credentials);
+        assert_eq!((packed.sha1(), packed.sha256()), (Some(keys(1, 20)), None));
+        assert_eq!(packed.of_password(), Some(keys(1, 20)));
+        credentials.sha512 = Some(keys(9, 64).into());
+        assert_eq!(PackedCredentials::from(&credentials).of_password(), Some(keys(9, 64)));
     }
 }

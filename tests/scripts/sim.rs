@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use corefire::config::Config;
 use corefire::stream::TlsFacts;
+use corefire::stream::sasl::ScramHashes;
 use corefire::xmpp::jid::BareJid;
 
 use crate::driver::{Conn, Driver, Event, Way};
@@ -47,7 +48,7 @@ impl Simulation {
         let features = || corefire::features::with(&config.features);
         let change = |it: &mut corefire::shard::ShardConfig| {
             let iterations = it.scram_iterations;
-            let policy = corefire::node::policy(&config, true);
+            let policy = corefire::node::policy(&config, ScramHashes::default());
             let (incarnation, secret) = (it.incarnation, it.decoy_secret);
             *it = corefire::node::shard_config(&config, policy, shards, incarnation, secret);
             it.scram_iterations = iterations;

@@ -269,7 +269,7 @@ fn password_without_keys_of_sha512_looks_there_like_no_account_and_logs_in_by_sh
 
 #[test]
 fn sha512_is_listed_where_the_node_says_so() {
-    let mut node = Node::with(1, |config| config.policy.scram_sha512 = false);
+    let mut node = Node::with(1, |config| config.policy.scram.sha512 = false);
     let client = node.connect_as(0, Some(bindable()));
     node.send(client, HEADER);
     let text = node.read(client);

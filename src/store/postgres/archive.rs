@@ -124,14 +124,19 @@ impl PostgresReader {
         let end_past = since(
             query.end.map(|end| Wall(end.0.saturating_add(query.disorder_us).saturating_add(1))),
         );
-        let mut calls: Vec<Call<'_>> = vec![(Sql::Begin as usize, Vec::new())];
+        let holds = self.holds();
+        let mut calls: Vec<Call<'_>> = Vec::new();
+        if !holds {
+            calls.push((Sql::Begin as usize, Vec::new()));
+        }
+        let begun = calls.len();
         for time in [&start_from, &end_past].into_iter().flatten() {
             calls.push((Sql::FirstSince as usize, vec![&owner, time]));
         }
         let (mut above, mut below) = (0, u64::MAX);
-        if calls.len() > 1 {
+        if calls.len() > begun {
             let answers = self.ask(&calls)?;
-            let mut answers = answers.iter().skip(1);
+            let mut answers = answers.iter().skip(begun);
             if let Some(time) = start_from {
                 above = first_since(answers.next(), time)?.saturating_sub(1);
             }
@@ -159,9 +164,13 @@ impl PostgresReader {
             calls.push((count as usize, values(&owner, &counted, others)));
         }
         calls.push((page as usize, values(&owner, &paged, others)));
-        calls.push((Sql::Commit as usize, Vec::new()));
+        if !holds {
+            calls.push((Sql::Commit as usize, Vec::new()));
+        }
         let mut answers = self.ask(&calls)?;
-        answers.pop();
+        if !holds {
+            answers.pop();
+        }
         let rows = answers.pop().unwrap_or_default();
         let count = match answers.pop().filter(|_| query.count_max > 0) {
             Some(rows) => {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{Error, LOG_ID_MAX, LogEntry, RosterItem, Write, Written};
+use super::super::{Error, LOG_ID_MAX, LogEntry, RosterItem, Write, Written, check_counters};
 use super::columns::Columns;
 use crate::base::hash::{Map, Set};
 use crate::xmpp::credentials::Credentials;
@@ -25,6 +25,9 @@ pub(super) struct Plan<'a> {
     stages: Vec<Stage<'a>>,
     /// Ids to take, per store partition.
     reserved: BTreeMap<u16, u64>,
+    /// Before any are taken: the first free id of partitions, and the incarnation, at least; 0 for none.
+    raised: BTreeMap<u16, i64>,
+    incarnation: i64,
     written: Vec<Planned>,
 }
 
@@ -93,6 +96,8 @@ impl<'a> Plan<'a> {
         let mut plan = Plan {
             stages: vec![Stage::default()],
             reserved: BTreeMap::new(),
+            raised: BTreeMap::new(),
+            incarnation: 0,
             written: Vec::with_capacity(batch.len()),
         };
         for (at, write) in batch.iter().enumerate() {
@@ -102,6 +107,15 @@ impl<'a> Plan<'a> {
                     let first = *taken;
                     *taken += u64::from(*count);
                     Planned::Reserved { partition: *partition, first }
+                }
+                Write::RaiseCounters { counters } => {
+                    check_counters(counters)?;
+                    for (partition, next) in &counters.next_ids {
+                        let raised = plan.raised.entry(*partition).or_insert(1);
+                        *raised = (*raised).max(next.cast_signed());
+                    }
+                    plan.incarnation = plan.incarnation.max(counters.incarnation.cast_signed());
+                    Planned::Known(Written::Done)
                 }
                 write => plan.of_owner(write, &batch[at + 1..], known)?,
             };
@@ -198,6 +212,16 @@ impl<'a> Plan<'a> {
         reserved.map(|(partition, count)| (i32::from(*partition), count.cast_signed())).unzip()
     }
 
+    /// Of `Sql::RaiseIds`: partitions and ids.
+    pub(super) fn raised(&self) -> (Vec<i32>, Vec<i64>) {
+        self.raised.iter().map(|(partition, next)| (i32::from(*partition), *next)).unzip()
+    }
+
+    /// Of `Sql::RaiseIncarnation`; 0 for none.
+    pub(super) fn incarnation(&self) -> i64 {
+        self.incarnation
+    }
+
     /// The parameters of the prunings, by stage.
     pub(super) fn prunings(&self) -> impl Iterator<Item = &[Pruning]> {
         self.stages.iter().map(|stage| &stage.pruned[..])
@@ -267,6 +291,7 @@ impl<'a> Stage<'a> {
             | Write::DeleteAccount { .. }
             | Write::AppendLog { .. }
             | Write::PruneArchive { .. }
+            | Write::RaiseCounters { .. }
             | Write::ReserveIds { .. } => unreachable!("planned before"),
         }
     }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Row, types::FromSql};
 
 use super::super::{
-    AccountRecord, Answer, Error, Keep, LOG_ID_MAX, LOG_ROWS_COUNTED, LogEntry, Origin, Query,
-    Reader, RosterItem, Subscription,
+    AccountRecord, Answer, Counters, Error, Keep, LOG_ID_MAX, LOG_ROWS_COUNTED, LacksKeys,
+    LogEntry, Origin, Query, Reader, RosterItem, Subscription,
 };
 use super::archive;
 use super::columns::UNLISTED;
-use super::fault::Fault;
+use super::fault::{Fault, told};
 use super::link::{Call, Link, Value};
 use super::schema;
 use super::settings::Settings;
@@ -40,7 +40,10 @@ pub(super) enum Sql {
     Slot,
     Log,
     Accounts,
-    LacksSha512,
+    LacksKeys,
+    SlotNames,
+    NextIds,
+    Incarnation,
     CountAccounts,
     ArchivedAt,
     ArchiveEnds,
@@ -56,7 +59,7 @@ pub(super) enum Sql {
     CountIds,
 }
 
-const SQL: [&str; 23] = [
+const SQL: [&str; 26] = [
     // Begin: all statements see the same state of the database.
     "BEGIN ISOLATION LEVEL REPEATABLE READ",
     // Commit
@@ -90,8 +93,16 @@ const SQL: [&str; 23] = [
      WHERE jid.text > $1 AND (account.disabled OR NOT $3) \
      AND ($4::text IS NULL OR substr(jid.text, strpos(jid.text, '@') + 1) = $4) \
      ORDER BY jid.text LIMIT $2",
-    // LacksSha512
-    "SELECT EXISTS (SELECT 1 FROM account WHERE sha512_stored_key IS NULL)",
+    // LacksKeys
+    "SELECT EXISTS (SELECT 1 FROM account WHERE length(sha1_stored_key) = 0), \
+     EXISTS (SELECT 1 FROM account WHERE length(sha256_stored_key) = 0), \
+     EXISTS (SELECT 1 FROM account WHERE sha512_stored_key IS NULL)",
+    // SlotNames
+    "SELECT name FROM slot WHERE owner = (SELECT id FROM jid WHERE text = $1) ORDER BY name",
+    // NextIds
+    "SELECT partition, next FROM id_block WHERE next > 1 ORDER BY partition",
+    // Incarnation
+    "SELECT coalesce(max(id), 0) FROM incarnation",
     // CountAccounts
     "SELECT count(*), count(*) FILTER (WHERE disabled) FROM account JOIN jid ON jid.id = account.owner \
      WHERE substr(jid.text, strpos(jid.text, '@') + 1) = $1",
@@ -115,6 +126,8 @@ pub struct PostgresReader {
     link: Option<Link>,
     /// The last attempt to connect that failed.
     failed: Option<Instant>,
+    /// A transaction is open, which sees one state; with the connection that state is gone.
+    holds: bool,
     jids: JidCache,
 }
 
@@ -129,12 +142,20 @@ impl PostgresReader {
             settings: Arc::new(settings.clone()),
             link: Some(link),
             failed: None,
+            holds: false,
             jids: JidCache::new(JIDS),
         })
     }
 
     /// Asks, a second time where the connection turns out to be lost.
     pub(super) fn ask(&mut self, calls: &[Call<'_>]) -> Result<Vec<Vec<Row>>, Error> {
+        if self.holds {
+            let link = self.link.as_mut().ok_or_else(lost_state)?;
+            return link.ask(LIMIT, calls).map_err(|fault| {
+                self.link = None;
+                fault.into()
+            });
+        }
         let had_link = self.link.is_some();
         match self.link()?.ask(LIMIT, calls) {
             Ok(answers) => Ok(answers),
@@ -156,6 +177,24 @@ impl PostgresReader {
                 Err(fault.into())
             }
         }
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        self.holds
+    }
+
+    /// All of it of one state of the database.
+    fn ask_at_once(&mut self, calls: Vec<Call<'_>>) -> Result<Vec<Vec<Row>>, Error> {
+        if self.holds {
+            return self.ask(&calls);
+        }
+        let mut whole: Vec<Call<'_>> = vec![(Sql::Begin as usize, Vec::new())];
+        whole.extend(calls);
+        whole.push((Sql::Commit as usize, Vec::new()));
+        let mut answers = self.ask(&whole)?;
+        answers.pop();
+        answers.remove(0);
+        Ok(answers)
     }
 
     pub(super) fn jids(&mut self) -> &mut JidCache {
@@ -189,17 +228,15 @@ impl PostgresReader {
     fn account(&mut self, owner: &BareJid) -> Result<Option<Box<AccountRecord>>, Error> {
         let text = owner.as_str();
         let counted = i64::from(LOG_ROWS_COUNTED);
-        let calls: [Call<'_>; 7] = [
-            (Sql::Begin as usize, Vec::new()),
+        let calls: Vec<Call<'_>> = vec![
             (Sql::Account as usize, vec![&text]),
             (Sql::LogRows as usize, vec![&text, &counted]),
             (Sql::Roster as usize, vec![&text]),
             (Sql::EagerSlots as usize, vec![&text]),
             (Sql::ArchivedAt as usize, vec![&text]),
-            (Sql::Commit as usize, Vec::new()),
         ];
-        let answers = self.ask(&calls)?;
-        let [_, accounts, log_rows, contacts, slots, archived, _] = &answers[..] else {
+        let answers = self.ask_at_once(calls)?;
+        let [accounts, log_rows, contacts, slots, archived] = &answers[..] else {
             return Err(Error::Backend("another number of answers".to_owned()));
         };
         let Some(row) = accounts.first() else { return Ok(None) };
@@ -266,13 +303,69 @@ impl Reader for PostgresReader {
                 let count = |place| rows.first().map_or(Ok(0), |row| unsigned(row, place));
                 Ok(Answer::Counted { accounts: count(0)?, disabled: count(1)? })
             }
-            Query::LacksSha512 => {
-                let rows = self.one(Sql::LacksSha512, &[])?;
-                let lacks = rows.first().map_or(Ok(false), |row| column(row, 0))?;
-                Ok(Answer::LacksSha512(lacks))
+            Query::LacksKeys => {
+                let rows = self.one(Sql::LacksKeys, &[])?;
+                let lacks = |place| rows.first().map_or(Ok(false), |row| column(row, place));
+                Ok(Answer::LacksKeys(LacksKeys {
+                    sha1: lacks(0)?,
+                    sha256: lacks(1)?,
+                    sha512: lacks(2)?,
+                }))
+            }
+            Query::SlotNames { owner } => {
+                let rows = self.one(Sql::SlotNames, &[&owner.as_str()])?;
+                let names = rows.iter().map(|row| column(row, 0));
+                Ok(Answer::SlotNames(names.collect::<Result<_, _>>()?))
+            }
+            Query::Counters => {
+                let calls = vec![
+                    (Sql::NextIds as usize, Vec::new()),
+                    (Sql::Incarnation as usize, Vec::new()),
+                ];
+                let answers = self.ask_at_once(calls)?;
+                let [blocks, incarnation] = &answers[..] else {
+                    return Err(Error::Backend("another number of answers".to_owned()));
+                };
+                let next = |row: &Row| {
+                    let partition: i32 = column(row, 0)?;
+                    let partition = u16::try_from(partition)
+                        .map_err(|_| Error::Damaged(format!("partition {partition}")))?;
+                    Ok::<_, Error>((partition, unsigned(row, 1)?))
+                };
+                Ok(Answer::Counters(Counters {
+                    next_ids: blocks.iter().map(next).collect::<Result<_, _>>()?,
+                    incarnation: incarnation.first().map_or(Ok(0), |row| unsigned(row, 0))?,
+                }))
             }
         }
     }
+
+    fn hold(&mut self) -> Result<(), Error> {
+        self.release()?;
+        // The state is that of the first statement behind it.
+        let calls = [(Sql::Begin as usize, Vec::new()), (Sql::Incarnation as usize, Vec::new())];
+        self.ask(&calls)?;
+        self.holds = true;
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<(), Error> {
+        if std::mem::take(&mut self.holds)
+            && let Some(link) = &mut self.link
+            && let Err(fault) = link.ask(LIMIT, &[(Sql::Commit as usize, Vec::new())])
+        {
+            // What was read stands; the next question gets a new connection.
+            self.link = None;
+            tracing::debug!(why = %told(&fault), "the end of a reading transaction was not confirmed");
+        }
+        Ok(())
+    }
+}
+
+fn lost_state() -> Error {
+    Error::Backend(
+        "the connection was lost, and with it the state that was read; try again".to_owned(),
+    )
 }
 
 pub(super) fn column<'r, T: FromSql<'r>>(row: &'r Row, place: usize) -> Result<T, Error> {

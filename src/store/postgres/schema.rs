@@ -18,11 +18,14 @@ pub(super) struct Migration {
 }
 
 /// All steps that this program knows, in order.
-pub(super) static MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    oldest: 1,
-    sql: include_str!("migrations/0001_accounts_and_log.sql"),
-}];
+pub(super) static MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, oldest: 1, sql: include_str!("migrations/0001_accounts_and_log.sql") },
+    Migration {
+        number: 2,
+        oldest: 1,
+        sql: include_str!("migrations/0002_keys_of_other_servers.sql"),
+    },
+];
 
 /// Among the advisory locks of the database: "CoreMigr".
 const LOCK: i64 = 0x436f_7265_4d69_6772;

@@ -26,6 +26,8 @@ pub(super) enum Sql {
     LogConfirm,
     LogReplace,
     Prune,
+    RaiseIds,
+    RaiseIncarnation,
     Reserve,
     DeleteLog,
     DeletePending,
@@ -45,7 +47,7 @@ macro_rules! log_append {
     };
 }
 
-pub(super) const SQL: [&str; 28] = [
+pub(super) const SQL: [&str; 30] = [
     // Begin
     "BEGIN",
     // Commit
@@ -147,6 +149,14 @@ pub(super) const SQL: [&str; 28] = [
      DELETE FROM log USING gone WHERE log.owner = $1 AND log.id = gone.id \
      AND NOT EXISTS (SELECT 1 FROM pending WHERE pending.owner = $1 AND pending.id = gone.id)) \
      SELECT count(*) FROM going WHERE goes",
+    // RaiseIds
+    "INSERT INTO id_block AS b (partition, next) SELECT k.partition, k.next \
+     FROM unnest($1::integer[], $2::bigint[]) AS k (partition, next) \
+     ON CONFLICT (partition) DO UPDATE SET next = greatest(b.next, excluded.next)",
+    // RaiseIncarnation: a row of nobody, behind which the next one gets its number.
+    "WITH raised AS (INSERT INTO incarnation (id, node) OVERRIDING SYSTEM VALUE \
+     SELECT $1::bigint, 'raised' WHERE $1::bigint > (SELECT coalesce(max(id), 0) FROM incarnation) RETURNING id) \
+     SELECT setval(pg_get_serial_sequence('incarnation', 'id'), id) FROM raised",
     // Reserve: the first id is 1, so that "after 0" means "from the start". Past the end the column refuses.
     "INSERT INTO id_block AS b (partition, next) SELECT k.partition, 1 + k.count \
      FROM unnest($1::integer[], $2::bigint[]) AS k (partition, count) \
@@ -177,6 +187,7 @@ mod tests {
             (Sql::SlotPut, "INSERT INTO slot"),
             (Sql::LogConfirm, "WITH confirmed"),
             (Sql::Prune, "WITH surplus"),
+            (Sql::RaiseIncarnation, "WITH raised"),
             (Sql::Reserve, "INSERT INTO id_block"),
             (Sql::DeleteLog, "DELETE FROM log WHERE"),
         ] {

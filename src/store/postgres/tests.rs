@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod faults;
+mod moves;
 mod places;
 
 use std::time::{Duration, Instant};

@@ -205,6 +205,8 @@ impl Live {
     fn change(&mut self, plan: &Plan<'_>) -> Result<Given, Failure> {
         let columns = plan.columns()?;
         let (partitions, counts) = plan.reservations();
+        let (raised, nexts) = plan.raised();
+        let incarnation = plan.incarnation();
         let mut calls = Vec::new();
         let mut prunings = Vec::new();
         for (columns, pruned) in columns.iter().zip(plan.prunings()) {
@@ -215,6 +217,12 @@ impl Live {
                     [&pruning.owner, &pruning.before, &pruning.keep, &pruning.limit];
                 calls.push((Sql::Prune as usize, values.to_vec()));
             }
+        }
+        if !raised.is_empty() {
+            calls.push((Sql::RaiseIds as usize, vec![&raised, &nexts]));
+        }
+        if incarnation > 0 {
+            calls.push((Sql::RaiseIncarnation as usize, vec![&incarnation]));
         }
         let reserves = (!partitions.is_empty()).then_some(calls.len());
         if reserves.is_some() {

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, Transaction, params};
 
 use super::super::{
-    AccountRecord, Answer, Error, Keep, LOG_ID_MAX, LOG_ROWS_COUNTED, LogEntry, Origin, Query,
-    Reader, RosterItem, Subscription,
+    AccountRecord, Answer, Counters, Error, Keep, LOG_ID_MAX, LOG_ROWS_COUNTED, LacksKeys,
+    LogEntry, Origin, Query, Reader, RosterItem, Subscription,
 };
 use super::writer::UNLISTED;
 use super::{READER_CACHE_KIB, archive, connect, open_error, schema};
@@ -41,7 +41,8 @@ impl SqliteReader {
 
     fn account(&mut self, owner: &BareJid) -> Result<Option<Box<AccountRecord>>, Error> {
         // All statements see the same state of the database; dropping it ends the transaction.
-        let snapshot = self.conn.unchecked_transaction()?;
+        let _held = snapshot(&self.conn)?;
+        let snapshot = &self.conn;
         let sql = "SELECT account.owner, disabled, roster_version, \
                    (SELECT count(*) FROM (SELECT 1 FROM entry WHERE entry.owner = account.owner \
                    AND pending = 1 LIMIT ?2)), \
@@ -155,6 +156,18 @@ impl SqliteReader {
         Ok(Answer::Accounts(accounts))
     }
 
+    fn counters(&self) -> Result<Answer, Error> {
+        let sql = "SELECT partition, next FROM id_block WHERE next > 1 ORDER BY partition";
+        let mut statement = self.conn.prepare(sql)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+        let next_ids = rows
+            .map(|row| row.map(|(partition, next)| (partition, next.cast_unsigned())))
+            .collect::<Result<_, _>>()?;
+        let incarnation: i64 =
+            self.conn.query_row("SELECT incarnation FROM node", [], |row| row.get(0))?;
+        Ok(Answer::Counters(Counters { next_ids, incarnation: incarnation.cast_unsigned() }))
+    }
+
     fn count_accounts(&self, domain: &str) -> Result<Answer, Error> {
         let sql = "SELECT count(*), total(disabled) FROM account JOIN jid ON jid.id = account.owner \
                    WHERE substr(jid.text, instr(jid.text, '@') + 1) = ?1";
@@ -180,24 +193,62 @@ impl Reader for SqliteReader {
             Query::Slot { owner, name } => self.slot(owner, name),
             Query::Log { owner, after, limit } => self.log(owner, *after, *limit),
             Query::Archive(query) => {
-                let snapshot = self.conn.unchecked_transaction()?;
-                archive::page(&snapshot, query, &mut self.jids)
+                let _held = snapshot(&self.conn)?;
+                archive::page(&self.conn, query, &mut self.jids)
             }
             Query::ArchiveEnds { owner, up_to } => {
-                let snapshot = self.conn.unchecked_transaction()?;
-                archive::ends(&snapshot, owner, *up_to)
+                let _held = snapshot(&self.conn)?;
+                archive::ends(&self.conn, owner, *up_to)
             }
             Query::Accounts { domain, only_disabled, after, limit } => {
                 self.accounts(domain.as_deref(), *only_disabled, after.as_ref(), *limit)
             }
             Query::CountAccounts { domain } => self.count_accounts(domain),
-            Query::LacksSha512 => {
-                let sql = "SELECT EXISTS (SELECT 1 FROM account WHERE sha512_stored_key IS NULL)";
-                let lacks = self.conn.query_row(sql, [], |row| row.get(0))?;
-                Ok(Answer::LacksSha512(lacks))
+            Query::LacksKeys => {
+                let sql = "SELECT EXISTS (SELECT 1 FROM account WHERE length(sha1_stored_key) = 0), \
+                           EXISTS (SELECT 1 FROM account WHERE length(sha256_stored_key) = 0), \
+                           EXISTS (SELECT 1 FROM account WHERE sha512_stored_key IS NULL)";
+                Ok(self.conn.query_row(sql, [], |row| {
+                    Ok(Answer::LacksKeys(LacksKeys {
+                        sha1: row.get(0)?,
+                        sha256: row.get(1)?,
+                        sha512: row.get(2)?,
+                    }))
+                })?)
             }
+            Query::SlotNames { owner } => {
+                let sql = "SELECT name FROM slot WHERE owner = (SELECT id FROM jid WHERE text = ?1) \
+                           ORDER BY name";
+                let mut statement = self.conn.prepare_cached(sql)?;
+                let names = statement.query_map([owner.as_str()], |row| row.get(0))?;
+                Ok(Answer::SlotNames(names.collect::<Result<_, _>>()?))
+            }
+            Query::Counters => self.counters(),
         }
     }
+
+    fn hold(&mut self) -> Result<(), Error> {
+        self.release()?;
+        self.conn.execute_batch("BEGIN")?;
+        // The state is that of the first look.
+        let looked = self.conn.query_row("SELECT incarnation FROM node", [], |_| Ok(()));
+        if looked.is_err() {
+            self.conn.execute_batch("ROLLBACK")?;
+        }
+        Ok(looked?)
+    }
+
+    fn release(&mut self) -> Result<(), Error> {
+        if !self.conn.is_autocommit() {
+            self.conn.execute_batch("ROLLBACK")?;
+        }
+        Ok(())
+    }
+}
+
+/// From here on statements see one state of the database, until the answer is dropped. `None` where one is held already.
+fn snapshot(conn: &Connection) -> Result<Option<Transaction<'_>>, Error> {
+    Ok(if conn.is_autocommit() { Some(conn.unchecked_transaction()?) } else { None })
 }
 
 /// The number of no address.

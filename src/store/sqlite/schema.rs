@@ -24,6 +24,11 @@ pub(super) static MIGRATIONS: &[Migration] = &[
     Migration { number: 1, oldest: 1, sql: include_str!("migrations/0001_accounts_and_log.sql") },
     Migration { number: 2, oldest: 1, sql: include_str!("migrations/0002_scram_sha512.sql") },
     Migration { number: 3, oldest: 1, sql: include_str!("migrations/0003_archive.sql") },
+    Migration {
+        number: 4,
+        oldest: 1,
+        sql: include_str!("migrations/0004_keys_of_other_servers.sql"),
+    },
 ];
 
 /// Whose file this is.

@@ -6,7 +6,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::intern::Intern;
 use super::super::settled::Settled;
-use super::super::{Error, LOG_ID_MAX, LogEntry, RosterItem, Subscription, Write, Writer, Written};
+use super::super::{
+    Counters, Error, LOG_ID_MAX, LogEntry, RosterItem, Subscription, Write, Writer, Written,
+    check_counters,
+};
 use super::checkpoint::Checkpointer;
 use super::{
     WAL_PAGES, WRITER_CACHE_KIB, archive, checkpoint, connect, make_private, open_error, schema,
@@ -201,6 +204,7 @@ impl Batch<'_> {
                 }
                 _ => Ok(Written::NoAccount),
             },
+            Write::RaiseCounters { counters } => self.raise(counters),
             Write::ReserveIds { partition, count } => self.reserve(*partition, *count),
         }
     }
@@ -464,6 +468,19 @@ impl Batch<'_> {
             replace.execute(params![id, row.cast_signed(), stanza, open_end, close_start])?;
         }
         Ok(())
+    }
+
+    fn raise(&mut self, counters: &Counters) -> Result<Written, Error> {
+        check_counters(counters)?;
+        let sql = "INSERT INTO id_block (partition, next) VALUES (?1, ?2) \
+                   ON CONFLICT (partition) DO UPDATE SET next = max(next, ?2)";
+        let mut raise = self.conn.prepare_cached(sql)?;
+        for (partition, next) in &counters.next_ids {
+            raise.execute(params![partition, next.cast_signed()])?;
+        }
+        let sql = "UPDATE node SET incarnation = max(incarnation, ?1)";
+        self.conn.execute(sql, [counters.incarnation.cast_signed()])?;
+        Ok(Written::Done)
     }
 
     fn reserve(&mut self, partition: u16, count: u32) -> Result<Written, Error> {

@@ -23,6 +23,12 @@ pub(super) struct Output {
 }
 
 impl ScramHash {
+    /// The hash whose outputs have that many bytes.
+    pub fn of_key_length(bytes: usize) -> Option<ScramHash> {
+        let all = [ScramHash::Sha1, ScramHash::Sha256, ScramHash::Sha512];
+        all.into_iter().find(|hash| hash.output_bytes() == bytes)
+    }
+
     /// Bytes in an output: 20, 32 or 64.
     pub fn output_bytes(self) -> usize {
         match self {

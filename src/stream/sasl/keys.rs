@@ -140,13 +140,14 @@ pub fn new_credentials(
     })
 }
 
-/// Whether a PLAIN password belongs to the account with these keys of SHA-256. Slow: on a side thread only.
+/// Whether a PLAIN password belongs to the account with these keys, of whichever hash. Slow: on a side thread only.
 ///
 /// For an unknown account the caller passes `fake_keys`: the same work is done, and no password has those keys. A
 /// password that SASLprep refuses is answered at once, whosever it is.
 pub fn verify_plain(password: &str, credentials: &ScramKeys) -> bool {
     let ScramKeys { iterations, salt, stored_key, .. } = credentials;
-    derive(password, salt, *iterations, ScramHash::Sha256)
+    let Some(hash) = ScramHash::of_key_length(stored_key.len()) else { return false };
+    derive(password, salt, *iterations, hash)
         .is_ok_and(|derived| is_equal(&derived.stored_key, stored_key))
 }
 
@@ -207,7 +208,10 @@ mod tests {
         assert!(verify_plain("pencilIX", &made.sha256));
         assert!(!verify_plain("pencilIx", &made.sha256));
         assert!(!verify_plain("", &made.sha256));
-        assert!(!verify_plain("pencilIX", &made.sha1), "keys of another hash");
+        for keys in [&made.sha1, made.sha512.as_deref().unwrap()] {
+            assert!(verify_plain("pencilIX", keys) && !verify_plain("pencil", keys));
+        }
+        assert!(!verify_plain("pencilIX", &ScramKeys::none()));
     }
 
     #[test]

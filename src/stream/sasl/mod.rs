@@ -106,6 +106,22 @@ impl Mechanism {
     }
 }
 
+/// The hashes whose SCRAM mechanisms a node lists. One that an account has no keys for would lock it out: clients choose
+/// the strongest that is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScramHashes {
+    pub sha1: bool,
+    pub sha256: bool,
+    pub sha512: bool,
+}
+
+impl Default for ScramHashes {
+    /// All of them.
+    fn default() -> Self {
+        Self { sha1: true, sha256: true, sha512: true }
+    }
+}
+
 /// What decides which mechanisms a stream lists. None of it depends on an account: who has not logged in must not
 /// learn from the list whether one exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,8 +130,8 @@ pub struct Offer {
     pub channel_binding: bool,
     /// A password may be sent on this very stream.
     pub plain: bool,
-    /// This node lists SCRAM-SHA-512.
-    pub sha512: bool,
+    /// What this node lists of SCRAM.
+    pub scram: ScramHashes,
     /// The client's certificate names an address at the stream's domain (`is_external_offered`).
     pub external: bool,
 }
@@ -126,8 +142,9 @@ impl Offer {
         Mechanism::ALL.into_iter().filter(move |mechanism| {
             let is_bindable = self.channel_binding || !mechanism.is_plus();
             match mechanism.hash() {
-                Some(ScramHash::Sha512) => self.sha512 && is_bindable,
-                Some(ScramHash::Sha256 | ScramHash::Sha1) => is_bindable,
+                Some(ScramHash::Sha512) => self.scram.sha512 && is_bindable,
+                Some(ScramHash::Sha256) => self.scram.sha256 && is_bindable,
+                Some(ScramHash::Sha1) => self.scram.sha1 && is_bindable,
                 None if *mechanism == Mechanism::External => self.external,
                 None => self.plain,
             }

@@ -418,7 +418,8 @@ fn client_refuses_a_binding_that_does_not_fit() {
 #[test]
 fn offer_is_in_order_of_preference() {
     let names = |offer: Offer| offer.mechanisms().map(Mechanism::name).collect::<Vec<_>>();
-    let all = Offer { channel_binding: true, plain: true, sha512: true, external: true };
+    let scram = ScramHashes::default();
+    let all = Offer { channel_binding: true, plain: true, scram, external: true };
     assert_eq!(
         names(all),
         [
@@ -432,9 +433,14 @@ fn offer_is_in_order_of_preference() {
             "PLAIN"
         ]
     );
-    let old = Offer { channel_binding: false, sha512: false, external: false, ..all };
+    let scram = ScramHashes { sha512: false, ..scram };
+    let old = Offer { channel_binding: false, scram, external: false, ..all };
     assert_eq!(names(old), ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"]);
     assert_eq!(names(Offer { plain: false, ..old }), ["SCRAM-SHA-256", "SCRAM-SHA-1"]);
+    let imported = ScramHashes { sha256: false, ..scram };
+    assert_eq!(names(Offer { scram: imported, ..old }), ["SCRAM-SHA-1", "PLAIN"]);
+    let mixed = ScramHashes { sha1: false, ..imported };
+    assert_eq!(names(Offer { scram: mixed, ..old }), ["PLAIN"]);
     assert!(Mechanism::ALL.is_sorted());
     for mechanism in Mechanism::ALL {
         assert_eq!(Mechanism::parse(mechanism.name()), Some(mechanism));
