@@ -815,6 +815,9 @@ impl Accounts for Clerk<'_> {
         for news in news {
             let (owner, letter) = match news {
                 News::Changed(owner) => (self.desk.owner(&owner), Letter::AccountChanged(owner)),
+                News::IdsGiven { owner, partition, next } => {
+                    (self.desk.owner(&owner), Letter::IdsGiven(partition, next))
+                }
                 News::Deleted { owner, contacts } => {
                     (self.desk.owner(&owner), Letter::AccountDeleted(owner, contacts))
                 }

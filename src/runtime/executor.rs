@@ -622,6 +622,9 @@ impl Core {
             Letter::PasswordChecked(conn, verdict) => {
                 shard.handle(now, Input::PasswordChecked { conn, verdict }, &mut fx);
             }
+            Letter::IdsGiven(partition, next) => {
+                shard.handle(now, Input::IdsGiven { partition, next }, &mut fx);
+            }
             Letter::AccountChanged(jid) => shard.handle(now, Input::AccountChanged(jid), &mut fx),
             Letter::Reconfigured(news) => {
                 let Reconfiguration { shard: config, features, core } = *news;

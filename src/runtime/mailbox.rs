@@ -42,6 +42,8 @@ pub enum Letter {
     /// `None`: the queue was full.
     PasswordChecked(ConnId, Option<bool>),
     AccountChanged(BareJid),
+    /// Ids of a store partition below the second number were given elsewhere.
+    IdsGiven(u16, u64),
     /// All that follows is decided by this.
     Reconfigured(Box<Reconfiguration>),
     /// With who was on its roster.

@@ -206,12 +206,25 @@ pub(super) struct IdBlock {
     waiting: Vec<AccountId>,
     /// Rows that nobody else waits for, with the tickets of their writes; in order.
     pub(super) rows: VecDeque<(Ticket, AccountId, LogEntry)>,
+    /// Ids below it were given by others.
+    floor: u64,
 }
 
 impl IdBlock {
     /// The last id that was given; `None` where none was since the start of the node.
     pub(super) fn last(&self) -> Option<u64> {
         self.next.checked_sub(1).filter(|last| *last > 0)
+    }
+
+    /// Forgets what lies below the floor. What others gave counts as given, if anything was.
+    fn rise(&mut self) {
+        if self.end > 0 {
+            self.next = self.next.max(self.floor);
+            self.end = self.end.max(self.next);
+        }
+        if self.following.is_some_and(|(next, _)| next < self.floor) {
+            self.following = None;
+        }
     }
 }
 
@@ -422,10 +435,27 @@ impl Core {
         fx.writes.push((ticket, Write::ReserveIds { partition, count: ID_BLOCK }));
     }
 
+    /// Others gave ids of this partition below `next`: those given here from now on are higher.
+    pub(super) fn ids_given(&mut self, partition: u16, next: u64) {
+        let Some(block) = self.blocks.get_mut(usize::from(partition)) else { return };
+        block.floor = block.floor.max(next);
+        block.rise();
+    }
+
     /// A block came (or failed to come): gives the accounts that waited for it.
-    pub(super) fn ids_reserved(&mut self, partition: u16, first: Option<u64>) -> Vec<AccountId> {
+    pub(super) fn ids_reserved(
+        &mut self,
+        partition: u16,
+        first: Option<u64>,
+        fx: &mut Effects,
+    ) -> Vec<AccountId> {
         let block = &mut self.blocks[usize::from(partition)];
         block.asked = false;
+        if first.is_some_and(|first| first < block.floor) {
+            // It was reserved before others went past it. The next one lies above.
+            self.ask_for_ids(partition, fx);
+            return Vec::new();
+        }
         if let Some(first) = first {
             block.following = Some((first, first + u64::from(ID_BLOCK)));
         }

@@ -116,8 +116,14 @@ impl Slot for ArchivePreferences {
 
 /// How far the time of a row lies behind that of an earlier one in this archive, at most, in microseconds: see
 /// `ArchiveQuery::disorder_us`.
-#[derive(Debug, Default)]
-struct Disorder(u64);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disorder(pub u64);
+
+impl Disorder {
+    pub fn to_bytes(self) -> Vec<u8> {
+        self.0.to_be_bytes().to_vec()
+    }
+}
 
 impl Slot for Disorder {
     const NAME: &'static str = "archive.disorder";
@@ -148,7 +154,7 @@ impl Data {
         let disorder = self.slot::<Disorder>();
         let grown = late > disorder.0;
         disorder.0 = disorder.0.max(late);
-        (at, grown.then(|| disorder.0.to_be_bytes().to_vec()))
+        (at, grown.then(|| disorder.to_bytes()))
     }
 
     /// Whether a message with `address` goes into the archive, as its owner wants it.

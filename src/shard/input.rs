@@ -33,6 +33,9 @@ pub enum Input<'a> {
     PasswordChecked { conn: ConnId, verdict: Option<bool> },
     /// The account was created, deleted or changed behind the shard's back.
     AccountChanged(BareJid),
+    /// Ids of a store partition below `next` were given to rows that another brought in: those given from now on are
+    /// higher.
+    IdsGiven { partition: u16, next: u64 },
     /// An operator decided anew.
     Reconfigured { config: Arc<ShardConfig>, features: Features },
     /// The account is gone; `contacts` were on its roster and must not take its successor for it.

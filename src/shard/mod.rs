@@ -52,7 +52,7 @@ mod turn;
 pub use absence::Absence;
 pub use access::{Access, Ban, Features};
 pub use account::{AccountId, Data, Slot};
-pub use archive::{ArchiveDefault, ArchivePreferences};
+pub use archive::{ArchiveDefault, ArchivePreferences, Disorder};
 pub use config::{AckLevel, Limits, ShardConfig};
 pub use conn::{MovedConn, Output};
 pub use contacts::{ContactRef, Contacts};
@@ -364,6 +364,7 @@ impl Shard {
             Input::Stored { ticket, outcome } => self.stored(ticket, outcome, fx),
             Input::PasswordChecked { conn, verdict } => self.password_checked(conn, verdict, fx),
             Input::AccountChanged(jid) => self.account_changed(&jid, fx),
+            Input::IdsGiven { partition, next } => self.core.ids_given(partition, next),
             Input::Reconfigured { config, features } => self.reconfigured(config, features, fx),
             Input::AccountDeleted { jid, contacts } => self.account_deleted(&jid, &contacts, fx),
             Input::Administered { ticket, outcome } => self.administered(ticket, outcome, fx),

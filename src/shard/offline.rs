@@ -44,7 +44,7 @@ impl Shard {
                     StoreOutcome::Written(Written::Reserved { first }) => Some(first),
                     _ => None,
                 };
-                let waiting = self.core.ids_reserved(partition, first);
+                let waiting = self.core.ids_reserved(partition, first, fx);
                 self.number_rows(partition, first.is_some(), fx);
                 for account in waiting {
                     match first {

@@ -17,7 +17,7 @@ mod trace;
 
 use corefire::base::instant::{Instant, Now, Wall};
 use corefire::base::rng::Rng;
-use corefire::cluster::placement::Placement;
+use corefire::cluster::placement::{Placement, store_partition};
 use corefire::frame::Batch;
 use corefire::shard::errand::{Outcome, Registrations, SessionFacts, Whose};
 use corefire::shard::{
@@ -26,7 +26,8 @@ use corefire::shard::{
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
 use corefire::store::{
-    AccountRecord, Answer, ArchiveQuery, Query, Reader as _, RosterItem, Write, Writer as _,
+    AccountRecord, Answer, ArchiveQuery, Keep, LogEntry, Origin, Query, Reader as _, RosterItem,
+    Write, Writer as _, Written,
 };
 use corefire::stream::TlsFacts;
 use corefire::stream::c2s::C2sPolicy;
@@ -230,6 +231,52 @@ impl Node {
         let owner = self.owner(name);
         self.input(owner, Input::AccountChanged(jid));
         self.run();
+    }
+
+    /// Tells the shard of `name@here` that others gave ids of its partition below `next`.
+    pub(crate) fn ids_given(&mut self, name: &str, next: u64) {
+        let partition = store_partition(bare(name).hash64());
+        let owner = self.owner(name);
+        self.input(owner, Input::IdsGiven { partition, next });
+        self.run();
+    }
+
+    /// Puts messages into the log of `name@here` as an import does.
+    pub(crate) fn bring_in(&mut self, name: &str, bodies: &[&str]) {
+        let partition = store_partition(bare(name).hash64());
+        let count = u32::try_from(bodies.len()).unwrap();
+        let written = self.writer.commit(&[Write::ReserveIds { partition, count }]).unwrap();
+        let [Written::Reserved { first }] = written[..] else { panic!("{written:?}") };
+        self.ids_given(name, first + u64::from(count));
+        let append = |(id, body): (u64, &&str)| {
+            let open = "<message from='carol@there' to='x@here' type='chat'>";
+            let stanza = format!("{open}<body>{body}</body></message>");
+            let entry = LogEntry {
+                id,
+                at: Wall(1_600_000_000_000_000),
+                with: Jid::parse("carol@there").unwrap(),
+                keep: Keep::Pending,
+                origin: Origin::default(),
+                open_end: u32::try_from(open.len()).unwrap(),
+                close_start: u32::try_from(stanza.len() - "</message>".len()).unwrap(),
+                stanza: stanza.into_bytes(),
+            };
+            Write::AppendLog { owner: bare(name), entry }
+        };
+        let rows: Vec<Write> = (first..).zip(bodies).map(append).collect();
+        self.writer.commit(&rows).unwrap();
+        let owner = self.owner(name);
+        self.input(owner, Input::AccountChanged(bare(name)));
+        self.run();
+    }
+
+    /// Ids in the log of `name@here`.
+    pub(crate) fn log_ids(&mut self, name: &str) -> Vec<u64> {
+        let query = Query::Log { owner: bare(name), after: 0, limit: 10_000 };
+        match self.reader.read(&query).unwrap() {
+            Answer::Log { entries, .. } => entries.iter().map(|entry| entry.id).collect(),
+            other => panic!("a log, not {other:?}"),
+        }
     }
 
     /// Has all shards go by a configuration that differs from that of all tests by `change`.

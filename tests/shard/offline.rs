@@ -338,3 +338,33 @@ fn client_that_never_answers_pings_is_ended_at_the_bound() {
     assert!(node.read(bob).contains("<policy-violation "));
     assert_eq!(node.logged("bob"), 30);
 }
+
+#[test]
+fn messages_that_are_brought_in_stand_behind_older_ones_and_before_newer_ones() {
+    for shards in [1, 4] {
+        let mut node = Node::new(shards);
+        // The shard has a block of ids from here on.
+        let alice = stored(&mut node, &["1"]);
+        node.bring_in("bob", &["a", "b"]);
+        node.send(alice, &chat("bob@here", "2"));
+        assert!(node.log_ids("bob").is_sorted());
+        let bob = node.login("bob", "pc");
+        node.send(bob, "<presence/>");
+        let text = node.read(bob);
+        assert_eq!(bodies(&text), ["1", "a", "b", "2"], "{text}");
+    }
+}
+
+#[test]
+fn ids_below_those_that_others_gave_are_not_used_though_they_were_reserved() {
+    let mut node = Node::new(1);
+    let alice = stored(&mut node, &[]);
+    node.hold_store();
+    node.send(alice, &chat("bob@here", "1"));
+    // Bob's account is read; ids are asked for, and others go past them meanwhile.
+    node.answer_query();
+    node.ids_given("bob", 10_000);
+    node.free_store();
+    let ids = node.log_ids("bob");
+    assert!(ids.len() == 1 && ids[0] >= 10_000, "{ids:?}");
+}

@@ -2,7 +2,7 @@
 
 use super::{
     AccountDetail, AccountRequest, ControlResponse, DETAILS_MAX, ImportOutcome, ImportedAccount,
-    LIST_MAX, Password, Place,
+    LIST_MAX, Password, Place, restore,
 };
 use crate::base::instant::Wall;
 use crate::cluster::placement;
@@ -35,6 +35,12 @@ pub trait Accounts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     Changed(BareJid),
+    /// Ids of the owner's store partition below `next` were given to rows of its log.
+    IdsGiven {
+        owner: BareJid,
+        partition: u16,
+        next: u64,
+    },
     /// With who was on its roster.
     Deleted {
         owner: BareJid,
@@ -77,6 +83,7 @@ pub fn perform(accounts: &mut dyn Accounts, request: AccountRequest) -> ControlR
         AccountRequest::SetDisabled { jid, disabled } => {
             on(&jid, |owner| set_disabled(accounts, owner, disabled))
         }
+        AccountRequest::Restore(step) => restore::step(accounts, step),
         AccountRequest::Release { jid } => on(&jid, |owner| release(accounts, owner)),
     };
     done.unwrap_or_else(ControlResponse::error)

@@ -4,11 +4,13 @@
 //! the version of the protocol in it. Requests of one connection are answered in order.
 //!
 //! Here are the values that pass; `server` and `client` are the two ends, `accounts` does what is asked of accounts,
-//! `office` what shards ask; `trace` is what passes for the one request with more than one answer.
+//! `office` what shards ask, `restore` brings an account in with all that belongs to it; `trace` is what passes for the one
+//! request with more than one answer.
 
 pub mod accounts;
 pub mod client;
 pub mod office;
+pub mod restore;
 pub mod server;
 pub mod trace;
 
@@ -116,6 +118,8 @@ pub enum AccountRequest {
     Release {
         jid: String,
     },
+    /// Answered as an `Import` of one account.
+    Restore(restore::Restore),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -363,7 +367,8 @@ mod wire_credentials {
                 stored_key: bytes(&wire.stored_key)?,
                 server_key: bytes(&wire.server_key)?,
             };
-            match keys.stored_key.len() == length && keys.server_key.len() == length {
+            let is_none = keys.stored_key.is_empty() && keys.server_key.is_empty();
+            match is_none || (keys.stored_key.len() == length && keys.server_key.len() == length) {
                 true => Ok(keys),
                 false => Err(de::Error::custom("a key of the wrong length")),
             }

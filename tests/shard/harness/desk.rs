@@ -32,6 +32,10 @@ pub(super) fn run(node: &mut Node, at: usize, ticket: Ticket, errand: Errand) {
                 let owner = node.owner_of(&jid);
                 node.input(owner, Input::AccountChanged(jid));
             }
+            Told::News(News::IdsGiven { owner: jid, partition, next }) => {
+                let owner = node.owner_of(&jid);
+                node.input(owner, Input::IdsGiven { partition, next });
+            }
             Told::News(News::Deleted { owner: jid, contacts }) => {
                 let owner = node.owner_of(&jid);
                 node.input(owner, Input::AccountDeleted { jid, contacts });
