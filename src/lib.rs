@@ -7,6 +7,8 @@ pub mod cli;
 pub mod config;
 pub mod node;
 
+pub mod portable;
+
 pub mod runtime;
 
 pub mod admin;

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::runtime::control::accounts::{Accounts, perform};
 use crate::runtime::control::{AccountRequest, ControlRequest, ControlResponse, client};
 use crate::runtime::data_dir::{DataDir, DataDirError};
+use crate::store::memory::MemoryStore;
 use crate::store::{self, Answer, Opened, Query, Reader, Write, Writer, Written};
 
 /// How long a directory may be in use without a node that answers: one that starts or stops, or another command.
@@ -76,6 +77,36 @@ impl Backend {
             ControlResponse::Error { message } => Err(message),
             response => Ok(response),
         }
+    }
+}
+
+/// The configured store, to be read: beside the node that runs on it, or with the data directory locked.
+pub(super) struct OpenReader {
+    pub(super) reader: Box<dyn Reader>,
+    /// Last, so that the lock outlives the connection.
+    _stopped: Option<Box<Stopped>>,
+}
+
+impl OpenReader {
+    /// - errors: a line of cause and remedy
+    pub(super) fn of(config: &Config) -> Result<OpenReader, String> {
+        let stopped = match Backend::open(config, Directory::Expected)? {
+            Backend::Running(_) => None,
+            Backend::Stopped(stopped) => Some(stopped),
+        };
+        Ok(OpenReader { _stopped: stopped, ..OpenReader::beside(config)? })
+    }
+
+    /// Of a store that is not there yet.
+    pub(super) fn empty() -> OpenReader {
+        OpenReader { reader: Box::new(MemoryStore::new().reader()), _stopped: None }
+    }
+
+    /// Where the store is open already, by the node or by a `Backend` that outlives this.
+    pub(super) fn beside(config: &Config) -> Result<OpenReader, String> {
+        let told = |error: store::Error| format!("{error}; check storage.url and the user");
+        let reader = config.store_place().reader().map_err(told)?;
+        Ok(OpenReader { reader, _stopped: None })
     }
 }
 

@@ -3,6 +3,9 @@
 //! - exit codes: 0 done, 1 refused (the reason is on standard error, a line for each), 2 wrong arguments
 
 mod backend;
+mod carry;
+mod export;
+mod files;
 mod import;
 mod latency;
 mod reload;
@@ -76,6 +79,16 @@ enum Command {
     /// See and end the sessions of the running node
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// Bring in accounts of another server: XEP-0227 (ejabberd's export_piefxis), or Prosody's files
+    ///
+    /// Into the running node, or into a stopped one. Passwords and SCRAM keys, rosters, subscription requests, vCards,
+    /// private storage, block lists and offline messages come along; what cannot be kept is counted. Accounts that exist
+    /// are left as they are.
+    Import(carry::ImportArguments),
+    /// Write accounts in the portable format of XEP-0227
+    ///
+    /// From the running node, each account as it is at one moment, or from a stopped one.
+    Export(export::ExportArguments),
     #[command(hide = true, disable_help_flag = true)]
     Drain(Unbuilt),
     /// Show how long stanzas, logins, turns and commits take in the running node
@@ -156,6 +169,8 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
         Command::Whereis { jid, json } => report::whereis(&settings.load_values()?, jid, *json),
         Command::CheckConfig { file } => check_config(settings, file),
         Command::Session(command) => session::run(command, &settings.load_values()?),
+        Command::Import(arguments) => carry::run(arguments, &settings.load_values()?),
+        Command::Export(arguments) => export::run(arguments, &settings.load_values()?),
         Command::Drain(_) => Err(not_in_this_version("drain")),
         Command::Latency { hlog: Some(file), .. } => {
             latency::export(&settings.load_values()?, file)

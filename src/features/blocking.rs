@@ -76,6 +76,22 @@ impl BlockList {
     }
 }
 
+/// The slot of the list.
+pub const SLOT: &str = BlockList::NAME;
+
+/// What the slot keeps of these addresses; `None` for nothing.
+pub fn to_stored(addresses: &[Jid]) -> Option<Vec<u8>> {
+    let mut list: Vec<Box<str>> = addresses.iter().map(|jid| jid.to_string().into()).collect();
+    list.sort_unstable();
+    list.dedup();
+    BlockList(list).to_stored()
+}
+
+/// The addresses in the slot, in their order.
+pub fn addresses(stored: &[u8]) -> Vec<Box<str>> {
+    BlockList::load(Some(stored)).0
+}
+
 /// The session has asked for the list, so it is told of changes.
 #[derive(Debug, Default)]
 struct Asked(bool);

@@ -78,6 +78,54 @@ impl Contents {
     }
 }
 
+/// What begins the name of an element's slot; its key follows.
+pub const SLOT_PREFIX: &str = "~private ";
+
+/// The slots that keep these elements: the list of contents, then each element by its name. Of two elements of one name
+/// and namespace the later one stays; what may not be stored gives the reason.
+pub fn to_slots(items: &[Element]) -> (Vec<(String, Vec<u8>)>, Vec<&'static str>) {
+    let (mut contents, mut slots, mut refused) = (Contents::default(), Vec::new(), Vec::new());
+    for item in items {
+        let key = match key_of(item) {
+            Ok(key) => key,
+            Err(reason) => {
+                refused.push(reason);
+                continue;
+            }
+        };
+        let mut value = Vec::new();
+        item.write(&mut value, ns::PRIVATE);
+        let name = format!("{SLOT_PREFIX}{key}");
+        slots.retain(|(known, _)| *known != name);
+        if value != nothing(item) {
+            contents.put(&key, value.len());
+            slots.push((name, value));
+        }
+    }
+    if !slots.is_empty() {
+        slots.insert(0, (Contents::NAME.to_owned(), contents.store()));
+    }
+    (slots, refused)
+}
+
+/// The slot that lists the elements, which follows from them.
+pub const CONTENTS_SLOT: &str = Contents::NAME;
+
+fn key_of(item: &Element) -> Result<String, &'static str> {
+    let key = format!("{} {}", item.namespace, item.name);
+    if item.namespace.is_empty() {
+        return Err("it has no namespace");
+    }
+    if is_reserved(&item.namespace) {
+        return Err("its namespace is reserved (XEP-0049)");
+    }
+    // The key is a line of the list of contents.
+    if key.len() > KEY_BYTES_MAX || key.contains('\n') {
+        return Err("its name and namespace are too long");
+    }
+    Ok(key)
+}
+
 /// One instance per shard.
 pub(super) struct Private;
 
@@ -98,19 +146,14 @@ impl Feature for Private {
         let (Some(item), None) = (children.next(), children.next()) else {
             return Verdict::Error(StanzaCondition::BadRequest.into());
         };
-        let key = format!("{} {}", item.namespace, item.name);
-        if item.namespace.is_empty() || is_reserved(&item.namespace) || key.len() > KEY_BYTES_MAX {
+        let Ok(key) = key_of(item) else {
             return Verdict::Error(StanzaCondition::NotAcceptable.into());
-        }
-        // The key is a line of the list of contents.
-        if key.contains('\n') {
-            return Verdict::Error(StanzaCondition::NotAcceptable.into());
-        }
+        };
         let own = iq.account.and_then(|account| Some((account, turn.account_jid(account)?.clone())));
         let Some((account, owner)) = own else {
             return Verdict::Error(StanzaCondition::ServiceUnavailable.into());
         };
-        let name = format!("~private {key}");
+        let name = format!("{SLOT_PREFIX}{key}");
         if iq.method == Method::Get {
             let has = turn.account(account).is_some_and(|data| data.slot::<Contents>().has(&key));
             if !has {

@@ -39,7 +39,7 @@ pub(super) static MANIFEST: Manifest = Manifest {
 };
 
 /// Read only when it is asked for: cards have pictures in them.
-const SLOT: &str = "~vcard";
+pub const SLOT: &str = "~vcard";
 
 /// One instance per shard.
 pub(super) struct Vcard;

@@ -85,6 +85,21 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
     Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
 }
 
+/// A moment in the form of XEP-0091, which has no zone: `20261123T12:00:00`.
+pub fn parse_legacy(text: &str) -> Option<Wall> {
+    let (date, time) = text.split_once('T').filter(|(date, _)| date.len() == 8)?;
+    let (year, month, day) = (date.get(..4)?, date.get(4..6)?, date.get(6..)?);
+    parse(&format!("{year}-{month}-{day}T{time}Z"))
+}
+
+/// As `format`, to the microsecond.
+pub fn format_micros(at: Wall) -> String {
+    let mut text = format(at);
+    text.pop();
+    text.push_str(&format!("{:03}Z", at.0 % 1_000));
+    text
+}
+
 /// Year, month and day of the Gregorian calendar, `days` after 1970-01-01.
 fn civil(days: u64) -> (u64, u64, u64) {
     // Counted from 1 March of year 0, so that leap days end years; 400 years have 146 097 days.
@@ -175,5 +190,23 @@ mod tests {
         assert_eq!(format(Wall(951_782_400_000_000)), "2000-02-29T00:00:00.000Z");
         assert_eq!(format(Wall(1_709_251_199_123_456)), "2024-02-29T23:59:59.123Z");
         assert_eq!(format(Wall(4_107_542_400_000_000)), "2100-03-01T00:00:00.000Z");
+        assert_eq!(format_micros(Wall(1_709_251_199_123_456)), "2024-02-29T23:59:59.123456Z");
+    }
+
+    #[test]
+    fn the_older_form_has_no_zone_and_microseconds_survive() {
+        let at = Wall(1_709_251_199_000_000);
+        assert_eq!(parse_legacy("20240229T23:59:59"), Some(at));
+        for text in [
+            "20240229T23:59:59Z",
+            "2024-02-29T23:59:59",
+            "20240230T00:00:00",
+            "T",
+            "2024\u{e9}29T00:00:00",
+        ] {
+            assert_eq!(parse_legacy(text), None, "{text}");
+        }
+        let at = Wall(at.0 + 123_456);
+        assert_eq!(parse(&format_micros(at)), Some(at));
     }
 }

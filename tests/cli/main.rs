@@ -5,6 +5,7 @@
 mod accounts;
 mod commands;
 mod defaults;
+mod portable;
 mod refusals;
 
 use std::ffi::OsStr;

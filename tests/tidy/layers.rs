@@ -4,11 +4,12 @@ use crate::paths::{paths, shipped};
 use crate::{none, sources};
 
 /// From the top. Folders of one row do not know each other.
-const ROWS: [&[&str]; 10] = [
+const ROWS: [&[&str]; 11] = [
     &["main", "lib"],
     &["cli"],
     &["node"],
     &["config"],
+    &["portable"],
     &["runtime"],
     &["features", "admin"],
     &["shard"],

@@ -169,11 +169,7 @@ impl Element {
     }
 
     /// As [`Element::write`], always with both tags; gives the offsets in `out` behind the start tag and of the end tag.
-    pub(in crate::xmpp) fn write_spread(
-        &self,
-        out: &mut Vec<u8>,
-        default_ns: &str,
-    ) -> (usize, usize) {
+    pub fn write_spread(&self, out: &mut Vec<u8>, default_ns: &str) -> (usize, usize) {
         let mut writer = Writer::new(out);
         let inner_ns = self.write_open(&mut writer, default_ns);
         let open_end = writer.open().len();

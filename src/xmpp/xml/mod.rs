@@ -29,6 +29,7 @@ mod tree;
 
 pub mod context;
 pub mod element;
+pub mod file;
 pub mod framer;
 pub mod reader;
 pub mod writer;

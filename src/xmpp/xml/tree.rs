@@ -72,7 +72,7 @@ fn bind(resolver: &mut NamespaceResolver, prefix: &str, namespace: &str) -> Opti
     resolver.add(declaration, Namespace(&spelled)).ok()
 }
 
-fn element(resolver: &NamespaceResolver, tag: &BytesStart<'_>) -> Option<Element> {
+pub(super) fn element(resolver: &NamespaceResolver, tag: &BytesStart<'_>) -> Option<Element> {
     let (namespace, name) = resolver.resolve_element(tag.name());
     let mut element = Element {
         name: name.into_inner().to_owned(),
