@@ -11,6 +11,7 @@ mod latency;
 mod reload;
 mod report;
 mod session;
+mod store;
 mod trace;
 mod user;
 
@@ -89,6 +90,14 @@ enum Command {
     ///
     /// From the running node, each account as it is at one moment, or from a stopped one.
     Export(export::ExportArguments),
+    /// Copy the database into a new file, while the node runs or not
+    ///
+    /// To go back to it, stop the node and put the copy in the place of the database, without the files -wal and -shm
+    /// beside it.
+    Backup { file: PathBuf },
+    /// Check the database, or move it
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     #[command(hide = true, disable_help_flag = true)]
     Drain(Unbuilt),
     /// Show how long stanzas, logins, turns and commits take in the running node
@@ -171,6 +180,8 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
         Command::Session(command) => session::run(command, &settings.load_values()?),
         Command::Import(arguments) => carry::run(arguments, &settings.load_values()?),
         Command::Export(arguments) => export::run(arguments, &settings.load_values()?),
+        Command::Backup { file } => store::backup(file, &settings.load_values()?),
+        Command::Store(command) => store::run(command, &settings.load_values()?),
         Command::Drain(_) => Err(not_in_this_version("drain")),
         Command::Latency { hlog: Some(file), .. } => {
             latency::export(&settings.load_values()?, file)

@@ -420,7 +420,18 @@ impl Config {
 
     /// Where the store is.
     pub fn store_place(&self) -> Place {
-        match &self.storage.place {
+        self.completed(&self.storage.place)
+    }
+
+    /// The place that an URL names, as it would be if that were `storage.url`.
+    ///
+    /// - errors: what is wrong with it
+    pub fn place_at(&self, url: &str) -> Result<Place, String> {
+        read::storage_place(url).map(|place| self.completed(&place))
+    }
+
+    fn completed(&self, place: &Place) -> Place {
+        match place {
             Place::Sqlite(path) => Place::Sqlite(self.node.data_dir.join(path)),
             Place::Postgres(settings) => {
                 let mut settings = settings.clone();

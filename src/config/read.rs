@@ -318,7 +318,7 @@ fn storage(s: &mut Section<'_>, check: Check) -> Storage {
     }
 }
 
-fn storage_place(text: &str) -> Result<Place, String> {
+pub(super) fn storage_place(text: &str) -> Result<Place, String> {
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
         return postgres::Settings::parse(text).map(Box::new).map(Place::Postgres);
     }

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod commands;
+mod databases;
 mod defaults;
 mod portable;
 mod refusals;

@@ -17,6 +17,7 @@ mod life;
 mod log;
 mod monitoring;
 mod node;
+mod portable;
 mod postgres;
 mod proxy;
 mod refusals;

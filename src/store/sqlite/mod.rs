@@ -5,8 +5,10 @@
 //! and one process at a time: the lock on the data directory is theirs.
 
 mod archive;
+mod check;
 mod checkpoint;
 mod error;
+mod keep;
 mod reader;
 mod schema;
 #[cfg(test)]
@@ -22,6 +24,8 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+pub use check::{Checked, check};
+pub use keep::backup;
 pub use reader::SqliteReader;
 pub use writer::SqliteWriter;
 

@@ -1,0 +1,165 @@
+//! `corefire backup` and `corefire store`: the database itself.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+
+use super::backend::{OpenReader, Running};
+use super::files::Partial;
+use super::{Refusal, print, tell};
+use crate::cluster::placement::store_partition;
+use crate::config::Config;
+use crate::runtime::data_dir::DataDir;
+use crate::store::transfer::{self, Counts};
+use crate::store::{self, Place, Reader, Writer, sqlite};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Read the whole database and look for what cannot be so
+    ///
+    /// Of the configured store, whether a node runs on it or not. A line for each problem, with what mends it.
+    Check,
+    /// Copy everything from one database into a new one, then read both and compare
+    ///
+    /// No node may run on either. Afterwards set storage.url to the new one.
+    Move {
+        /// As storage.url: sqlite:FILE, relative to the data directory, or postgres://USER@HOST/DATABASE
+        from: String,
+        /// As storage.url, without accounts in it
+        to: String,
+    },
+}
+
+pub(super) fn run(command: &StoreCommand, config: &Config) -> Result<(), Refusal> {
+    match command {
+        StoreCommand::Check => check(config),
+        StoreCommand::Move { from, to } => move_all(from, to, config),
+    }
+}
+
+/// - errors: there is such a file; the disk; the database
+pub(super) fn backup(file: &Path, config: &Config) -> Result<(), Refusal> {
+    let path = file_of(config, "back it up with pg_dump or pg_basebackup")?;
+    // Makes sure that there is a database of this version, and that it may be read.
+    let opened = OpenReader::of(config).map_err(Refusal::Plain)?;
+    let partial = Partial::new(file).map_err(Refusal::Plain)?;
+    let told = |cause: &dyn std::fmt::Display| {
+        Refusal::Plain(format!("{}: no backup was made: {cause}", file.display()))
+    };
+    // Made here, so that nobody else may ever read it.
+    partial.file().map_err(|error| told(&error))?;
+    sqlite::backup(&path, partial.until_done()).map_err(|error| told(&error))?;
+    partial.done().map_err(|error| told(&error))?;
+    drop(opened);
+    print(format_args!("backed up {} to {}", path.display(), file.display()))
+}
+
+fn check(config: &Config) -> Result<(), Refusal> {
+    let path = file_of(config, "check it with pg_amcheck; this reads SQLite's files")?;
+    let opened = Running::find(config).map_err(Refusal::Plain)?;
+    // Nobody else may change the file while it is looked at, but a running node.
+    let lock = match opened {
+        Some(_) => None,
+        None => Some(DataDir::open_existing(&config.node.data_dir))
+            .transpose()
+            .map_err(|error| Refusal::Plain(error.to_string()))?,
+    };
+    let told =
+        |error: store::Error| Refusal::Plain(format!("{error}; check storage.url and the user"));
+    let checked = sqlite::check(&path, store_partition).map_err(told)?;
+    drop(lock);
+    for problem in &checked.problems {
+        tell(problem);
+    }
+    let rows: Vec<String> =
+        checked.rows.iter().map(|(table, rows)| format!("{table} {rows}")).collect();
+    print(format_args!("{}: {}", path.display(), rows.join(", ")))?;
+    match checked.count {
+        0 => print("no problems"),
+        1 => Err(Refusal::Plain("1 problem; see the line above".to_owned())),
+        count => Err(Refusal::Plain(format!("{count} problems; see the lines above"))),
+    }
+}
+
+/// The file of the configured store.
+///
+/// - errors: it is none; `instead` says what does this for PostgreSQL
+fn file_of(config: &Config, instead: &str) -> Result<PathBuf, Refusal> {
+    match config.store_place() {
+        Place::Sqlite(path) => Ok(path),
+        Place::Postgres(_) => Err(Refusal::Plain(format!("the store is PostgreSQL; {instead}"))),
+    }
+}
+
+/// A store that nobody else uses.
+struct Held {
+    place: Place,
+    reader: Box<dyn Reader>,
+    writer: Box<dyn Writer>,
+}
+
+fn move_all(from: &str, to: &str, config: &Config) -> Result<(), Refusal> {
+    let read = |url: &str| {
+        // What is wrong with it says what it is, without its password.
+        config.place_at(url).map_err(Refusal::Plain)
+    };
+    let (from, to) = (read(from)?, read(to)?);
+    let lock = DataDir::open_existing(&config.node.data_dir)
+        .map_err(|error| Refusal::Plain(error.to_string()))?;
+    if same(&from, &to) {
+        return Err(Refusal::Plain(format!("{from} and {to} are one database; give a new one")));
+    }
+    if let Place::Sqlite(path) = &from
+        && !path.exists()
+    {
+        return Err(Refusal::Plain(format!("there is no {}", path.display())));
+    }
+    let (mut source, mut target) = (open(from)?, open(to)?);
+    let (from, to) = (&source.place, &target.place);
+    let broken = |cause: &dyn std::fmt::Display| {
+        Refusal::Plain(format!("{from} to {to}: {cause}; nothing of {from} was changed"))
+    };
+    let (reader, writer) = (source.reader.as_mut(), target.writer.as_mut());
+    transfer::copy(reader, writer, target.reader.as_mut(), &mut |_| ())
+        .map_err(|error| broken(&error))?;
+    let comparison = transfer::compare(source.reader.as_mut(), target.reader.as_mut())
+        .map_err(|error| broken(&error))?;
+    // Nobody else was to write meanwhile.
+    drop((source.writer, target.writer, lock));
+    for line in &comparison.told {
+        tell(line);
+    }
+    let shown = |counts: &Counts| {
+        let counts: Vec<String> =
+            counts.iter().map(|(kind, number)| format!("{number} {kind}")).collect();
+        if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") }
+    };
+    print(format_args!("{from}: {}", shown(&comparison.from)))?;
+    print(format_args!("{to}: {}", shown(&comparison.to)))?;
+    match comparison.differences {
+        0 => print("no differences; now set storage.url to the new one"),
+        differences => Err(Refusal::Plain(format!(
+            "{differences} differences; {from} was not changed: go on with it, and remove {to}"
+        ))),
+    }
+}
+
+/// Opens a store for itself: none of PostgreSQL that a node has.
+fn open(place: Place) -> Result<Held, Refusal> {
+    let told = |error: store::Error| Refusal::Plain(format!("{place}: {error}"));
+    let opened = place.open("corefire store move").map_err(told)?;
+    let writer = opened.writers.into_iter().next();
+    let writer = writer.ok_or_else(|| Refusal::Plain(format!("{place}: cannot be written")))?;
+    let reader = place.reader().map_err(told)?;
+    Ok(Held { place, reader, writer })
+}
+
+fn same(one: &Place, other: &Place) -> bool {
+    match (one, other) {
+        (Place::Sqlite(one), Place::Sqlite(other)) => {
+            one == other
+                || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+        }
+        (one, other) => one == other,
+    }
+}

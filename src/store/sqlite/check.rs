@@ -1,0 +1,265 @@
+//! Looks for what cannot be so: in SQLite's own structures, and in what the rows say of each other.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::super::{Error, STORE_PARTITIONS};
+use super::{connect, open_error, schema};
+use crate::xmpp::jid::{BareJid, Jid};
+
+/// Problems of one kind that are told one by one.
+const TOLD_MAX: usize = 100;
+
+/// What was looked at and found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Rows by table.
+    pub rows: Vec<(&'static str, u64)>,
+    /// A line each: what is so, and how to mend it.
+    pub problems: Vec<String>,
+    /// All of them.
+    pub count: u64,
+}
+
+const MOVE: &str = "copy all that is sound to a new database with: corefire store move";
+const RESTORE: &str = "restore the database from a backup";
+
+/// Reads the whole database at `path`, at one moment. Nothing is changed.
+///
+/// - takes: `partition`, the store partition of an address by its `hash64`
+/// - errors: as of [`super::open`]; one that is damaged so far that it cannot be read is a problem, no error
+pub fn check(path: &Path, partition: fn(u64) -> u16) -> Result<Checked, Error> {
+    let conn = match connect(path) {
+        Err(Error::Damaged(cause)) => {
+            let mut checked = Checked::default();
+            checked.tell(0, || format!("{cause}; {RESTORE}"));
+            return Ok(checked);
+        }
+        other => other?,
+    };
+    if !matches!(schema::owner(&conn)?, schema::Owner::Ours) {
+        return Err(open_error(path, "the database is empty"));
+    }
+    schema::check(&conn, schema::MIGRATIONS)?;
+    let mut checked = Checked::default();
+    match look(&conn, partition, &mut checked) {
+        Ok(()) => {}
+        Err(Error::Damaged(cause)) => checked
+            .tell(0, || format!("{cause}; what follows was not looked at; {RESTORE}, or {MOVE}")),
+        Err(error) => return Err(error),
+    }
+    Ok(checked)
+}
+
+impl Checked {
+    /// - takes: how many of its kind were told before
+    fn tell(&mut self, before: usize, line: impl FnOnce() -> String) {
+        self.count += 1;
+        if before < TOLD_MAX {
+            self.problems.push(line());
+        }
+    }
+}
+
+fn look(conn: &Connection, partition: fn(u64) -> u16, checked: &mut Checked) -> Result<(), Error> {
+    let snapshot = conn.unchecked_transaction()?;
+    structure(&snapshot, checked)?;
+    for table in ["account", "roster", "slot", "entry", "jid"] {
+        let sql = format!("SELECT count(*) FROM {table}");
+        let rows: i64 = snapshot.query_row(&sql, [], |row| row.get(0))?;
+        checked.rows.push((table, rows.cast_unsigned()));
+    }
+    for rule in RULES {
+        by_rule(&snapshot, rule, checked)?;
+    }
+    addresses(&snapshot, checked)?;
+    rosters(&snapshot, checked)?;
+    ids(&snapshot, partition, checked)
+}
+
+fn structure(conn: &Connection, checked: &mut Checked) -> Result<(), Error> {
+    let mut statement = conn.prepare(&format!("PRAGMA integrity_check({TOLD_MAX})"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let line: String = row.get(0)?;
+        if line != "ok" {
+            let before = checked.problems.len();
+            checked.tell(before, || format!("the file is damaged: {line}; {RESTORE}, or {MOVE}"));
+        }
+    }
+    Ok(())
+}
+
+/// Rows that should not be there: each is a text that tells which.
+struct Rule {
+    sql: &'static str,
+    problem: &'static str,
+    remedy: &'static str,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        sql: "SELECT 'account ' || owner FROM account WHERE owner NOT IN (SELECT id FROM jid)",
+        problem: "has no address",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: "SELECT DISTINCT 'the roster of ' || coalesce(text, 'number ' || owner) FROM roster \
+              LEFT JOIN jid ON id = owner WHERE owner NOT IN (SELECT owner FROM account)",
+        problem: "belongs to no account",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: "SELECT DISTINCT 'what features keep of ' || coalesce(text, 'number ' || owner) FROM slot \
+              LEFT JOIN jid ON id = owner WHERE owner NOT IN (SELECT owner FROM account)",
+        problem: "belongs to no account",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: "SELECT DISTINCT 'the log of ' || coalesce(text, 'number ' || owner) FROM entry \
+              LEFT JOIN jid ON jid.id = owner WHERE owner NOT IN (SELECT owner FROM account)",
+        problem: "belongs to no account",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: "SELECT 'the message ' || entry.id || ' of ' || coalesce(text, 'number ' || owner) FROM entry \
+              LEFT JOIN jid ON jid.id = owner WHERE peer NOT IN (SELECT id FROM jid)",
+        problem: "is from nobody",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: "SELECT 'the message ' || entry.id || ' of ' || coalesce(text, 'number ' || owner) FROM entry \
+              LEFT JOIN jid ON jid.id = owner GROUP BY owner, entry.id HAVING count(*) > 1",
+        problem: "is there more than once",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: "SELECT 'the message ' || entry.id || ' of ' || coalesce(text, 'number ' || owner) FROM entry \
+              LEFT JOIN jid ON jid.id = owner \
+              WHERE open_end > close_start OR close_start > length(stanza)",
+        problem: "has its tags outside of itself",
+        remedy: "its owner's clients cannot read it; restore the database from a backup",
+    },
+    Rule {
+        sql: "SELECT 'the message ' || entry.id || ' of ' || coalesce(text, 'number ' || owner) FROM entry \
+              LEFT JOIN jid ON jid.id = owner \
+              WHERE pending NOT IN (0, 1) OR archived NOT IN (0, 1) OR pending + archived = 0",
+        problem: "is neither pending nor in the archive",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: "SELECT coalesce(text, 'number ' || owner) FROM account LEFT JOIN jid ON id = owner WHERE \
+              length(sha1_stored_key) NOT IN (0, 20) OR length(sha1_server_key) <> length(sha1_stored_key) OR \
+              length(sha256_stored_key) NOT IN (0, 32) OR length(sha256_server_key) <> length(sha256_stored_key) OR \
+              coalesce(length(sha512_stored_key), 64) <> 64 OR coalesce(length(sha512_server_key), 64) <> 64",
+        problem: "has keys of a wrong length",
+        remedy: "set its password with: corefire user passwd",
+    },
+];
+
+fn by_rule(conn: &Connection, rule: &Rule, checked: &mut Checked) -> Result<(), Error> {
+    let mut statement = conn.prepare(rule.sql)?;
+    let mut rows = statement.query([])?;
+    let mut told = 0;
+    while let Some(row) = rows.next()? {
+        let which: String = row.get(0)?;
+        checked.tell(told, || format!("{which} {}; {}", rule.problem, rule.remedy));
+        told += 1;
+    }
+    Ok(())
+}
+
+fn addresses(conn: &Connection, checked: &mut Checked) -> Result<(), Error> {
+    let mut statement = conn.prepare(
+        "SELECT text, account.owner IS NOT NULL FROM jid LEFT JOIN account ON account.owner = jid.id",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut told = 0;
+    while let Some(row) = rows.next()? {
+        let (text, is_account) = (row.get_ref(0)?.as_str()?, row.get::<_, bool>(1)?);
+        let fault = match Jid::parse(text) {
+            Ok(jid) if jid.to_string() != text => "is not prepared",
+            Ok(jid) if is_account && (jid.local().is_none() || !jid.is_bare()) => {
+                "is no address of an account"
+            }
+            Ok(_) => continue,
+            Err(_) => "is no address",
+        };
+        checked.tell(told, || format!("{text:?} {fault}; {RESTORE}"));
+        told += 1;
+    }
+    Ok(())
+}
+
+fn rosters(conn: &Connection, checked: &mut Checked) -> Result<(), Error> {
+    let mut statement = conn.prepare(
+        "SELECT coalesce(text, 'number ' || owner), roster.jid, groups, subscription \
+         FROM roster LEFT JOIN jid ON id = owner",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut told = 0;
+    while let Some(row) = rows.next()? {
+        let (contact, groups) = (row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
+        let fault = if Jid::parse(contact).is_err() {
+            "is no address"
+        } else if serde_json::from_str::<Vec<String>>(groups).is_err() {
+            "has groups that cannot be read"
+        } else if row.get::<_, i64>(3)? > i64::from(super::writer::UNLISTED) {
+            "has an unknown subscription"
+        } else {
+            continue;
+        };
+        let owner: String = row.get(0)?;
+        checked.tell(told, || format!("the contact {contact:?} of {owner} {fault}; {RESTORE}"));
+        told += 1;
+    }
+    Ok(())
+}
+
+/// No row has an id that could be given again.
+fn ids(
+    conn: &Connection,
+    partition_of: fn(u64) -> u16,
+    checked: &mut Checked,
+) -> Result<(), Error> {
+    let mut next = vec![1i64; usize::from(STORE_PARTITIONS)];
+    let mut statement = conn.prepare("SELECT partition, next FROM id_block")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (partition, first): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let known = usize::try_from(partition).ok().and_then(|at| next.get_mut(at));
+        match known {
+            Some(known) if first > 0 => *known = first,
+            _ => {
+                let before = checked.problems.len();
+                checked.tell(before, || {
+                    format!("the partition {partition} has {first} as its next id; {RESTORE}")
+                });
+            }
+        }
+    }
+    let mut statement = conn.prepare(
+        "SELECT text, top FROM (SELECT owner, max(id) AS top FROM entry GROUP BY owner) \
+         JOIN jid ON jid.id = owner",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut told = 0;
+    while let Some(row) = rows.next()? {
+        let (text, top): (String, i64) = (row.get(0)?, row.get(1)?);
+        // One that is none was told.
+        let Ok(owner) = BareJid::parse(&text) else { continue };
+        let partition = partition_of(owner.hash64());
+        let given = next.get(usize::from(partition)).copied().unwrap_or(1);
+        if top >= given {
+            checked.tell(told, || {
+                format!(
+                    "the message {top} of {text} has an id that its partition {partition} gives only from {given} on; \
+                     {RESTORE}, or {MOVE}"
+                )
+            });
+            told += 1;
+        }
+    }
+    Ok(())
+}
