@@ -90,7 +90,7 @@ enum Command {
     ///
     /// From the running node, each account as it is at one moment, or from a stopped one.
     Export(export::ExportArguments),
-    /// Copy the database into a new file, while the node runs or not
+    /// Copy the SQLite database into a new file, while the node runs or not; PostgreSQL is copied by pg_dump
     ///
     /// To go back to it, stop the node and put the copy in the place of the database, without the files -wal and -shm
     /// beside it.

@@ -1,6 +1,6 @@
 //! `corefire backup` and `corefire store`: the database itself.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Subcommand;
 
@@ -39,7 +39,12 @@ pub(super) fn run(command: &StoreCommand, config: &Config) -> Result<(), Refusal
 
 /// - errors: there is such a file; the disk; the database
 pub(super) fn backup(file: &Path, config: &Config) -> Result<(), Refusal> {
-    let path = file_of(config, "back it up with pg_dump or pg_basebackup")?;
+    let place = config.store_place();
+    let Place::Sqlite(path) = &place else {
+        return Err(Refusal::Plain(format!(
+            "{place} is not copied by this: back it up with pg_dump, which does it while the node runs"
+        )));
+    };
     // Makes sure that there is a database of this version, and that it may be read.
     let opened = OpenReader::of(config).map_err(Refusal::Plain)?;
     let partial = Partial::new(file).map_err(Refusal::Plain)?;
@@ -48,46 +53,36 @@ pub(super) fn backup(file: &Path, config: &Config) -> Result<(), Refusal> {
     };
     // Made here, so that nobody else may ever read it.
     partial.file().map_err(|error| told(&error))?;
-    sqlite::backup(&path, partial.until_done()).map_err(|error| told(&error))?;
+    sqlite::backup(path, partial.until_done()).map_err(|error| told(&error))?;
     partial.done().map_err(|error| told(&error))?;
     drop(opened);
     print(format_args!("backed up {} to {}", path.display(), file.display()))
 }
 
 fn check(config: &Config) -> Result<(), Refusal> {
-    let path = file_of(config, "check it with pg_amcheck; this reads SQLite's files")?;
+    let place = config.store_place();
     let opened = Running::find(config).map_err(Refusal::Plain)?;
-    // Nobody else may change the file while it is looked at, but a running node.
-    let lock = match opened {
-        Some(_) => None,
-        None => Some(DataDir::open_existing(&config.node.data_dir))
+    // Nobody else may change a file while it is looked at, but a running node.
+    let lock = match (&place, opened) {
+        (Place::Postgres(_), _) | (_, Some(_)) => None,
+        (Place::Sqlite(_), None) => Some(DataDir::open_existing(&config.node.data_dir))
             .transpose()
             .map_err(|error| Refusal::Plain(error.to_string()))?,
     };
     let told =
         |error: store::Error| Refusal::Plain(format!("{error}; check storage.url and the user"));
-    let checked = sqlite::check(&path, store_partition).map_err(told)?;
+    let checked = place.check(store_partition).map_err(told)?;
     drop(lock);
     for problem in &checked.problems {
         tell(problem);
     }
     let rows: Vec<String> =
         checked.rows.iter().map(|(table, rows)| format!("{table} {rows}")).collect();
-    print(format_args!("{}: {}", path.display(), rows.join(", ")))?;
+    print(format_args!("{place}: {}", rows.join(", ")))?;
     match checked.count {
         0 => print("no problems"),
         1 => Err(Refusal::Plain("1 problem; see the line above".to_owned())),
         count => Err(Refusal::Plain(format!("{count} problems; see the lines above"))),
-    }
-}
-
-/// The file of the configured store.
-///
-/// - errors: it is none; `instead` says what does this for PostgreSQL
-fn file_of(config: &Config, instead: &str) -> Result<PathBuf, Refusal> {
-    match config.store_place() {
-        Place::Sqlite(path) => Ok(path),
-        Place::Postgres(_) => Err(Refusal::Plain(format!("the store is PostgreSQL; {instead}"))),
     }
 }
 

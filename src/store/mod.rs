@@ -1,6 +1,7 @@
 //! What is kept: plain values in, plain values out. One narrow contract of domain operations, and behind it SQLite,
 //! PostgreSQL, and a twin in memory for simulation. Only the storage threads of `runtime` call a backend.
 
+mod check;
 #[cfg(test)]
 pub mod contract;
 mod intern;
@@ -13,6 +14,7 @@ mod settled;
 pub mod sqlite;
 pub mod transfer;
 
+pub use check::Checked;
 pub use place::{Opened, Place};
 pub use record::*;
 pub use request::*;

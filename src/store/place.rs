@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::postgres::{self, PostgresReader, Settings};
 use super::sqlite::{self, SqliteReader};
-use super::{Error, Reader, Writer};
+use super::{Checked, Error, Reader, Writer};
 
 /// A store, by its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,18 @@ impl Place {
             Place::Sqlite(path) => Box::new(SqliteReader::open(path)?),
             Place::Postgres(settings) => Box::new(PostgresReader::open(settings)?),
         })
+    }
+
+    /// Reads all of it, at one moment, and tells what cannot be so. Nothing is changed; a node may run on it.
+    ///
+    /// - takes: `partition`, the store partition of an address by its `hash64`
+    /// - errors: as of [`Place::reader`]; what is damaged is a problem, no error
+    /// - blocking: as long as it takes to read all of it
+    pub fn check(&self, partition: fn(u64) -> u16) -> Result<Checked, Error> {
+        match self {
+            Place::Sqlite(path) => sqlite::check(path, partition),
+            Place::Postgres(settings) => postgres::check(settings, partition),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod commands;
 mod databases;
 mod defaults;
 mod portable;
+mod postgres;
 mod refusals;
 
 use std::ffi::OsStr;

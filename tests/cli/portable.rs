@@ -71,7 +71,7 @@ fn bare(jid: &str) -> BareJid {
     BareJid::parse(jid).unwrap()
 }
 
-fn data(name: &str) -> String {
+pub(crate) fn data(name: &str) -> String {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/data").join(name);
     path.display().to_string()
 }

@@ -5,6 +5,7 @@
 //! threads of `runtime` may call this module.
 
 mod archive;
+mod check;
 mod columns;
 mod fault;
 mod link;
@@ -22,6 +23,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub use check::check;
 pub use password::check_password_file;
 pub use reader::PostgresReader;
 pub use settings::{Settings, TlsMode};

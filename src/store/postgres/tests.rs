@@ -1,6 +1,7 @@
 //! On a real server: the contract, its settings, and its faults.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod checks;
 mod faults;
 mod moves;
 mod places;

@@ -4,26 +4,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::super::check::{Checked, MOVE, RESTORE, TOLD_MAX, address_fault, contact_fault};
 use super::super::{Error, STORE_PARTITIONS};
 use super::{connect, open_error, schema};
-use crate::xmpp::jid::{BareJid, Jid};
-
-/// Problems of one kind that are told one by one.
-const TOLD_MAX: usize = 100;
-
-/// What was looked at and found.
-#[derive(Debug, Default)]
-pub struct Checked {
-    /// Rows by table.
-    pub rows: Vec<(&'static str, u64)>,
-    /// A line each: what is so, and how to mend it.
-    pub problems: Vec<String>,
-    /// All of them.
-    pub count: u64,
-}
-
-const MOVE: &str = "copy all that is sound to a new database with: corefire store move";
-const RESTORE: &str = "restore the database from a backup";
+use crate::xmpp::jid::BareJid;
 
 /// Reads the whole database at `path`, at one moment. Nothing is changed.
 ///
@@ -50,16 +34,6 @@ pub fn check(path: &Path, partition: fn(u64) -> u16) -> Result<Checked, Error> {
         Err(error) => return Err(error),
     }
     Ok(checked)
-}
-
-impl Checked {
-    /// - takes: how many of its kind were told before
-    fn tell(&mut self, before: usize, line: impl FnOnce() -> String) {
-        self.count += 1;
-        if before < TOLD_MAX {
-            self.problems.push(line());
-        }
-    }
 }
 
 fn look(conn: &Connection, partition: fn(u64) -> u16, checked: &mut Checked) -> Result<(), Error> {
@@ -178,14 +152,7 @@ fn addresses(conn: &Connection, checked: &mut Checked) -> Result<(), Error> {
     let mut told = 0;
     while let Some(row) = rows.next()? {
         let (text, is_account) = (row.get_ref(0)?.as_str()?, row.get::<_, bool>(1)?);
-        let fault = match Jid::parse(text) {
-            Ok(jid) if jid.to_string() != text => "is not prepared",
-            Ok(jid) if is_account && (jid.local().is_none() || !jid.is_bare()) => {
-                "is no address of an account"
-            }
-            Ok(_) => continue,
-            Err(_) => "is no address",
-        };
+        let Some(fault) = address_fault(text, is_account) else { continue };
         checked.tell(told, || format!("{text:?} {fault}; {RESTORE}"));
         told += 1;
     }
@@ -201,15 +168,8 @@ fn rosters(conn: &Connection, checked: &mut Checked) -> Result<(), Error> {
     let mut told = 0;
     while let Some(row) = rows.next()? {
         let (contact, groups) = (row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
-        let fault = if Jid::parse(contact).is_err() {
-            "is no address"
-        } else if serde_json::from_str::<Vec<String>>(groups).is_err() {
-            "has groups that cannot be read"
-        } else if row.get::<_, i64>(3)? > i64::from(super::writer::UNLISTED) {
-            "has an unknown subscription"
-        } else {
-            continue;
-        };
+        let is_known = row.get::<_, i64>(3)? <= i64::from(super::writer::UNLISTED);
+        let Some(fault) = contact_fault(contact, groups, is_known) else { continue };
         let owner: String = row.get(0)?;
         checked.tell(told, || format!("the contact {contact:?} of {owner} {fault}; {RESTORE}"));
         told += 1;

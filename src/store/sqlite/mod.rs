@@ -24,7 +24,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-pub use check::{Checked, check};
+pub use check::check;
 pub use keep::backup;
 pub use reader::SqliteReader;
 pub use writer::SqliteWriter;
