@@ -181,3 +181,40 @@ fn a_copy_made_under_load_has_all_that_was_acknowledged_before() {
     assert!(waiting.rfind("the last") > waiting.rfind("<body>n"), "what comes later stands behind");
     node.stop();
 }
+
+#[test]
+fn a_node_on_postgres_takes_accounts_in_and_is_checked_while_it_serves() {
+    let Some(server) = crate::postgres::server::Server::start(&["fsync=off"]) else { return };
+    server.database("corefire");
+    let place = Place::new()
+        .set(DOMAINS)
+        .set(&format!("storage.url={}", server.socket_url("corefire")))
+        .set("storage.connections=3");
+    place.add_user("alice", "secret");
+    let node = place.start();
+    let mut alice = Client::log_in(&node, "alice", "secret");
+    let imported = place.run(&["import", &data("prosody-0.12")]);
+    assert!(imported.contains("         5 accounts\n"), "{imported}");
+    alice
+        .send("<message to='juliet@localhost' type='chat'><body>after the import</body></message>");
+    alice.ping("1");
+    let mut juliet = Client::log_in(&node, "juliet", "secret");
+    juliet.send("<presence/>");
+    let got = juliet.expect("after the import");
+    let places: Vec<Option<usize>> =
+        ["Wherefore", "Peace", "after the import"].iter().map(|it| got.find(it)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {got}");
+    let checked = place.run(&["store", "check"]);
+    assert!(checked.contains(": account 6, ") && checked.ends_with("no problems\n"), "{checked}");
+    let exported = place.data_dir().join("all.xml");
+    place.run(&["export", "--out", &exported.display().to_string()]);
+    let exported = std::fs::read_to_string(exported).unwrap();
+    assert!(exported.contains("after the import") && exported.contains("name='alice'"));
+    // Nobody moves what a node runs on.
+    let mut command =
+        place.program(&["store", "move", &server.socket_url("corefire"), "sqlite:x.db"]);
+    let output = command.output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && told.contains("in use"), "{told}");
+    node.stop();
+}

@@ -8,7 +8,7 @@ use crate::restrict;
 
 #[path = "../postgres/server.rs"]
 #[expect(dead_code, reason = "the tests of the store use the rest of it")]
-mod server;
+pub(crate) mod server;
 use server::{PASSWORD, Server};
 
 /// A place on an empty database, with two accounts.
