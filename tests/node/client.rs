@@ -208,6 +208,21 @@ impl Client {
         }
     }
 
+    /// As `expect`; `None` where the stream ends before.
+    pub(crate) fn try_expect(&mut self, wanted: &str) -> Option<String> {
+        loop {
+            let text = String::from_utf8_lossy(&self.received).into_owned();
+            if let Some(at) = text.find(wanted) {
+                let end = at + wanted.len();
+                self.received.drain(..end);
+                return Some(text[..end].to_owned());
+            }
+            if !matches!(self.receive(), Ok(length) if length > 0) {
+                return None;
+            }
+        }
+    }
+
     /// Receives until the peer has closed its side.
     #[track_caller]
     pub(crate) fn expect_end(&mut self) -> String {

@@ -11,6 +11,7 @@ mod client;
 mod client_certificates;
 mod components;
 mod domains;
+mod faults;
 mod haproxy;
 mod latency;
 mod life;
