@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 10
 const RETRY: Duration = Duration::from_secs(1);
 /// Pause before the first attempt to reopen a store that failed; doubles up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// How often it is said that the store still fails.
+const TELL: Duration = Duration::from_secs(10);
 
 /// Who gets an answer.
 enum Asker {
@@ -412,6 +414,7 @@ struct Committer {
 struct Trouble {
     since: Instant,
     tried: Instant,
+    told: Instant,
     cause: String,
 }
 
@@ -420,7 +423,7 @@ impl Committer {
     /// without harm, is run as a new transaction. Gives `Err` when that has gone on for too long, and at once while it
     /// still does.
     fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, String> {
-        if let Some(Trouble { since, tried, cause }) = &self.trouble {
+        if let Some(Trouble { since, tried, cause, .. }) = &self.trouble {
             let is_early = since.elapsed() > PATIENCE && tried.elapsed() < RETRY;
             if is_early || self.fenced.is_none() {
                 return Err(cause.clone());
@@ -441,16 +444,17 @@ impl Committer {
                 Err(error) => error,
             };
             self.counts.failed.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%error, "the store failed; nothing is acknowledged until it works again");
             let cause = error.to_string();
-            let since = match &self.trouble {
-                Some(trouble) => trouble.since,
+            let now = Instant::now();
+            let (since, told) = match &self.trouble {
+                Some(trouble) => (trouble.since, tell_again(trouble.told, now, &error)),
                 None => {
                     self.counts.failing.fetch_add(1, Ordering::Relaxed);
-                    attempt
+                    tracing::error!(%error, "the store failed; nothing is acknowledged until it works again");
+                    (attempt, now)
                 }
             };
-            self.trouble = Some(Trouble { since, tried: Instant::now(), cause: cause.clone() });
+            self.trouble = Some(Trouble { since, tried: now, told, cause: cause.clone() });
             if matches!(error, store::Error::Fenced)
                 && let Some(fenced) = self.fenced.take()
             {
@@ -476,6 +480,15 @@ impl Committer {
         }
         self.writer.commit(batch)
     }
+}
+
+/// Says now and then that the store still fails; gives when that was last said.
+fn tell_again(told: Instant, now: Instant, error: &store::Error) -> Instant {
+    if now.duration_since(told) < TELL {
+        return told;
+    }
+    tracing::error!(%error, "the store still fails; what must be kept is refused");
+    now
 }
 
 fn answer(

@@ -12,7 +12,8 @@ impl From<rusqlite::Error> for Error {
                 ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
                     Error::Damaged(error.to_string())
                 }
-                _ => Error::Backend(error.to_string()),
+                // "disk I/O error" alone does not say of what.
+                _ => Error::Backend(format!("{error} (SQLite: {})", failure.extended_code)),
             },
             // A column holds what no version of this program writes.
             rusqlite::Error::FromSqlConversionFailure(..)
