@@ -3,6 +3,8 @@
 //!
 //! The disk is `faults/shim.c`, a library between the program and the C library's file calls (`disk.rs`).
 
+mod clock;
 mod disk;
+mod errors;
 mod ledger;
 mod power;

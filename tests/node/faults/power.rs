@@ -48,7 +48,7 @@ fn cycle(
     let told = talks.map(|(name, talk)| (name, talk.join().unwrap().0));
 
     let node = disk.start(place);
-    let mut take = |user: &str, seen: &mut Option<String>| {
+    let take = |user: &str, seen: &mut Option<String>| {
         let mut client = Client::log_in(&node, user, "secret");
         let rows = archive(&mut client, seen.as_deref());
         if let Some(last) = rows.last() {
