@@ -15,7 +15,7 @@ mod schema;
 mod tests;
 mod writer;
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -61,21 +61,59 @@ pub struct Opened {
 /// Opens the database at `path`, or makes one (mode 0600) in a directory that exists.
 ///
 /// What an earlier process left in the WAL is brought into the file first.
-/// - errors: `Open` where the file cannot be had or is no database of ours; `Damaged`; `TooNew`; `Full`
+/// - errors: `Open` where the file cannot be had or is no database of ours; `Damaged`, also where the file is empty or
+///   gone and its WAL is there; `TooNew`; `Full`
 pub fn open(path: &Path) -> Result<Opened, Error> {
-    make(path).map_err(|error| open_error(path, &error.to_string()))?;
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => create(path)?,
+        // SQLite would take it for a new database, throw the WAL away, and everybody's account would be gone.
+        Ok(file) if file.is_file() && file.len() == 0 => {
+            return Err(Error::Damaged(format!("{}: the file is empty", path.display())));
+        }
+        _ => {}
+    }
     let mut writer = SqliteWriter::open(path)?;
     let incarnation = writer.next_incarnation()?;
     Ok(Opened { writer, incarnation, path: path.to_owned() })
 }
 
-/// Makes the file, where there is none.
-fn make(path: &Path) -> std::io::Result<()> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        // One that is there must not be opened here: closing it would drop the locks of the connections to it.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        other => other.map(drop),
+/// Makes a database under another name, and gives it its own when it is whole: so one that is empty was never ours.
+fn create(path: &Path) -> Result<(), Error> {
+    let failed = |error: std::io::Error| open_error(path, &error.to_string());
+    if beside(path, "-wal").exists() {
+        let reason = "the file is gone, and its WAL is there";
+        return Err(Error::Damaged(format!("{}: {reason}", path.display())));
     }
+    let fresh = beside(path, ".new");
+    // An earlier start may have ended here.
+    for suffix in ["", "-wal", "-shm"] {
+        match std::fs::remove_file(beside(&fresh, suffix)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    make(&fresh).map_err(failed)?;
+    // The last connection to close brings the WAL into the file.
+    drop(SqliteWriter::open(&fresh)?);
+    File::open(&fresh).and_then(|file| file.sync_all()).map_err(failed)?;
+    std::fs::rename(&fresh, path).map_err(failed)?;
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// The file whose name goes on with `suffix`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes an empty file.
+fn make(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
 }
 
 /// Shuts other users out of the file; SQLite gives the WAL the mode of the file.

@@ -16,7 +16,7 @@ use super::super::{
     Answer, ArchiveQuery, Error, Keep, LogEntry, Query, Reader, Write, Writer, Written,
 };
 use super::schema::{self, MIGRATIONS, Migration};
-use super::{Opened, SqliteReader, checkpoint, connect, open};
+use super::{Opened, SqliteReader, beside, checkpoint, connect, open};
 
 const JULIET: &str = "juliet@example.org";
 
@@ -167,6 +167,42 @@ fn a_damaged_database_is_reported_as_damaged_and_not_as_empty() {
         opened.writer.commit(&(3_000..3_100).map(|id| append(JULIET, id)).collect::<Vec<_>>())
     });
     assert!(matches!(result, Err(Error::Damaged(_))), "{result:?}");
+}
+
+#[test]
+fn an_empty_or_missing_file_is_not_taken_for_a_new_database() {
+    let (_directory, path) = directory();
+    let mut writer = open(&path).unwrap().writer;
+    writer.commit(&[create(JULIET)]).unwrap();
+    // As kill -9 leaves it: what was committed is in the WAL.
+    let copy = path.with_file_name("copy.db");
+    for suffix in ["", "-wal"] {
+        std::fs::copy(beside(&path, suffix), beside(&copy, suffix)).unwrap();
+    }
+    let whole = std::fs::read(&copy).unwrap();
+    for bytes in [Some(&[][..]), None] {
+        match bytes {
+            Some(bytes) => std::fs::write(&copy, bytes).unwrap(),
+            None => std::fs::remove_file(&copy).unwrap(),
+        }
+        assert!(matches!(open(&copy).map(drop), Err(Error::Damaged(_))));
+    }
+    std::fs::write(&copy, whole).unwrap();
+    drop(open(&copy).unwrap());
+    let mut reader = SqliteReader::open(&copy).unwrap();
+    assert!(matches!(
+        reader.read(&Query::Account { owner: bare(JULIET) }).unwrap(),
+        Answer::Account(Some(_))
+    ));
+}
+
+#[test]
+fn a_start_that_ended_early_is_no_hindrance() {
+    let (_directory, path) = directory();
+    std::fs::write(beside(&path, ".new"), "half").unwrap();
+    std::fs::write(beside(&path, ".new-wal"), "half").unwrap();
+    assert_eq!(open(&path).unwrap().incarnation, 1);
+    assert!(!beside(&path, ".new").exists() && !beside(&path, ".new-wal").exists());
 }
 
 #[test]
