@@ -105,6 +105,20 @@ impl Writer for SqliteWriter {
     }
 }
 
+impl Drop for SqliteWriter {
+    /// Leaves all in the file, so that a node that has stopped leaves one file to copy. SQLite does so by itself only
+    /// where no reader is open any more.
+    fn drop(&mut self) {
+        if let Some(Live { checkpointer, conn, .. }) = self.live.take() {
+            drop(checkpointer);
+            if let Err(error) = checkpoint(&conn, "TRUNCATE") {
+                // Nothing is lost: the next start reads the WAL.
+                tracing::warn!(%error, "the WAL of the store cannot be brought into its file");
+            }
+        }
+    }
+}
+
 fn closed() -> Error {
     Error::Backend("closed after an error; to be reopened".to_owned())
 }
