@@ -4,6 +4,7 @@
 //! The disk is `faults/shim.c`, a library between the program and the C library's file calls (`disk.rs`).
 
 mod clock;
+mod damage;
 mod disk;
 mod errors;
 mod ledger;

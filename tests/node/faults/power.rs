@@ -123,7 +123,7 @@ fn no_acknowledged_message_is_lost_with_the_power() {
     }
     let Counts { acknowledged, kept, bytes_lost } = counts;
     let Kept { lost, duplicates, reordered } = kept;
-    println!(
+    eprintln!(
         "power: cycles={cycles} acknowledged={acknowledged} lost={lost} duplicates={duplicates} \
          reordered={reordered} bytes_lost={bytes_lost}"
     );
