@@ -212,17 +212,14 @@ impl Corefire {
         }
         let file = self.data_dir.join("accounts.csv");
         std::fs::write(&file, csv).map_err(|error| Error::File(file.clone(), error))?;
-        // `--set` is for `serve` alone, so what the accounts are made with is in a file.
-        let config = self.data_dir.join("accounts.toml");
-        std::fs::write(&config, format!("[auth]\nscram_iterations = {SCRAM_ITERATIONS}\n"))
-            .map_err(|error| Error::File(config.clone(), error))?;
+        let storage = self.sets.iter().filter(|set| key(set).starts_with("storage."));
         let status = Command::new(&self.binary)
             .args(["user", "import"])
             .arg(&file)
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .arg("--config")
-            .arg(&config)
+            .args(["--set", &format!("auth.scram_iterations={SCRAM_ITERATIONS}")])
+            .args(storage.flat_map(|set| ["--set", set]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .status()
