@@ -34,7 +34,7 @@ pub(super) struct Handshakes {
     served: Cell<Option<Instant>>,
     /// Who was woken may go on.
     given: Cell<bool>,
-    /// What the last answer took.
+    /// What reading took since the turn was given.
     took: Cell<Duration>,
     turns: RefCell<Option<Waker>>,
 }
@@ -104,6 +104,20 @@ impl Handshakes {
         self.took.set(self.took.get() + took);
     }
 
+    /// Gives the turn to the first in line.
+    fn give(&self) {
+        // What handshakes took while they went as they came is no debt of this one.
+        self.took.set(Duration::ZERO);
+        self.given.set(true);
+        wake_first(&self.ready);
+    }
+
+    /// How long the core is for others now; `None` where whoever had the turn had nothing to read.
+    fn pause(&self) -> Option<Duration> {
+        let took = self.took.get();
+        (!took.is_zero()).then(|| (took * PAUSE).max(LOOK))
+    }
+
     fn wake_turns(&self) {
         if let Some(turns) = self.turns.borrow().as_ref() {
             turns.wake_by_ref();
@@ -135,12 +149,46 @@ pub(super) async fn turns(core: Rc<Core>) {
         .await;
         // What was read beside it leaves first.
         yield_now().await;
-        handshakes.given.set(true);
-        wake_first(&handshakes.ready);
+        handshakes.give();
         yield_now().await;
-        let took = handshakes.took.take();
-        if !took.is_zero() {
-            glommio::timer::sleep((took * PAUSE).max(LOOK)).await;
+        if let Some(pause) = handshakes.pause() {
+            glommio::timer::sleep(pause).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn only_who_is_in_makes_handshakes_wait_for_their_turn() {
+        let (handshakes, waker) = (Handshakes::default(), Waker::noop());
+        assert!(handshakes.may_go_on(at(10), waker), "nobody was served yet");
+        handshakes.served(Some(at(10)), at(10));
+        assert!(handshakes.may_go_on(at(10), waker), "it has just come itself");
+        handshakes.served(Some(at(5)), at(10));
+        assert!(!handshakes.may_go_on(at(10), waker));
+        handshakes.give();
+        assert!(handshakes.may_go_on(at(10), waker), "its turn");
+        assert!(!handshakes.may_go_on(at(10), waker), "once");
+        assert!(handshakes.may_go_on(at(11), waker), "nobody was served for a second");
+    }
+
+    #[test]
+    fn the_pause_is_for_what_was_read_in_the_turn_and_not_for_what_came_before() {
+        let handshakes = Handshakes::default();
+        handshakes.took(Duration::from_secs(100));
+        handshakes.give();
+        assert_eq!(handshakes.pause(), None, "nothing was read");
+        handshakes.took(Duration::from_millis(1));
+        assert_eq!(handshakes.pause(), Some(Duration::from_millis(2)));
+        handshakes.give();
+        handshakes.took(Duration::from_nanos(1));
+        assert_eq!(handshakes.pause(), Some(LOOK));
     }
 }
