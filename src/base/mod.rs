@@ -1,4 +1,4 @@
-//! What knows nothing of XMPP: time, hashing, ids, limits, histograms.
+//! What knows nothing of XMPP: time, hashing, ids, limits, histograms, escapes.
 
 pub mod hash;
 pub mod heavy_hitters;
@@ -7,6 +7,7 @@ pub mod ids;
 pub mod instant;
 pub mod limit;
 pub mod network;
+pub mod percent;
 pub mod rng;
 pub mod subnet;
 pub mod wheel;

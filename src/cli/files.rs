@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use crate::base::percent;
 use crate::portable::{Files, Folders, NameKind};
 
 /// A file that includes others, all below its directory.
@@ -62,20 +63,7 @@ fn decoded(reference: &str) -> Option<PathBuf> {
     if first.contains(':') || reference.contains(['?', '#']) {
         return None;
     }
-    let mut bytes = Vec::with_capacity(reference.len());
-    let mut rest = reference.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        let digits = std::str::from_utf8(digits).ok().filter(|it| !it.starts_with('+'))?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok().map(PathBuf::from)
+    percent::decoded(reference).map(PathBuf::from)
 }
 
 /// A file name as an URI reference.

@@ -184,19 +184,20 @@ fn archive(s: &mut Section<'_>, domains: &[String]) -> Archive {
     let usual = retention(s, Retention { days: 0, messages_per_account: 0 });
     let own = s.each("domains", |s, name| {
         let rules = retention(s, usual);
-        match domain(name) {
-            Ok(domain) if domains.contains(&domain) => Some((domain, rules)),
-            Ok(_) => {
-                s.problem_here(format!("{name:?} is not served; add it to domains"));
-                None
-            }
-            Err(fault) => {
-                s.problem_here(format!("{name:?} {fault}; write one of domains"));
-                None
-            }
-        }
+        let domain = served(s, name, |domain| domains.iter().any(|ours| ours == domain));
+        domain.map(|domain| (domain, rules))
     });
     Archive { enabled, retention: usual, domains: own.into_values().flatten().collect() }
+}
+
+/// The domain that a table is named after, where it is one of ours.
+fn served(s: &mut Section<'_>, name: &str, is_ours: impl Fn(&str) -> bool) -> Option<String> {
+    match domain(name) {
+        Ok(domain) if is_ours(&domain) => return Some(domain),
+        Ok(_) => s.problem_here(format!("{name:?} is not served; add it to domains")),
+        Err(fault) => s.problem_here(format!("{name:?} {fault}; write one of domains")),
+    }
+    None
 }
 
 fn tls(s: &mut Section<'_>, domains: &[String], check: Check) -> Tls {
@@ -222,23 +223,13 @@ fn tls(s: &mut Section<'_>, domains: &[String], check: Check) -> Tls {
             // Told already.
             _ => None,
         };
-        let served = |domain: &str| {
-            domains.iter().any(|ours| {
-                domain == ours
-                    || domain.strip_suffix(ours).is_some_and(|below| below.ends_with('.'))
-            })
+        let is_below = |ours: &String, domain: &str| {
+            domain.strip_suffix(ours.as_str()).is_some_and(|below| below.ends_with('.'))
         };
-        match domain(name) {
-            Ok(domain) if served(&domain) => host.map(|host| (domain, host)),
-            Ok(_) => {
-                s.problem_here(format!("{name:?} is not served; add it to domains"));
-                None
-            }
-            Err(fault) => {
-                s.problem_here(format!("{name:?} {fault}; write one of domains"));
-                None
-            }
-        }
+        let domain = served(s, name, |domain| {
+            domains.iter().any(|ours| domain == ours || is_below(ours, domain))
+        });
+        domain.zip(host)
     });
     Tls { certificate, key, client_ca, hosts: hosts.into_values().flatten().collect() }
 }

@@ -369,9 +369,11 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
     core.turns.enter(TurnPart::Read, now.mono);
     let mut state = socket.state.borrow_mut();
     let state = &mut *state;
+    if state.phase == Phase::Open {
+        core.handshakes.served(Some(state.since), now.mono);
+    }
     let Some(tls) = state.tls.as_mut() else {
         if let Some(conn) = state.conn {
-            core.handshakes.served(Some(state.since), now.mono);
             let mut fx = core.fx.borrow_mut();
             core.shard.borrow_mut().handle(now, Input::Bytes { conn, bytes }, &mut fx);
             core.flush.notify();
@@ -424,7 +426,6 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
             }
             progress = true;
             if let Some(conn) = state.conn {
-                core.handshakes.served(Some(state.since), now.mono);
                 let mut fx = core.fx.borrow_mut();
                 let input = Input::Bytes { conn, bytes: &plain[..length] };
                 core.shard.borrow_mut().handle(now, input, &mut fx);

@@ -1,6 +1,7 @@
 //! What a check of a store finds, and the rules that all kinds of database share. The kinds look for themselves.
 
-use crate::xmpp::jid::Jid;
+use super::STORE_PARTITIONS;
+use crate::xmpp::jid::{BareJid, Jid};
 
 /// Problems of one kind that are told one by one.
 pub(super) const TOLD_MAX: usize = 100;
@@ -25,6 +26,51 @@ impl Checked {
         self.count += 1;
         if before < TOLD_MAX {
             self.problems.push(line());
+        }
+    }
+}
+
+/// The first id that each store partition has not given yet: no row has one that could be given again.
+pub(super) struct NextIds {
+    /// The store partition of an address by its `hash64`.
+    partition_of: fn(u64) -> u16,
+    next: Vec<i64>,
+    told: usize,
+}
+
+impl NextIds {
+    pub(super) fn new(partition_of: fn(u64) -> u16) -> Self {
+        Self { partition_of, next: vec![1; usize::from(STORE_PARTITIONS)], told: 0 }
+    }
+
+    /// As it is kept for `partition`.
+    pub(super) fn put(&mut self, partition: i64, first: i64, checked: &mut Checked) {
+        let known = usize::try_from(partition).ok().and_then(|at| self.next.get_mut(at));
+        match known {
+            Some(known) if first > 0 => *known = first,
+            _ => {
+                let before = checked.problems.len();
+                checked.tell(before, || {
+                    format!("the partition {partition} has {first} as its next id; {RESTORE}")
+                });
+            }
+        }
+    }
+
+    /// Looks at the newest message of an owner.
+    pub(super) fn look(&mut self, owner: &str, newest: i64, checked: &mut Checked) {
+        // One that is no address was told.
+        let Ok(address) = BareJid::parse(owner) else { return };
+        let partition = (self.partition_of)(address.hash64());
+        let given = self.next.get(usize::from(partition)).copied().unwrap_or(1);
+        if newest >= given {
+            checked.tell(self.told, || {
+                format!(
+                    "the message {newest} of {owner} has an id that its partition {partition} gives only from \
+                     {given} on; {RESTORE}, or {MOVE}"
+                )
+            });
+            self.told += 1;
         }
     }
 }

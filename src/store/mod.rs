@@ -6,6 +6,7 @@ mod check;
 pub mod contract;
 mod intern;
 pub mod memory;
+mod migration;
 pub mod place;
 pub mod postgres;
 pub mod record;

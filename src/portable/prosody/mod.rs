@@ -6,6 +6,7 @@ mod stanza;
 mod user;
 
 use super::{Folders, NameKind, Place, Sink, Stop};
+use crate::base::percent;
 use crate::xmpp::jid::BareJid;
 
 /// Kinds of data that are read, and those in which there is nothing to take over.
@@ -26,7 +27,7 @@ pub fn read(folders: &mut dyn Folders, sink: &mut dyn Sink) -> Result<(), Stop> 
         if !stores.iter().any(|store| store == "accounts") {
             for store in &stores {
                 let files = count(folders, host, store);
-                let shown = decode(host).unwrap_or_else(|| host.clone());
+                let shown = percent::decoded(host).unwrap_or_else(|| host.clone());
                 sink.left_out(
                     &format!("files of {store} of {shown}, which has no accounts"),
                     files,
@@ -54,7 +55,7 @@ fn read_host(
     sink: &mut dyn Sink,
 ) -> Result<(), Stop> {
     let place = Place { file: folders.shown(&[host]), line: 0 };
-    let domain = decode(host).and_then(|text| BareJid::parse(&text).ok());
+    let domain = percent::decoded(host).and_then(|text| BareJid::parse(&text).ok());
     let Some(domain) = domain.filter(|jid| jid.local().is_none()) else {
         return sink.faulty("its name is no domain; nothing of it is imported", &place);
     };
@@ -78,7 +79,8 @@ fn read_host(
     for file in names {
         let Some(name) = file.strip_suffix(".dat") else { continue };
         let place = Place { file: folders.shown(&[host, "accounts", &file]), line: 0 };
-        let jid = decode(name).map(|local| BareJid::from_parts(Some(&local), domain.domain()));
+        let jid =
+            percent::decoded(name).map(|local| BareJid::from_parts(Some(&local), domain.domain()));
         let jid = match jid {
             Some(Ok(jid)) => jid,
             Some(Err(fault)) => {
@@ -110,38 +112,4 @@ fn items(folders: &mut dyn Folders, host: &str, store: &str) -> u64 {
         }
     }
     number
-}
-
-/// The reverse of Prosody's encoding of names: `%` and two hexadecimal digits for what is neither letter nor digit.
-fn decode(name: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_decoded_as_prosody_encodes_them() {
-        assert_eq!(decode("ro%2emeo%2dx%5fy").as_deref(), Some("ro.meo-x_y"));
-        assert_eq!(decode("%c3%a9").as_deref(), Some("\u{e9}"));
-        for faulty in ["%", "%2", "%+1", "%zz", "%ff"] {
-            assert_eq!(decode(faulty), None, "{faulty}");
-        }
-    }
 }

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 
-use super::super::check::{Checked, MOVE, RESTORE, TOLD_MAX, address_fault, contact_fault};
-use super::super::{Error, STORE_PARTITIONS};
+use super::super::Error;
+use super::super::check::{
+    Checked, MOVE, NextIds, RESTORE, TOLD_MAX, address_fault, contact_fault,
+};
 use super::columns::UNLISTED;
 use super::link::{Link, Value};
 use super::reader::column;
 use super::schema;
 use super::settings::Settings;
-use crate::xmpp::jid::BareJid;
 
 /// One statement may read all rows of a table.
 const LIMIT: Duration = Duration::from_secs(3_600);
@@ -213,41 +214,18 @@ fn ids(link: &mut Link, partition_of: fn(u64) -> u16, checked: &mut Checked) -> 
                        (SELECT log.id FROM log WHERE log.owner = a.owner ORDER BY log.id DESC LIMIT 1) \
                        FROM account AS a JOIN jid ON jid.id = owner \
                        WHERE owner > $1 ORDER BY owner LIMIT $2";
-    let mut next = vec![1i64; usize::from(STORE_PARTITIONS)];
+    let mut next = NextIds::new(partition_of);
     for row in &link.once(LIMIT, "SELECT partition, next FROM id_block", &[])? {
-        let (partition, first): (i32, i64) = (column(row, 0)?, column(row, 1)?);
-        let known = usize::try_from(partition).ok().and_then(|at| next.get_mut(at));
-        match known {
-            Some(known) if first > 0 => *known = first,
-            _ => {
-                let before = checked.problems.len();
-                checked.tell(before, || {
-                    format!("the partition {partition} has {first} as its next id; {RESTORE}")
-                });
-            }
-        }
+        let partition: i32 = column(row, 0)?;
+        next.put(partition.into(), column(row, 1)?, checked);
     }
-    let (mut last, mut told) = (i64::MIN, 0);
+    let mut last = i64::MIN;
     loop {
         let rows = link.once(LIMIT, SQL, &[&last, &PAGE])?;
         for row in &rows {
             last = column(row, 0)?;
-            // One that is none was told.
-            let text: &str = column(row, 1)?;
-            let (Some(top), Ok(owner)) = (column::<Option<i64>>(row, 2)?, BareJid::parse(text))
-            else {
-                continue;
-            };
-            let partition = partition_of(owner.hash64());
-            let given = next.get(usize::from(partition)).copied().unwrap_or(1);
-            if top >= given {
-                checked.tell(told, || {
-                    format!(
-                        "the message {top} of {text} has an id that its partition {partition} gives only from \
-                         {given} on; {RESTORE}, or {MOVE}"
-                    )
-                });
-                told += 1;
+            if let Some(newest) = column(row, 2)? {
+                next.look(column(row, 1)?, newest, checked);
             }
         }
         if is_last(&rows) {

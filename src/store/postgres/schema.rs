@@ -1,21 +1,12 @@
-//! The schema and how it grows: numbered steps, forward only, each one transaction under a lock that all nodes know.
-//!
-//! A step records the oldest version of the schema whose program may still use the database after it, as in SQLite.
+//! The schema and how it grows: each step is one transaction under a lock that all nodes know.
 
 use std::time::Duration;
 
 use super::super::Error;
+pub(super) use super::super::migration::Migration;
+use super::super::migration::version;
 use super::fault::Fault;
 use super::link::Link;
-
-/// One step of the schema.
-pub(super) struct Migration {
-    /// 1, 2, 3 .. without gaps: the version of the schema after this step.
-    pub(super) number: u32,
-    /// Programs that know at least this version may use the database after this step.
-    pub(super) oldest: u32,
-    pub(super) sql: &'static str,
-}
 
 /// All steps that this program knows, in order.
 pub(super) static MIGRATIONS: &[Migration] = &[
@@ -68,7 +59,6 @@ pub(super) fn migrate(link: &mut Link, known: &[Migration]) -> Result<u32, Error
 ///
 /// - errors: `TooNew`
 pub(super) fn check(link: &mut Link, known: &[Migration]) -> Result<u32, Error> {
-    let newest = known.last().map_or(0, |step| step.number);
     let sql = "SELECT coalesce(max(number), 0), coalesce(max(oldest), 0) FROM migration";
     let rows = link.once(STEP, sql, &[])?;
     let number = |column| -> Result<u32, Error> {
@@ -76,9 +66,5 @@ pub(super) fn check(link: &mut Link, known: &[Migration]) -> Result<u32, Error> 
         let number: i32 = row.try_get(column).map_err(Fault::from)?;
         Ok(number.cast_unsigned())
     };
-    let (found, oldest) = (number(0)?, number(1)?);
-    if oldest > newest {
-        return Err(Error::TooNew { found, known: newest });
-    }
-    Ok(found)
+    version(known, number(0)?, number(1)?)
 }

@@ -11,6 +11,7 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::super::Error;
 use super::{password, tls};
+use crate::base::percent;
 
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -249,21 +250,7 @@ impl Ours {
 
 /// Undoes %-escapes.
 fn decoded(text: &str) -> Result<String, String> {
-    const FAULT: &str = "has a % that is no escape";
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2).ok_or(FAULT)?;
-        let digits = std::str::from_utf8(digits).map_err(|_| FAULT)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| FAULT)?);
-        rest = after;
-    }
-    String::from_utf8(bytes).map_err(|_| FAULT.to_owned())
+    percent::decoded(text).ok_or_else(|| "has a % that is no escape".to_owned())
 }
 
 impl fmt::Display for Settings {

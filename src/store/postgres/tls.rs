@@ -24,15 +24,16 @@ pub(super) fn connector(settings: &Settings) -> Result<MakeRustlsConnect, String
         .map_err(|error| format!("TLS: {error}"))?;
     let builder = match settings.tls {
         TlsMode::Disable | TlsMode::Require => {
-            let verifier = Anyone { provider };
+            let verifier = AnyName { provider, authorities: None };
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }
         TlsMode::VerifyCa => {
             let roots = Arc::new(roots(settings)?);
-            let inner = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            let authorities = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
                 .build()
                 .map_err(|error| format!("TLS: {error}"))?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName { inner }))
+            let verifier = AnyName { provider, authorities: Some(authorities) };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }
         TlsMode::VerifyFull => builder.with_root_certificates(roots(settings)?),
     };
@@ -80,22 +81,34 @@ fn roots(settings: &Settings) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// `require`: the handshake must be right, whoever made it.
+/// Whatever name is certified: by an authority that is trusted (`verify-ca`), or by whomever, if the handshake is right
+/// (`require`).
 #[derive(Debug)]
-struct Anyone {
+struct AnyName {
     provider: Arc<CryptoProvider>,
+    /// Those that are trusted; `None`: whoever.
+    authorities: Option<Arc<WebPkiServerVerifier>>,
 }
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AnyName {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        let Some(authorities) = &self.authorities else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        // The name is looked at last, when the chain is known to be good.
+        match authorities.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
     }
 
     fn verify_tls12_signature(
@@ -120,52 +133,5 @@ impl ServerCertVerifier for Anyone {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// `verify-ca`: by an authority that is trusted, whatever name it certifies.
-#[derive(Debug)]
-struct AnyName {
-    inner: Arc<WebPkiServerVerifier>,
-}
-
-impl ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        // The name is looked at last, when the chain is known to be good.
-        match self.inner.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
     }
 }

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::super::check::{Checked, MOVE, RESTORE, TOLD_MAX, address_fault, contact_fault};
-use super::super::{Error, STORE_PARTITIONS};
+use super::super::Error;
+use super::super::check::{
+    Checked, MOVE, NextIds, RESTORE, TOLD_MAX, address_fault, contact_fault,
+};
 use super::{connect, open_error, schema};
-use crate::xmpp::jid::BareJid;
 
 /// Reads the whole database at `path`, at one moment. Nothing is changed.
 ///
@@ -183,43 +184,20 @@ fn ids(
     partition_of: fn(u64) -> u16,
     checked: &mut Checked,
 ) -> Result<(), Error> {
-    let mut next = vec![1i64; usize::from(STORE_PARTITIONS)];
+    let mut next = NextIds::new(partition_of);
     let mut statement = conn.prepare("SELECT partition, next FROM id_block")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let (partition, first): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let known = usize::try_from(partition).ok().and_then(|at| next.get_mut(at));
-        match known {
-            Some(known) if first > 0 => *known = first,
-            _ => {
-                let before = checked.problems.len();
-                checked.tell(before, || {
-                    format!("the partition {partition} has {first} as its next id; {RESTORE}")
-                });
-            }
-        }
+        next.put(row.get(0)?, row.get(1)?, checked);
     }
     let mut statement = conn.prepare(
         "SELECT text, top FROM (SELECT owner, max(id) AS top FROM entry GROUP BY owner) \
          JOIN jid ON jid.id = owner",
     )?;
     let mut rows = statement.query([])?;
-    let mut told = 0;
     while let Some(row) = rows.next()? {
-        let (text, top): (String, i64) = (row.get(0)?, row.get(1)?);
-        // One that is none was told.
-        let Ok(owner) = BareJid::parse(&text) else { continue };
-        let partition = partition_of(owner.hash64());
-        let given = next.get(usize::from(partition)).copied().unwrap_or(1);
-        if top >= given {
-            checked.tell(told, || {
-                format!(
-                    "the message {top} of {text} has an id that its partition {partition} gives only from {given} on; \
-                     {RESTORE}, or {MOVE}"
-                )
-            });
-            told += 1;
-        }
+        let owner: String = row.get(0)?;
+        next.look(&owner, row.get(1)?, checked);
     }
     Ok(())
 }

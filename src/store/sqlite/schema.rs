@@ -1,23 +1,13 @@
-//! The schema and how it grows: numbered steps, forward only, each one transaction.
-//!
-//! A step records the oldest version of the schema whose program may still use the database after it. So a step that
-//! only adds leaves older programs running beside newer ones, and only a step that takes something away shuts them out.
+//! The schema and how it grows: each step is one transaction.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::super::Error;
+pub(super) use super::super::migration::Migration;
+use super::super::migration::version;
 
 /// In the header of each database of ours (`PRAGMA application_id`): "Core".
 const APPLICATION_ID: i32 = 0x436f_7265;
-
-/// One step of the schema.
-pub(super) struct Migration {
-    /// 1, 2, 3 .. without gaps: the version of the schema after this step.
-    pub(super) number: u32,
-    /// Programs that know at least this version may use the database after this step.
-    pub(super) oldest: u32,
-    pub(super) sql: &'static str,
-}
 
 /// All steps that this program knows, in order.
 pub(super) static MIGRATIONS: &[Migration] = &[
@@ -84,16 +74,11 @@ pub(super) fn migrate(conn: &mut Connection, known: &[Migration]) -> Result<u32,
 ///
 /// - errors: `TooNew`
 pub(super) fn check(conn: &Connection, known: &[Migration]) -> Result<u32, Error> {
-    let newest = known.last().map_or(0, |step| step.number);
     let row: Option<(Option<u32>, Option<u32>)> = conn
         .query_row("SELECT max(number), max(oldest) FROM migration", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
         .optional()?;
     let (found, oldest) = row.unwrap_or_default();
-    let (found, oldest) = (found.unwrap_or(0), oldest.unwrap_or(0));
-    if oldest > newest {
-        return Err(Error::TooNew { found, known: newest });
-    }
-    Ok(found)
+    version(known, found.unwrap_or(0), oldest.unwrap_or(0))
 }

@@ -450,15 +450,14 @@ impl Batch<'_> {
     }
 
     fn confirm(&mut self, owner: &BareJid, id: i64, ids: &[u64]) -> Result<(), Error> {
-        let sql = "DELETE FROM entry WHERE owner = ?1 AND id = ?2 AND pending = 1 AND archived = 0";
-        let mut delete = self.conn.prepare_cached(sql)?;
-        let sql = "UPDATE entry SET pending = 0 WHERE owner = ?1 AND id = ?2 AND pending = 1";
-        let mut stays = self.conn.prepare_cached(sql)?;
+        let delete =
+            "DELETE FROM entry WHERE owner = ?1 AND id = ?2 AND pending = 1 AND archived = 0";
+        let stay = "UPDATE entry SET pending = 0 WHERE owner = ?1 AND id = ?2 AND pending = 1";
         for entry in ids.iter().filter(|entry| self.settled.is_due(owner, **entry)) {
             // One above `LOG_ID_MAX` finds nothing, as a number below zero.
             let row = [id, entry.cast_signed()];
-            if delete.execute(row)? == 0 {
-                stays.execute(row)?;
+            if self.conn.prepare_cached(delete)?.execute(row)? == 0 {
+                self.conn.prepare_cached(stay)?.execute(row)?;
             }
         }
         Ok(())
