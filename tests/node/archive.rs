@@ -7,9 +7,7 @@ const MESSAGES: usize = 20;
 
 /// Alice's messages to Bob, acknowledged.
 fn say(node: &Node, first: usize) {
-    let mut alice = Client::log_in(node, "alice", "secret");
-    alice.send("<enable xmlns='urn:xmpp:sm:3'/>");
-    alice.expect("<enabled ");
+    let mut alice = Client::acked(node, "alice", "secret");
     for number in first..first + MESSAGES {
         alice.send(&format!(
             "<message to='bob@localhost' type='chat'><body>m{number}</body></message>"

@@ -94,6 +94,14 @@ impl Client {
         client
     }
 
+    /// As `log_in`, with acknowledgements (XEP-0198).
+    pub(crate) fn acked(node: &Node, user: &str, password: &str) -> Client {
+        let mut client = Client::log_in(node, user, password);
+        client.send("<enable xmlns='urn:xmpp:sm:3'/>");
+        client.expect("<enabled ");
+        client
+    }
+
     /// After `<success/>`: a new stream, and the resource `r`.
     pub(crate) fn bind(&mut self) {
         self.open();

@@ -105,9 +105,7 @@ fn what_was_acknowledged_survives_a_kill() {
     place.add_user("alice", "secret");
     place.add_user("bob", "secret");
     let node = place.start();
-    let mut alice = Client::log_in(&node, "alice", "secret");
-    alice.send("<enable xmlns='urn:xmpp:sm:3'/>");
-    alice.expect("<enabled");
+    let mut alice = Client::acked(&node, "alice", "secret");
     for number in 0..20 {
         alice.send(&format!(
             "<message to='bob@localhost' type='chat' id='{number}'><body>number {number}</body></message>"

@@ -18,6 +18,21 @@ fn data(name: &str) -> String {
     path.display().to_string()
 }
 
+/// Prosody's accounts come into the running node, and Alice, who is logged in, writes to one of them.
+fn import(place: &Place, alice: &mut Client) {
+    let imported = place.run(&["import", &data("prosody-0.12")]);
+    assert!(imported.contains("         5 accounts\n"), "{imported}");
+    alice
+        .send("<message to='juliet@localhost' type='chat'><body>after the import</body></message>");
+    alice.ping("1");
+}
+
+#[track_caller]
+fn in_order(got: &str, wanted: &[&str]) {
+    let places: Vec<Option<usize>> = wanted.iter().map(|it| got.find(it)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {got}");
+}
+
 #[test]
 fn users_of_another_server_log_in_with_the_passwords_they_had() {
     let place = Place::new().set(DOMAINS);
@@ -29,11 +44,7 @@ fn users_of_another_server_log_in_with_the_passwords_they_had() {
     // The node has looked this one up and knows that there is none.
     alice.send("<message to='juliet@localhost' type='chat' id='e'><body>early</body></message>");
     alice.expect("<service-unavailable");
-    let imported = place.run(&["import", &data("prosody-0.12")]);
-    assert!(imported.contains("         5 accounts\n"), "{imported}");
-    alice
-        .send("<message to='juliet@localhost' type='chat'><body>after the import</body></message>");
-    alice.ping("1");
+    import(&place, &mut alice);
     let mut juliet = Client::log_in(&node, "juliet", "secret");
     juliet.send("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
     let roster = juliet.expect("</query></iq>");
@@ -42,11 +53,7 @@ fn users_of_another_server_log_in_with_the_passwords_they_had() {
     juliet.expect("tybalt@example.net");
     juliet.send("<presence/>");
     let got = juliet.expect("after the import");
-    let places: Vec<Option<usize>> = ["Wherefore", "\u{1f600}", "Peace", "after the import"]
-        .iter()
-        .map(|it| got.find(it))
-        .collect();
-    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {got}");
+    in_order(&got, &["Wherefore", "\u{1f600}", "Peace", "after the import"]);
     assert!(got.contains("stamp='2026-11-26T17:38:44"), "{got}");
 
     // Some have keys of SHA-1 alone, some of SHA-256: neither is offered, which would lock the others out.
@@ -67,9 +74,7 @@ fn a_running_node_is_exported_and_its_export_is_imported_into_another() {
     place.add_user("alice", "secret");
     place.add_user("bob", "secret");
     let node = place.start();
-    let mut alice = Client::log_in(&node, "alice", "secret");
-    alice.send("<enable xmlns='urn:xmpp:sm:3'/>");
-    alice.expect("<enabled");
+    let mut alice = Client::acked(&node, "alice", "secret");
     for number in 0..150 {
         let body = format!("{number} {}", "x".repeat(2_000));
         alice.send(&format!(
@@ -113,9 +118,7 @@ fn a_copy_made_under_load_has_all_that_was_acknowledged_before() {
     place.add_user("alice", "secret");
     place.add_user("bob", "secret");
     let node = place.start();
-    let mut alice = Client::log_in(&node, "alice", "secret");
-    alice.send("<enable xmlns='urn:xmpp:sm:3'/>");
-    alice.expect("<enabled");
+    let mut alice = Client::acked(&node, "alice", "secret");
     let (acknowledged, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let copy = place.path("copy.db");
     let mut sent = 0u64;
@@ -159,9 +162,7 @@ fn a_copy_made_under_load_has_all_that_was_acknowledged_before() {
     std::fs::copy(&copy, place.data_dir().join("corefire.db")).unwrap();
     assert!(place.run(&["store", "check"]).ends_with("no problems\n"));
     let node = place.start();
-    let mut alice = Client::log_in(&node, "alice", "secret");
-    alice.send("<enable xmlns='urn:xmpp:sm:3'/>");
-    alice.expect("<enabled");
+    let mut alice = Client::acked(&node, "alice", "secret");
     alice.send("<message to='bob@localhost' type='chat'><body>the last </body></message>");
     alice.send("<r xmlns='urn:xmpp:sm:3'/>");
     alice.expect("h='1'");
@@ -193,17 +194,11 @@ fn a_node_on_postgres_takes_accounts_in_and_is_checked_while_it_serves() {
     place.add_user("alice", "secret");
     let node = place.start();
     let mut alice = Client::log_in(&node, "alice", "secret");
-    let imported = place.run(&["import", &data("prosody-0.12")]);
-    assert!(imported.contains("         5 accounts\n"), "{imported}");
-    alice
-        .send("<message to='juliet@localhost' type='chat'><body>after the import</body></message>");
-    alice.ping("1");
+    import(&place, &mut alice);
     let mut juliet = Client::log_in(&node, "juliet", "secret");
     juliet.send("<presence/>");
     let got = juliet.expect("after the import");
-    let places: Vec<Option<usize>> =
-        ["Wherefore", "Peace", "after the import"].iter().map(|it| got.find(it)).collect();
-    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {got}");
+    in_order(&got, &["Wherefore", "Peace", "after the import"]);
     let checked = place.run(&["store", "check"]);
     assert!(checked.contains(": account 6, ") && checked.ends_with("no problems\n"), "{checked}");
     let exported = place.data_dir().join("all.xml");

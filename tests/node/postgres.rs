@@ -24,14 +24,6 @@ fn place(server: &Server) -> Place {
     place
 }
 
-/// Alice, with stream management.
-fn alice(node: &Node) -> Client {
-    let mut alice = Client::log_in(node, "alice", "secret");
-    alice.send("<enable xmlns='urn:xmpp:sm:3'/>");
-    alice.expect("<enabled");
-    alice
-}
-
 /// Messages to Bob, and the wish to hear that they are safe.
 fn send(alice: &mut Client, numbers: std::ops::Range<u32>) {
     for number in numbers {
@@ -59,7 +51,7 @@ fn accounts_and_messages_are_in_the_database_and_survive_a_restart_and_a_kill() 
     assert!(!place.data_dir().join("corefire.db").exists());
     let node = place.start();
     let first = node.incarnation;
-    let mut one = alice(&node);
+    let mut one = Client::acked(&node, "alice", "secret");
     send(&mut one, 0..10);
     one.expect("h='10'");
     let status = place.run(&["status"]);
@@ -70,7 +62,7 @@ fn accounts_and_messages_are_in_the_database_and_survive_a_restart_and_a_kill() 
     place.add_user("carol", "secret");
     let node = place.start();
     assert!(node.incarnation > first, "{} after {first}", node.incarnation);
-    let mut one = alice(&node);
+    let mut one = Client::acked(&node, "alice", "secret");
     send(&mut one, 10..30);
     one.expect("h='20'");
     node.kill();
@@ -105,7 +97,7 @@ fn a_node_whose_database_was_taken_over_ends_and_says_why() {
     let Some(server) = Server::start(&["fsync=off"]) else { return };
     let place = place(&server);
     let mut node = place.start();
-    let mut alice = alice(&node);
+    let mut alice = Client::acked(&node, "alice", "secret");
     server.sql("corefire", "UPDATE member SET fenced = true");
     send(&mut alice, 0..1);
     node.wait_for_log("another node has taken the database over");
@@ -120,7 +112,7 @@ fn a_database_that_goes_and_comes_back_costs_patience_and_no_message() {
     let Some(mut server) = Server::start(&[]) else { return };
     let place = place(&server);
     let mut node = place.start();
-    let mut alice = alice(&node);
+    let mut alice = Client::acked(&node, "alice", "secret");
     send(&mut alice, 0..5);
     alice.expect("h='5'");
     server.stop();
@@ -141,7 +133,7 @@ fn a_node_with_a_database_does_what_it_does_under_the_profile_for_containers() {
     let mut command = place.program(&["serve"]);
     restrict::allow_only(&mut command, &crate::seccomp::allowed());
     let node = place.start_as(command);
-    let mut alice = alice(&node);
+    let mut alice = Client::acked(&node, "alice", "secret");
     send(&mut alice, 0..3);
     alice.expect("h='3'");
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'xmpp'";

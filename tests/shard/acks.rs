@@ -4,18 +4,18 @@ use crate::harness::*;
 use corefire::shard::AckLevel;
 use std::time::Duration;
 
-const R: &str = "<r xmlns='urn:xmpp:sm:3'/>";
+pub(crate) const R: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 
-fn a(h: u32) -> String {
+pub(crate) fn a(h: u32) -> String {
     format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>")
 }
 
-fn resume(id: &str, h: u32) -> String {
+pub(crate) fn resume(id: &str, h: u32) -> String {
     format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{h}'/>")
 }
 
 /// A client behind the SASL success of `name`, which may resume.
-fn returning(node: &mut Node, name: &str) -> Client {
+pub(crate) fn returning(node: &mut Node, name: &str) -> Client {
     let owner = node.owner(name);
     node.authenticate(owner, name)
 }

@@ -1,5 +1,6 @@
 //! A bug costs the stanza that met it and no more (DESIGN §8, contained faults).
 
+use crate::acks::R;
 use crate::harness::*;
 use corefire::shard::{
     AccountId, Answers, Feature, Iq, Manifest, Method, RosterChange, Scope, StoreOutcome, Turn,
@@ -87,7 +88,6 @@ fn meet(to: &str) -> String {
 }
 
 const ROSTER: &str = "<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>";
-const R: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 
 fn other_shard(node: &Node) -> &'static str {
     let fits = |name: &&&str| node.owner(name) != node.owner("alice");

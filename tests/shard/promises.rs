@@ -1,9 +1,8 @@
 //! What README promises of acknowledgements and ids, where the tests of each part leave it open.
 
+use crate::acks::R;
 use crate::harness::*;
 use std::time::Duration;
-
-const R: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 
 /// The number that the client is told by now.
 fn told(node: &mut Node, client: Client) -> u32 {

@@ -1,27 +1,19 @@
 //! XEP-0198 §3 to §6: what a server must and should do about sessions that are enabled, resumed, or resumed too late.
 
+use crate::acks::{R, a, resume, returning};
 use crate::harness::*;
 use crate::sasl2::{authenticate, bind2};
 use std::time::Duration;
 
-const R: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 const NOT_FOUND: &str = "<item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>";
-
-fn a(h: u32) -> String {
-    format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>")
-}
 
 fn enable(more: &str) -> String {
     format!("<enable xmlns='urn:xmpp:sm:3' resume='true' {more}/>")
 }
 
-fn resume(id: &str, h: u32) -> String {
-    format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{h}'/>")
-}
-
 /// A new connection of `name` resumes the session `id`; gives the answer, too.
 fn back(node: &mut Node, name: &str, id: &str, h: u32) -> (Client, String) {
-    let client = node.authenticate(node.owner(name), name);
+    let client = returning(node, name);
     node.send(client, &resume(id, h));
     let text = node.read(client);
     (client, text)

@@ -1,6 +1,7 @@
 //! Logins by SASL2 (XEP-0388): the answer to all that was asked for inline comes with `<success/>`, Bind 2 (XEP-0386) and
 //! resumption (XEP-0198) included, and no new stream begins.
 
+use crate::acks::resume;
 use crate::harness::*;
 use corefire::shard::{Feature, Manifest, SessionId, Turn};
 use corefire::store::Write;
@@ -31,10 +32,6 @@ pub(crate) fn bind2(tag: &str, more: &str) -> String {
 
 pub(crate) fn agent(id: &str) -> String {
     format!("<user-agent id='{id}'><software>test</software></user-agent>")
-}
-
-fn resume(id: &str, h: u32) -> String {
-    format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{h}'/>")
 }
 
 /// A connection with TLS whose header is out and whose features are read.

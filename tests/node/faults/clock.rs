@@ -1,7 +1,7 @@
 //! The wall clock is set back, while the node runs and before it starts again.
 
 use super::disk::Disk;
-use super::ledger::{archive, log_in, message, place, say};
+use super::ledger::{archive, message, place, say};
 use crate::client::Client;
 
 #[test]
@@ -13,7 +13,7 @@ fn archives_stay_in_order_when_the_clock_is_set_back() {
     for hours in [0, -1, -3, 2] {
         let node = disk.start(&place);
         for shift in [hours * 3600, hours * 3600 - 600] {
-            let mut alice = log_in(&node, "alice");
+            let mut alice = Client::acked(&node, "alice", "secret");
             disk.shift_clock(shift);
             for handled in 1..=5 {
                 say(&mut alice, &message("bob", &number.to_string()), handled);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::disk::next;
-use super::ledger::{Row, archive, log_in, message, place, say};
+use super::ledger::{Row, archive, message, place, say};
 use crate::client::Client;
 use crate::node::{Node, Place};
 
@@ -15,7 +15,7 @@ const PAGE: usize = 4096;
 fn filled(stop: impl Fn(Node)) -> (Place, PathBuf) {
     let place = place(&["alice", "bob"]);
     let node = place.start();
-    let mut alice = log_in(&node, "alice");
+    let mut alice = Client::acked(&node, "alice", "secret");
     let padding = "p".repeat(200);
     let text: String =
         (0..MESSAGES).map(|number| message("bob", &format!("{number} {padding}"))).collect();

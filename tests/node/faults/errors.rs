@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::disk::{Disk, Unsynced, Writes, next};
-use super::ledger::{Kept, acknowledged, archive, check, log_in, message, place, say, talk};
+use super::ledger::{Kept, acknowledged, archive, check, message, place, say, talk};
 use crate::client::Client;
 use crate::node::{Node, Place};
 
@@ -28,7 +28,7 @@ fn after_a_failed_fsync_nothing_is_acknowledged_until_it_is_on_the_disk() {
     let place = place(&["alice", "bob", "carol"]);
     let disk = Disk::under(&place);
     let mut node = disk.start(&place);
-    let mut alice = log_in(&node, "alice");
+    let mut alice = Client::acked(&node, "alice", "secret");
     say(&mut alice, &(message("carol", "before") + &message("bob", "before")), 2);
     let before = disk.faults();
     disk.fail_fsync(true);
@@ -60,7 +60,7 @@ fn a_disk_that_fails_now_and_then_loses_nothing_that_was_acknowledged() {
     let disk = Disk::under(&place);
     let node = disk.start(&place);
     let mut random = 0x5eed;
-    let talk = talk(log_in(&node, "alice"), "bob", "flaky".to_owned());
+    let talk = talk(Client::acked(&node, "alice", "secret"), "bob", "flaky".to_owned());
     for _ in 0..12 {
         let before = disk.faults();
         match next(&mut random) % 3 {
@@ -89,7 +89,7 @@ fn a_disk_that_fails_now_and_then_loses_nothing_that_was_acknowledged() {
 #[track_caller]
 fn refuses_and_heals(place: &Place, disk: &Disk, fail: impl Fn(&Disk), told: &str) {
     let mut node = disk.start(place);
-    let mut alice = log_in(&node, "alice");
+    let mut alice = Client::acked(&node, "alice", "secret");
     let mut carol = Client::log_in(&node, "carol", "secret");
     carol.send("<presence/>");
     carol.ping("there");
@@ -142,7 +142,7 @@ fn with_a_slow_disk_recipients_do_not_wait_and_acks_do() {
     let place = place(&["alice", "bob"]);
     let disk = Disk::under(&place);
     let node = disk.start(&place);
-    let mut alice = log_in(&node, "alice");
+    let mut alice = Client::acked(&node, "alice", "secret");
     let mut bob = Client::log_in(&node, "bob", "secret");
     bob.send("<presence/>");
     bob.ping("there");

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 
 use crate::client::Client;
-use crate::node::{Node, Place};
+use crate::node::Place;
 
 /// Messages of one burst, at most.
 const BURST: u32 = 8;
@@ -25,14 +25,6 @@ pub(super) fn place(users: &[&str]) -> Place {
         place.add_user(user, "secret");
     }
     place
-}
-
-/// A session with acknowledgements.
-pub(super) fn log_in(node: &Node, user: &str) -> Client {
-    let mut client = Client::log_in(node, user, "secret");
-    client.send("<enable xmlns='urn:xmpp:sm:3'/>");
-    client.expect("<enabled ");
-    client
 }
 
 pub(super) fn message(to: &str, body: &str) -> String {

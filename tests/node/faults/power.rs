@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::disk::{Disk, Unsynced, Writes, next};
-use super::ledger::{Kept, archive, check, log_in, place, talk};
+use super::ledger::{Kept, archive, check, place, talk};
 use crate::client::Client;
 use crate::node::{Node, Place};
 
@@ -31,8 +31,9 @@ fn cycle(
     // As slow as disks are: the power goes before a flush is done.
     disk.slow_fsync(Duration::from_millis(1 + next(random) % 15));
     let names = ["alice", "carol"];
-    let talks =
-        names.map(|name| (name, talk(log_in(&node, name), "bob", format!("{number}/{name}"))));
+    let talks = names.map(|name| {
+        (name, talk(Client::acked(&node, name, "secret"), "bob", format!("{number}/{name}")))
+    });
     std::thread::sleep(Duration::from_millis(50 + next(random) % 400));
     node.kill();
     let unsynced =
@@ -84,7 +85,7 @@ fn cycle(
 
 /// What comes to Bob when he is there, of the cycle with this label: `count` messages. He confirms them.
 fn delivered(node: &Node, label: &str, count: usize) -> Vec<String> {
-    let mut client = log_in(node, "bob");
+    let mut client = Client::acked(node, "bob", "secret");
     client.send("<presence/>");
     let prefix = format!("{label}/");
     let (mut bodies, mut handled) = (Vec::new(), 0);
