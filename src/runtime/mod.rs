@@ -8,6 +8,7 @@
 mod certificate_expiry;
 mod client_certificate;
 pub mod clock;
+pub mod cluster;
 pub mod connection;
 pub mod control;
 pub mod data_dir;

@@ -1,0 +1,79 @@
+//! Who is in the cluster: what a node says of itself, and the members of one epoch.
+//!
+//! A view comes from the shared database, which alone decides it; everybody acts by the newest that they know.
+
+use super::placement::{Member, NodeId, Placement, ShardId};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// One run of a node: a node that was started again is another one, which nothing that was meant for the old one reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Run {
+    pub node: NodeId,
+    pub incarnation: u64,
+}
+
+/// A shard of one run of a node: where frames come from and go to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub run: Run,
+    pub shard: ShardId,
+}
+
+/// What a node says of itself. The same for as long as it runs, but for its weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Unique in the cluster, the same after a restart.
+    pub name: String,
+    pub run: Run,
+    pub shards: u16,
+    /// Its share of the partitions; 0 for one that is being drained.
+    pub weight: u32,
+    /// Where it takes links (TCP) and gossip (UDP).
+    pub link: SocketAddr,
+    /// Where clients reach this very node, for redirects and the shard map, as `HOST:PORT`; empty: nowhere by itself.
+    pub clients: Vec<String>,
+    /// The oldest and newest version of frames that it speaks.
+    pub frames: (u16, u16),
+    /// The version of the program, for people.
+    pub version: String,
+}
+
+/// The members at one epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    pub placement: Arc<Placement>,
+    /// By node id; the same as those of the placement.
+    pub nodes: Vec<NodeFacts>,
+}
+
+impl View {
+    /// - takes: at least one node
+    pub fn new(epoch: u64, mut nodes: Vec<NodeFacts>) -> View {
+        nodes.sort_by_key(|node| node.run.node);
+        let members: Vec<Member> = nodes
+            .iter()
+            .map(|node| Member {
+                node: node.run.node,
+                name: node.name.clone(),
+                weight: node.weight,
+                shards: node.shards,
+            })
+            .collect();
+        View { placement: Arc::new(Placement::new(epoch, &members)), nodes }
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.placement.epoch()
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<&NodeFacts> {
+        let place = self.nodes.binary_search_by_key(&id, |node| node.run.node).ok()?;
+        self.nodes.get(place)
+    }
+
+    /// Whether this run of a node takes part.
+    pub fn has(&self, run: Run) -> bool {
+        self.node(run.node).is_some_and(|node| node.run == run)
+    }
+}
