@@ -12,7 +12,7 @@ use crate::admin::http::Door;
 use crate::admin::overview::{self, NodeFacts};
 use crate::base::limit::Rate;
 use crate::base::rng::Rng;
-use crate::cluster::placement::Placement;
+use crate::cluster::placement::{NodeId, Placement};
 use crate::config::{self, Config, ConfigError, Origin, TlsPolicy};
 use crate::features;
 use crate::runtime::clock::Clock;
@@ -446,6 +446,7 @@ pub fn shard_config(
         answer_after: Duration::ZERO,
         admins: config.admins.clone(),
         components: config.components.secrets.clone(),
+        node: NodeId::default(),
         incarnation,
     }
 }

@@ -63,6 +63,12 @@ pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
             presence_dropped,
             frames_out,
             frames_in,
+            frames_repeated,
+            frames_passed_on,
+            frames_retried,
+            duplicates_dropped,
+            sessions_moved_out,
+            sessions_moved_in,
             posts_dropped,
             faults,
             slow_readers_closed,
@@ -90,6 +96,12 @@ pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
         sum.presence_dropped += presence_dropped;
         sum.frames_out += frames_out;
         sum.frames_in += frames_in;
+        sum.frames_repeated += frames_repeated;
+        sum.frames_passed_on += frames_passed_on;
+        sum.frames_retried += frames_retried;
+        sum.duplicates_dropped += duplicates_dropped;
+        sum.sessions_moved_out += sessions_moved_out;
+        sum.sessions_moved_in += sessions_moved_in;
         sum.posts_dropped += posts_dropped;
         sum.faults += faults;
         sum.slow_readers_closed += slow_readers_closed;
@@ -231,6 +243,21 @@ impl Page<'_> {
         )?;
         let values = [("in", probe.frames_in), ("out", probe.frames_out)];
         self.counts("shard_frames", "Frames between cores", "direction", &values)?;
+        self.counts(
+            "cluster_frames",
+            "Frames between nodes that took another way: come again over a new link, sent on as their owner had changed, \
+             sent to new owners as the old one was gone; messages that were there already",
+            "fate",
+            &[
+                ("repeated", probe.frames_repeated),
+                ("passed_on", probe.frames_passed_on),
+                ("retried", probe.frames_retried),
+                ("duplicate", probe.duplicates_dropped),
+            ],
+        )?;
+        let values = [("in", probe.sessions_moved_in), ("out", probe.sessions_moved_out)];
+        let help = "Sessions that moved with their accounts";
+        self.counts("cluster_sessions_moved", help, "direction", &values)?;
         let help = "Connections of components that have logged in";
         self.gauge("component_connections", help, probe.component_connections)?;
         self.counts(

@@ -107,6 +107,17 @@ impl Feature for Blocking {
         &MANIFEST
     }
 
+    fn pack_session(&self, turn: &Turn<'_>, session: SessionId) -> Option<Vec<u8>> {
+        let asked = turn.session_slot_in_use::<Asked>(session)?;
+        Some(vec![u8::from(asked.0)])
+    }
+
+    fn unpack_session(&mut self, turn: &mut Turn<'_>, session: SessionId, packed: &[u8]) {
+        if let Some(asked) = turn.session_slot::<Asked>(session) {
+            asked.0 = packed == [1];
+        }
+    }
+
     fn on_iq(&mut self, turn: &mut Turn<'_>, iq: &Iq<'_>) -> Verdict {
         let Some(account) = iq.account else {
             return Verdict::Error(StanzaCondition::ServiceUnavailable.into());

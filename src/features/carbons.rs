@@ -73,6 +73,17 @@ impl Feature for Carbons {
         Vec::new()
     }
 
+    fn pack_session(&self, turn: &Turn<'_>, session: SessionId) -> Option<Vec<u8>> {
+        let wanted = turn.session_slot_in_use::<Wanted>(session)?;
+        Some(vec![u8::from(wanted.0)])
+    }
+
+    fn unpack_session(&mut self, turn: &mut Turn<'_>, session: SessionId, packed: &[u8]) {
+        if let Some(wanted) = turn.session_slot::<Wanted>(session) {
+            wanted.0 = packed == [1];
+        }
+    }
+
     /// A copy is the server's to make. What a client sends as one is refused, so that nobody has to tell them apart.
     fn on_sent(&mut self, _turn: &mut Turn<'_>, sent: &Sent<'_>) -> Passage {
         let is_forged = sent.kind == StanzaKind::Message

@@ -23,7 +23,7 @@ use crate::base::network::Networks;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{Placement, ShardId};
 use crate::shard::errand::Outcome;
-use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Shard, ShardConfig};
+use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Peer, Shard, ShardConfig};
 use futures_lite::future::or;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Binding};
 use std::cell::{Cell, RefCell};
@@ -542,7 +542,8 @@ impl Core {
             Action::ReadAgain(conn) => connection::read_again(self, conn),
             Action::Move { conn, to } => {
                 if let Some(socket) = connection::extract(self, conn)
-                    && let Some(Some(outlet)) = self.outlets.borrow_mut().get_mut(usize::from(to.0))
+                    && let Some(Some(outlet)) =
+                        self.outlets.borrow_mut().get_mut(usize::from(to.shard.0))
                 {
                     outlet.add_socket(socket);
                 }
@@ -579,7 +580,7 @@ impl Core {
         }
         for (from, inlet) in inlets.iter_mut().enumerate() {
             let Some(inlet) = inlet else { continue };
-            let from = ShardId(u16::try_from(from).unwrap_or(u16::MAX));
+            let from = Peer(u16::try_from(from).unwrap_or(u16::MAX));
             while let Some(parcel) = inlet.receive() {
                 self.turns.enter(TurnPart::Frames, now.mono);
                 any = true;

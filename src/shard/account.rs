@@ -17,8 +17,8 @@ use crate::base::instant::Wall;
 use crate::base::limit::Meter;
 use crate::base::network::Network;
 use crate::cluster::placement::store_partition;
-use crate::frame::Envelope;
-use crate::store::{AccountRecord, LogEntry, Query, Write};
+use crate::frame::{Envelope, Flags};
+use crate::store::{AccountRecord, LogEntry, Origin, Query, Write};
 use crate::xmpp::credentials::PackedCredentials;
 use crate::xmpp::jid::BareJid;
 use std::any::Any;
@@ -43,6 +43,10 @@ pub(super) enum Busy {
     Ids,
     /// Offline messages go out first.
     Replay,
+    /// It is not known yet whether a message of it is there already.
+    Retry,
+    /// It is another shard's now.
+    Leaving,
 }
 
 /// What is known of an account.
@@ -184,11 +188,13 @@ pub(super) struct Queued {
     pub at: FrameRef,
     pub ingress: Wall,
     pub post: Post,
+    /// Where it was sent first, if that is gone: it may be in the log already.
+    pub retry: Option<Origin>,
 }
 
 impl Queued {
     pub(super) fn new(envelope: &Envelope<'_>, to: &str, at: FrameRef) -> Self {
-        Self { at, ingress: envelope.ingress, post: Post::of(envelope, to) }
+        Self { at, ingress: envelope.ingress, post: Post::of(envelope, to), retry: None }
     }
 
     pub(super) fn envelope(&self, epoch: u64) -> Envelope<'_> {
@@ -208,6 +214,8 @@ pub(super) struct IdBlock {
     pub(super) rows: VecDeque<(Ticket, AccountId, LogEntry)>,
     /// Ids below it were given by others.
     floor: u64,
+    /// The block that is on its way was asked for too early.
+    is_stale: bool,
 }
 
 impl IdBlock {
@@ -256,8 +264,20 @@ impl Core {
             new_sessions: Meter::default(),
         }));
         self.names.insert(jid.clone(), id);
-        self.load(id, fx);
+        if self.handover.holds(jid.hash64()) {
+            self.handover.hold(id);
+        } else {
+            self.load(id, fx);
+        }
         Some(id)
+    }
+
+    /// All others have let go of the account: it is read.
+    pub(super) fn load_held(&mut self, id: AccountId, fx: &mut Effects) {
+        let is_held = |account: &Account| account.busy == Busy::Loading && account.load.is_none();
+        if self.accounts.get(id.0).is_some_and(is_held) {
+            self.load(id, fx);
+        }
     }
 
     /// Reads the account, once all that was written to it is in the store.
@@ -295,8 +315,15 @@ impl Core {
     /// here, what was known serves for one thing: sessions that end must be able to tell their contacts.
     pub(super) fn reload(&mut self, id: AccountId, fx: &mut Effects) {
         let Some(account) = self.accounts.get_mut(id.0) else { return };
+        if account.busy == Busy::Leaving {
+            return;
+        }
         account.busy = Busy::Loading;
         account.replay = None;
+        if self.handover.holds(account.jid.hash64()) {
+            account.load = None;
+            return;
+        }
         self.load(id, fx);
     }
 
@@ -331,6 +358,12 @@ impl Core {
                 | Waiting::Registration { .. }
                 | Waiting::Sent(..)
                 | Waiting::Nobody => {}
+                Waiting::Origin { account, queued } => {
+                    if queued.post.flags.contains(Flags::WANTS_ACK) {
+                        self.inward[usize::from(queued.at.ring)].release(queued.at.number);
+                    }
+                    self.reload(account, fx);
+                }
                 Waiting::Retraction { .. } => {
                     self.retractions = self.retractions.saturating_sub(1);
                 }
@@ -442,6 +475,16 @@ impl Core {
         block.rise();
     }
 
+    /// Owners changed: for accounts that were others' till now, ids must be higher than those that these gave.
+    pub(super) fn forget_ids(&mut self) {
+        for block in &mut self.blocks {
+            block.next = 0;
+            block.end = 0;
+            block.following = None;
+            block.is_stale = block.asked;
+        }
+    }
+
     /// A block came (or failed to come): gives the accounts that waited for it.
     pub(super) fn ids_reserved(
         &mut self,
@@ -451,7 +494,8 @@ impl Core {
     ) -> Vec<AccountId> {
         let block = &mut self.blocks[usize::from(partition)];
         block.asked = false;
-        if first.is_some_and(|first| first < block.floor) {
+        let is_stale = std::mem::take(&mut block.is_stale);
+        if first.is_some_and(|first| is_stale || first < block.floor) {
             // It was reserved before others went past it. The next one lies above.
             self.ask_for_ids(partition, fx);
             return Vec::new();

@@ -3,6 +3,7 @@
 use super::access::Access;
 use super::rate::Rates;
 use crate::base::limit::Rate;
+use crate::cluster::placement::NodeId;
 use crate::stream::c2s::C2sPolicy;
 use crate::stream::component::ComponentAccess;
 use crate::xmpp::jid::BareJid;
@@ -166,6 +167,8 @@ pub struct ShardConfig {
     /// How long after what it answers a challenge or a refusal leaves, at the soonest: what the look-up took does not
     /// show. Zero: at once.
     pub answer_after: Duration,
+    /// The node in its cluster; 0 without one.
+    pub node: NodeId,
     /// This start of the node; part of each logged stanza's origin.
     pub incarnation: u64,
 }
@@ -184,6 +187,7 @@ impl ShardConfig {
             admins: Vec::new(),
             components: Vec::new(),
             answer_after: Duration::ZERO,
+            node: NodeId::default(),
             incarnation: 1,
         }
     }
@@ -192,6 +196,8 @@ impl ShardConfig {
 /// Bytes in a ring's batch that stop the reading of clients, and those at which messages bounce.
 pub(super) const RING_SOFT_BYTES: usize = 256 << 10;
 pub(super) const RING_HARD_BYTES: usize = 16 << 20;
+/// Bytes of frames that a shard of another node has not handled, which stop the reading of clients.
+pub(super) const KEPT_SOFT_BYTES: usize = 4 << 20;
 /// Writes on their way to the store that stop the reading of clients.
 pub(super) const WRITES_SOFT: usize = 8_192;
 /// Those at which messages that would be kept bounce, wherever they come from.

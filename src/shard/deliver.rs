@@ -4,7 +4,9 @@ use super::account::{AccountId, Busy, Queued, State};
 use super::bounce::stanza_id;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
+use super::latency::Path;
 use super::log::Kept;
+use super::peers::Peer;
 use super::phase::{Delivered, Direction, Passage, Received};
 use super::ring::FrameRef;
 use super::session::SessionId;
@@ -12,7 +14,6 @@ use super::trace::{BY_FEATURE, NOBODY, Step};
 use super::turn::{ReplyTo, Request};
 use super::{AckLevel, Core, Shard, Undo, presence, subscription};
 use crate::base::instant::Instant;
-use crate::cluster::placement::ShardId;
 use crate::frame::Batch;
 use crate::frame::{Envelope, Flags, Kind};
 use crate::store::Keep;
@@ -28,8 +29,12 @@ pub(super) type Targets = SmallVec<[SessionId; 4]>;
 
 impl Shard {
     /// A batch from another shard.
-    pub(super) fn frames(&mut self, from: ShardId, sent: Instant, batch: &Batch, fx: &mut Effects) {
-        let ring = usize::from(from.0);
+    pub(super) fn frames(&mut self, from: Peer, sent: Instant, batch: &Batch, fx: &mut Effects) {
+        let ring = from.index();
+        let checked = !self.core.peers.is_local(from);
+        if self.core.peers.is_gone(from) {
+            return;
+        }
         let mut kinds = [0; 3];
         for envelope in batch.iter() {
             self.core.probe.frames_in += 1;
@@ -37,6 +42,10 @@ impl Shard {
                 *count += 1;
             }
             let Some(inward) = self.core.inward.get_mut(ring) else { return };
+            if checked && !inward.is_next(envelope.number) {
+                self.core.probe.frames_repeated += 1;
+                continue;
+            }
             inward.received(envelope.number);
             let at = FrameRef { ring: from.0, number: envelope.number };
             if !self.contained(fx, |shard, fx| shard.deliver(&envelope, at, fx)) {
@@ -44,7 +53,8 @@ impl Shard {
             }
             self.send_posts(fx);
         }
-        self.core.meter.crossed(kinds, self.core.now.mono.since(sent));
+        let path = if checked { Path::Node } else { Path::Core };
+        self.core.meter.crossed(path, kinds, self.core.now.mono.since(sent));
     }
 
     /// Its delivery met a bug: the sender is told, the accounts that it was for start afresh.
@@ -61,7 +71,7 @@ impl Shard {
     /// One frame, to each of its recipients.
     pub(super) fn deliver(&mut self, envelope: &Envelope<'_>, at: FrameRef, fx: &mut Effects) {
         if envelope.kind == Kind::Control {
-            return self.control(envelope, at);
+            return self.control(envelope, at, fx);
         }
         let trace = self.core.trace();
         self.deliver_to(envelope, envelope.to, at, fx);
@@ -84,12 +94,32 @@ impl Shard {
             return self.deliver_to_component(component, envelope, to, fx);
         }
         let (bare, resource) = split(to);
-        let core = &mut self.core;
-        let account = match core.names.get(bare).copied() {
+        let account = match self.core.names.get(bare).copied() {
+            Some(account) if self.core.is_leaving(account) => {
+                let slot = self.core.accounts.get(account.0);
+                let hash = slot.map(|slot| slot.jid.hash64());
+                self.pass_on(envelope, to, hash.unwrap_or_default(), at, fx);
+                return;
+            }
             Some(account) => account,
             None => {
+                let core = &mut self.core;
+                let mut may_come = false;
+                if core.handover.is_cluster() {
+                    let Ok(hash) = core.jids.parse(bare).map(|jid| jid.bare().hash64()) else {
+                        return;
+                    };
+                    if self.pass_on(envelope, to, hash, at, fx) {
+                        return;
+                    }
+                    // Its sessions may be on their way here.
+                    may_come = self.core.handover.holds(hash);
+                }
+                let core = &mut self.core;
                 // Presence is for sessions, and an account that is not in memory has none.
-                if envelope.kind == Kind::Presence && presence::is_news(envelope.subtype) {
+                let is_news =
+                    envelope.kind == Kind::Presence && presence::is_news(envelope.subtype);
+                if is_news && !may_come {
                     core.trace_envelope(envelope, to, Step::Dropped, NOBODY);
                     return;
                 }
@@ -107,6 +137,7 @@ impl Shard {
                 account
             }
         };
+        let core = &mut self.core;
         let limit = core.config.limits.pending_stanzas;
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
         let full = slot.waiting.len() >= limit;
@@ -386,7 +417,10 @@ impl Shard {
                 slot.waiting.shrink_to(0);
                 break;
             };
-            self.deliver_queued(account, &queued, epoch, fx);
+            match queued.retry {
+                Some(origin) => self.ask_origin(account, queued, origin, fx),
+                None => self.deliver_queued(account, &queued, epoch, fx),
+            }
         }
         self.core.maybe_idle(account);
     }
@@ -415,7 +449,7 @@ impl Shard {
         }
     }
 
-    fn deliver_queued(
+    pub(super) fn deliver_queued(
         &mut self,
         account: AccountId,
         queued: &Queued,

@@ -3,7 +3,7 @@
 use super::errand::Errand;
 use crate::base::ids::Id;
 use crate::base::instant::Instant;
-use crate::cluster::placement::ShardId;
+use crate::cluster::placement::Owner;
 use crate::frame::{Batch, Mark};
 use crate::store::{Query, Write};
 use crate::xmpp::credentials::ScramKeys;
@@ -22,8 +22,8 @@ pub struct Ticket(pub u64);
 pub enum Action {
     /// Flush this connection's output, then shake hands.
     StartTls(ConnId),
-    /// The connection belongs to another shard: take it out and send it there.
-    Move { conn: ConnId, to: ShardId },
+    /// The connection belongs to another shard, maybe of another node: take it out and send it there.
+    Move { conn: ConnId, to: Owner },
     /// Flush this connection's output, then close it.
     Close(ConnId),
     /// Drop this connection at once: its reader is too slow for its output.
@@ -56,7 +56,7 @@ pub struct Effects {
     pub dirty: Vec<ConnId>,
     /// Connections whose output is withheld until that moment: then `Shard::let_go`.
     pub withheld: Vec<(ConnId, Instant)>,
-    /// Frames per destination shard of this node.
+    /// Frames by peer: this node's shards first, then those of others.
     pub outbox: Vec<Batch>,
     pub writes: Vec<(Ticket, Write)>,
     /// Each sees what this shard wrote for the same owner before it.
@@ -81,6 +81,13 @@ impl Effects {
             outbox: (0..shards).map(|_| Batch::default()).collect(),
             writes: Vec::new(),
             queries: Vec::new(),
+        }
+    }
+
+    /// Room for frames to so many peers.
+    pub(super) fn make_room(&mut self, peers: usize) {
+        if self.outbox.len() < peers {
+            self.outbox.resize_with(peers, Batch::default);
         }
     }
 

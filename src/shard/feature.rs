@@ -226,6 +226,14 @@ pub trait Feature {
 
     fn on_session(&mut self, _turn: &mut Turn<'_>, _session: SessionId, _change: SessionChange) {}
 
+    /// A session moves to another node: what the feature keeps with it, if anything.
+    fn pack_session(&self, _turn: &Turn<'_>, _session: SessionId) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// A session has come from another node, with what `pack_session` gave there.
+    fn unpack_session(&mut self, _turn: &mut Turn<'_>, _session: SessionId, _packed: &[u8]) {}
+
     /// The store has answered what `on_iq` gave it. Gives the payload of the result.
     fn on_stored(
         &mut self,

@@ -1,15 +1,15 @@
 //! Stanzas from our own clients: stamped with their sender, checked, sent on their way.
 
+use super::Shard;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
 use super::latency::Path;
+use super::peers::Peer;
 use super::phase::{Delivered, Direction, Passage, Sent};
-use super::ring::FrameRef;
+use super::ring::{Carried, FrameRef};
 use super::route::{Realm, Route, route};
 use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
-use super::{Shard, config};
-use crate::cluster::placement::ShardId;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::ns;
@@ -91,7 +91,7 @@ impl Shard {
             Fate::Handled => self.core.complete(session, number),
             Fate::Sent(at) => {
                 let outward = &mut self.core.outward[usize::from(at.ring)];
-                outward.expect(at.number, session, number);
+                outward.expect(at.number, Carried::Stanza(session, number));
             }
             Fate::Waiting => {}
         }
@@ -344,20 +344,20 @@ impl Shard {
         hash64: u64,
         fx: &mut Effects,
     ) -> Option<FrameRef> {
-        let owner = self.core.destination(envelope.from, envelope.to, hash64);
+        let owner = self.core.destination(envelope.from, envelope.to, hash64)?;
         self.post_to(owner, envelope, fx)
     }
 
     /// As `post`, to a shard that the caller knows to be the one.
     pub(super) fn post_to(
         &mut self,
-        owner: ShardId,
+        owner: Peer,
         envelope: &Envelope<'_>,
         fx: &mut Effects,
     ) -> Option<FrameRef> {
         let core = &mut self.core;
-        let ring = usize::from(owner.0);
-        if owner == core.id {
+        if owner == Peer::from(core.id) {
+            let ring = owner.index();
             let number = core.outward[ring].number();
             core.inward[ring].received(number);
             if core.is_tracing() {
@@ -367,17 +367,15 @@ impl Shard {
             self.deliver(&Envelope { number, ..*envelope }, at, fx);
             return Some(at);
         }
-        if fx.outbox[ring].len_bytes() > config::RING_HARD_BYTES {
+        if core.is_ring_full(owner, fx) {
             return None;
         }
-        let number = core.outward[ring].last() + 1;
-        core.encoder.append(&mut fx.outbox[ring], &Envelope { number, ..*envelope }).ok()?;
-        core.probe.frames_out += 1;
-        core.meter.way = Path::Core;
+        let at = core.append_frame(owner, envelope, fx)?;
+        core.meter.way = if core.peers.is_local(owner) { Path::Core } else { Path::Node };
         if core.is_tracing() {
             core.trace_routed(envelope, owner);
         }
-        Some(FrameRef { ring: owner.0, number: core.outward[ring].number() })
+        Some(at)
     }
 
     /// Sends what handlers left behind for other accounts.
@@ -464,8 +462,8 @@ impl Shard {
     }
 
     /// Another shard handled our frames up to `handled`.
-    pub(super) fn handled(&mut self, by: crate::cluster::placement::ShardId, handled: u64) {
-        self.core.frames_handled(usize::from(by.0), handled);
+    pub(super) fn handled(&mut self, by: Peer, handled: u64) {
+        self.core.frames_handled(by.index(), handled);
     }
 }
 

@@ -4,8 +4,9 @@ use super::access::Features;
 use super::config::ShardConfig;
 use super::effect::{ConnId, Ticket};
 use super::errand::{Announcement, Outcome};
+use super::peers::Peer;
 use crate::base::instant::Instant;
-use crate::cluster::placement::ShardId;
+use crate::cluster::view::{Run, View};
 use crate::frame::Batch;
 use crate::store::{Answer, Written};
 use crate::stream::TlsFacts;
@@ -22,9 +23,13 @@ pub enum Input<'a> {
     /// The peer is gone, or the handshake failed, or the output that went before `Close` has left.
     Closed { conn: ConnId },
     /// Frames of another shard, in order; `sent`: when that shard's turn ended.
-    Frames { from: ShardId, sent: Instant, batch: &'a Batch },
+    Frames { from: Peer, sent: Instant, batch: &'a Batch },
     /// Another shard has received and handled our frames up to these numbers.
-    Handled { by: ShardId, received: u64, handled: u64 },
+    Handled { by: Peer, received: u64, handled: u64 },
+    /// There is a way to this run of another node (again): what it may have missed is sent once more.
+    Linked(Run),
+    /// From now on these are the members of the cluster, and owners are computed by that.
+    Placed(Arc<View>),
     /// Rings took what waited for them, or the store did: clients may be read again.
     Relieved,
     /// The store's answer.

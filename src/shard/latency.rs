@@ -9,6 +9,7 @@
 
 use super::Core;
 use super::effect::ConnId;
+use super::peers::Peer;
 use super::ring::FrameRef;
 use crate::base::hash::Map;
 use crate::base::histogram::Counts;
@@ -31,15 +32,18 @@ pub enum Path {
     SameShard,
     /// Between two cores of this node.
     Core,
+    /// Between two nodes.
+    Node,
 }
 
 impl Path {
-    pub const ALL: [Path; 2] = [Path::SameShard, Path::Core];
+    pub const ALL: [Path; 3] = [Path::SameShard, Path::Core, Path::Node];
 
     pub fn name(self) -> &'static str {
         match self {
             Path::SameShard => "same_shard",
             Path::Core => "core",
+            Path::Node => "node",
         }
     }
 }
@@ -183,7 +187,7 @@ pub(super) struct Passage {
 impl Passage {
     /// In one byte, for who keeps it and need not know what it says.
     pub(super) fn label(self) -> u8 {
-        (kind_index(self.kind) << 1) as u8 | self.path as u8
+        (kind_index(self.kind) << 2) as u8 | self.path as u8
     }
 }
 
@@ -294,12 +298,12 @@ impl Meter {
         self.delivered.truncate(mark);
     }
 
-    pub(super) fn crossed(&mut self, kinds: [u32; 3], took: Duration) {
+    pub(super) fn crossed(&mut self, path: Path, kinds: [u32; 3], took: Duration) {
         if !self.is_on() {
             return;
         }
         for (kind, count) in KINDS.into_iter().zip(kinds).filter(|(_, count)| *count > 0) {
-            self.counts.stanza(kind, Path::Core, Stage::CoreHop).record_many(took, count);
+            self.counts.stanza(kind, path, Stage::CoreHop).record_many(took, count);
         }
     }
 
@@ -310,9 +314,9 @@ impl Meter {
     }
 
     pub(super) fn acknowledged(&mut self, label: u8, took: Duration) {
-        let kind = KINDS.get(usize::from(label >> 1)).copied();
-        let path = if label & 1 == 0 { Path::SameShard } else { Path::Core };
-        if let Some(kind) = kind.filter(|_| self.is_on()) {
+        let kind = KINDS.get(usize::from(label >> 2)).copied();
+        let path = Path::ALL.get(usize::from(label & 3)).copied();
+        if let Some((kind, path)) = kind.zip(path).filter(|_| self.is_on()) {
             self.counts.stanza(kind, path, Stage::Ack).record(took);
         }
     }
@@ -367,7 +371,13 @@ impl Meter {
 impl Core {
     /// The way that a frame from this ring has come.
     pub(super) fn path(&self, at: FrameRef) -> Path {
-        if at.ring == self.id.0 { Path::SameShard } else { Path::Core }
+        if at.ring == self.id.0 {
+            Path::SameShard
+        } else if self.peers.is_local(Peer(at.ring)) {
+            Path::Core
+        } else {
+            Path::Node
+        }
     }
 
     /// The client of this connection has its session.

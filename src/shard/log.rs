@@ -5,6 +5,7 @@ use super::account::{AccountId, Busy, Data};
 use super::bounce::Bounce;
 use super::deliver::{Line, resource_constraint, service_unavailable, split};
 use super::effect::Effects;
+use super::peers::Peer;
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::stamp::ends_with_id;
@@ -67,6 +68,18 @@ impl Core {
         Kept::Row(Some(id))
     }
 
+    /// Where what came in this frame is from: who sent it first, over which ring, with which number.
+    fn origin(&self, at: FrameRef) -> Origin {
+        self.retry_origin.unwrap_or_else(|| {
+            let from = self.peers.place(Peer(at.ring));
+            Origin {
+                incarnation: from.run.incarnation,
+                link: (u32::from(from.shard.0) << 16) | u32::from(self.id.0),
+                number: at.number,
+            }
+        })
+    }
+
     /// The account's data, if `id` still is the account it was.
     pub(super) fn owned_data(&mut self, id: AccountId, owner: &BareJid) -> Option<&mut Data> {
         let slot = self.accounts.get_mut(id.0)?;
@@ -98,11 +111,7 @@ impl Core {
             at: self.time_of_row(id, keep, envelope.ingress, fx),
             with,
             keep,
-            origin: Origin {
-                incarnation: self.config.incarnation,
-                link: (u32::from(at.ring) << 16) | u32::from(self.id.0),
-                number: at.number,
-            },
+            origin: self.origin(at),
             stanza: envelope.stanza.to_vec(),
             open_end: envelope.open_end,
             close_start: envelope.close_start,

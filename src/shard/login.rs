@@ -163,6 +163,7 @@ impl Shard {
         fx: &mut Effects,
     ) -> Flow {
         let core = &mut self.core;
+        let own = core.own();
         let Some(conn) = core.conns.get_mut(id.0) else { return Flow::Taken };
         let domain = conn.stream.domain().cloned();
         let named = match mechanism {
@@ -179,8 +180,8 @@ impl Shard {
                 return Flow::Taken;
             }
         };
-        let owner = core.placement.owner(jid.hash64()).shard;
-        if owner != core.id {
+        let owner = core.placement.owner(jid.hash64());
+        if owner != own {
             conn.stream.rewind(stanza, mechanism);
             conn.hold = Hold::Move;
             fx.actions.push(Action::Move { conn: id, to: owner });

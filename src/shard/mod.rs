@@ -17,21 +17,26 @@ mod component;
 mod config;
 mod conn;
 mod contacts;
+mod control;
 mod deliver;
 mod effect;
 mod ended;
 pub mod errand;
 mod fast;
 mod feature;
+mod handover;
 mod inactive;
 mod inbound;
 mod input;
 mod latency;
 mod log;
 mod login;
+mod loss;
+mod migration;
 mod offline;
 mod operator;
 mod outbound;
+mod peers;
 mod phase;
 mod post;
 mod presence;
@@ -39,6 +44,7 @@ mod probe;
 mod quarantine;
 mod rate;
 mod registration;
+mod retry;
 mod ring;
 mod roster;
 mod route;
@@ -63,6 +69,7 @@ pub use feature::{
 };
 pub use input::{Input, StoreOutcome};
 pub use latency::{Laps, Latencies, LoginEnd, Path, Stage};
+pub use peers::Peer;
 pub use phase::{Audience, Delivered, Direction, Passage, Phase, Received, Sent, SessionChange};
 pub use probe::Probe;
 pub use quarantine::{Leave, Quarantine};
@@ -79,6 +86,7 @@ use crate::base::instant::{Instant, Now};
 use crate::base::rng::Rng;
 use crate::base::wheel::Wheel;
 use crate::cluster::placement::{Placement, ShardId};
+use crate::cluster::view::Run;
 use crate::frame::{Encoder, FRAME_BYTES_MAX};
 use crate::store::STORE_PARTITIONS;
 use crate::xmpp::jid::{BareJid, JidCache};
@@ -113,6 +121,11 @@ enum Waiting {
         at: Option<FrameRef>,
         bounce: Box<bounce::Bounce>,
         traced: Option<Box<trace::Traced>>,
+    },
+    /// Whether the message of a frame that comes again is in the log.
+    Origin {
+        account: AccountId,
+        queued: Box<account::Queued>,
     },
     /// The copy of a message in its sender's archive; this stanza of this session waits for it.
     Sent(SessionId, u32),
@@ -180,6 +193,8 @@ enum Timer {
     Resume(SessionId),
     /// A page of offline messages that could not be read or sent is tried again.
     Replay(AccountId),
+    /// Owners change: it is seen how far that is.
+    Handover,
 }
 
 /// What can be undone of one stanza's effects beside `Effects`.
@@ -223,8 +238,14 @@ struct Core {
     jids: JidCache,
     rng: Rng,
     wheel: Wheel<Timer>,
+    peers: peers::Peers,
+    /// By peer.
     outward: Vec<Outward>,
     inward: Vec<Inward>,
+    handover: handover::Handover,
+    moved: migration::Moved,
+    /// Of the frame that is being delivered, where it comes again.
+    retry_origin: Option<crate::store::Origin>,
     tickets: Map<Ticket, Waiting>,
     next_ticket: u64,
     blocks: Vec<IdBlock>,
@@ -284,6 +305,7 @@ impl Shard {
         rng: Rng,
         now: Now,
     ) -> Self {
+        let run = Run { node: config.node, incarnation: config.incarnation };
         let shards = placement.members().iter().map(|member| member.shards).max().unwrap_or(1);
         let components = component::Table::new(&config.components);
         let core = Core {
@@ -306,6 +328,10 @@ impl Shard {
             jids: JidCache::new(JID_CACHE),
             rng,
             wheel: Wheel::new(now.mono),
+            peers: peers::Peers::new(run, shards),
+            handover: handover::Handover::new(),
+            moved: migration::Moved::default(),
+            retry_origin: None,
             outward: (0..shards).map(|_| Outward::default()).collect(),
             inward: (0..shards).map(|_| Inward::default()).collect(),
             tickets: Map::default(),
@@ -360,6 +386,8 @@ impl Shard {
             Input::Closed { conn } => self.closed(conn, fx),
             Input::Frames { from, sent, batch } => self.frames(from, sent, batch, fx),
             Input::Handled { by, received: _, handled } => self.handled(by, handled),
+            Input::Linked(run) => self.linked(run, fx),
+            Input::Placed(view) => self.placed(view, fx),
             Input::Relieved => self.relieved(fx),
             Input::Stored { ticket, outcome } => self.stored(ticket, outcome, fx),
             Input::PasswordChecked { conn, verdict } => self.password_checked(conn, verdict, fx),
@@ -391,6 +419,8 @@ impl Shard {
             }
         }
         self.core.write_confirmed(fx);
+        self.core.tell_done(fx);
+        self.look_at_handover(fx);
     }
 
     /// What handlers leave behind: stanzas to send, sessions to end or to resume, which leave more of it.
@@ -423,12 +453,12 @@ impl Shard {
     }
 
     /// What other shards must be told: which of their frames are received and handled. Each change once.
-    pub fn ring_news(&mut self) -> impl Iterator<Item = (ShardId, u64, u64)> + '_ {
+    pub fn ring_news(&mut self) -> impl Iterator<Item = (Peer, u64, u64)> + '_ {
         let own = usize::from(self.core.id.0);
         self.core.inward.iter_mut().enumerate().filter(move |(ring, _)| *ring != own).filter_map(
             |(ring, inward)| {
                 let (received, handled) = inward.news()?;
-                Some((ShardId(u16::try_from(ring).ok()?), received, handled))
+                Some((Peer(u16::try_from(ring).ok()?), received, handled))
             },
         )
     }
@@ -495,6 +525,7 @@ impl Shard {
                 Timer::AckDue(session) => self.core.answer_due(session, fx),
                 Timer::Resume(session) => self.resume_timed_out(session, fx),
                 Timer::Replay(account) => self.replay_due(account, fx),
+                Timer::Handover => self.handover_due(fx),
             }
         }
         self.core.write_departures(fx);
@@ -601,6 +632,8 @@ impl Core {
     fn is_pressed(&self, fx: &Effects) -> bool {
         self.tickets.len() > config::WRITES_SOFT
             || fx.outbox.iter().any(|batch| batch.len_bytes() > config::RING_SOFT_BYTES)
+            || self.handover.is_cluster()
+                && self.outward.iter().any(|way| way.kept_bytes() > config::KEPT_SOFT_BYTES)
     }
 }
 

@@ -3,6 +3,7 @@
 //! was sent behind the messages.
 
 use super::account::{AccountId, Busy, Data, Queued, Replay, State};
+use super::control::Control;
 use super::deliver::resource_constraint;
 use super::effect::{Effects, Ticket};
 use super::input::StoreOutcome;
@@ -71,6 +72,9 @@ impl Shard {
             }
             // Where it failed, the recipient has the message all the same.
             (Waiting::Sent(session, number), _) => self.core.complete(session, number),
+            (Waiting::Origin { account, queued }, outcome) => {
+                self.origin_found(account, *queued, outcome, fx);
+            }
             (Waiting::Retraction { account, retraction }, outcome) => {
                 self.retraction_page(account, retraction, outcome, fx);
             }
@@ -173,6 +177,9 @@ impl Shard {
 
     /// The account was created, deleted or changed by an operator.
     pub(super) fn account_changed(&mut self, jid: &BareJid, fx: &mut Effects) {
+        if self.core.tell_owner(jid, Control::AccountChanged, jid.as_str(), b"", fx) {
+            return;
+        }
         if let Some(account) = self.core.names.get(jid.as_str()).copied() {
             self.core.reload(account, fx);
         }
@@ -508,7 +515,7 @@ impl Core {
 
     /// The session cannot take messages any more: what it did not get is due for another, or for itself when it is
     /// back. Gives whether a replay to it ran; until then its account was busy, and nothing else went on.
-    fn stop_replay(&mut self, id: AccountId, session: SessionId) -> bool {
+    pub(super) fn stop_replay(&mut self, id: AccountId, session: SessionId) -> bool {
         let Some(slot) = self.accounts.get_mut(id.0) else { return false };
         if slot.replay.is_none_or(|replay| replay.session != session) {
             return false;
@@ -601,7 +608,7 @@ impl Core {
         for (ingress, post) in posts.into_iter().rev() {
             let number = self.outward[usize::from(ring)].number();
             self.inward[usize::from(ring)].received(number);
-            let queued = Queued { at: FrameRef { ring, number }, ingress, post };
+            let queued = Queued { at: FrameRef { ring, number }, ingress, post, retry: None };
             if let Some(slot) = self.accounts.get_mut(id.0) {
                 slot.waiting.push_front(queued);
             }

@@ -2,6 +2,7 @@
 
 use super::effect::Effects;
 use super::post::Post;
+use super::ring::Carried;
 use super::session::SessionId;
 use super::{Core, Timer};
 use crate::base::instant::Wall;
@@ -18,10 +19,13 @@ const ACK_WAIT: Duration = Duration::from_secs(1);
 impl Core {
     /// The stanzas whose frames to `ring` are handled up to this number are done.
     pub(super) fn frames_handled(&mut self, ring: usize, handled: u64) {
-        while let Some((session, number)) =
+        while let Some(carried) =
             self.outward.get_mut(ring).and_then(|outward| outward.done(handled))
         {
-            self.complete(session, number);
+            match carried {
+                Carried::Stanza(session, number) => self.complete(session, number),
+                Carried::Frame(at) => self.inward[usize::from(at.ring)].release(at.number),
+            }
         }
     }
 
@@ -33,6 +37,7 @@ impl Core {
 
     /// A stanza of a client is handled, or waits for one thing less.
     pub(super) fn complete(&mut self, session: SessionId, number: u32) {
+        self.moved.done(session, number);
         self.advance(session, |counters| counters.complete(number));
     }
 
@@ -41,7 +46,7 @@ impl Core {
         self.advance(session, Counters::complete_newest);
     }
 
-    fn advance(&mut self, session: SessionId, done: impl FnOnce(&mut Counters) -> bool) {
+    pub(super) fn advance(&mut self, session: SessionId, done: impl FnOnce(&mut Counters) -> bool) {
         let Some(slot) = self.sessions.get_mut(session.0) else { return };
         let Some(counters) = slot.counters.as_mut() else { return };
         if done(counters) {

@@ -4,13 +4,13 @@ use super::absence::Absence;
 use super::account::AccountId;
 use super::effect::Effects;
 use super::inbound::Fate;
+use super::peers::Peer;
 use super::phase::{Audience, SessionChange};
 use super::ring::FrameRef;
 use super::route::{Realm, Route, route};
 use super::session::{Presence, SessionId};
 use super::subscription::{Request, bare_reply};
 use super::{Core, Post, Shard};
-use crate::cluster::placement::ShardId;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::Subscription;
 use crate::xmpp::jid::Jid;
@@ -249,7 +249,7 @@ impl Shard {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one envelope")]
-    fn fan_out(
+    pub(super) fn fan_out(
         &mut self,
         from: &str,
         kind: PresenceType,
@@ -263,19 +263,24 @@ impl Shard {
         if let Some(account) = self.core.names.get(own).copied() {
             self.retain_audience(account, &mut watchers, fx);
         }
-        let shards = self.core.outward.len();
-        let mut by_shard: Vec<Vec<&str>> = vec![Vec::new(); shards];
+        let mut by_peer: Vec<(Peer, &str)> = Vec::with_capacity(watchers.len());
         for (hash, watcher) in &watchers {
             let (bare, _) = super::deliver::split(watcher);
             let domain = bare.split_once('@').map_or(bare, |(_, domain)| domain);
             if self.core.realm(domain) == Realm::Elsewhere {
                 continue;
             }
-            let shard = self.core.destination(from, watcher, *hash);
-            by_shard[usize::from(shard.0)].push(watcher);
+            match self.core.destination(from, watcher, *hash) {
+                Some(peer) => by_peer.push((peer, watcher)),
+                None => self.core.probe.presence_dropped += 1,
+            }
         }
+        // Stable: the order of the roster stays within a shard.
+        by_peer.sort_by_key(|(peer, _)| *peer);
         let trace = self.core.trace();
-        for (shard, list) in (0..).map(ShardId).zip(by_shard) {
+        for list in by_peer.chunk_by(|one, other| one.0 == other.0) {
+            let peer = list[0].0;
+            let list: Vec<&str> = list.iter().map(|(_, watcher)| *watcher).collect();
             let Some((first, more)) = list.split_first() else { continue };
             let envelope = Envelope {
                 epoch: self.core.placement.epoch(),
@@ -293,7 +298,7 @@ impl Shard {
                 close_start,
                 stanza,
             };
-            if self.post_to(shard, &envelope, fx).is_none() {
+            if self.post_to(peer, &envelope, fx).is_none() {
                 self.core.probe.presence_dropped += list.len() as u64;
             }
         }

@@ -22,6 +22,17 @@ pub struct Probe {
     pub presence_dropped: u64,
     pub frames_out: u64,
     pub frames_in: u64,
+    /// Of other nodes, that were there already or came ahead of others; they are not missed.
+    pub frames_repeated: u64,
+    /// For accounts that are another's: sent on.
+    pub frames_passed_on: u64,
+    /// Sent to new owners, as the old one is gone.
+    pub frames_retried: u64,
+    /// Messages of such frames that were in the log already.
+    pub duplicates_dropped: u64,
+    /// Sessions that went with their accounts, and came.
+    pub sessions_moved_out: u64,
+    pub sessions_moved_in: u64,
     pub posts_dropped: u64,
     pub faults: u64,
     pub slow_readers_closed: u64,

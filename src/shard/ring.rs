@@ -1,7 +1,8 @@
 //! Numbers of the ring between this shard and another (and of the way to itself, which counts the same).
 //!
-//! Outward: which stream's stanza each numbered frame carries. Inward: which frames of the other are still open, so
-//! that *handled* never passes one whose message is not safe yet (DESIGN §4).
+//! Outward: what each numbered frame carries, so that it is known when that is handled. Towards another node the frames
+//! are kept until then, too: the way there may break, and the node may be gone before it has handled them. Inward: which
+//! frames of the other are still open, so that *handled* never passes one whose message is not safe yet (DESIGN §4).
 
 use super::session::SessionId;
 use std::collections::VecDeque;
@@ -13,40 +14,106 @@ pub(super) struct FrameRef {
     pub number: u64,
 }
 
+/// What is handled when a frame of ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carried {
+    /// A stanza of an acknowledged stream.
+    Stanza(SessionId, u32),
+    /// A frame that was sent on.
+    Frame(FrameRef),
+}
+
 /// Our frames to one shard.
 #[derive(Debug, Default)]
 pub(super) struct Outward {
     last: u64,
-    /// Stanzas of acknowledged streams, in the order of their frames.
-    waiting: VecDeque<(u64, SessionId, u32)>,
+    /// In the order of their frames.
+    waiting: VecDeque<(u64, Carried)>,
+    /// There towards another node.
+    kept: Option<Box<Kept>>,
+}
+
+/// Frames that are not handled.
+#[derive(Debug, Default)]
+struct Kept {
+    frames: VecDeque<(u64, Box<[u8]>)>,
+    bytes: usize,
+}
+
+/// What is left of the way to a shard that is gone.
+#[derive(Debug, Default)]
+pub(super) struct Unhandled {
+    pub frames: VecDeque<(u64, Box<[u8]>)>,
+    pub waiting: VecDeque<(u64, Carried)>,
 }
 
 impl Outward {
+    /// Towards another node, with numbers from behind `first` on.
+    pub(super) fn to_node(first: u64) -> Self {
+        Self { last: first, waiting: VecDeque::new(), kept: Some(Box::default()) }
+    }
+
     /// The number of the next frame.
     pub(super) fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
 
-    /// The stanza `stanza` of `session` is handled when the frame `number` is.
-    pub(super) fn expect(&mut self, number: u64, session: SessionId, stanza: u32) {
-        self.waiting.push_back((number, session, stanza));
+    /// Frames must be kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.kept.is_some()
     }
 
-    /// The other side handled all frames up to `handled`: gives the stanzas that are done by that, one at a time.
-    pub(super) fn done(&mut self, handled: u64) -> Option<(SessionId, u32)> {
-        let &(_, session, stanza) =
-            self.waiting.front().filter(|(number, ..)| *number <= handled)?;
-        self.waiting.pop_front();
-        Some((session, stanza))
+    /// The frame that has the last number.
+    pub(super) fn keep(&mut self, frame: &[u8]) {
+        if let Some(kept) = &mut self.kept {
+            kept.bytes += frame.len();
+            kept.frames.push_back((self.last, frame.into()));
+        }
+    }
+
+    /// Bytes of frames that are kept.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.bytes)
+    }
+
+    /// The frames that are kept, in order.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &[u8]> {
+        self.kept.iter().flat_map(|kept| kept.frames.iter().map(|(_, frame)| &**frame))
+    }
+
+    /// `carried` is handled when the frame `number` is.
+    pub(super) fn expect(&mut self, number: u64, carried: Carried) {
+        self.waiting.push_back((number, carried));
+    }
+
+    /// The other side handled all frames up to `handled`: gives what is done by that, one at a time.
+    pub(super) fn done(&mut self, handled: u64) -> Option<Carried> {
+        if let Some(kept) = &mut self.kept {
+            while let Some((_, frame)) = kept.frames.pop_front_if(|(number, _)| *number <= handled)
+            {
+                kept.bytes -= frame.len();
+            }
+        }
+        let (_, carried) = self.waiting.pop_front_if(|(number, _)| *number <= handled)?;
+        Some(carried)
     }
 
     /// Takes back the numbers after `last`: their frames were cut back before they left.
     pub(super) fn cut_back(&mut self, last: u64) {
         self.last = last;
-        while self.waiting.back().is_some_and(|&(number, ..)| number > last) {
-            self.waiting.pop_back();
+        while self.waiting.pop_back_if(|(number, _)| *number > last).is_some() {}
+        if let Some(kept) = &mut self.kept {
+            while let Some((_, frame)) = kept.frames.pop_back_if(|(number, _)| *number > last) {
+                kept.bytes -= frame.len();
+            }
         }
+    }
+
+    /// The other side is gone: gives what it did not handle.
+    pub(super) fn give_up(&mut self) -> Unhandled {
+        let frames = self.kept.take().map(|kept| kept.frames).unwrap_or_default();
+        Unhandled { frames, waiting: std::mem::take(&mut self.waiting) }
     }
 
     pub(super) fn last(&self) -> u64 {
@@ -65,6 +132,22 @@ pub(super) struct Inward {
 }
 
 impl Inward {
+    /// From another node, with numbers from behind `first` on.
+    pub(super) fn from_node(first: u64) -> Self {
+        Self { received: first, open: VecDeque::new(), told: (first, first) }
+    }
+
+    /// Whether this is the next frame. One that came before comes again after the way broke; one that is ahead comes again
+    /// behind those that are missing.
+    pub(super) fn is_next(&self, number: u64) -> bool {
+        number == self.received + 1
+    }
+
+    /// The other side may not have heard the last numbers.
+    pub(super) fn tell_again(&mut self) {
+        self.told = (0, 0);
+    }
+
     pub(super) fn received(&mut self, number: u64) {
         self.received = self.received.max(number);
     }
@@ -128,12 +211,12 @@ mod tests {
         let session = SessionId(crate::base::ids::Id::from_u64(7));
         let mut outward = Outward::default();
         let first = outward.number();
-        outward.expect(first, session, 1);
+        outward.expect(first, Carried::Stanza(session, 1));
         outward.number();
         let third = outward.number();
-        outward.expect(third, session, 2);
-        assert_eq!(outward.done(2), Some((session, 1)));
+        outward.expect(third, Carried::Stanza(session, 2));
+        assert_eq!(outward.done(2), Some(Carried::Stanza(session, 1)));
         assert_eq!(outward.done(2), None);
-        assert_eq!(outward.done(3), Some((session, 2)));
+        assert_eq!(outward.done(3), Some(Carried::Stanza(session, 2)));
     }
 }

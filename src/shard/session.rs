@@ -117,6 +117,13 @@ impl Session {
         }
     }
 
+    /// One that waits to be resumed.
+    pub(super) fn waiting(jid: Jid, account: AccountId, since: Wall) -> Self {
+        let mut session = Self::new(jid, account, ConnId(Id::from_u64(0)), since);
+        session.conn = None;
+        session
+    }
+
     pub(super) fn resource(&self) -> &str {
         self.jid.resource().unwrap_or_default()
     }

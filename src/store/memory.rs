@@ -395,6 +395,14 @@ impl State {
                 let account = self.accounts.get(owner.as_str());
                 Answer::ArchiveEnds(account.and_then(|account| account.ends(*up_to)))
             }
+            Query::HasOrigin { owner, origin, since } => {
+                let account = self.accounts.get(owner.as_str());
+                let found = account.is_some_and(|account| {
+                    let mut rows = account.log.values();
+                    rows.any(|entry| entry.origin == *origin && entry.at >= *since)
+                });
+                Answer::HasOrigin(found)
+            }
             Query::LacksKeys => {
                 let any = |lacks: fn(&Credentials) -> bool| {
                     self.accounts.values().any(|account| lacks(&account.credentials))

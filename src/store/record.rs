@@ -75,6 +75,9 @@ pub enum Subscription {
     Both,
 }
 
+/// Newest rows of a log among which an origin is looked for, for each of the two things that rows are kept for.
+pub const ORIGIN_ROWS: u32 = 4_096;
+
 /// Where a logged stanza came from, so that a frame sent again is not stored again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origin {

@@ -1,6 +1,6 @@
 //! What can be asked of the store, and what it answers. Each write is one change of one owner.
 
-use super::record::{AccountRecord, Counters, LacksKeys, LogEntry, RosterItem};
+use super::record::{AccountRecord, Counters, LacksKeys, LogEntry, Origin, RosterItem};
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::{BareJid, Jid};
@@ -138,6 +138,12 @@ pub enum Query {
         owner: BareJid,
         up_to: u64,
     },
+    /// Whether a message with this origin is among the newest rows of the owner's log, of those from `since` on.
+    HasOrigin {
+        owner: BareJid,
+        origin: Origin,
+        since: Wall,
+    },
     /// Accounts in the order of their text, after `after`.
     Accounts {
         /// Of this domain only.
@@ -168,6 +174,7 @@ impl Query {
             | Query::Slot { owner, .. }
             | Query::SlotNames { owner }
             | Query::Log { owner, .. }
+            | Query::HasOrigin { owner, .. }
             | Query::ArchiveEnds { owner, .. } => Some(owner),
             Query::Archive(query) => Some(&query.owner),
             Query::Accounts { .. }
@@ -281,6 +288,7 @@ pub enum Answer {
         count: Option<u64>,
     },
     ArchiveEnds(Option<ArchiveEnds>),
+    HasOrigin(bool),
     Accounts(Vec<BareJid>),
     LacksKeys(LacksKeys),
     SlotNames(Vec<String>),

@@ -42,6 +42,26 @@ pub struct Resumable {
     pub window_s: u32,
 }
 
+/// What `Counters` are: how a session goes to another node.
+#[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct CountersImage {
+    pub id: String,
+    pub window_s: u32,
+    handled: u32,
+    /// As in `Counters`.
+    open: Vec<u8>,
+    sent: u32,
+    /// Stanza, row in the owner's log, when it went out.
+    queue: Vec<(Vec<u8>, Option<u64>, u64)>,
+}
+
+impl CountersImage {
+    /// How often `Counters::complete` is still to be called.
+    pub fn things_open(&self) -> u32 {
+        self.open.iter().map(|things| u32::from(*things)).sum()
+    }
+}
+
 /// Both directions of one stream's counting.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -123,6 +143,12 @@ impl Counters {
     /// Stanzas of the client that are handled, whether or not it was told.
     pub fn handled(&self) -> u32 {
         self.handled
+    }
+
+    /// Nobody can tell any more what becomes of the stanzas that are not handled: the client sends them again.
+    pub fn forget_open(&mut self) {
+        self.received = self.handled;
+        self.open.clear();
     }
 
     /// Stanzas received and not yet handled.
@@ -264,6 +290,50 @@ impl Counters {
         self.queue.iter_mut().for_each(|stanza| stanza.sent = None);
     }
 
+    pub fn image(&self) -> CountersImage {
+        let resumable = self.resumable.as_ref();
+        CountersImage {
+            id: resumable.map(|it| it.id.to_string()).unwrap_or_default(),
+            window_s: resumable.map_or(0, |it| it.window_s),
+            handled: self.handled,
+            open: self.open.iter().copied().collect(),
+            sent: self.sent,
+            queue: self
+                .queue
+                .iter()
+                .map(|stanza| (stanza.bytes.to_vec(), stanza.log_id, stanza.at.0))
+                .collect(),
+        }
+    }
+
+    /// `None` for what no counters ever were.
+    pub fn from_image(image: CountersImage) -> Option<Self> {
+        let out = u32::try_from(image.queue.len()).ok()?;
+        let received = image.handled.wrapping_add(u32::try_from(image.open.len()).ok()?);
+        let queue: VecDeque<Unacknowledged> = image
+            .queue
+            .into_iter()
+            .map(|(bytes, log_id, at)| Unacknowledged {
+                bytes: bytes.into(),
+                log_id,
+                at: Wall(at),
+                sent: None,
+            })
+            .collect();
+        Some(Self {
+            resumable: Some(Resumable { id: image.id.into(), window_s: image.window_s }),
+            received,
+            handled: image.handled,
+            open: image.open.into(),
+            told: image.handled,
+            sent: image.sent,
+            acknowledged: image.sent.wrapping_sub(out),
+            queue_bytes: queue.iter().map(|stanza| stanza.bytes.len()).sum(),
+            queue,
+            ..Self::default()
+        })
+    }
+
     /// Ends the counting and gives what was never acknowledged, oldest first.
     pub fn into_unacknowledged(self) -> VecDeque<Unacknowledged> {
         self.queue
@@ -344,6 +414,27 @@ mod tests {
         assert_eq!(error.detail.as_deref(), Some(wanted));
         assert_eq!(counters.acknowledge(5).unwrap().log_ids, [2, 3, 4]);
         assert_eq!(counters.queue_bytes(), 0);
+    }
+
+    #[test]
+    fn an_image_goes_on_where_the_counters_were() {
+        let resumable = Resumable { id: "x".into(), window_s: 60 };
+        let mut counters = Counters::new(Some(resumable));
+        let (first, second) = (counters.receive(), counters.receive());
+        counters.complete(first);
+        (0..3).for_each(|id| counters.send(stanza(id)));
+        counters.acknowledge(1).unwrap();
+        let mut other = Counters::from_image(counters.image()).unwrap();
+        assert_eq!(other.image(), counters.image());
+        assert_eq!((other.tell(), other.sent(), other.queue_bytes()), (1, 3, 20));
+        assert_eq!(other.open_count(), 1);
+        assert!(other.complete(second));
+        assert_eq!(other.receive(), 3);
+        other.forget_open();
+        assert_eq!((other.open_count(), other.receive()), (0, 3));
+        assert_eq!(other.acknowledge(2).unwrap().log_ids, [1]);
+        assert!(other.acknowledge(4).is_err());
+        assert_eq!(other.resumable, counters.resumable);
     }
 
     #[test]

@@ -17,11 +17,12 @@ mod trace;
 
 use corefire::base::instant::{Instant, Now, Wall};
 use corefire::base::rng::Rng;
-use corefire::cluster::placement::{Placement, store_partition};
+use corefire::cluster::placement::{NodeId, Owner, Placement, ShardId, store_partition};
+use corefire::cluster::view::{NodeFacts, Place, Run, View};
 use corefire::frame::Batch;
 use corefire::shard::errand::{Outcome, Registrations, SessionFacts, Whose};
 use corefire::shard::{
-    Action, ConnId, Effects, Feature, Features, Input, Latencies, Limits, Probe, Shard,
+    Action, ConnId, Effects, Feature, Features, Input, Latencies, Limits, Peer, Probe, Shard,
     ShardConfig, StoreOutcome, Ticket, TopTalkers,
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
@@ -71,6 +72,9 @@ pub(crate) struct Client(usize);
 struct Core {
     shard: Shard,
     fx: Effects,
+    place: Place,
+    /// Its node was not killed.
+    lives: bool,
 }
 
 struct Socket {
@@ -93,7 +97,10 @@ enum Request {
 
 pub(crate) struct Node {
     now: Now,
+    /// Of one node, or of all that a cluster ever had.
     cores: Vec<Core>,
+    placement: Arc<Placement>,
+    epoch: u64,
     sockets: Vec<Socket>,
     writer: MemoryWriter,
     reader: MemoryReader,
@@ -110,6 +117,8 @@ pub(crate) struct Node {
     rings_hold: bool,
     /// From a turn's end until its output has left.
     pub(crate) writing_takes: Duration,
+    /// Nobody hears from this node what it has handled.
+    news_lost_of: Option<NodeId>,
     /// The side threads that run errands have too much to do.
     pub(crate) errands_fail: bool,
     registrations: Registrations,
@@ -172,9 +181,10 @@ impl Node {
         let config = Arc::new(config);
         let placement = Arc::new(Placement::single(shards));
         let now = Now { mono: Instant(1_000_000_000), wall: Wall(1_700_000_000_000_000) };
+        let run = Run { node: config.node, incarnation: config.incarnation };
         let core = |id: u16| Core {
             shard: Shard::new(
-                corefire::cluster::placement::ShardId(id),
+                ShardId(id),
                 config.clone(),
                 placement.clone(),
                 features(),
@@ -182,12 +192,16 @@ impl Node {
                 now,
             ),
             fx: Effects::new(shards),
+            place: Place { run, shard: ShardId(id) },
+            lives: true,
         };
         let store = MemoryStore::new();
         let (writer, _) = store.open();
         Node {
             now,
             cores: (0..shards).map(core).collect(),
+            placement: placement.clone(),
+            epoch: 0,
             sockets: Vec::new(),
             reader: store.reader(),
             writer,
@@ -200,10 +214,114 @@ impl Node {
             rings: VecDeque::new(),
             rings_hold: false,
             writing_takes: Duration::ZERO,
+            news_lost_of: None,
             errands_fail: false,
             registrations: Registrations::default(),
             stops_in: None,
         }
+    }
+
+    // ---- clusters
+
+    /// Nodes of so many shards each, with the ids from 1 on; none of them is a member yet.
+    pub(crate) fn cluster(nodes: u32, shards: u16, change: impl Fn(&mut ShardConfig)) -> Node {
+        let mut cluster = Node::with(1, |_| {});
+        cluster.cores.clear();
+        for id in 1..=nodes {
+            cluster.start_node(id, shards, &change);
+        }
+        cluster
+    }
+
+    /// Starts a node, again under the same id.
+    pub(crate) fn start_node(&mut self, id: u32, shards: u16, change: &impl Fn(&mut ShardConfig)) {
+        let incarnation = 1 + self.cores.len() as u64;
+        let mut config = config();
+        change(&mut config);
+        config.node = NodeId(id);
+        config.incarnation = incarnation;
+        let config = Arc::new(config);
+        let run = Run { node: NodeId(id), incarnation };
+        for shard in (0..shards).map(ShardId) {
+            let rng = Rng::from_u64(incarnation << 16 | u64::from(shard.0));
+            let placement = Arc::new(Placement::single(shards));
+            let features = corefire::features::all();
+            self.cores.push(Core {
+                shard: Shard::new(shard, config.clone(), placement, features, rng, self.now),
+                fx: Effects::new(shards),
+                place: Place { run, shard },
+                lives: true,
+            });
+        }
+    }
+
+    /// The node is gone, with its sockets and all that is on its way to it and from it.
+    pub(crate) fn kill_node(&mut self, id: u32) {
+        for at in 0..self.cores.len() {
+            if self.cores[at].place.run.node != NodeId(id) || !self.cores[at].lives {
+                continue;
+            }
+            self.cores[at].lives = false;
+            self.rings.retain(|(from, to, ..)| *from != at && *to != at);
+            self.requests.retain(|(asker, ..)| *asker != at);
+            self.sockets.iter_mut().filter(|it| it.shard == at).for_each(|it| it.open = false);
+        }
+    }
+
+    pub(crate) fn lose_news_of(&mut self, id: u32) {
+        self.news_lost_of = Some(NodeId(id));
+    }
+
+    /// The next epoch: these nodes, of the weights, are the members. Told to those that live, `late` ones excepted.
+    pub(crate) fn members(&mut self, members: &[(u32, u32)], late: &[u32]) -> Arc<View> {
+        self.epoch += 1;
+        let node = |(id, weight): &(u32, u32)| {
+            let cores = || self.cores.iter().filter(|it| it.lives && it.place.run.node.0 == *id);
+            NodeFacts {
+                name: format!("node-{id}"),
+                run: cores().next().expect("a node that lives").place.run,
+                shards: u16::try_from(cores().count()).unwrap(),
+                weight: *weight,
+                link: "127.0.0.1:1".parse().unwrap(),
+                clients: Vec::new(),
+                frames: (1, 1),
+                version: String::new(),
+            }
+        };
+        let view = Arc::new(View::new(self.epoch, members.iter().map(node).collect()));
+        self.placement = view.placement.clone();
+        self.tell_view(&view, |id| !late.contains(&id));
+        view
+    }
+
+    /// Tells a view to the nodes of those ids that are wanted.
+    pub(crate) fn tell_view(&mut self, view: &Arc<View>, wanted: impl Fn(u32) -> bool) {
+        for at in 0..self.cores.len() {
+            let node = self.cores[at].place.run.node;
+            if wanted(node.0) && view.node(node).is_some() {
+                self.input(at, Input::Placed(view.clone()));
+            }
+        }
+        self.run();
+    }
+
+    /// Whether all shards that live have settled the newest epoch.
+    pub(crate) fn is_settled(&self) -> bool {
+        let members = self.placement.members();
+        let is_member = |core: &&Core| members.iter().any(|it| it.node == core.place.run.node);
+        let mut cores = self.cores.iter().filter(|core| core.lives).filter(is_member);
+        cores.all(|core| core.shard.settled_epoch() == self.epoch)
+    }
+
+    /// The node that owns `name@here`.
+    pub(crate) fn node_of(&self, name: &str) -> u32 {
+        self.placement.owner(bare(name).hash64()).node.0
+    }
+
+    /// A name, of those that begin with `stem`, whose account that node owns.
+    pub(crate) fn name_at(&self, stem: &str, node: u32) -> String {
+        let mut names = (0..10_000).map(|number| format!("{stem}{number}"));
+        names.find(|name| self.node_of(name) == node).expect("each node owns some")
     }
 
     // ---- accounts
@@ -305,8 +423,7 @@ impl Node {
     }
 
     fn owner_of(&self, jid: &BareJid) -> usize {
-        let placement = Placement::single(u16::try_from(self.cores.len()).unwrap());
-        usize::from(placement.owner(jid.hash64()).shard.0)
+        self.core_of(self.placement.owner(jid.hash64()))
     }
 
     /// What the store has of `name@here`.
@@ -715,8 +832,28 @@ impl Node {
     // ---- the world around the shards
 
     fn input(&mut self, shard: usize, input: Input<'_>) {
-        let Core { shard, fx } = &mut self.cores[shard];
-        shard.handle(self.now, input, fx);
+        let Core { shard, fx, lives, .. } = &mut self.cores[shard];
+        if *lives {
+            shard.handle(self.now, input, fx);
+        }
+    }
+
+    /// What a core calls another.
+    fn peer(&mut self, at: usize, other: usize) -> Option<Peer> {
+        let place = self.cores[other].place;
+        let Core { shard, fx, lives, .. } = &mut self.cores[at];
+        if *lives { shard.peer(place, fx) } else { None }
+    }
+
+    fn lives_at(&self, place: Place) -> Option<usize> {
+        self.cores.iter().position(|core| core.lives && core.place == place)
+    }
+
+    fn core_of(&self, owner: Owner) -> usize {
+        let is_it = |core: &Core| {
+            core.lives && core.place.run.node == owner.node && core.place.shard == owner.shard
+        };
+        self.cores.iter().position(is_it).expect("an owner that lives")
     }
 
     /// Turns of all shards until nothing more happens.
@@ -729,8 +866,9 @@ impl Node {
             while !self.rings_hold
                 && let Some((from, to, sent, batch)) = self.rings.pop_front()
             {
-                let id = corefire::cluster::placement::ShardId(u16::try_from(from).unwrap());
-                self.input(to, Input::Frames { from: id, sent, batch: &batch });
+                if let Some(from) = self.peer(to, from) {
+                    self.input(to, Input::Frames { from, sent, batch: &batch });
+                }
                 busy = true;
             }
             while !self.store_holds
@@ -748,7 +886,10 @@ impl Node {
 
     /// The end of one shard's turn: its effects are carried out. Gives whether there were any.
     fn turn(&mut self, at: usize) -> bool {
-        let Core { shard, fx } = &mut self.cores[at];
+        let Core { shard, fx, lives, .. } = &mut self.cores[at];
+        if !*lives {
+            return false;
+        }
         shard.end_turn(self.now, fx);
         let added = fx.withheld.drain(..).map(|(conn, moment)| (at, conn, moment));
         self.withheld.extend(added);
@@ -761,14 +902,24 @@ impl Node {
         let before = self.requests.len();
         self.requests.extend(asked);
         self.queries += self.requests.len() - before;
-        for (to, batch) in fx.outbox.iter_mut().enumerate() {
-            if !batch.is_empty() {
-                self.rings.push_back((at, to, self.now.mono, std::mem::take(batch)));
-            }
-        }
+        let outbox: Vec<(Place, Batch)> = (0..)
+            .zip(&mut fx.outbox)
+            .filter(|(_, batch)| !batch.is_empty())
+            .map(|(peer, batch)| (shard.place(Peer(peer)), std::mem::take(batch)))
+            .collect();
         let news: Vec<_> = shard.ring_news().collect();
+        let news: Vec<_> = news
+            .into_iter()
+            .map(|(of, received, handled)| (shard.place(of), received, handled))
+            .collect();
         let dirty = std::mem::take(&mut fx.dirty);
         let actions = std::mem::take(&mut fx.actions);
+        for (place, batch) in outbox {
+            // What goes to a node that is gone is lost.
+            if let Some(to) = self.lives_at(place) {
+                self.rings.push_back((at, to, self.now.mono, batch));
+            }
+        }
         dirty.into_iter().for_each(|conn| self.flush(at, conn));
         let now = self.now.mono;
         let due = self.withheld.extract_if(.., |(shard, _, moment)| *shard == at && *moment <= now);
@@ -782,8 +933,12 @@ impl Node {
             self.act(at, action);
         }
         for (of, received, handled) in news {
-            let by = corefire::cluster::placement::ShardId(u16::try_from(at).unwrap());
-            self.input(usize::from(of.0), Input::Handled { by, received, handled });
+            let lost = self.news_lost_of == Some(self.cores[at].place.run.node);
+            if let Some(to) = self.lives_at(of).filter(|_| !lost)
+                && let Some(by) = self.peer(to, at)
+            {
+                self.input(to, Input::Handled { by, received, handled });
+            }
             busy = true;
         }
         busy
@@ -798,8 +953,8 @@ impl Node {
             Action::Move { conn, to } => {
                 let client = self.client(at, conn);
                 let moved = self.cores[at].shard.extract(conn).unwrap();
-                let to = usize::from(to.0);
-                let Core { shard, fx } = &mut self.cores[to];
+                let to = self.core_of(to);
+                let Core { shard, fx, .. } = &mut self.cores[to];
                 let socket = &mut self.sockets[client];
                 socket.shard = to;
                 socket.moves += 1;

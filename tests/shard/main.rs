@@ -8,6 +8,7 @@ mod bad_input;
 mod blocking;
 mod bounds;
 mod carbons;
+mod cluster;
 mod commands;
 mod components;
 mod csi;

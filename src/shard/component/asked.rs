@@ -5,12 +5,12 @@
 //! shard: that shard is told by a control frame.
 
 use super::super::bounce::stanza_id;
-use super::super::config::RING_HARD_BYTES;
+use super::super::control::Control;
+use super::super::peers::Peer;
 use super::super::{Core, Post, Undo};
 use super::ConnId;
 use crate::base::hash::Map;
-use crate::cluster::placement::ShardId;
-use crate::frame::{Envelope, Flags, Kind, Recipients};
+use crate::frame::{Envelope, Kind};
 use crate::shard::effect::Effects;
 use crate::xmpp::stanza::{IqType, Stanza, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
@@ -104,47 +104,27 @@ impl Core {
         if self.answered_here(component, &name) {
             return;
         }
-        for shard in self.components.shards(component) {
-            if shard != self.id {
-                self.tell_answered(shard, from, &name, fx);
+        for peer in self.components.peers(component) {
+            if peer != self.id.into() {
+                self.tell_answered(peer, from, &name, fx);
             }
         }
     }
 
     /// Whether it was open at a connection of this shard.
     pub(super) fn answered_here(&mut self, component: usize, name: &str) -> bool {
-        let (own, conns) = (self.id, &mut self.conns);
-        self.components.places(component).iter().filter(|place| place.shard == own).any(|place| {
+        let (own, conns) = (Peer::from(self.id), &mut self.conns);
+        self.components.places(component).iter().filter(|place| place.peer == own).any(|place| {
             let link = conns.get_mut(place.conn.0).and_then(|conn| conn.component.as_mut());
             link.is_some_and(|link| link.asked.answered(name))
         })
     }
 
     /// Not where the ring is full: then the IQ may be answered a second time when its connection is lost.
-    fn tell_answered(&mut self, shard: ShardId, from: &str, name: &str, fx: &mut Effects) {
-        let ring = usize::from(shard.0);
-        if fx.outbox[ring].len_bytes() > RING_HARD_BYTES {
-            return;
-        }
-        let envelope = Envelope {
-            epoch: self.placement.epoch(),
-            number: self.outward[ring].last() + 1,
-            hops: 0,
-            ingress: self.now.wall,
-            trace: None,
-            flags: Flags::default(),
-            from: component_domain(from),
-            to: "",
-            also_to: Recipients::NONE,
-            kind: Kind::Control,
-            subtype: super::ANSWERED,
-            open_end: 0,
-            close_start: 0,
-            stanza: name.as_bytes(),
-        };
-        if self.encoder.append(&mut fx.outbox[ring], &envelope).is_ok() {
-            self.outward[ring].number();
-            self.probe.frames_out += 1;
+    fn tell_answered(&mut self, peer: Peer, from: &str, name: &str, fx: &mut Effects) {
+        if !self.is_ring_full(peer, fx) {
+            let domain = component_domain(from);
+            self.send_control(peer, Control::ComponentAnswered, domain, name.as_bytes(), fx);
         }
     }
 

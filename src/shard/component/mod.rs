@@ -15,19 +15,20 @@ pub(super) use table::{Place, Table};
 
 use super::bounce::{Bounce, open_tag_id};
 use super::conn::{Conn, Flow};
+use super::control::Control;
 use super::deliver::{is_error, is_result, resource_constraint, service_unavailable, split};
 use super::effect::{ConnId, Effects};
 use super::feature::{Method, Scope};
 use super::inbound::message_flags;
 use super::login::FAULTS_FORGIVEN;
-use super::ring::FrameRef;
+use super::peers::Peer;
 use super::route::Realm;
 use super::subscription::is_subscription;
 use super::trace::Step;
 use super::turn::{ReplyTo, Request};
 use super::{Core, Hold, Post, Shard, Timer, internal_error};
 use crate::base::ids::Id;
-use crate::cluster::placement::ShardId;
+use crate::cluster::placement::Owner;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::stream::component::{ComponentAccess, Event};
 use crate::xmpp::jid::Jid;
@@ -39,13 +40,6 @@ use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::reader::{self, Index, StreamContext};
 use crate::xmpp::xml::writer::escape_attr;
 use std::sync::Arc;
-
-/// Subtypes of control frames: the sending shard has a connection of the component `from`, or had one; the frame's text
-/// is the connection's number there.
-const CONNECTED: u8 = 1;
-const GONE: u8 = 2;
-/// An IQ was answered on a connection of the sending shard; the frame's text is its name (`asked`).
-const ANSWERED: u8 = 3;
 
 impl Shard {
     /// A new connection for a component.
@@ -63,7 +57,7 @@ impl Shard {
 
     /// The components that may connect, with how many connections of each this shard holds.
     pub fn components(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.core.components.counts(Some(self.core.id))
+        self.core.components.counts(Some(self.core.id.into()))
     }
 
     /// An element of a component's stream.
@@ -102,9 +96,10 @@ impl Shard {
         core.origins.leave(network, &core.config.limits.rates);
         core.write(id, &out, fx);
         core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
-        core.announce(&domain, id, CONNECTED, fx);
+        core.announce(&domain, id, Control::ComponentConnected, fx);
         core.probe.component_connections += 1;
-        core.components.add(component, Place { shard: core.id, conn: id });
+        let place = core.component_place(core.id.into(), id);
+        core.components.add(component, place);
         Ok(())
     }
 
@@ -301,7 +296,7 @@ impl Shard {
     ) {
         let core = &mut self.core;
         let conn = loop {
-            let place = core.components.choose(component, envelope.from, to, Some(core.id));
+            let place = core.components.choose(component, envelope.from, to, Some(core.id.into()));
             let Some(Place { conn, .. }) = place else {
                 // Whoever asked waits for its answer, which nothing can overtake: any connection that is left takes it.
                 let another = core.components.choose(component, envelope.from, to, None);
@@ -335,19 +330,24 @@ impl Shard {
     }
 
     /// Another shard has a connection of a component, or had one.
-    pub(super) fn control(&mut self, envelope: &Envelope<'_>, at: FrameRef) {
+    pub(super) fn component_control(
+        &mut self,
+        control: Control,
+        envelope: &Envelope<'_>,
+        from: Peer,
+    ) {
         let core = &mut self.core;
         let Ok(text) = std::str::from_utf8(envelope.stanza) else { return };
         let component = core.components.entry(envelope.from);
-        if envelope.subtype == ANSWERED {
+        if control == Control::ComponentAnswered {
             core.answered_here(component, text);
             return;
         }
         let Ok(number) = text.parse() else { return };
-        let place = Place { shard: ShardId(at.ring), conn: ConnId(Id::from_u64(number)) };
-        match envelope.subtype {
-            CONNECTED => core.components.add(component, place),
-            GONE => {
+        let place = core.component_place(from, ConnId(Id::from_u64(number)));
+        match control {
+            Control::ComponentConnected => core.components.add(component, place),
+            Control::ComponentGone => {
                 core.components.remove(component, place);
             }
             _ => {}
@@ -415,14 +415,14 @@ impl Shard {
 
 impl Core {
     /// The shard that deals with a stanza: that of the component's connection, or the owner of the account.
-    pub(super) fn destination(&self, from: &str, to: &str, hash64: u64) -> ShardId {
+    pub(super) fn destination(&self, from: &str, to: &str, hash64: u64) -> Option<Peer> {
         match self.components.of(to) {
             // Without a connection it is answered where it is.
-            Some(component) => self
-                .components
-                .choose(component, from, to, None)
-                .map_or(self.id, |place| place.shard),
-            None => self.placement.owner(hash64).shard,
+            Some(component) => {
+                let place = self.components.choose(component, from, to, None);
+                Some(place.map_or(self.id.into(), |place| place.peer))
+            }
+            None => self.peers.of(self.placement.owner(hash64)),
         }
     }
 
@@ -447,40 +447,34 @@ impl Core {
 
     fn forget_component(&mut self, domain: &str, id: ConnId, fx: &mut Effects) {
         let component = self.components.entry(domain);
-        if self.components.remove(component, Place { shard: self.id, conn: id }) {
+        let place = self.component_place(self.id.into(), id);
+        if self.components.remove(component, place) {
             self.probe.component_connections -= 1;
-            self.announce(domain, id, GONE, fx);
+            self.announce(domain, id, Control::ComponentGone, fx);
         }
     }
 
     /// Tells the other shards. Such a frame is never refused, however full a ring is: there are few of them.
-    fn announce(&mut self, domain: &str, id: ConnId, subtype: u8, fx: &mut Effects) {
+    fn announce(&mut self, domain: &str, id: ConnId, control: Control, fx: &mut Effects) {
         let number = id.0.to_u64().to_string();
-        for ring in 0..self.outward.len() {
-            if ring == usize::from(self.id.0) {
-                continue;
-            }
-            let envelope = Envelope {
-                epoch: self.placement.epoch(),
-                number: self.outward[ring].last() + 1,
-                hops: 0,
-                ingress: self.now.wall,
-                trace: None,
-                flags: Flags::default(),
-                from: domain,
-                to: "",
-                also_to: Recipients::NONE,
-                kind: Kind::Control,
-                subtype,
-                open_end: 0,
-                close_start: 0,
-                stanza: number.as_bytes(),
-            };
-            let appended = self.encoder.append(&mut fx.outbox[ring], &envelope);
-            assert!(appended.is_ok(), "a ring's batch has room for a control frame");
-            self.outward[ring].number();
-            self.probe.frames_out += 1;
+        let peers: Vec<Peer> = self.peers.live().filter(|peer| *peer != self.id.into()).collect();
+        for peer in peers {
+            self.send_control(peer, control, domain, number.as_bytes(), fx);
         }
+    }
+
+    /// A shard is new: it learns of the components that are connected here.
+    pub(super) fn announce_components_to(&mut self, peer: Peer, fx: &mut Effects) {
+        let own: Vec<(Arc<str>, ConnId)> = self.components.of_peer(self.id.into()).collect();
+        for (domain, conn) in own {
+            let number = conn.0.to_u64().to_string();
+            self.send_control(peer, Control::ComponentConnected, &domain, number.as_bytes(), fx);
+        }
+    }
+
+    fn component_place(&self, peer: Peer, conn: ConnId) -> Place {
+        let at = self.peers.place(peer);
+        Place { peer, conn, owner: Owner { node: at.run.node, shard: at.shard } }
     }
 
     /// False where the connection is being closed, for reading too slowly among other reasons.

@@ -7,16 +7,19 @@
 //! recipient holds, and a connection that comes or goes moves its share only.
 
 use crate::base::hash::{Map, hash64};
-use crate::cluster::placement::ShardId;
+use crate::cluster::placement::Owner;
 use crate::shard::effect::ConnId;
+use crate::shard::peers::Peer;
 use crate::stream::component::ComponentAccess;
 use std::sync::Arc;
 
 /// An established connection of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::shard) struct Place {
-    pub shard: ShardId,
+    pub peer: Peer,
     pub conn: ConnId,
+    /// What all nodes call the shard.
+    pub owner: Owner,
 }
 
 #[derive(Debug)]
@@ -89,20 +92,38 @@ impl Table {
     }
 
     /// Those that have a connection of the component, each once.
-    pub(in crate::shard) fn shards(&self, component: usize) -> Vec<ShardId> {
-        let mut shards: Vec<_> = self.places(component).iter().map(|place| place.shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        shards
+    pub(in crate::shard) fn peers(&self, component: usize) -> Vec<Peer> {
+        let mut peers: Vec<_> = self.places(component).iter().map(|place| place.peer).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        peers
     }
 
-    /// Each component with how many connections it has, those of `shard` only where one is given.
+    /// The connections of a shard, with their domains.
+    pub(in crate::shard) fn of_peer(
+        &self,
+        peer: Peer,
+    ) -> impl Iterator<Item = (Arc<str>, ConnId)> + '_ {
+        self.components.iter().flat_map(move |component| {
+            let here = component.places.iter().filter(move |place| place.peer == peer);
+            here.map(|place| (component.domain.clone(), place.conn))
+        })
+    }
+
+    /// A shard is gone, with its connections.
+    pub(in crate::shard) fn lose(&mut self, peer: Peer) {
+        for component in &mut self.components {
+            component.places.retain(|place| place.peer != peer);
+        }
+    }
+
+    /// Each component with how many connections it has, those of `peer` only where one is given.
     pub(in crate::shard) fn counts(
         &self,
-        shard: Option<ShardId>,
+        peer: Option<Peer>,
     ) -> impl Iterator<Item = (&str, usize)> {
         self.components.iter().filter(|component| component.is_configured).map(move |component| {
-            let here = |place: &&Place| shard.is_none_or(|shard| place.shard == shard);
+            let here = |place: &&Place| peer.is_none_or(|peer| place.peer == peer);
             (&*component.domain, component.places.iter().filter(here).count())
         })
     }
@@ -125,7 +146,7 @@ impl Table {
 
     /// The connection that a stanza goes to.
     ///
-    /// - `shard`: only connections of that shard count; where one of its connections is the choice among all, it is so
+    /// - `peer`: only connections of that shard count; where one of its connections is the choice among all, it is so
     ///   among them as well
     /// - cost: with one connection none, else a hash of the address and some instructions for each connection
     pub(in crate::shard) fn choose(
@@ -133,15 +154,17 @@ impl Table {
         component: usize,
         from: &str,
         to: &str,
-        shard: Option<ShardId>,
+        peer: Option<Peer>,
     ) -> Option<Place> {
         let places = &self.components.get(component)?.places;
-        let mut here = places.iter().filter(|place| shard.is_none_or(|only| place.shard == only));
+        let mut here = places.iter().filter(|place| peer.is_none_or(|only| place.peer == only));
         let (first, second) = (here.next()?, here.next());
         let Some(second) = second else { return Some(*first) };
         let key = hash64(deciding(from, to).as_bytes());
         let rank = |place: &&Place| {
-            let name = place.conn.0.to_u64().rotate_left(32) ^ u64::from(place.shard.0) << 48;
+            let Owner { node, shard } = place.owner;
+            let name = place.conn.0.to_u64().rotate_left(32) ^ u64::from(shard.0) << 48;
+            let name = name ^ mixed(node.0.into());
             // The name breaks ties, so that every shard breaks them alike.
             (mixed(key ^ mixed(name)), name)
         };
@@ -167,10 +190,12 @@ fn mixed(x: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::base::ids::Id;
+    use crate::cluster::placement::{NodeId, ShardId};
     use crate::stream::component::Secret;
 
     fn place(shard: u16, index: u32) -> Place {
-        Place { shard: ShardId(shard), conn: ConnId(Id { index, generation: 1 }) }
+        let owner = Owner { node: NodeId(0), shard: ShardId(shard) };
+        Place { peer: Peer(shard), conn: ConnId(Id { index, generation: 1 }), owner }
     }
 
     fn table(places: &[Place]) -> Table {
@@ -220,7 +245,7 @@ mod tests {
             let before = all.choose(0, &user, "bot", None).unwrap();
             if before != places[2] {
                 assert_eq!(gone.choose(0, &user, "bot", None), Some(before));
-                assert_eq!(all.choose(0, &user, "bot", Some(before.shard)), Some(before));
+                assert_eq!(all.choose(0, &user, "bot", Some(before.peer)), Some(before));
             }
         }
     }
@@ -232,10 +257,10 @@ mod tests {
             |table: &Table, shard| table.counts(shard).map(|(_, count)| count).collect::<Vec<_>>();
         assert_eq!(table.connections(0), 2, "the same one counts once");
         assert_eq!(counts(&table, None), [2]);
-        assert_eq!(counts(&table, Some(ShardId(1))), [1]);
+        assert_eq!(counts(&table, Some(Peer(1))), [1]);
         assert!(table.remove(0, place(1, 1)));
         assert!(!table.remove(0, place(1, 1)));
-        assert_eq!(counts(&table, Some(ShardId(1))), [0]);
+        assert_eq!(counts(&table, Some(Peer(1))), [0]);
         let news = ComponentAccess { domain: "news".into(), secret: Secret::new("x") };
         table.add(1, place(0, 1));
         table.configure(&[news]);

@@ -4,12 +4,12 @@
 use super::about::About;
 use super::{BY_FEATURE, FOLLOWED_MAX, Leaving, Step, Traced, Unconfirmed};
 use crate::base::instant::{Instant, Now};
-use crate::cluster::placement::ShardId;
 use crate::frame::{Envelope, Kind};
 use crate::shard::Core;
 use crate::shard::account::{AccountId, Busy};
 use crate::shard::deliver::stanza_kind;
 use crate::shard::effect::ConnId;
+use crate::shard::peers::Peer;
 use crate::shard::ring::FrameRef;
 use crate::shard::session::SessionId;
 use crate::store::LogEntry;
@@ -95,9 +95,13 @@ impl Core {
     }
 
     /// A stanza is for the account or component that `owner` deals with.
-    pub(in crate::shard) fn trace_routed(&mut self, envelope: &Envelope<'_>, owner: ShardId) {
-        if owner == self.id {
+    pub(in crate::shard) fn trace_routed(&mut self, envelope: &Envelope<'_>, owner: Peer) {
+        if owner == self.id.into() {
             self.trace_envelope(envelope, envelope.to, Step::Routed, "to this shard");
+        } else if !self.peers.is_local(owner) {
+            let place = self.peers.place(owner);
+            let whereto = format!("to node {}, shard {}", place.run.node.0, place.shard.0);
+            self.trace_envelope(envelope, envelope.to, Step::Crossing, &whereto);
         } else {
             let whereto = format!("to shard {}", owner.0);
             self.trace_envelope(envelope, envelope.to, Step::Crossing, &whereto);
@@ -154,6 +158,8 @@ impl Core {
             Busy::Ids => "for an id",
             Busy::Replay => "until older messages are sent",
             Busy::No => "for its account",
+            Busy::Retry => "whether it is there already is not known yet",
+            Busy::Leaving => "its account moves to another node",
         };
         self.trace_envelope(envelope, to, Step::Waiting, why);
     }

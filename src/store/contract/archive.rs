@@ -1,7 +1,8 @@
 //! The part of the suite about the archive: rows that stay, pages of them, and how they go.
 
 use super::super::{
-    Answer, ArchiveEnds, ArchiveQuery, Keep, LOG_ID_MAX, LogEntry, Page, Query, Write, Written,
+    Answer, ArchiveEnds, ArchiveQuery, Keep, LOG_ID_MAX, LogEntry, Origin, Page, Query, Write,
+    Written,
 };
 use super::{JULIET, Pair, ROMEO, append, bare, create, entry};
 use crate::base::instant::Wall;
@@ -20,6 +21,7 @@ pub(super) const CHECKS: &[fn(&mut Pair)] = &[
     filters_hold_together,
     rows_are_counted_up_to_a_bound,
     the_ends_of_the_archive_are_known,
+    a_message_is_known_by_its_origin,
     the_oldest_rows_go_first_and_in_pieces,
     what_is_pending_outlives_the_archive,
     a_stanza_is_replaced_in_its_place,
@@ -326,6 +328,18 @@ fn rows_are_counted_up_to_a_bound(store: &mut Pair) {
     assert_eq!(count(ArchiveQuery { page: Page::After(8), ..half }), Some(10));
     let nobody = ArchiveQuery { count_max: 5, ..ArchiveQuery::all(bare(ROMEO), 5) };
     assert_eq!(count(nobody), Some(0));
+}
+
+fn a_message_is_known_by_its_origin(store: &mut Pair) {
+    store.done(&[create(JULIET), append(JULIET, 1), archived(JULIET, 4)]);
+    let mut has = |owner: &str, number: u64, since: u64| {
+        let origin = Origin { incarnation: 3, link: 5, number };
+        let query = Query::HasOrigin { owner: bare(owner), origin, since: time(since) };
+        store.reader.read(&query).unwrap() == Answer::HasOrigin(true)
+    };
+    assert!(has(JULIET, 1_001, 1) && has(JULIET, 1_004, 1), "pending or archived");
+    assert!(has(JULIET, 1_004, 4) && !has(JULIET, 1_004, 5), "not among those that are newer");
+    assert!(!has(JULIET, 1_002, 0) && !has(ROMEO, 1_001, 0) && !has("nobody@example.org", 1, 0));
 }
 
 fn the_ends_of_the_archive_are_known(store: &mut Pair) {

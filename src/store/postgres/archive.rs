@@ -2,7 +2,9 @@
 
 use tokio_postgres::Row;
 
-use super::super::{Answer, ArchiveEnds, ArchiveQuery, Error, LOG_ID_MAX, Page};
+use super::super::{
+    Answer, ArchiveEnds, ArchiveQuery, Error, LOG_ID_MAX, ORIGIN_ROWS, Origin, Page,
+};
 use super::link::{Call, Value};
 use super::reader::{PostgresReader, Sql, column, entry, unsigned};
 use crate::base::instant::Wall;
@@ -54,6 +56,12 @@ macro_rules! page {
         )
     };
 }
+
+/// Owner, time, origin, and how many of the newest rows are looked at. What is pending is in the log as well.
+pub(super) const HAS_ORIGIN: &str = "SELECT EXISTS (SELECT 1 FROM (\
+         SELECT at, incarnation, link, number FROM log \
+         WHERE owner = (SELECT id FROM jid WHERE text = $1) ORDER BY id DESC LIMIT $6\
+     ) AS newest WHERE at >= $2 AND incarnation = $3 AND link = $4 AND number = $5)";
 
 macro_rules! count {
     ($($of:ident)?) => {
@@ -186,6 +194,21 @@ impl PostgresReader {
             entries.reverse();
         }
         Ok(Answer::Archive { entries, complete: rows.len() <= wanted, count })
+    }
+
+    pub(super) fn has_origin(
+        &mut self,
+        owner: &BareJid,
+        origin: &Origin,
+        since: Wall,
+    ) -> Result<Answer, Error> {
+        let (incarnation, number) = (origin.incarnation.cast_signed(), origin.number.cast_signed());
+        let (link, since, most) =
+            (origin.link.cast_signed(), signed(since.0), i64::from(ORIGIN_ROWS));
+        let rows = self
+            .one(Sql::HasOrigin, &[&owner.as_str(), &since, &incarnation, &link, &number, &most])?;
+        let found = rows.first().map(|row| column(row, 0)).transpose()?;
+        Ok(Answer::HasOrigin(found.unwrap_or(false)))
     }
 
     pub(super) fn archive_ends(&mut self, owner: &BareJid, up_to: u64) -> Result<Answer, Error> {

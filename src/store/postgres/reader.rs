@@ -57,9 +57,10 @@ pub(super) enum Sql {
     Count,
     CountPeer,
     CountIds,
+    HasOrigin,
 }
 
-const SQL: [&str; 26] = [
+const SQL: [&str; 27] = [
     // Begin: all statements see the same state of the database.
     "BEGIN ISOLATION LEVEL REPEATABLE READ",
     // Commit
@@ -118,6 +119,7 @@ const SQL: [&str; 26] = [
     archive::COUNT,
     archive::COUNT_PEER,
     archive::COUNT_IDS,
+    archive::HAS_ORIGIN,
 ];
 
 /// Answers queries. As many as there are threads to read.
@@ -288,6 +290,7 @@ impl Reader for PostgresReader {
                 self.link = None;
             }),
             Query::ArchiveEnds { owner, up_to } => self.archive_ends(owner, *up_to),
+            Query::HasOrigin { owner, origin, since } => self.has_origin(owner, origin, *since),
             Query::Accounts { domain, only_disabled, after, limit } => {
                 let after = after.as_ref().map_or("", BareJid::as_str);
                 let limit = i64::from(*limit);

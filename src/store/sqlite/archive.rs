@@ -3,7 +3,10 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
-use super::super::{Answer, ArchiveEnds, ArchiveQuery, Error, LOG_ID_MAX, LogEntry, Page, Written};
+use super::super::{
+    Answer, ArchiveEnds, ArchiveQuery, Error, LOG_ID_MAX, LogEntry, ORIGIN_ROWS, Origin, Page,
+    Written,
+};
 use super::reader::{ENTRY_COLUMNS, entry};
 use crate::base::instant::Wall;
 use crate::xmpp::jid::{BareJid, JidCache};
@@ -81,6 +84,38 @@ pub(super) fn ends(conn: &Connection, owner: &BareJid, up_to: u64) -> Result<Ans
     };
     let (first, last) = (end("ASC")?, end("DESC")?);
     Ok(Answer::ArchiveEnds(first.zip(last).map(|(first, last)| ArchiveEnds { first, last })))
+}
+
+/// Looks among the newest rows of either kind.
+pub(super) fn has_origin(
+    conn: &Connection,
+    owner: &BareJid,
+    origin: &Origin,
+    since: Wall,
+) -> Result<Answer, Error> {
+    let Some(owner) = number_of(conn, owner.as_str())? else {
+        return Ok(Answer::HasOrigin(false));
+    };
+    for (index, kind) in [("entry_archived", "archived"), ("entry_pending", "pending")] {
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM (\
+                 SELECT at, incarnation, link, number FROM entry INDEXED BY {index} \
+                 WHERE owner = ?1 AND {kind} = 1 ORDER BY id DESC LIMIT {ORIGIN_ROWS}\
+             ) WHERE at >= ?2 AND incarnation = ?3 AND link = ?4 AND number = ?5)"
+        );
+        let mut statement = conn.prepare_cached(&sql)?;
+        let values = params![
+            owner,
+            micros(since),
+            origin.incarnation.cast_signed(),
+            origin.link,
+            origin.number.cast_signed()
+        ];
+        if statement.query_row(values, |row| row.get(0))? {
+            return Ok(Answer::HasOrigin(true));
+        }
+    }
+    Ok(Answer::HasOrigin(false))
 }
 
 /// The oldest rows of the archive go: see `Write::PruneArchive`.

@@ -279,7 +279,7 @@ impl World {
                 };
                 self.counts.moves += 1;
                 self.links[link.0].conn = None;
-                let to = usize::from(to.0);
+                let to = usize::from(to.shard.0);
                 self.push_cargo(core, to, Cargo::Conn(link, Box::new(moved)));
             }
             Action::Close(conn) => {
@@ -356,7 +356,7 @@ impl World {
 
     pub(super) fn ring_arrives(&mut self, from: usize, to: usize) {
         let Some(cargo) = self.rings[from][to].cargo.pop_front() else { return };
-        let sender = ShardId(from as u16);
+        let sender = Peer(from as u16);
         match cargo {
             Cargo::Frames(batch) => self.give(to, Given::Frames(sender, batch)),
             Cargo::News(received, handled) => {

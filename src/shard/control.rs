@@ -1,0 +1,182 @@
+//! Frames between shards that carry no stanza: who is connected where, and what a change of owners needs.
+//!
+//! Their text is in the frame's stanza, and what they are about in its `from`. They keep their place among other frames.
+
+use super::effect::Effects;
+use super::peers::Peer;
+use super::ring::FrameRef;
+use super::{Core, Shard, config};
+use crate::frame::{Envelope, Flags, Kind, Recipients};
+use crate::xmpp::jid::{BareJid, Jid};
+
+/// What a control frame says, as its subtype.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Control {
+    /// The sending shard has a connection of the component `from`; its number there is the text.
+    ComponentConnected = 1,
+    /// It has it no more.
+    ComponentGone = 2,
+    /// An IQ was answered on a connection of the sending shard; the text is its name (`asked`).
+    ComponentAnswered = 3,
+    /// All that follows was sent by the epoch in the text, or a later one.
+    Marker = 4,
+    /// The sending shard has given away all that it lost by the epoch in the text.
+    Sealed = 5,
+    /// A frame that was sent to a node which is gone; it may have been handled there. See `retry`.
+    Retry = 6,
+    /// A session that moves with its account. See `migration`.
+    Session = 7,
+    /// Of a session of `from` that moved, a stanza is handled; see `migration`.
+    StanzaDone = 8,
+    /// The account `from` was changed behind its owner's back.
+    AccountChanged = 9,
+    /// The account `from` was deleted; the text is who was on its roster, one to a line.
+    AccountDeleted = 10,
+    /// Sessions of `from`, a full or bare JID, are to end.
+    EndSessions = 11,
+    /// Ids of a store partition were given to others: its number, and the first that is free.
+    IdsGiven = 12,
+}
+
+impl Control {
+    fn from_u8(code: u8) -> Option<Control> {
+        const ALL: [Control; 12] = [
+            Control::ComponentConnected,
+            Control::ComponentGone,
+            Control::ComponentAnswered,
+            Control::Marker,
+            Control::Sealed,
+            Control::Retry,
+            Control::Session,
+            Control::StanzaDone,
+            Control::AccountChanged,
+            Control::AccountDeleted,
+            Control::EndSessions,
+            Control::IdsGiven,
+        ];
+        ALL.into_iter().find(|control| *control as u8 == code)
+    }
+}
+
+impl Shard {
+    /// A control frame. What makes no sense is left alone: another node may be newer.
+    pub(super) fn control(&mut self, envelope: &Envelope<'_>, at: FrameRef, fx: &mut Effects) {
+        let Some(control) = Control::from_u8(envelope.subtype) else { return };
+        let from = Peer(at.ring);
+        let text = std::str::from_utf8(envelope.stanza).unwrap_or_default();
+        match control {
+            Control::ComponentConnected | Control::ComponentGone | Control::ComponentAnswered => {
+                self.component_control(control, envelope, from);
+            }
+            Control::Marker => self.marked(from, text.parse().unwrap_or(0), fx),
+            Control::Sealed => self.sealed(from, text.parse().unwrap_or(0), fx),
+            Control::Retry => self.retried(envelope, at, fx),
+            Control::Session => self.session_arrives(envelope, from, fx),
+            Control::StanzaDone => self.stanza_done(envelope, text, fx),
+            Control::AccountChanged => {
+                if let Ok(jid) = BareJid::parse(envelope.from) {
+                    self.account_changed(&jid, fx);
+                }
+            }
+            Control::AccountDeleted => {
+                let contacts: Vec<Jid> =
+                    text.lines().filter_map(|line| Jid::parse(line).ok()).collect();
+                if let Ok(jid) = BareJid::parse(envelope.from) {
+                    self.account_deleted(&jid, &contacts, fx);
+                }
+            }
+            Control::EndSessions => {
+                if let Ok(jid) = Jid::parse(envelope.from) {
+                    self.end_sessions(&jid, fx);
+                }
+            }
+            Control::IdsGiven => {
+                let numbers = text.split_once(' ');
+                let numbers = numbers.and_then(|(partition, next)| {
+                    Some((partition.parse().ok()?, next.parse().ok()?))
+                });
+                if let Some((partition, next)) = numbers {
+                    self.core.ids_given(partition, next);
+                }
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Sends a control frame, however full the ring is: there are few of them.
+    pub(super) fn send_control(
+        &mut self,
+        peer: Peer,
+        control: Control,
+        from: &str,
+        text: &[u8],
+        fx: &mut Effects,
+    ) {
+        let envelope = Envelope {
+            epoch: self.placement.epoch(),
+            number: 0,
+            hops: 0,
+            ingress: self.now.wall,
+            trace: None,
+            flags: Flags::default(),
+            from,
+            to: "",
+            also_to: Recipients::NONE,
+            kind: Kind::Control,
+            subtype: control as u8,
+            open_end: 0,
+            close_start: 0,
+            stanza: text,
+        };
+        let sent = self.append_frame(peer, &envelope, fx);
+        assert!(sent.is_some(), "a ring's batch has room for a control frame");
+    }
+
+    /// Has the owner of `owner` hear of something, if that is another shard. Gives whether it is.
+    pub(super) fn tell_owner(
+        &mut self,
+        owner: &BareJid,
+        control: Control,
+        from: &str,
+        text: &[u8],
+        fx: &mut Effects,
+    ) -> bool {
+        let peer = self.peers.of(self.placement.owner(owner.hash64()));
+        match peer {
+            Some(peer) if peer != self.id.into() => {
+                self.send_control(peer, control, from, text, fx);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts a frame into the batch for `peer`, with the next number. `None` where it cannot be written.
+    pub(super) fn append_frame(
+        &mut self,
+        peer: Peer,
+        envelope: &Envelope<'_>,
+        fx: &mut Effects,
+    ) -> Option<FrameRef> {
+        let ring = peer.index();
+        let batch = fx.outbox.get_mut(ring)?;
+        let number = self.outward[ring].last() + 1;
+        let before = batch.len_bytes();
+        self.encoder.append(batch, &Envelope { number, ..*envelope }).ok()?;
+        self.outward[ring].number();
+        if self.outward[ring].keeps() {
+            self.outward[ring].keep(&batch.as_bytes()[before..]);
+        }
+        self.probe.frames_out += 1;
+        Some(FrameRef { ring: peer.0, number })
+    }
+
+    /// Nothing more may wait for that shard.
+    pub(super) fn is_ring_full(&self, peer: Peer, fx: &Effects) -> bool {
+        let ring = peer.index();
+        let waiting = fx.outbox.get(ring).map_or(0, |batch| batch.len_bytes());
+        waiting.max(self.outward[ring].kept_bytes()) > config::RING_HARD_BYTES
+    }
+}

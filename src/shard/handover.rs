@@ -1,0 +1,454 @@
+//! A change of owners: what this shard has lost goes to who has it now, and what it has gained is served when all others
+//! have let go of it (DESIGN §6).
+//!
+//! On a new epoch each shard sends a marker to every other: no frame behind it was routed by an older one. A shard that
+//! has all markers, whose lost accounts have no session left and whose writes for them are durable, tells all that it has
+//! *sealed* the epoch. When all have, the epoch is settled: nobody else can write or deliver for what one owns by it.
+//! Until then accounts that were gained wait as if they were being read; those that stayed are served throughout.
+//!
+//! A frame for an account that is not ours goes on to its owner, or waits where it was routed by an epoch that is not
+//! known here yet. Nothing is sent back for its epoch.
+
+use super::account::{AccountId, Busy, Queued};
+use super::control::Control;
+use super::effect::Effects;
+use super::peers::Peer;
+use super::ring::{Carried, FrameRef};
+use super::session::SessionId;
+use super::{Core, Shard, Timer};
+use crate::base::hash::Map;
+use crate::cluster::placement::{Owner, PARTITIONS, partition};
+use crate::cluster::view::{Place, View};
+use crate::frame::{Envelope, Flags};
+use crate::xmpp::jid::BareJid;
+use crate::xmpp::stream_error::{StreamCondition, StreamError};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often it is looked at.
+const STEP: Duration = Duration::from_millis(20);
+/// Cores and nodes that a frame may cross: only while owners change are they more than two.
+const HOPS_MAX: u8 = 64;
+/// Frames that were routed by an epoch which is not known here yet, at most; above, they go on as if it were not so.
+const PARKED_MAX: usize = 65_536;
+
+/// What a shard knows of the present change.
+#[derive(Debug)]
+pub(super) struct Handover {
+    /// `None` for a node without a cluster, to which all belongs for good.
+    view: Option<Arc<View>>,
+    /// Partitions that are ours and that nobody else had since we served them.
+    kept: Box<[bool]>,
+    is_settled: bool,
+    /// The newest epoch of which the marker is in, and the newest that is sealed.
+    marked: Map<Place, u64>,
+    sealed: Map<Place, u64>,
+    has_sealed: bool,
+    /// Our writes for what was lost are durable when no ticket up to this one is out.
+    barrier: Option<u64>,
+    /// Accounts that are ours, and read when the epoch is settled.
+    held: Vec<AccountId>,
+    parked: VecDeque<Queued>,
+    is_looking: bool,
+}
+
+impl Handover {
+    pub(super) fn new() -> Handover {
+        Handover {
+            view: None,
+            kept: Box::default(),
+            is_settled: true,
+            marked: Map::default(),
+            sealed: Map::default(),
+            has_sealed: true,
+            barrier: None,
+            held: Vec::new(),
+            parked: VecDeque::new(),
+            is_looking: false,
+        }
+    }
+
+    /// Whether an account with this hash, which is ours, must not be read yet.
+    pub(super) fn holds(&self, hash64: u64) -> bool {
+        !self.is_settled && !self.kept.get(usize::from(partition(hash64))).copied().unwrap_or(false)
+    }
+
+    /// It is read when the epoch is settled.
+    pub(super) fn hold(&mut self, account: AccountId) {
+        self.held.push(account);
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        self.view.is_some()
+    }
+}
+
+impl Shard {
+    /// The epoch that is settled as far as this shard knows; 0 where none is.
+    pub fn settled_epoch(&self) -> u64 {
+        let handover = &self.core.handover;
+        if handover.is_settled { self.core.placement.epoch() } else { 0 }
+    }
+
+    /// The number of a shard of another node, for `Input::Frames` and `Input::Handled`.
+    pub fn peer(&mut self, place: Place, fx: &mut Effects) -> Option<Peer> {
+        self.core.enter(place, fx)
+    }
+
+    /// Where the frames of `Effects::outbox` at this number go.
+    pub fn place(&self, peer: Peer) -> Place {
+        self.core.peers.place(peer)
+    }
+
+    /// There is a way to a node again: what it did not handle is sent once more, and what it did is told again.
+    pub(super) fn linked(&mut self, run: crate::cluster::view::Run, fx: &mut Effects) {
+        let core = &mut self.core;
+        let peers: Vec<Peer> = core.peers.of_run(run).collect();
+        for peer in peers {
+            let ring = peer.index();
+            core.inward[ring].tell_again();
+            let batch = &mut fx.outbox[ring];
+            // What has not left is kept, too.
+            batch.clear();
+            core.outward[ring].kept().for_each(|frame| batch.push_frame(frame));
+        }
+    }
+
+    pub(super) fn placed(&mut self, view: Arc<View>, fx: &mut Effects) {
+        let core = &mut self.core;
+        let known = core.handover.view.is_some();
+        if known && view.epoch() <= core.placement.epoch() {
+            return;
+        }
+        let before = std::mem::replace(&mut core.placement, view.placement.clone());
+        let own = core.own();
+        if !known {
+            core.handover.kept = vec![false; usize::from(PARTITIONS)].into();
+        }
+        for (partition, kept) in (0..PARTITIONS).zip(&mut core.handover.kept) {
+            *kept = *kept && view.placement.node(partition) == own.node;
+        }
+        let gone = core.peers.leave(|run| view.has(run));
+        let mut new = Vec::new();
+        for node in &view.nodes {
+            if node.run != core.peers.own() {
+                new.extend(core.peers.take_part(node.run, node.shards));
+            }
+        }
+        core.grow(fx);
+        for peer in new {
+            core.announce_components_to(peer, fx);
+        }
+        let handover = &mut core.handover;
+        handover.view = Some(view);
+        handover.is_settled = false;
+        handover.has_sealed = false;
+        handover.barrier = None;
+        gone.iter().for_each(|peer| core.components.lose(*peer));
+        self.send_unhandled_again(&gone, fx);
+        self.lose_accounts(fx);
+        let core = &mut self.core;
+        let epoch = core.placement.epoch().to_string();
+        let others: Vec<Peer> = core.peers.live().filter(|peer| *peer != core.id.into()).collect();
+        for peer in &others {
+            core.send_control(*peer, Control::Marker, "", epoch.as_bytes(), fx);
+        }
+        let parked = std::mem::take(&mut core.handover.parked);
+        for queued in parked {
+            self.deliver_parked(&queued, fx);
+        }
+        if !gone.is_empty() {
+            self.contacts_lost(&before, &gone, fx);
+            self.core.forget_arrivals(&gone);
+        }
+        self.look_at_handover(fx);
+    }
+
+    /// A frame for one who is not ours goes on. Gives false where it is ours.
+    pub(super) fn pass_on(
+        &mut self,
+        envelope: &Envelope<'_>,
+        to: &str,
+        hash64: u64,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) -> bool {
+        let core = &mut self.core;
+        let owner = core.placement.owner(hash64);
+        if owner == core.own() {
+            return false;
+        }
+        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
+        if envelope.epoch > core.placement.epoch() && core.handover.parked.len() < PARKED_MAX {
+            if wanted {
+                core.inward[usize::from(at.ring)].hold(at.number);
+            }
+            core.handover.parked.push_back(Queued::new(envelope, to, at));
+            return true;
+        }
+        if wanted {
+            core.inward[usize::from(at.ring)].hold(at.number);
+        }
+        self.send_on(envelope, to, owner, at, fx);
+        true
+    }
+
+    /// - takes: `at`, which is held where the frame wants to be acknowledged
+    fn send_on(
+        &mut self,
+        envelope: &Envelope<'_>,
+        to: &str,
+        owner: Owner,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
+        let core = &mut self.core;
+        core.probe.frames_passed_on += 1;
+        let passed = Envelope {
+            epoch: core.placement.epoch(),
+            hops: envelope.hops.saturating_add(1),
+            to,
+            also_to: crate::frame::Recipients::NONE,
+            ..*envelope
+        };
+        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
+        let peer = core.peers.of(owner).filter(|_| envelope.hops < HOPS_MAX);
+        let sent = match peer {
+            Some(peer) if !core.is_ring_full(peer, fx) => core.append_frame(peer, &passed, fx),
+            _ => None,
+        };
+        match sent {
+            Some(sent) if wanted => {
+                core.outward[usize::from(sent.ring)].expect(sent.number, Carried::Frame(at));
+            }
+            Some(_) => {}
+            None => {
+                core.bounce(envelope, to, &super::deliver::resource_constraint());
+                if wanted {
+                    core.inward[usize::from(at.ring)].release(at.number);
+                }
+            }
+        }
+    }
+
+    fn deliver_parked(&mut self, queued: &Queued, fx: &mut Effects) {
+        let envelope = queued.envelope(self.core.placement.epoch());
+        let at = queued.at;
+        let sound = self.contained(fx, |shard, fx| shard.deliver(&envelope, at, fx));
+        if !sound {
+            self.faulty_frame(&envelope, fx);
+        }
+        if envelope.flags.contains(Flags::WANTS_ACK) {
+            self.core.inward[usize::from(at.ring)].release(at.number);
+        }
+    }
+
+    /// What a node that is gone had not handled goes to those who own it now.
+    fn send_unhandled_again(&mut self, gone: &[Peer], fx: &mut Effects) {
+        for peer in gone {
+            let mut unhandled = self.core.outward[peer.index()].give_up();
+            fx.outbox[peer.index()].clear();
+            let place = self.core.peers.place(*peer);
+            for (number, frame) in std::mem::take(&mut unhandled.frames) {
+                let mut carried = Vec::new();
+                while let Some((_, one)) = unhandled.waiting.pop_front_if(|(at, _)| *at <= number) {
+                    carried.push(one);
+                }
+                self.send_again(place, number, &frame, &carried, fx);
+            }
+        }
+    }
+
+    /// Accounts that are another's now: what waits for them goes there, sessions follow or end.
+    fn lose_accounts(&mut self, fx: &mut Effects) {
+        let core = &mut self.core;
+        let own = core.own();
+        let lost: Vec<AccountId> = core
+            .accounts
+            .iter()
+            .filter(|(_, account)| core.placement.owner(account.jid.hash64()) != own)
+            .map(|(id, _)| AccountId(id))
+            .collect();
+        let is_lost = |jid: &BareJid| core.placement.owner(jid.hash64()) != own;
+        let logins: Vec<super::ConnId> = core
+            .conns
+            .iter()
+            .filter(|(_, conn)| {
+                conn.session.is_none()
+                    && (conn.login.is_some() || conn.account.as_ref().is_some_and(is_lost))
+            })
+            .map(|(id, _)| super::ConnId(id))
+            .collect();
+        for conn in logins {
+            self.close(conn, Some(moved()), fx);
+        }
+        for id in lost {
+            let Some(account) = self.core.accounts.get_mut(id.0) else { continue };
+            account.busy = Busy::Leaving;
+            account.replay = None;
+            account.load = None;
+            let logins = std::mem::take(&mut account.logins);
+            for conn in logins {
+                // It is sent on to where the account is.
+                self.release(conn, fx);
+            }
+            let sessions = self.core.accounts.get(id.0).map(|account| account.sessions.clone());
+            for session in sessions.unwrap_or_default() {
+                self.stop_reading(session, fx);
+            }
+            self.leave_account(id, fx);
+        }
+        let core = &mut self.core;
+        core.handover.barrier = Some(core.next_ticket);
+    }
+
+    /// Nothing more is taken from a session that moves: what its client has not sent yet, it sends to where it is then.
+    fn stop_reading(&mut self, session: SessionId, fx: &mut Effects) {
+        let Some(slot) = self.core.sessions.get_mut(session.0) else { return };
+        if let Some(conn) = slot.resuming.take() {
+            self.close(conn, Some(moved()), fx);
+        }
+        let Some(slot) = self.core.sessions.get_mut(session.0) else { return };
+        let Some(conn) = slot.conn.take() else { return };
+        slot.ends_at = None;
+        self.core.no_longer_inactive(session, fx);
+        if let Some(conn) = self.core.conns.get_mut(conn.0) {
+            conn.session = None;
+        }
+        self.close(conn, Some(moved()), fx);
+        self.core.log_unacknowledged(session, fx);
+    }
+
+    /// Goes on with a change of owners, as far as it goes.
+    pub(super) fn look_at_handover(&mut self, fx: &mut Effects) {
+        if self.core.handover.is_settled {
+            return;
+        }
+        let core = &mut self.core;
+        let handover = &mut core.handover;
+        let epoch = core.placement.epoch();
+        let others = || core.peers.live().filter(|peer| *peer != core.id.into());
+        let all = |told: &Map<Place, u64>| {
+            others().all(|peer| {
+                told.get(&core.peers.place(peer)).is_some_and(|newest| *newest >= epoch)
+            })
+        };
+        let is_durable = handover
+            .barrier
+            .is_some_and(|last| !core.tickets.keys().any(|ticket| ticket.0 <= last));
+        if !handover.has_sealed && is_durable && all(&handover.marked) {
+            let peers: Vec<Peer> = others().collect();
+            core.handover.has_sealed = true;
+            for peer in peers {
+                let epoch = epoch.to_string();
+                self.core.send_control(peer, Control::Sealed, "", epoch.as_bytes(), fx);
+            }
+        }
+        let core = &self.core;
+        let all_sealed = core.peers.live().filter(|peer| *peer != core.id.into()).all(|peer| {
+            let place = core.peers.place(peer);
+            core.handover.sealed.get(&place).is_some_and(|newest| *newest >= epoch)
+        });
+        if core.handover.has_sealed && all_sealed {
+            return self.settled(fx);
+        }
+        if !self.core.handover.is_looking {
+            self.core.handover.is_looking = true;
+            let due = self.core.now.mono + STEP;
+            self.core.wheel.insert(due, Timer::Handover);
+        }
+    }
+
+    pub(super) fn handover_due(&mut self, fx: &mut Effects) {
+        self.core.handover.is_looking = false;
+        self.look_at_handover(fx);
+    }
+
+    /// Everybody has let go of what we gained.
+    fn settled(&mut self, fx: &mut Effects) {
+        let core = &mut self.core;
+        let own = core.own();
+        core.handover.is_settled = true;
+        for (partition, kept) in (0..PARTITIONS).zip(&mut core.handover.kept) {
+            *kept = core.placement.node(partition) == own.node;
+        }
+        // Others gave higher ones to what is ours now.
+        core.forget_ids();
+        for id in std::mem::take(&mut core.handover.held) {
+            core.load_held(id, fx);
+        }
+    }
+
+    /// Sessions that can be resumed go to the new owner, others end; then what waits goes.
+    fn leave_account(&mut self, id: AccountId, fx: &mut Effects) {
+        let Some(account) = self.core.accounts.get(id.0) else { return };
+        let owner = self.core.placement.owner(account.jid.hash64());
+        for session in account.sessions.clone() {
+            let slot = self.core.sessions.get(session.0);
+            let counters = slot.and_then(|slot| slot.counters.as_deref());
+            let resumable = counters.is_some_and(|counters| counters.resumable.is_some());
+            if !(resumable && self.send_session(session, owner, fx)) {
+                self.end_session(session, fx);
+            }
+        }
+        let Some(account) = self.core.accounts.get_mut(id.0) else { return };
+        for queued in std::mem::take(&mut account.waiting) {
+            let envelope = queued.envelope(self.core.placement.epoch());
+            self.send_on(&envelope, envelope.to, owner, queued.at, fx);
+        }
+        if let Some(account) = self.core.accounts.remove(id.0) {
+            self.core.names.remove(account.jid.as_str());
+        }
+    }
+
+    /// No frame of that shard that follows was routed by an older epoch.
+    pub(super) fn marked(&mut self, from: Peer, epoch: u64, fx: &mut Effects) {
+        let place = self.core.peers.place(from);
+        let newest = self.core.handover.marked.entry(place).or_default();
+        *newest = (*newest).max(epoch);
+        self.look_at_handover(fx);
+    }
+
+    pub(super) fn sealed(&mut self, from: Peer, epoch: u64, fx: &mut Effects) {
+        let place = self.core.peers.place(from);
+        let newest = self.core.handover.sealed.entry(place).or_default();
+        *newest = (*newest).max(epoch);
+        self.look_at_handover(fx);
+    }
+}
+
+impl Core {
+    /// This shard, as owners are named.
+    pub(super) fn own(&self) -> Owner {
+        Owner { node: self.peers.own().node, shard: self.id }
+    }
+
+    /// Whether frames and stanzas for that account are for this shard.
+    pub(super) fn is_leaving(&self, account: AccountId) -> bool {
+        self.accounts.get(account.0).is_some_and(|account| account.busy == Busy::Leaving)
+    }
+
+    fn enter(&mut self, place: Place, fx: &mut Effects) -> Option<Peer> {
+        let peer = self.peers.enter(place)?;
+        self.grow(fx);
+        Some(peer)
+    }
+
+    /// Room for all peers that are known.
+    fn grow(&mut self, fx: &mut Effects) {
+        for index in self.outward.len()..self.peers.count() {
+            let peer = Peer(u16::try_from(index).unwrap_or(u16::MAX));
+            let node = self.peers.place(peer).run.node;
+            let own = self.peers.own().node;
+            self.outward.push(super::Outward::to_node(super::peers::first_number(node)));
+            self.inward.push(super::Inward::from_node(super::peers::first_number(own)));
+        }
+        fx.make_room(self.outward.len());
+    }
+}
+
+/// Why streams end whose account has moved.
+pub(super) fn moved() -> StreamError {
+    StreamError::new(StreamCondition::Reset).with_text("the account has moved to another node")
+}

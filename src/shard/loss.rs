@@ -1,0 +1,66 @@
+//! A node is gone, and with it the sessions of the accounts that it owned: whoever saw their presence sees it end, and
+//! asks their new owners where they are now (DESIGN §6: presence converges from the watcher's side).
+
+use super::Shard;
+use super::account::AccountId;
+use super::effect::Effects;
+use super::peers::Peer;
+use super::phase::Audience;
+use crate::cluster::placement::{NodeId, PARTITIONS, Placement, partition};
+use crate::store::Subscription;
+use crate::xmpp::stanza::PresenceType;
+use crate::xmpp::xml::writer::Writer;
+
+impl Shard {
+    /// - takes: `before`, the owners up to now; `gone`, the shards that are no more
+    pub(super) fn contacts_lost(&mut self, before: &Placement, gone: &[Peer], fx: &mut Effects) {
+        let nodes: Vec<NodeId> =
+            gone.iter().map(|peer| self.core.peers.place(*peer).run.node).collect();
+        let lost: Vec<bool> =
+            (0..PARTITIONS).map(|partition| nodes.contains(&before.node(partition))).collect();
+        let accounts: Vec<AccountId> =
+            self.core.accounts.iter().map(|(id, _)| AccountId(id)).collect();
+        for account in accounts {
+            let sessions = self.core.available_sessions(account);
+            if sessions.is_empty() || self.core.is_leaving(account) {
+                continue;
+            }
+            let Some(data) = self.core.accounts.get_mut(account.0).and_then(|slot| slot.data())
+            else {
+                continue;
+            };
+            let watched: Audience = data
+                .roster
+                .iter()
+                .filter(|item| {
+                    matches!(item.subscription, Subscription::To | Subscription::Both)
+                        && lost[usize::from(partition(item.hash64))]
+                })
+                .map(|item| (item.hash64, item.bare().into()))
+                .collect();
+            if watched.is_empty() {
+                continue;
+            }
+            for session in &sessions {
+                for (_, contact) in &watched {
+                    let (stanza, close) = super::presence::gone(contact);
+                    self.core.emit_to(*session, &stanza, close, fx);
+                }
+            }
+            for session in sessions {
+                let Some(slot) = self.core.sessions.get(session.0) else { continue };
+                let from = slot.text.clone();
+                let mut stanza = Vec::with_capacity(96);
+                Writer::new(&mut stanza)
+                    .start("presence")
+                    .attr("from", &from)
+                    .attr("type", "probe")
+                    .open()
+                    .end("presence");
+                let close = u32::try_from(stanza.len() - "</presence>".len()).unwrap_or(0);
+                let kind = PresenceType::Probe;
+                self.fan_out(&from, kind, watched.clone(), &stanza, close, close, fx);
+            }
+        }
+    }
+}

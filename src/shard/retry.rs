@@ -1,0 +1,220 @@
+//! Frames that were sent to a node which is gone: they go to the new owners, who find out whether they were handled.
+//!
+//! What may have been stored carries its origin: who sent it, over which ring, with which number. The row of a message
+//! keeps that, so the new owner looks for it among the newest rows of the account before it delivers the message.
+
+use super::account::{AccountId, Busy, Queued};
+use super::control::Control;
+use super::deliver::split;
+use super::effect::Effects;
+use super::ring::{Carried, FrameRef};
+use super::{Shard, StoreOutcome, Waiting};
+use crate::base::instant::Wall;
+use crate::cluster::view::Place;
+use crate::frame::{self, Envelope, Flags, Kind, Recipients};
+use crate::store::{Answer, Origin, Query};
+use crate::xmpp::jid::BareJid;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::time::Duration;
+
+/// How far clocks may be apart, and a commit late, for a row to be found.
+const LEEWAY: Duration = Duration::from_secs(60);
+/// An origin as it is written: incarnation, ring, number.
+const ORIGIN_BYTES: usize = 20;
+
+impl Shard {
+    /// One frame to `place`, which is gone, goes to the owners of its recipients.
+    ///
+    /// - takes: `carried`, what is handled when it is
+    pub(super) fn send_again(
+        &mut self,
+        place: Place,
+        number: u64,
+        frame: &[u8],
+        carried: &[Carried],
+        fx: &mut Effects,
+    ) {
+        // Frames are read in place where they are aligned.
+        let mut batch = frame::Batch::default();
+        batch.push_frame(frame);
+        for envelope in batch.iter() {
+            if envelope.kind == Kind::Control {
+                // What else control frames say was for that node alone.
+                if envelope.subtype == Control::Retry as u8 {
+                    self.post_again(&envelope, envelope.to, carried, fx);
+                }
+                continue;
+            }
+            let ring = u32::from(self.core.id.0) << 16 | u32::from(place.shard.0);
+            let origin =
+                Origin { incarnation: self.core.peers.own().incarnation, link: ring, number };
+            for to in std::iter::once(envelope.to).chain(envelope.also_to) {
+                let envelope = Envelope {
+                    epoch: self.core.placement.epoch(),
+                    to,
+                    also_to: Recipients::NONE,
+                    flags: envelope.flags.with(Flags::RETRY),
+                    ..envelope
+                };
+                if envelope.flags.contains(Flags::STORABLE) {
+                    let text = wrap(&origin, frame);
+                    let wrapped = Envelope {
+                        kind: Kind::Control,
+                        subtype: Control::Retry as u8,
+                        open_end: 0,
+                        close_start: 0,
+                        stanza: text.as_bytes(),
+                        ..envelope
+                    };
+                    self.post_again(&wrapped, to, carried, fx);
+                } else {
+                    self.post_again(&envelope, to, carried, fx);
+                }
+            }
+        }
+    }
+
+    fn post_again(
+        &mut self,
+        envelope: &Envelope<'_>,
+        to: &str,
+        carried: &[Carried],
+        fx: &mut Effects,
+    ) {
+        let hash = match self.core.jids.parse(to) {
+            Ok(jid) => jid.bare().hash64(),
+            Err(_) => return,
+        };
+        self.core.probe.frames_retried += 1;
+        match self.post(envelope, hash, fx) {
+            Some(at) => {
+                for one in carried {
+                    self.core.outward[usize::from(at.ring)].expect(at.number, *one);
+                }
+            }
+            None => {
+                self.core.bounce(envelope, to, &super::deliver::resource_constraint());
+                for one in carried {
+                    match one {
+                        Carried::Stanza(session, stanza) => self.core.complete(*session, *stanza),
+                        Carried::Frame(at) => {
+                            self.core.inward[usize::from(at.ring)].release(at.number);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A frame that another sent to a node which is gone: it waits for its account as others do, then it is asked whether
+    /// its message is there.
+    pub(super) fn retried(&mut self, envelope: &Envelope<'_>, at: FrameRef, fx: &mut Effects) {
+        let (bare, _) = split(envelope.to);
+        let Ok(jid) = BareJid::parse(bare) else { return };
+        if self.pass_on(envelope, envelope.to, jid.hash64(), at, fx) {
+            return;
+        }
+        let Some((origin, batch)) = unwrap(envelope.stanza) else { return };
+        let Some(inner) = batch.iter().next() else { return };
+        let inner = Envelope { to: envelope.to, flags: inner.flags.with(Flags::RETRY), ..inner };
+        let Some(account) = self.core.account(&jid, fx) else {
+            return self.core.bounce(&inner, envelope.to, &super::deliver::resource_constraint());
+        };
+        let queued = Queued { retry: Some(origin), ..Queued::new(&inner, envelope.to, at) };
+        if inner.flags.contains(Flags::WANTS_ACK) {
+            self.core.inward[usize::from(at.ring)].hold(at.number);
+        }
+        let Some(slot) = self.core.accounts.get_mut(account.0) else { return };
+        slot.waiting.push_back(queued);
+        self.drain(account, fx);
+    }
+
+    /// Asks whether the message of a retried frame is in its recipient's log.
+    pub(super) fn ask_origin(
+        &mut self,
+        account: AccountId,
+        queued: Queued,
+        origin: Origin,
+        fx: &mut Effects,
+    ) {
+        let core = &mut self.core;
+        let Some(slot) = core.accounts.get_mut(account.0) else { return };
+        slot.busy = Busy::Retry;
+        let owner = slot.jid.clone();
+        let leeway = u64::try_from(LEEWAY.as_micros()).unwrap_or(u64::MAX);
+        let since = Wall(queued.ingress.0.saturating_sub(leeway));
+        let waiting = Waiting::Origin { account, queued: Box::new(queued) };
+        let ticket = core.ticket(waiting);
+        fx.queries.push((ticket, Query::HasOrigin { owner, origin, since }));
+    }
+
+    /// The store has said whether it is there.
+    pub(super) fn origin_found(
+        &mut self,
+        account: AccountId,
+        queued: Queued,
+        outcome: StoreOutcome,
+        fx: &mut Effects,
+    ) {
+        let core = &mut self.core;
+        let is_here = core.accounts.get(account.0).is_some_and(|slot| slot.busy == Busy::Retry);
+        if !is_here {
+            // The account has moved on, or is read anew: it goes where that is now.
+            let (post, at) = (queued.post, queued.at);
+            self.core.leave(post);
+            return self.release_at(at, fx);
+        }
+        match outcome {
+            StoreOutcome::Answer(Answer::HasOrigin(true)) => {
+                core.probe.duplicates_dropped += 1;
+                if queued.post.flags.contains(Flags::WANTS_ACK) {
+                    core.inward[usize::from(queued.at.ring)].release(queued.at.number);
+                }
+            }
+            StoreOutcome::Answer(_) => {
+                core.retry_origin = queued.retry;
+                let epoch = core.placement.epoch();
+                self.deliver_queued(account, &queued, epoch, fx);
+                self.core.retry_origin = None;
+            }
+            // Nobody knows. It is refused, which its sender's acknowledgement may cover.
+            _ => {
+                let envelope = queued.envelope(core.placement.epoch());
+                core.bounce(&envelope, envelope.to, &super::deliver::resource_constraint());
+                if envelope.flags.contains(Flags::WANTS_ACK) {
+                    core.inward[usize::from(queued.at.ring)].release(queued.at.number);
+                }
+            }
+        }
+        self.no_longer_busy(account, Busy::Retry, fx);
+    }
+
+    fn release_at(&mut self, at: FrameRef, _fx: &mut Effects) {
+        self.core.inward[usize::from(at.ring)].release(at.number);
+    }
+}
+
+fn wrap(origin: &Origin, frame: &[u8]) -> String {
+    let mut bytes = Vec::with_capacity(ORIGIN_BYTES + frame.len());
+    bytes.extend_from_slice(&origin.incarnation.to_be_bytes());
+    bytes.extend_from_slice(&origin.link.to_be_bytes());
+    bytes.extend_from_slice(&origin.number.to_be_bytes());
+    bytes.extend_from_slice(frame);
+    STANDARD.encode(bytes)
+}
+
+/// The other way. What comes from another node is checked.
+fn unwrap(text: &[u8]) -> Option<(Origin, frame::Batch)> {
+    let bytes = STANDARD.decode(text).ok()?;
+    let (origin, inner) = bytes.split_at_checked(ORIGIN_BYTES)?;
+    let (incarnation, rest) = origin.split_first_chunk::<8>()?;
+    let (link, number) = rest.split_first_chunk::<4>()?;
+    let origin = Origin {
+        incarnation: u64::from_be_bytes(*incarnation),
+        link: u32::from_be_bytes(*link),
+        number: u64::from_be_bytes(number.try_into().ok()?),
+    };
+    let batch = frame::Batch::checked(inner).ok()?;
+    (batch.frames() == 1).then_some((origin, batch))
+}
