@@ -13,6 +13,7 @@ use crate::admin::overview::{self, NodeFacts};
 use crate::base::limit::Rate;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{NodeId, Placement};
+use crate::cluster::view::View;
 use crate::config::{self, Config, ConfigError, Origin, TlsPolicy};
 use crate::features;
 use crate::runtime::clock::Clock;
@@ -177,7 +178,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         store: storage.handle(),
         latency,
         reader: Mutex::new(own_reader),
-        placement: Placement::single(shards),
+        view: Mutex::new(Arc::new(View::single(&config.node_name(), shards, incarnation))),
         listeners: addresses.clone(),
         incarnation,
         began,
@@ -584,7 +585,8 @@ struct Desk {
     store: StoreHandle,
     latency: Latency,
     reader: Mutex<Box<dyn Reader>>,
-    placement: Placement,
+    /// Who owns what, as far as it is known here.
+    view: Mutex<Arc<View>>,
     listeners: Vec<Listener>,
     incarnation: u64,
     began: Instant,
@@ -657,7 +659,11 @@ impl Desk {
     }
 
     fn owner(&self, jid: &BareJid) -> u16 {
-        self.placement.owner(jid.hash64()).shard.0
+        self.view().placement.owner(jid.hash64()).shard.0
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn session_page(

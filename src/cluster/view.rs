@@ -63,6 +63,21 @@ impl View {
         View { placement: Arc::new(Placement::new(epoch, &members)), nodes }
     }
 
+    /// Of a node without a cluster: node 0 at epoch 0.
+    pub fn single(name: &str, shards: u16, incarnation: u64) -> View {
+        let alone = NodeFacts {
+            name: name.to_owned(),
+            run: Run { node: NodeId(0), incarnation },
+            shards,
+            weight: 1,
+            link: SocketAddr::from(([127, 0, 0, 1], 0)),
+            clients: Vec::new(),
+            frames: (1, 1),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        View { placement: Arc::new(Placement::single(shards)), nodes: vec![alone] }
+    }
+
     pub fn epoch(&self) -> u64 {
         self.placement.epoch()
     }

@@ -4,6 +4,7 @@
 //! (`tls`), since a wrong one is refused as a wrong value is.
 
 mod changes;
+mod cluster;
 mod features;
 mod limits;
 mod read;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 pub use crate::base::network::Network;
 pub use crate::shard::Ban;
 pub use changes::{Change, Values};
+pub use cluster::{Cluster, Multicast};
 pub use limits::Limits;
 
 use crate::features::Settings;
@@ -194,23 +196,6 @@ pub struct Archive {
 pub struct Retention {
     pub days: u32,
     pub messages_per_account: u32,
-}
-
-/// Not in this version: disabled, and nothing set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cluster {
-    pub enabled: bool,
-    pub bind: String,
-    pub secret_file: String,
-    pub seeds: Vec<String>,
-    pub dns: String,
-    pub multicast: Multicast,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Multicast {
-    pub group: String,
-    pub interface: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

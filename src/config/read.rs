@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::cluster::cluster;
 use super::reader::Section;
 use super::*;
 use crate::store::{Place, postgres};
@@ -15,9 +16,11 @@ pub(super) const SHARDS_MAX: u16 = 1024;
 
 pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
     let domains = domains(top);
+    let storage = top.section("storage", |s| storage(s, check));
+    let node = top.section("node", node);
     Config {
         admins: top.list("admins", &[], &["admin@example.org"], administrator),
-        node: top.section("node", node),
+        node,
         c2s: top.section("c2s", c2s),
         tls: top.section("tls", |s| tls(s, &domains, check)),
         auth: top.section("auth", |s| Auth {
@@ -36,9 +39,9 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
             quarantine_s: s.integer("quarantine_s", 0, 0..=31_536_000),
             quarantine_strangers_per_h: s.integer("quarantine_strangers_per_h", 10, 0..=1_000),
         }),
-        storage: top.section("storage", |s| storage(s, check)),
         archive: top.section("archive", |s| archive(s, &domains)),
-        cluster: top.section("cluster", cluster),
+        cluster: top.section("cluster", |s| cluster(s, &storage.place)),
+        storage,
         components: top.section("components", |s| components(s, &domains)),
         federation: top.section("federation", federation),
         http: top.section("http", |s| Http {
@@ -100,7 +103,7 @@ fn node(s: &mut Section<'_>) -> Node {
     }
 }
 
-fn path(text: &str) -> Result<PathBuf, &'static str> {
+pub(super) fn path(text: &str) -> Result<PathBuf, &'static str> {
     match text.is_empty() || text.contains('\0') {
         true => Err("is not a path"),
         false => Ok(PathBuf::from(text)),
@@ -151,7 +154,7 @@ fn c2s(s: &mut Section<'_>) -> C2s {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "is not an IP address with a port")
 }
 
@@ -328,20 +331,6 @@ pub(super) fn storage_place(text: &str) -> Result<Place, String> {
         file => return Ok(Place::Sqlite(PathBuf::from(file))),
     };
     Err(format!("{text:?} {fault}"))
-}
-
-fn cluster(s: &mut Section<'_>) -> Cluster {
-    Cluster {
-        enabled: s.off_boolean("enabled"),
-        bind: s.off_text("bind", ""),
-        secret_file: s.off_text("secret_file", ""),
-        seeds: s.off_list("seeds"),
-        dns: s.off_text("dns", ""),
-        multicast: s.section("multicast", |s| Multicast {
-            group: s.off_text("group", "239.192.0.77:7077"),
-            interface: s.off_text("interface", ""),
-        }),
-    }
 }
 
 fn components(s: &mut Section<'_>, domains: &[String]) -> Components {

@@ -228,12 +228,6 @@ impl Section<'_> {
         value
     }
 
-    pub(super) fn off_text(&mut self, key: &str, off: &str) -> String {
-        let value = self.text(key, off);
-        self.refuse_unbuilt(key, value != off, &quoted(off));
-        value
-    }
-
     pub(super) fn off_integer(&mut self, key: &str, off: u32) -> u32 {
         let value = self.integer(key, off, 0..=u32::MAX);
         self.refuse_unbuilt(key, value != off, &off.to_string());

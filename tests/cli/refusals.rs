@@ -159,10 +159,6 @@ fn what_is_not_toml_is_refused_with_its_line() {
 fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
     let cases = [
         (
-            "[cluster]\nenabled = true",
-            "2: cluster.enabled: true is not in this version; write enabled = false",
-        ),
-        (
             "[federation]\nenabled = true",
             "2: federation.enabled: true is not in this version; write enabled = false",
         ),
