@@ -17,12 +17,12 @@ use crate::rogue;
 use crate::storage::{Commit, Storage};
 use corefire::base::instant::{Instant, Now, Wall};
 use corefire::base::rng::Rng;
-use corefire::cluster::placement::Placement;
+use corefire::cluster::placement::{Placement, ShardId};
 use corefire::features;
 use corefire::frame::Batch;
 use corefire::shard::errand::Outcome;
 use corefire::shard::{
-    Action, ConnId, Effects, Input, Limits, MovedConn, PasswordCheck, Peer, Shard, ShardConfig,
+    Action, ConnId, Effects, Input, Limits, MovedConn, PasswordCheck, Shard, ShardConfig,
     StoreOutcome, Ticket,
 };
 use corefire::store::memory::MemoryStore;
@@ -188,8 +188,8 @@ enum Given {
     Bytes(LinkId, Vec<u8>),
     Secured(LinkId),
     Closed(LinkId),
-    Frames(Peer, Batch),
-    Handled(Peer, u64, u64),
+    Frames(ShardId, Batch),
+    Handled(ShardId, u64, u64),
     Relieved,
     Stored(Ticket, StoreOutcome),
     Password(ConnId, Option<bool>),

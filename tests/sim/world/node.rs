@@ -176,11 +176,11 @@ impl World {
                 if self.log {
                     eprintln!("{} core {core} {} frames from {}", self.now, batch.frames(), from.0);
                 }
-                shard.handle(now, Input::Frames { from, sent: now.mono, batch: &batch }, fx);
+                shard.handle(now, Input::Frames { from: from.into(), sent: now.mono, batch: &batch }, fx);
                 self.note(2, u64::from(from.0), batch.as_bytes());
             }
             Given::Handled(by, received, handled) => {
-                shard.handle(now, Input::Handled { by, received, handled }, fx);
+                shard.handle(now, Input::Handled { by: by.into(), received, handled }, fx);
             }
             Given::Relieved => shard.handle(now, Input::Relieved, fx),
             Given::Stored(ticket, outcome) => {
@@ -356,7 +356,7 @@ impl World {
 
     pub(super) fn ring_arrives(&mut self, from: usize, to: usize) {
         let Some(cargo) = self.rings[from][to].cargo.pop_front() else { return };
-        let sender = Peer(from as u16);
+        let sender = ShardId(from as u16);
         match cargo {
             Cargo::Frames(batch) => self.give(to, Given::Frames(sender, batch)),
             Cargo::News(received, handled) => {
