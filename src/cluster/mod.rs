@@ -1,5 +1,7 @@
 //! Which node and shard owns what, and how the nodes agree on it: `placement` computes owners, `view` is who takes part
-//! in it at one epoch.
+//! in it at one epoch, `link` is what two nodes say to each other, `secret` what makes them nodes of one cluster.
 
+pub mod link;
 pub mod placement;
+pub mod secret;
 pub mod view;

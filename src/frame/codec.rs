@@ -18,6 +18,9 @@ pub const FRAME_BYTES_MAX: usize = 256 << 20;
 /// A batch takes no more frames from here on: places in it are numbers of 32 bits.
 pub const BATCH_BYTES_MAX: usize = 1 << 30;
 
+/// The oldest and newest version that are read and written here.
+pub const VERSIONS: (u16, u16) = (v1::VERSION, v1::VERSION);
+
 const HEADER: usize = 16;
 const ALIGN: usize = 16;
 /// Bytes that a body needs beside its texts, generously; and for each further recipient.
@@ -101,7 +104,8 @@ impl Encoder {
 
 /// Frames in a row, in memory of their own: what moves between cores and is written to links.
 ///
-/// Its content is trusted: only [`Encoder::append`] writes it, and cutting keeps to the ends of frames.
+/// Its content is trusted: only [`Encoder::append`] writes it, or [`Batch::checked`] has judged every frame of it, and
+/// cutting keeps to the ends of frames.
 #[derive(Default)]
 pub struct Batch {
     bytes: AlignedVec<ALIGN>,
@@ -121,6 +125,43 @@ impl Batch {
 
     pub fn with_capacity(bytes: usize) -> Batch {
         Batch { bytes: AlignedVec::with_capacity(bytes), complete: 0, count: 0 }
+    }
+
+    /// Takes over the frames in `bytes`, which another process wrote: nothing but whole frames, one after the other.
+    ///
+    /// - takes: `frame_bytes_max`, the bytes of a frame at most; `bytes` at any place in memory
+    /// - errors: those of [`check`] for the first frame that fails; `Incomplete` where the last one is cut
+    /// - cost: one copy, and two passes (checksum, UTF-8)
+    pub fn checked(bytes: &[u8], frame_bytes_max: usize) -> Result<Batch, FrameError> {
+        let mut copy = AlignedVec::<ALIGN>::with_capacity(bytes.len());
+        copy.extend_from_slice(bytes);
+        let mut batch = Batch { bytes: copy, complete: 0, count: 0 };
+        while batch.complete < batch.bytes.len() {
+            let (_, length) = check(&batch.bytes.as_slice()[batch.complete..], frame_bytes_max)?;
+            batch.complete += length;
+            batch.count += 1;
+        }
+        Ok(batch)
+    }
+
+    /// Its frames as bytes, in parts of whole frames: each has at most `bytes_max`, or is one larger frame.
+    ///
+    /// - cost: nothing where one part is enough, else a step per frame
+    pub fn parts(&self, bytes_max: usize) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.as_bytes();
+        std::iter::from_fn(move || {
+            let mut end = if rest.len() <= bytes_max { rest.len() } else { 0 };
+            while let Some(header) = Header::read(&rest[end..]) {
+                let next = end + header.length as usize;
+                if end > 0 && next > bytes_max {
+                    break;
+                }
+                end = next;
+            }
+            let (part, tail) = rest.split_at_checked(end)?;
+            rest = tail;
+            (!part.is_empty()).then_some(part)
+        })
     }
 
     /// How many frames it holds.
@@ -239,10 +280,11 @@ impl<'a> Iterator for Frames<'a> {
         let archive = header.archive(frame)?;
         self.rest = rest;
         // SAFETY: `rest` is private to this file and only ever a tail of `Batch::bytes` that starts with a frame. These
-        // bytes are written by `Encoder::append` alone, which counts a frame as complete only when `rkyv` has written
-        // a whole `v1::Body` behind its header, whose root ends where the padding starts. The vector is aligned to 16
-        // and each frame is a multiple of 16 long, so the archive is aligned as it was when it was written. The borrow
-        // of the batch keeps the bytes unchanged for 'a.
+        // bytes are written by `Encoder::append`, which counts a frame as complete only when `rkyv` has written a whole
+        // `v1::Body` behind its header, whose root ends where the padding starts; or `Batch::checked` has had `check`
+        // validate the same archive at the same place. The vector is aligned to 16 and each frame is a multiple of 16
+        // long, so the archive is aligned as it was when it was written or checked. The borrow of the batch keeps the
+        // bytes unchanged for 'a.
         let body = unsafe { rkyv::access_unchecked::<v1::Archived>(archive) };
         Some(body.envelope(kind, header.flags))
     }
@@ -540,6 +582,42 @@ mod tests {
         bytes[..4].copy_from_slice(&40u32.to_le_bytes());
         assert_eq!(check(&bytes, 4096).map(drop), Err(FrameError::Header));
         assert_eq!(check(&bytes[1..], 4096).map(drop), Err(FrameError::Misaligned));
+    }
+
+    #[test]
+    fn a_batch_of_another_process_is_the_same_one_or_none() {
+        let batch = batch_of(3);
+        // At odd places in memory, too.
+        let shifted = [&[0; 3], batch.as_bytes()].concat();
+        let mut taken = Batch::checked(&shifted[3..], 4096).unwrap();
+        assert_eq!(taken.iter().collect::<Vec<_>>(), batch.iter().collect::<Vec<_>>());
+        assert_eq!((taken.frames(), taken.len_bytes()), (3, batch.len_bytes()));
+        Encoder::new(4096).append(&mut taken, &envelope(3)).unwrap();
+        assert_eq!(taken.as_bytes(), batch_of(4).as_bytes());
+        assert!(Batch::checked(&[], 4096).unwrap().is_empty());
+        let refused = |bytes: &[u8], limit| Batch::checked(bytes, limit).map(drop);
+        for cut in 1..batch.len_bytes() / 3 {
+            let bytes = &batch.as_bytes()[..batch.len_bytes() - cut];
+            assert_eq!(refused(bytes, 4096), Err(FrameError::Incomplete), "{cut}");
+        }
+        assert_eq!(refused(batch.as_bytes(), 64), Err(FrameError::TooLarge));
+        let mut flipped = batch.as_bytes().to_vec();
+        *flipped.last_mut().unwrap() ^= 1;
+        assert_eq!(refused(&flipped, 4096), Err(FrameError::Checksum));
+    }
+
+    #[test]
+    fn parts_are_whole_frames_and_all_of_them() {
+        let batch = batch_of(7);
+        let one = batch.len_bytes() / 7;
+        for (bytes_max, parts) in [(0, 7), (one, 7), (one * 2, 4), (one * 7 - 1, 2), (one * 7, 1)] {
+            let all: Vec<&[u8]> = batch.parts(bytes_max).collect();
+            assert_eq!(all.len(), parts, "{bytes_max}");
+            assert_eq!(all.concat(), batch.as_bytes());
+            let frames = |part: &&[u8]| Batch::checked(part, 4096).unwrap().frames();
+            assert_eq!(all.iter().map(frames).sum::<usize>(), 7);
+        }
+        assert_eq!(Batch::new().parts(10).count(), 0);
     }
 
     #[test]

@@ -18,12 +18,15 @@
 //! nodes are authenticated, and what a peer sends is checked field by field all the same.
 //!
 //! Each version of the body is a type of its own (`v1`), frozen once released; frames of it in `tests/corpus` must
-//! always read. Within a process frames are trusted, as only [`Encoder`] can fill a [`Batch`].
+//! always read. Within a process frames are trusted, as only [`Encoder`] can fill a [`Batch`], or another process whose
+//! frames were checked.
 
 mod codec;
 #[expect(clippy::module_inception, reason = "the folder is named after what it is about")]
 mod frame;
 mod v1;
 
-pub use codec::{BATCH_BYTES_MAX, Batch, Encoder, FRAME_BYTES_MAX, Frames, Incoming, Mark, check};
+pub use codec::{
+    BATCH_BYTES_MAX, Batch, Encoder, FRAME_BYTES_MAX, Frames, Incoming, Mark, VERSIONS, check,
+};
 pub use frame::{Envelope, Flags, FrameError, Kind, Recipients, RecipientsIter};

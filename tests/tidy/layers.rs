@@ -47,6 +47,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("hyper", &["src/runtime/"]),
     ("hyper_util", &["src/runtime/"]),
     ("tokio", &["src/runtime/", "src/store/postgres/"]),
+    ("tokio_rustls", &["src/runtime/"]),
     ("tokio_postgres", &["src/store/postgres/"]),
     ("tokio_postgres_rustls", &["src/store/postgres/"]),
     ("rustls_native_certs", &["src/store/postgres/"]),
