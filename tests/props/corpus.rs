@@ -7,6 +7,8 @@ use std::path::PathBuf;
 mod component;
 #[path = "../fuzz/targets/frame.rs"]
 mod frame;
+#[path = "../fuzz/targets/link.rs"]
+mod link;
 #[path = "../fuzz/targets/proxy.rs"]
 mod proxy;
 #[path = "../fuzz/targets/sasl.rs"]
@@ -40,6 +42,11 @@ fn replay(folder: &str, first: &[u8], body: fn(&[u8])) {
 #[test]
 fn frame_inputs_replay() {
     replay("frame", &[0, 1, 3, 4, 64, 255], frame::frame);
+}
+
+#[test]
+fn link_inputs_replay() {
+    replay("link", &[0, 1, 2, 6, 2 + 8, 6 + 8 * 17, 255], link::link);
 }
 
 #[test]
