@@ -119,7 +119,7 @@ impl Node {
     }
 
     fn peer(&self) -> PeerFigures {
-        self.thread.links().figures().peers[0].clone()
+        self.thread.links().figures().peers.first().cloned().unwrap_or_default()
     }
 
     fn event(&mut self) -> LinkEvent {
@@ -358,6 +358,7 @@ fn scanners_and_silent_strangers_are_counted_and_keep_nobody_out() {
     assert!(two.thread.links().figures().handshakes <= 64);
     one.peers(&[&two.facts]);
     two.peers(&[&one.facts]);
+    one.expect_up(two.facts.run);
     two.expect_up(one.facts.run);
     one.send(two.facts.run, 1);
     two.expect_piece(one.facts.run, 1);
