@@ -21,7 +21,7 @@ use crate::admin::figures::{CoreProbe, ShardFigures};
 use crate::admin::latency::{CorePart, TurnPart};
 use crate::base::network::Networks;
 use crate::base::rng::Rng;
-use crate::cluster::placement::{Placement, ShardId};
+use crate::cluster::placement::{Owner, Placement, ShardId};
 use crate::shard::errand::Outcome;
 use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Peer, Shard, ShardConfig};
 use futures_lite::future::or;
@@ -540,7 +540,7 @@ impl Core {
             Action::Close(conn) => connection::close(self, conn),
             Action::Abort(conn) => connection::abort(self, conn),
             Action::ReadAgain(conn) => connection::read_again(self, conn),
-            Action::Move { conn, to } => {
+            Action::Move { conn, to: Owner { shard: to, .. } } => {
                 if let Some(socket) = connection::extract(self, conn)
                     && let Some(Some(outlet)) =
                         self.outlets.borrow_mut().get_mut(usize::from(to.shard.0))

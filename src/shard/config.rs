@@ -167,7 +167,7 @@ pub struct ShardConfig {
     /// How long after what it answers a challenge or a refusal leaves, at the soonest: what the look-up took does not
     /// show. Zero: at once.
     pub answer_after: Duration,
-    /// The node in its cluster; 0 without one.
+    /// The node that the shard is of, as the placement names it.
     pub node: NodeId,
     /// This start of the node; part of each logged stanza's origin.
     pub incarnation: u64,

@@ -81,6 +81,59 @@ pub(super) struct Conn {
 }
 
 impl Conn {
+    pub(super) fn new(stream: C2s, peer: IpAddr, began: Instant) -> Conn {
+        Conn {
+            stream,
+            peer,
+            framer: Framer::new(),
+            unread: Vec::new(),
+            output: Vec::new(),
+            left: 0,
+            spare: 0,
+            dirty: false,
+            withheld: false,
+            blocked: false,
+            hold: Hold::No,
+            login: None,
+            account: None,
+            session: None,
+            attempts: 0,
+            heard_at: began,
+            began,
+            login_by: None,
+            pinged: false,
+            network: None,
+            traffic: Traffic::default(),
+            said: Said::default(),
+            component: None,
+        }
+    }
+
+    /// Where it stands in its bytes, as another connection did.
+    pub(super) fn goes_on(&mut self, framer: Framer, unread: Vec<u8>, output: Vec<u8>) {
+        (self.framer, self.unread, self.output) = (framer, unread, output);
+    }
+
+    pub(super) fn root(&self) -> Option<u32> {
+        self.framer.root_between_stanzas()
+    }
+
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.unread
+    }
+
+    pub(super) fn unsent(&self) -> &[u8] {
+        &self.output[self.left..]
+    }
+
+    pub(super) fn is_withheld(&self) -> bool {
+        self.withheld
+    }
+
+    pub(super) fn set_withheld(&mut self, withheld: bool) {
+        self.withheld = withheld;
+    }
+
     pub(super) fn cut_output(&mut self, length: usize) {
         self.output.truncate(length.max(self.left));
         if let Some(link) = &mut self.component {
@@ -145,6 +198,12 @@ pub struct MovedConn {
     conn: Conn,
 }
 
+impl MovedConn {
+    pub(super) fn of(conn: Conn) -> MovedConn {
+        MovedConn { conn }
+    }
+}
+
 /// What waits to be written to a connection.
 #[derive(Debug)]
 pub struct Output<'a> {
@@ -173,31 +232,8 @@ impl Shard {
         self.core.probe.connections += 1;
         self.core.probe.connections_accepted += 1;
         let network = self.core.origins.enter(peer, &self.core.config.limits.rates);
-        let conn = ConnId(self.core.conns.insert(Conn {
-            stream: C2s::new(tls),
-            peer,
-            framer: Framer::new(),
-            unread: Vec::new(),
-            output: Vec::new(),
-            left: 0,
-            spare: 0,
-            dirty: false,
-            withheld: false,
-            blocked: false,
-            hold: Hold::No,
-            login: None,
-            account: None,
-            session: None,
-            attempts: 0,
-            heard_at: now.mono,
-            began: now.mono,
-            login_by: None,
-            pinged: false,
-            network,
-            traffic: Traffic::default(),
-            said: Said::default(),
-            component: None,
-        }));
+        let conn = Conn { network, ..Conn::new(C2s::new(tls), peer, now.mono) };
+        let conn = ConnId(self.core.conns.insert(conn));
         self.core
             .wheel
             .insert(now.mono + self.core.config.limits.login_timeout, Timer::Login(conn));

@@ -22,7 +22,7 @@ pub struct Ticket(pub u64);
 pub enum Action {
     /// Flush this connection's output, then shake hands.
     StartTls(ConnId),
-    /// The connection belongs to another shard, maybe of another node: take it out and send it there.
+    /// The connection belongs to another shard: take it out and send it there; as an image where that is of another node.
     Move { conn: ConnId, to: Owner },
     /// Flush this connection's output, then close it.
     Close(ConnId),

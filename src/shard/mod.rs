@@ -25,6 +25,7 @@ pub mod errand;
 mod fast;
 mod feature;
 mod handover;
+mod image;
 mod inactive;
 mod inbound;
 mod input;
@@ -67,6 +68,7 @@ pub use feature::{
     Answers, DiscoRequest, Discovery, Feature, Form, Identity, Iq, Item, Manifest, Method, Scope,
     Spec, Verdict,
 };
+pub use image::ImageError;
 pub use input::{Input, StoreOutcome};
 pub use latency::{Laps, Latencies, LoginEnd, Path, Stage};
 pub use peers::Peer;
@@ -622,6 +624,11 @@ impl Core {
             buffer.clear();
             self.buffers.push(buffer);
         }
+    }
+
+    /// What the placement names where it means this shard.
+    fn itself(&self) -> Owner {
+        Owner { node: self.config.node, shard: self.id }
     }
 
     fn is_local_domain(&self, domain: &str) -> bool {

@@ -1,9 +1,11 @@
 //! Client streams: RFC 6120 negotiation as a machine. It is fed headers and first-level elements, writes what the
 //! server says, and yields events; whose account it is and whether credentials hold is decided by the shard.
 
+mod image;
 mod negotiation;
 
 pub use super::policy::{C2sPolicy, StreamFeatures};
+pub use image::{Image, ImageError};
 
 use super::TlsFacts;
 use super::registration;

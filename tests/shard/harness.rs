@@ -22,7 +22,8 @@ use corefire::cluster::view::{NodeFacts, Place, Run, View};
 use corefire::frame::Batch;
 use corefire::shard::errand::{Outcome, Registrations, SessionFacts, Whose};
 use corefire::shard::{
-    Action, ConnId, Effects, Feature, Features, Input, Latencies, Limits, Peer, Probe, Shard,
+    Action, ConnId, Effects, Feature, Features, ImageError, Input, Latencies, Limits, Peer, Probe,
+    Shard,
     ShardConfig, StoreOutcome, Ticket, TopTalkers,
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
@@ -115,6 +116,10 @@ pub(crate) struct Node {
     pub(crate) store_fails: bool,
     rings: VecDeque<(usize, usize, Instant, Batch)>,
     rings_hold: bool,
+    /// Connections move as they do between nodes.
+    pub(crate) moves_as_images: bool,
+    /// Those that did.
+    pub(crate) images: Vec<Vec<u8>>,
     /// From a turn's end until its output has left.
     pub(crate) writing_takes: Duration,
     /// Nobody hears from this node what it has handled.
@@ -213,6 +218,8 @@ impl Node {
             store_fails: false,
             rings: VecDeque::new(),
             rings_hold: false,
+            moves_as_images: false,
+            images: Vec::new(),
             writing_takes: Duration::ZERO,
             news_lost_of: None,
             errands_fail: false,
@@ -549,6 +556,15 @@ impl Node {
         self.send(client, &format!("<handshake>{hash}</handshake>"));
         let answer = self.read(client);
         (client, answer)
+    }
+
+    /// A connection that comes from another node.
+    pub(crate) fn adopt(&mut self, shard: usize, image: &[u8]) -> Result<Client, ImageError> {
+        let Core { shard: owner, fx } = &mut self.cores[shard];
+        let conn = owner.adopt_image(self.now, image, fx)?;
+        let client = self.accepted(shard, conn);
+        self.run();
+        Ok(client)
     }
 
     fn accepted(&mut self, shard: usize, conn: ConnId) -> Client {
@@ -952,13 +968,23 @@ impl Node {
             }
             Action::Move { conn, to } => {
                 let client = self.client(at, conn);
-                let moved = self.cores[at].shard.extract(conn).unwrap();
+                let elsewhere = to.node != self.cores[at].place.run.node;
                 let to = self.core_of(to);
-                let Core { shard, fx, .. } = &mut self.cores[to];
+                let conn = if self.moves_as_images || elsewhere {
+                    let image = self.cores[at].shard.extract_image(self.now, conn);
+                    // Where it is closed meanwhile, it stays.
+                    let Some(image) = image else { return };
+                    self.images.push(image.clone());
+                    let Core { shard, fx, .. } = &mut self.cores[to];
+                    shard.adopt_image(self.now, &image, fx).unwrap()
+                } else {
+                    let moved = self.cores[at].shard.extract(conn).unwrap();
+                    let Core { shard, fx, .. } = &mut self.cores[to];
+                    shard.adopt(self.now, moved, fx)
+                };
                 let socket = &mut self.sockets[client];
-                socket.shard = to;
+                (socket.shard, socket.conn) = (to, conn);
                 socket.moves += 1;
-                socket.conn = shard.adopt(self.now, moved, fx);
             }
             Action::Close(conn) | Action::Abort(conn) => {
                 let Some(client) = self.find(at, conn) else { return };

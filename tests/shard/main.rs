@@ -18,6 +18,7 @@ mod external;
 mod fast;
 mod faults;
 mod harness;
+mod images;
 mod iq;
 mod latency;
 mod limits;

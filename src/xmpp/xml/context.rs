@@ -110,7 +110,7 @@ impl StreamContext {
 
     /// All that is in force: prefix and namespace, a later one of the same prefix hiding the earlier. The default
     /// namespace has the empty prefix.
-    pub(super) fn bindings(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn bindings(&self) -> impl Iterator<Item = (&str, &str)> {
         let stream = self.has_stream_prefix.then_some(("stream", ns::STREAMS));
         let others = self.prefixes.iter().map(|(prefix, namespace)| (&**prefix, &**namespace));
         std::iter::once(("", self.default_namespace())).chain(stream).chain(others)

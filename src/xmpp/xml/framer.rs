@@ -127,6 +127,17 @@ impl Framer {
         *self = Framer::new();
     }
 
+    /// Between two stanzas: what tells the stream's end tag from others, for `between_stanzas` of another framer. `None`
+    /// before the header, within a stanza, and after the end.
+    pub fn root_between_stanzas(&self) -> Option<u32> {
+        (self.phase == Phase::Stanzas && self.is_idle()).then_some(self.root)
+    }
+
+    /// Goes on between two stanzas of a stream that another framer began.
+    pub fn between_stanzas(root: u32) -> Framer {
+        Framer { root, phase: Phase::Stanzas, ..Framer::new() }
+    }
+
     /// Whether nothing is half read: between stanzas, or before the first byte of a header.
     pub fn is_idle(&self) -> bool {
         self.scanned == 0
