@@ -206,6 +206,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         clock,
         beats,
         measures,
+        links: None,
     };
     let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
     let core_ended = move |shard| {

@@ -3,6 +3,7 @@
 
 use super::executor::{self, Core};
 use super::listener::Transport;
+use super::relay::{self, Front};
 use super::tls::{Tls, TlsBroken};
 use crate::admin::latency::TurnPart;
 use crate::base::instant::Instant;
@@ -25,7 +26,7 @@ const READS_PER_POLL: u32 = 4;
 /// How long a closed stream's peer may take to close its side.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long the last output may take to leave.
-const LAST_OUTPUT: Duration = Duration::from_secs(10);
+pub(super) const LAST_OUTPUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -48,6 +49,8 @@ struct State {
     /// When it was accepted.
     since: Instant,
     conn: Option<ConnId>,
+    /// There where the connection is on another node; then `conn` is not.
+    front: Option<Box<Front>>,
     tls: Option<Tls>,
     sealed: Vec<u8>,
     sealed_left: usize,
@@ -88,6 +91,7 @@ impl State {
             peer,
             since,
             conn: None,
+            front: None,
             tls: None,
             sealed: Vec::new(),
             sealed_left: 0,
@@ -327,7 +331,10 @@ fn step(
             Phase::Gone => return End::Ours.into(),
             Phase::Queued => false,
             Phase::Header | Phase::Handshake | Phase::Lingering => true,
-            Phase::Open => conn.is_some_and(|conn| core.shard.borrow().is_reading(conn)),
+            Phase::Open => match conn {
+                Some(conn) => core.shard.borrow().is_reading(conn),
+                None => with_front(socket, |front| relay::is_reading(core, front)) == Some(true),
+            },
         };
         if !reading {
             return Poll::Pending;
@@ -377,6 +384,8 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
             let mut fx = core.fx.borrow_mut();
             core.shard.borrow_mut().handle(now, Input::Bytes { conn, bytes }, &mut fx);
             core.flush.notify();
+        } else if let Some(front) = &state.front {
+            relay::input(core, front, bytes);
         }
         return Ok(());
     };
@@ -429,6 +438,8 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
                 let mut fx = core.fx.borrow_mut();
                 let input = Input::Bytes { conn, bytes: &plain[..length] };
                 core.shard.borrow_mut().handle(now, input, &mut fx);
+            } else if let Some(front) = &state.front {
+                relay::input(core, front, &plain[..length]);
             }
         }
         if !progress {
@@ -447,7 +458,7 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
 
 /// The turn's end: writes what a connection has.
 pub(super) fn flush(core: &Rc<Core>, conn: ConnId) {
-    let Some(socket) = core.socket(conn) else { return };
+    let Some(socket) = core.socket(conn) else { return relay::flush(core, conn) };
     let mut state = socket.state.borrow_mut();
     core.shard.borrow_mut().flushing(conn);
     if state.blocked || state.phase == Phase::Gone {
@@ -478,7 +489,7 @@ fn write_out(core: &Rc<Core>, state: &mut State) -> io::Result<Written> {
         if !send_sealed(state)? {
             return Ok(Written::Blocked);
         }
-        let Some(conn) = state.conn else { return Ok(Written::All) };
+        let Some(conn) = state.conn else { return write_front(core, state) };
         let mut shard = core.shard.borrow_mut();
         let Some(output) = shard.output(conn) else { return Ok(Written::All) };
         if output.bytes.is_empty() {
@@ -511,19 +522,51 @@ fn write_out(core: &Rc<Core>, state: &mut State) -> io::Result<Written> {
     }
 }
 
+/// As `write_out`, what came from the connection's own node. Sealed records have left.
+fn write_front(core: &Rc<Core>, state: &mut State) -> io::Result<Written> {
+    let Some(front) = state.front.as_mut() else { return Ok(Written::All) };
+    loop {
+        let output = front.output();
+        if output.is_empty() {
+            return Ok(if front.closing { Written::Finished } else { Written::All });
+        }
+        match state.tls.as_mut() {
+            Some(tls) => {
+                let length = tls.seal(output);
+                front.output_left(core, length);
+                tls.take_sealed(&mut state.sealed);
+                if length == 0 && state.sealed.is_empty() {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+                if !send_records(state.fd, &mut state.sealed, &mut state.sealed_left)? {
+                    return Ok(Written::Blocked);
+                }
+            }
+            None => match send(state.fd, output)? {
+                Some(length) => front.output_left(core, length),
+                None => return Ok(Written::Blocked),
+            },
+        }
+    }
+}
+
 /// Sends sealed records; false where the kernel takes no more.
 fn send_sealed(state: &mut State) -> io::Result<bool> {
-    while state.sealed_left < state.sealed.len() {
-        match send(state.fd, &state.sealed[state.sealed_left..])? {
-            Some(length) => state.sealed_left += length,
+    send_records(state.fd, &mut state.sealed, &mut state.sealed_left)
+}
+
+fn send_records(fd: RawFd, sealed: &mut Vec<u8>, left: &mut usize) -> io::Result<bool> {
+    while *left < sealed.len() {
+        match send(fd, &sealed[*left..])? {
+            Some(length) => *left += length,
             None => return Ok(false),
         }
     }
-    state.sealed_left = 0;
-    state.sealed.clear();
-    if state.sealed.capacity() > 0 {
+    *left = 0;
+    sealed.clear();
+    if sealed.capacity() > 0 {
         // An idle connection holds no buffer.
-        state.sealed = Vec::new();
+        *sealed = Vec::new();
     }
     Ok(true)
 }
@@ -580,6 +623,14 @@ fn write_on(
                     }
                 }
             }
+        } else if state.tls.is_none()
+            && let Some(front) = state.front.as_mut()
+            && !front.output().is_empty()
+        {
+            match Pin::new(&mut *stream).poll_write(cx, front.output()) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(length) => front.output_left(core, length?),
+            }
         }
         match write_out(core, state)? {
             Written::Blocked => continue,
@@ -633,6 +684,8 @@ pub(super) fn close(core: &Rc<Core>, conn: ConnId) {
         }
         core.end_by(&socket, LAST_OUTPUT);
         flush(core, conn);
+    } else {
+        relay::close(core, conn);
     }
 }
 
@@ -654,22 +707,64 @@ pub(super) fn reset(stream: &TcpStream) {
 }
 
 pub(super) fn abort(core: &Rc<Core>, conn: ConnId) {
-    if let Some(socket) = core.socket(conn) {
-        socket.state.borrow_mut().drop_soon();
+    match core.socket(conn) {
+        Some(socket) => drop_socket(&socket),
+        None => relay::abort(core, conn),
     }
+}
+
+pub(super) fn drop_socket(socket: &Socket) {
+    socket.state.borrow_mut().drop_soon();
 }
 
 /// Reading was stopped and goes on.
 pub(super) fn read_again(core: &Rc<Core>, conn: ConnId) {
-    if let Some(socket) = core.socket(conn) {
-        socket.state.borrow_mut().wake();
+    match core.socket(conn) {
+        Some(socket) => wake(&socket),
+        None => relay::read_again(core, conn),
+    }
+}
+
+pub(super) fn wake(socket: &Socket) {
+    socket.state.borrow_mut().wake();
+}
+
+/// The connection has gone to another node; its socket stays.
+pub(super) fn become_front(socket: &Socket, front: Front) {
+    let mut state = socket.state.borrow_mut();
+    state.conn = None;
+    state.front = Some(Box::new(front));
+}
+
+/// `None` for a socket whose connection is here, or that is gone.
+pub(super) fn with_front<T>(socket: &Socket, act: impl FnOnce(&mut Front) -> T) -> Option<T> {
+    socket.state.borrow_mut().front.as_deref_mut().map(act)
+}
+
+/// The turn's end: writes what came for a client whose connection is on another node.
+pub(super) fn flush_front(core: &Rc<Core>, socket: &Rc<Socket>) {
+    let mut state = socket.state.borrow_mut();
+    if state.blocked || state.phase == Phase::Gone {
+        return;
+    }
+    match write_out(core, &mut state) {
+        Ok(Written::All) => {}
+        Ok(Written::Blocked) => {
+            state.blocked = true;
+            state.wake();
+        }
+        Ok(Written::Finished) => finish(core, socket, &mut state),
+        Err(_) => state.drop_soon(),
     }
 }
 
 /// STARTTLS: what was said in plain text leaves first.
 pub(super) fn start_tls(core: &Rc<Core>, conn: ConnId) {
     flush(core, conn);
-    let Some(socket) = core.socket(conn) else { return };
+    let Some(socket) = core.socket(conn) else {
+        // The connection is another node's socket: TLS begins before a login there, not after one that failed.
+        return relay::abort(core, conn);
+    };
     let mut state = socket.state.borrow_mut();
     if state.blocked {
         // A peer that does not even take `<proceed/>` is not worth waiting for.
@@ -746,6 +841,9 @@ fn ended(core: &Rc<Core>, socket: &Rc<Socket>) {
         // A deadline may hold the rest of it for long: whoever connects and leaves must not pile up memory.
         state.tls = None;
         state.sealed = Vec::new();
+        if let Some(front) = state.front.take() {
+            relay::ended(core, &front);
+        }
         state.conn.take()
     };
     if let Some(conn) = conn {
@@ -766,7 +864,12 @@ pub(super) fn time_is_up(socket: &Rc<Socket>, core: &Core) {
         Phase::Lingering => true,
         Phase::Queued | Phase::Handshake | Phase::Open => {
             let shard = core.shard.borrow();
-            state.conn.and_then(|conn| shard.output(conn)).is_some_and(|output| output.closing)
+            let front = state.front.as_ref();
+            front.is_some_and(|front| relay::is_overdue(core, front))
+                || state
+                    .conn
+                    .and_then(|conn| shard.output(conn))
+                    .is_some_and(|output| output.closing)
         }
         Phase::Gone => false,
     };

@@ -4,6 +4,7 @@
 //! task at the end carries out what all of them wanted, writing once for each connection and once for each ring.
 
 use super::clock::Clock;
+use super::cluster::port::Carrier;
 use super::connection::{self, Deadline, Socket};
 use super::errands::Errands;
 use super::handshakes::{self, Handshakes};
@@ -12,6 +13,7 @@ use super::mailbox::{Letter, Mailbox, Reconfiguration};
 use super::mesh::{Inlet, Outlet, mesh};
 use super::passwords::Passwords;
 use super::process;
+use super::relay::{self, Relays};
 use super::storage::{Storage, StoreClient};
 use super::tls::TlsServer;
 use super::trace::Watchers;
@@ -21,9 +23,9 @@ use crate::admin::figures::{CoreProbe, ShardFigures};
 use crate::admin::latency::{CorePart, TurnPart};
 use crate::base::network::Networks;
 use crate::base::rng::Rng;
-use crate::cluster::placement::{Owner, Placement, ShardId};
+use crate::cluster::placement::{NodeId, Owner, Placement, ShardId};
 use crate::shard::errand::Outcome;
-use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Peer, Shard, ShardConfig};
+use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Shard, ShardConfig};
 use futures_lite::future::or;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Binding};
 use std::cell::{Cell, RefCell};
@@ -73,7 +75,12 @@ pub struct Setup {
     pub beats: Beats,
     /// Latencies are measured.
     pub measures: bool,
+    /// What leads to other nodes; `None` without a cluster.
+    pub links: Option<MakeCarrier>,
 }
+
+/// Makes a core's own end of the links; called once for each.
+pub type MakeCarrier = Arc<dyn Fn() -> Box<dyn Carrier> + Send + Sync>;
 
 /// When each core last came round its loop: a core that hangs is noticed without being asked. Cloned to every core and
 /// to whoever looks.
@@ -275,6 +282,9 @@ pub(super) struct Core {
     pub handshakes: Handshakes,
     pub counts: RefCell<CoreProbe>,
     pub turns: Turns,
+    /// `None` without a cluster.
+    pub relays: Option<Box<Relays>>,
+    node: NodeId,
     beats: Beats,
     id: ShardId,
     sockets: RefCell<Vec<Place>>,
@@ -313,11 +323,11 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.count.load(Ordering::Relaxed) < self.limit.get()
     }
 
-    fn enter(&self) {
+    pub(super) fn enter(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -362,6 +372,8 @@ impl Core {
             handshakes: Handshakes::default(),
             counts: RefCell::default(),
             turns: Turns::new(setup.measures),
+            relays: setup.links.as_ref().map(|links| Box::new(Relays::new(links()))),
+            node: setup.config.node,
             beats: setup.beats.clone(),
             id: part.shard,
             sockets: RefCell::default(),
@@ -434,6 +446,7 @@ impl Core {
             let patience = self.settings.borrow().shutdown_timeout;
             let ends_at = *ends_at.get_or_insert(now + patience);
             let idle = self.sockets.borrow().iter().all(Option::is_none)
+                && self.relays.as_ref().is_none_or(|relays| relays.is_idle())
                 && self.shard.borrow().waiting_for_store() == 0
                 && self.fx.borrow().is_empty();
             if (idle || now >= ends_at) && !told {
@@ -457,6 +470,14 @@ impl Core {
                 std::process::exit(70)
             }
         }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    pub(super) fn shard_id(&self) -> ShardId {
+        self.id
     }
 
     fn turn_ends(self: &Rc<Self>, waker: &Waker) -> Poll<()> {
@@ -489,6 +510,9 @@ impl Core {
         }
         for conn in dirty.drain(..) {
             connection::flush(self, conn);
+        }
+        if self.relays.is_some() {
+            relay::turn_ends(self);
         }
         let flushed = self.clock.mono();
         self.shard.borrow_mut().flushed(flushed);
@@ -540,10 +564,13 @@ impl Core {
             Action::Close(conn) => connection::close(self, conn),
             Action::Abort(conn) => connection::abort(self, conn),
             Action::ReadAgain(conn) => connection::read_again(self, conn),
+            Action::Move { conn, to } if to.node != self.node => relay::open(self, conn, to),
             Action::Move { conn, to: Owner { shard: to, .. } } => {
+                if self.socket(conn).is_none() {
+                    return relay::open(self, conn, Owner { node: self.node, shard: to });
+                }
                 if let Some(socket) = connection::extract(self, conn)
-                    && let Some(Some(outlet)) =
-                        self.outlets.borrow_mut().get_mut(usize::from(to.shard.0))
+                    && let Some(Some(outlet)) = self.outlets.borrow_mut().get_mut(usize::from(to.0))
                 {
                     outlet.add_socket(socket);
                 }
@@ -580,7 +607,7 @@ impl Core {
         }
         for (from, inlet) in inlets.iter_mut().enumerate() {
             let Some(inlet) = inlet else { continue };
-            let from = Peer(u16::try_from(from).unwrap_or(u16::MAX));
+            let from = ShardId(u16::try_from(from).unwrap_or(u16::MAX));
             while let Some(parcel) = inlet.receive() {
                 self.turns.enter(TurnPart::Frames, now.mono);
                 any = true;
@@ -609,7 +636,7 @@ impl Core {
         }
     }
 
-    fn read_letter(&self, now: crate::base::instant::Now, letter: Letter) {
+    fn read_letter(self: &Rc<Self>, now: crate::base::instant::Now, letter: Letter) {
         let mut fx = self.fx.borrow_mut();
         let mut shard = self.shard.borrow_mut();
         match letter {
@@ -698,9 +725,14 @@ impl Core {
                 let left_out = shard.end_watch(id) + self.watchers.borrow_mut().remove(id);
                 let _ = answer.send(left_out);
             }
+            Letter::Link(incoming) => {
+                drop((fx, shard));
+                relay::link(self, incoming);
+            }
             Letter::Shutdown => {
                 self.stopping.set(true);
                 shard.handle(now, Input::Shutdown, &mut fx);
+                relay::stop(self);
             }
         }
     }
@@ -709,6 +741,7 @@ impl Core {
     fn tick(self: &Rc<Self>, late: Duration) {
         self.beats.beat(self.id);
         withheld::let_go(self);
+        relay::tick(self);
         let now = self.clock.now();
         self.turns.ticked(self.id.0, now, late);
         loop {

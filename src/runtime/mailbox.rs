@@ -1,5 +1,6 @@
 //! How a shard's core is woken: by other cores through rings, by side threads through letters.
 
+use super::cluster::port::Incoming;
 use super::executor::{CoreSettings, MakeFeatures};
 use crate::admin::figures::ShardFigures;
 use crate::admin::latency::CorePart;
@@ -66,6 +67,8 @@ pub enum Letter {
     Watch(Watch, SyncSender<Hop>, Sender<()>),
     /// How many hops were not told since the last one goes back on the channel.
     EndWatch(WatchId, Sender<u64>),
+    /// From another node, or of the link to it.
+    Link(Incoming),
     Shutdown,
 }
 

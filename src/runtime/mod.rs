@@ -1,7 +1,8 @@
 //! The shell: alone in naming sockets, clocks, threads, glommio and TLS. It carries bytes and effects and never looks
 //! inside a stanza.
 //!
-//! `executor` runs one shard per core, `listener` and `connection` its sockets, `handshakes` the pace of TLS, `mesh` the rings between shards;
+//! `executor` runs one shard per core, `listener` and `connection` its sockets, `handshakes` the pace of TLS, `mesh` the rings between shards,
+//! `relay` sockets whose connection is on another node;
 //! `storage` and `passwords` are the side threads that may block, `latency` merges what is measured, `trace` passes on what is watched, `control` is the socket of the command line, `http`
 //! the admin address.
 
@@ -25,6 +26,7 @@ pub mod notify;
 pub mod passwords;
 pub mod preflight;
 pub mod process;
+mod relay;
 pub mod retention;
 pub mod signal;
 pub mod storage;

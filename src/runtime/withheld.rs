@@ -69,6 +69,10 @@ pub(super) fn let_go(core: &Rc<Core>) {
     while let Some(conn) = core.withheld.due(now) {
         core.shard.borrow_mut().let_go(conn);
         connection::flush(core, conn);
+        if core.relays.is_some() {
+            // Its socket may be elsewhere.
+            core.flush.notify();
+        }
     }
 }
 
