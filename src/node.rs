@@ -207,6 +207,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         beats,
         measures,
         links: None,
+        membership: None,
     };
     let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
     let core_ended = move |shard| {

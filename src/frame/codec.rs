@@ -198,20 +198,6 @@ impl Batch {
         self.count += 1;
     }
 
-    /// Frames that come from another process, each checked.
-    ///
-    /// - errors: as in [`check`]; `Incomplete` where the last one is cut
-    pub fn checked(bytes: &[u8]) -> Result<Batch, FrameError> {
-        let mut batch = Batch::with_capacity(bytes.len());
-        batch.bytes.extend_from_slice(bytes);
-        while batch.complete < bytes.len() {
-            let (_, length) = check(&batch.bytes.as_slice()[batch.complete..], FRAME_BYTES_MAX)?;
-            batch.complete += length;
-            batch.count += 1;
-        }
-        Ok(batch)
-    }
-
     pub fn mark(&self) -> Mark {
         Mark(self.count)
     }

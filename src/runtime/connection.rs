@@ -331,6 +331,7 @@ fn step(
             Phase::Gone => return End::Ours.into(),
             Phase::Queued => false,
             Phase::Header | Phase::Handshake | Phase::Lingering => true,
+            Phase::Open if core.is_suspended() => false,
             Phase::Open => match conn {
                 Some(conn) => core.shard.borrow().is_reading(conn),
                 None => with_front(socket, |front| relay::is_reading(core, front)) == Some(true),

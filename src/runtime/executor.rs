@@ -4,7 +4,7 @@
 //! task at the end carries out what all of them wanted, writing once for each connection and once for each ring.
 
 use super::clock::Clock;
-use super::cluster::port::Carrier;
+use super::cluster::port::{Carrier, Incoming, Outgoing};
 use super::connection::{self, Deadline, Socket};
 use super::errands::Errands;
 use super::handshakes::{self, Handshakes};
@@ -21,11 +21,12 @@ use super::turns::Turns;
 use super::withheld::{self, Withheld};
 use crate::admin::figures::{CoreProbe, ShardFigures};
 use crate::admin::latency::{CorePart, TurnPart};
+use crate::base::instant::Instant;
 use crate::base::network::Networks;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{NodeId, Owner, Placement, ShardId};
 use crate::shard::errand::Outcome;
-use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Shard, ShardConfig};
+use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Peer, Shard, ShardConfig};
 use futures_lite::future::or;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Binding};
 use std::cell::{Cell, RefCell};
@@ -77,6 +78,43 @@ pub struct Setup {
     pub measures: bool,
     /// What leads to other nodes; `None` without a cluster.
     pub links: Option<MakeCarrier>,
+    pub membership: Option<Membership>,
+}
+
+/// What cores and the thread of the cluster tell each other of the node's part in it. Cloned to all of them.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    lease_ns: Arc<AtomicU64>,
+    settled: Arc<[AtomicU64]>,
+}
+
+impl Membership {
+    pub fn new(shards: u16) -> Membership {
+        Membership {
+            lease_ns: Arc::default(),
+            settled: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Until then the node may act as the owner of what it has.
+    pub fn set_lease(&self, until: Instant) {
+        self.lease_ns.store(until.0, Ordering::Release);
+    }
+
+    pub fn has_lease(&self, now: Instant) -> bool {
+        now.0 < self.lease_ns.load(Ordering::Acquire)
+    }
+
+    /// The epoch that all shards have settled; 0 while one is at it.
+    pub fn settled_epoch(&self) -> u64 {
+        self.settled.iter().map(|epoch| epoch.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    fn settle(&self, shard: ShardId, epoch: u64) {
+        if let Some(slot) = self.settled.get(usize::from(shard.0)) {
+            slot.store(epoch, Ordering::Release);
+        }
+    }
 }
 
 /// Makes a core's own end of the links; called once for each.
@@ -284,6 +322,10 @@ pub(super) struct Core {
     pub turns: Turns,
     /// `None` without a cluster.
     pub relays: Option<Box<Relays>>,
+    membership: Option<Membership>,
+    /// What came from other nodes while the node had no lease.
+    kept_back: RefCell<VecDeque<Incoming>>,
+    was_suspended: Cell<bool>,
     node: NodeId,
     beats: Beats,
     id: ShardId,
@@ -373,6 +415,9 @@ impl Core {
             counts: RefCell::default(),
             turns: Turns::new(setup.measures),
             relays: setup.links.as_ref().map(|links| Box::new(Relays::new(links()))),
+            membership: setup.membership.clone(),
+            kept_back: RefCell::default(),
+            was_suspended: Cell::new(false),
             node: setup.config.node,
             beats: setup.beats.clone(),
             id: part.shard,
@@ -530,15 +575,21 @@ impl Core {
         store.query(&mut fx.queries);
         let mut shard = self.shard.borrow_mut();
         let mut outlets = self.outlets.borrow_mut();
+        let mut elsewhere = Vec::new();
         for (to, received, handled) in shard.ring_news() {
-            if let Some(Some(outlet)) = outlets.get_mut(usize::from(to.0)) {
-                outlet.set_news(received, handled);
+            match outlets.get_mut(usize::from(to.0)) {
+                Some(Some(outlet)) => outlet.set_news(received, handled),
+                Some(None) => {}
+                None => elsewhere.push((to, (received, handled))),
             }
         }
         for (outlet, batch) in outlets.iter_mut().zip(&mut fx.outbox) {
             if let Some(outlet) = outlet {
                 outlet.send(batch, now.mono);
             }
+        }
+        if let Some(relays) = &self.relays {
+            self.send_to_nodes(relays, &shard, &mut fx, elsewhere);
         }
         if shard.has_stalled() {
             shard.handle(now, Input::Relieved, &mut fx);
@@ -605,9 +656,10 @@ impl Core {
             any = true;
             self.read_letter(now, letter);
         }
+        let inlets = if self.is_suspended() { &mut [] } else { inlets };
         for (from, inlet) in inlets.iter_mut().enumerate() {
             let Some(inlet) = inlet else { continue };
-            let from = ShardId(u16::try_from(from).unwrap_or(u16::MAX));
+            let from = Peer(u16::try_from(from).unwrap_or(u16::MAX));
             while let Some(parcel) = inlet.receive() {
                 self.turns.enter(TurnPart::Frames, now.mono);
                 any = true;
@@ -727,8 +779,13 @@ impl Core {
             }
             Letter::Link(incoming) => {
                 drop((fx, shard));
-                relay::link(self, incoming);
+                if self.is_suspended() {
+                    self.kept_back.borrow_mut().push_back(incoming);
+                } else {
+                    self.from_node(incoming);
+                }
             }
+            Letter::View(view) => shard.handle(now, Input::Placed(view), &mut fx),
             Letter::Shutdown => {
                 self.stopping.set(true);
                 shard.handle(now, Input::Shutdown, &mut fx);
@@ -737,11 +794,96 @@ impl Core {
         }
     }
 
+    /// Whether the node may not act as the owner of anything: its lease is over, and the next one is not there. Nobody is
+    /// read until then; what is under way ends as far as the store lets it.
+    pub(super) fn is_suspended(&self) -> bool {
+        let Some(membership) = &self.membership else { return false };
+        let suspended = !membership.has_lease(self.clock.mono());
+        if suspended {
+            self.was_suspended.set(true);
+        }
+        suspended
+    }
+
+    /// The lease is there again: what was kept back is dealt with, and everybody is read.
+    fn resume_if_leased(self: &Rc<Self>) {
+        if !self.was_suspended.get() || self.is_suspended() {
+            return;
+        }
+        self.was_suspended.set(false);
+        let kept_back = std::mem::take(&mut *self.kept_back.borrow_mut());
+        for incoming in kept_back {
+            self.from_node(incoming);
+        }
+        let sockets: Vec<Rc<Socket>> =
+            self.sockets.borrow().iter().flatten().map(|(_, socket)| socket.clone()).collect();
+        sockets.iter().for_each(|socket| connection::wake(socket));
+        self.mailbox.bell().ring();
+    }
+
+    /// What came over a link.
+    fn from_node(self: &Rc<Self>, incoming: Incoming) {
+        let now = self.clock.now();
+        match incoming {
+            Incoming::Piece { from, frames, news, relay } => {
+                {
+                    let (mut fx, mut shard) = (self.fx.borrow_mut(), self.shard.borrow_mut());
+                    if let Some(peer) = shard.peer(from, &mut fx) {
+                        if !frames.is_empty() {
+                            self.turns.enter(TurnPart::Frames, now.mono);
+                            let input =
+                                Input::Frames { from: peer, sent: now.mono, batch: &frames };
+                            shard.handle(now, input, &mut fx);
+                        }
+                        if let Some((received, handled)) = news {
+                            let input = Input::Handled { by: peer, received, handled };
+                            shard.handle(now, input, &mut fx);
+                        }
+                    }
+                }
+                if !relay.is_empty() {
+                    relay::received(self, from, &relay);
+                }
+            }
+            Incoming::Up(run) => {
+                relay::linked(self, run);
+                let (mut fx, mut shard) = (self.fx.borrow_mut(), self.shard.borrow_mut());
+                shard.handle(now, Input::Linked(run), &mut fx);
+            }
+            Incoming::Down(run) => relay::lost(self, run),
+        }
+        self.flush.notify();
+    }
+
+    /// The turn's frames for other nodes, and how far theirs are handled.
+    fn send_to_nodes(
+        &self,
+        relays: &Relays,
+        shard: &Shard,
+        fx: &mut Effects,
+        mut news: Vec<(Peer, (u64, u64))>,
+    ) {
+        if let Some(membership) = &self.membership {
+            membership.settle(self.id, shard.settled_epoch());
+        }
+        for (peer, batch) in (0..).map(Peer).zip(&mut fx.outbox).skip(self.shards) {
+            let told = news.iter().position(|(of, _)| *of == peer);
+            if batch.is_empty() && told.is_none() {
+                continue;
+            }
+            let news = told.map(|at| news.swap_remove(at).1);
+            let (from, to) = (self.id, shard.place(peer));
+            let frames = std::mem::take(batch);
+            relays.send(Outgoing { from, to, frames, news, relay: Vec::new() });
+        }
+    }
+
     /// - `late`: how late the timer was
     fn tick(self: &Rc<Self>, late: Duration) {
         self.beats.beat(self.id);
         withheld::let_go(self);
         relay::tick(self);
+        self.resume_if_leased();
         let now = self.clock.now();
         self.turns.ticked(self.id.0, now, late);
         loop {

@@ -4,6 +4,7 @@ use super::cluster::port::Incoming;
 use super::executor::{CoreSettings, MakeFeatures};
 use crate::admin::figures::ShardFigures;
 use crate::admin::latency::CorePart;
+use crate::cluster::view::View;
 use crate::shard::errand::{Announcement, Counts, Outcome, Page, SessionFacts, UsersQuery, Whose};
 use crate::shard::{ConnId, Hop, ShardConfig, StoreOutcome, Ticket, TopTalkers, Watch, WatchId};
 use crate::xmpp::jid::{BareJid, Jid};
@@ -69,6 +70,8 @@ pub enum Letter {
     EndWatch(WatchId, Sender<u64>),
     /// From another node, or of the link to it.
     Link(Incoming),
+    /// The members of the cluster, from now on.
+    View(Arc<View>),
     Shutdown,
 }
 

@@ -4,7 +4,7 @@
 //! At the front a socket keeps its task and its TLS; what it reads goes to the owner within the credit. At the owner a
 //! connection without a socket is flushed, closed and read again by messages.
 
-use super::cluster::port::{Carrier, Incoming, Outgoing};
+use super::cluster::port::{Carrier, Outgoing};
 use super::connection::{self, LAST_OUTPUT, Socket};
 use super::executor::Core;
 use crate::base::hash::Map;
@@ -80,6 +80,11 @@ impl Relays {
     fn place(&self, owner: Owner) -> Option<Place> {
         let run = self.linked.borrow().get(&owner.node).copied()?;
         Some(Place { run, shard: owner.shard })
+    }
+
+    /// What shards have for those of other nodes.
+    pub(super) fn send(&self, piece: Outgoing) {
+        self.carrier.send(piece);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -254,15 +259,6 @@ fn adopt(core: &Rc<Core>, relays: &Relays, remote: Remote, image: &[u8]) {
 }
 
 // ---- both
-
-/// What the links say.
-pub(super) fn link(core: &Rc<Core>, incoming: Incoming) {
-    match incoming {
-        Incoming::Piece { from, relay, .. } => received(core, from, &relay),
-        Incoming::Up(run) => linked(core, run),
-        Incoming::Down(run) => lost(core, run),
-    }
-}
 
 pub(super) fn linked(core: &Rc<Core>, run: Run) {
     if let Some(relays) = &core.relays {

@@ -626,11 +626,6 @@ impl Core {
         }
     }
 
-    /// What the placement names where it means this shard.
-    fn itself(&self) -> Owner {
-        Owner { node: self.config.node, shard: self.id }
-    }
-
     fn is_local_domain(&self, domain: &str) -> bool {
         self.config.policy.domains.iter().any(|own| **own == *domain)
     }

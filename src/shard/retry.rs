@@ -215,6 +215,6 @@ fn unwrap(text: &[u8]) -> Option<(Origin, frame::Batch)> {
         link: u32::from_be_bytes(*link),
         number: u64::from_be_bytes(number.try_into().ok()?),
     };
-    let batch = frame::Batch::checked(inner).ok()?;
+    let batch = frame::Batch::checked(inner, frame::FRAME_BYTES_MAX).ok()?;
     (batch.frames() == 1).then_some((origin, batch))
 }

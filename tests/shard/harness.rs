@@ -23,8 +23,7 @@ use corefire::frame::Batch;
 use corefire::shard::errand::{Outcome, Registrations, SessionFacts, Whose};
 use corefire::shard::{
     Action, ConnId, Effects, Feature, Features, ImageError, Input, Latencies, Limits, Peer, Probe,
-    Shard,
-    ShardConfig, StoreOutcome, Ticket, TopTalkers,
+    Shard, ShardConfig, StoreOutcome, Ticket, TopTalkers,
 };
 use corefire::store::memory::{MemoryReader, MemoryStore, MemoryWriter};
 use corefire::store::{
@@ -560,7 +559,7 @@ impl Node {
 
     /// A connection that comes from another node.
     pub(crate) fn adopt(&mut self, shard: usize, image: &[u8]) -> Result<Client, ImageError> {
-        let Core { shard: owner, fx } = &mut self.cores[shard];
+        let Core { shard: owner, fx, .. } = &mut self.cores[shard];
         let conn = owner.adopt_image(self.now, image, fx)?;
         let client = self.accepted(shard, conn);
         self.run();

@@ -6,6 +6,7 @@ use super::*;
 use crate::cluster::placement::{Member, Placement, ShardId};
 use crate::features::{self, Settings};
 use crate::runtime::clock::Clock;
+use crate::runtime::cluster::port::Incoming;
 use crate::runtime::errands::{Errands, Runner};
 use crate::runtime::executor::{self, Beats, CoreSettings, Cores, Setup};
 use crate::runtime::listener::{Transport, listen};
@@ -222,6 +223,7 @@ fn start_node(
         clock,
         beats: Beats::new(SHARDS, clock),
         measures: false,
+        membership: None,
         links: Some(Arc::new(move || -> Box<dyn Carrier> {
             Box::new(wire.lock().unwrap().clone())
         })),

@@ -331,11 +331,7 @@ fn rows_are_counted_up_to_a_bound(store: &mut Pair) {
 }
 
 fn a_message_is_known_by_its_origin(store: &mut Pair) {
-    store.done(&[
-        create(JULIET),
-        put(JULIET, row(1, ROMEO, Keep::Pending)),
-        archived(JULIET, 4),
-    ]);
+    store.done(&[create(JULIET), put(JULIET, row(1, ROMEO, Keep::Pending)), archived(JULIET, 4)]);
     let mut has = |owner: &str, number: u64, since: u64| {
         let origin = Origin { incarnation: 3, link: 5, number };
         let query = Query::HasOrigin { owner: bare(owner), origin, since: time(since) };

@@ -176,7 +176,11 @@ impl World {
                 if self.log {
                     eprintln!("{} core {core} {} frames from {}", self.now, batch.frames(), from.0);
                 }
-                shard.handle(now, Input::Frames { from: from.into(), sent: now.mono, batch: &batch }, fx);
+                shard.handle(
+                    now,
+                    Input::Frames { from: from.into(), sent: now.mono, batch: &batch },
+                    fx,
+                );
                 self.note(2, u64::from(from.0), batch.as_bytes());
             }
             Given::Handled(by, received, handled) => {
