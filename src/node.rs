@@ -2,6 +2,7 @@
 //! and ends them in the reverse.
 
 mod certificates;
+mod cluster;
 mod log;
 mod reload;
 mod trace;
@@ -13,7 +14,7 @@ use crate::admin::overview::{self, NodeFacts};
 use crate::base::limit::Rate;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{NodeId, Placement};
-use crate::cluster::view::View;
+use crate::cluster::view::{Run, View};
 use crate::config::{self, Config, ConfigError, Origin, TlsPolicy};
 use crate::features;
 use crate::runtime::clock::Clock;
@@ -95,6 +96,10 @@ enum Event {
     Stop,
     /// Another node has taken the store.
     Fenced,
+    /// The node is a member of its cluster.
+    Joined,
+    /// It has given away all that it owned.
+    Left,
 }
 
 /// Runs a node until it is told to stop.
@@ -115,7 +120,14 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     .map_err(|error| told("signals cannot be received", &error))?;
 
     let place = config.store_place();
-    let opened = place.open(&config.node_name())?;
+    let entry = if config.cluster.enabled { Some(cluster::prepare(&config)?) } else { None };
+    let (opened, node) = match &entry {
+        Some(_) => {
+            let shared = place.open_shared(&config.node_name())?;
+            (shared.opened, NodeId(shared.node))
+        }
+        None => (place.open(&config.node_name())?, NodeId::default()),
+    };
     let incarnation = opened.incarnation;
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
@@ -145,7 +157,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let password_queue = config.limits.password_checks_queue as usize;
     let passwords = Passwords::start(usize::from(shards).div_ceil(2), password_queue, &mailboxes)
         .map_err(|error| told("a password thread cannot be started", &error))?;
-    let itself = Itself { shards, incarnation, decoy_secret };
+    let itself = Itself { shards, node, incarnation, decoy_secret };
     let policy = policy(&config, offered_scram(&config, own_reader.as_mut())?);
     let clock = Clock::start();
     let beats = Beats::new(shards, clock);
@@ -170,6 +182,18 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         retention,
         itself,
     };
+    let joined = match entry {
+        Some(entry) => {
+            let run = Run { node, incarnation };
+            Some(cluster::start(entry, &config, run, clock, &mailboxes, events.clone())?)
+        }
+        None => None,
+    };
+    let (part, threads) = joined.unzip();
+    if part.is_some() && !joins(&waiting)? {
+        tracing::info!("stopped before the node was a member");
+        return Ok(());
+    }
     let desk = Arc::new(Desk {
         reloading: Mutex::new(reloading),
         config: Mutex::new(config.clone()),
@@ -178,7 +202,9 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         store: storage.handle(),
         latency,
         reader: Mutex::new(own_reader),
-        view: Mutex::new(Arc::new(View::single(&config.node_name(), shards, incarnation))),
+        alone: Arc::new(View::single(&config.node_name(), shards, incarnation)),
+        node,
+        part: part.clone(),
         listeners: addresses.clone(),
         incarnation,
         began,
@@ -206,8 +232,8 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         clock,
         beats,
         measures,
-        links: None,
-        membership: None,
+        links: part.as_ref().map(cluster::Part::carriers),
+        membership: part.as_ref().map(|part| part.membership.clone()),
     };
     let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
     let core_ended = move |shard| {
@@ -238,9 +264,44 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     drop(control);
     drop(admin);
     storage.stop();
+    // The lease goes back when nothing more is written.
+    drop(threads);
     tracing::info!("stopped");
     drop(data_dir);
     result
+}
+
+/// Waits until the node is a member of its cluster. Gives false where it is to stop instead.
+fn joins(events: &Receiver<Event>) -> Result<bool, Error> {
+    loop {
+        match events.recv() {
+            Ok(Event::Joined) => return Ok(true),
+            Ok(Event::Fenced) => return Err(crate::store::Error::Fenced.into()),
+            Ok(Event::Signal(Signal::Stop) | Event::Stop | Event::Left) | Err(_) => {
+                return Ok(false);
+            }
+            Ok(Event::Signal(Signal::Hangup) | Event::CoreEnded(_)) => {}
+        }
+    }
+}
+
+/// Gives away what the node owns, as far as that is possible in time.
+fn leave(events: &Receiver<Event>, part: &cluster::Part, patience: Duration) {
+    tracing::info!("leaving the cluster");
+    part.leave();
+    let until = Instant::now() + patience;
+    loop {
+        match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Event::Left | Event::Fenced | Event::CoreEnded(_)) => return,
+            // Once more: at once.
+            Ok(Event::Signal(Signal::Stop)) => return,
+            Ok(_) => {}
+            Err(_) => {
+                tracing::warn!("the cluster was not left in time; the others take over");
+                return;
+            }
+        }
+    }
 }
 
 /// Waits for the end: wanted by a signal, or forced by a core that failed.
@@ -261,7 +322,14 @@ fn wait(
                 let _ = desk.reload();
                 notify::tell("READY=1");
             }
-            Ok(Event::Signal(Signal::Stop) | Event::Stop) => break,
+            Ok(Event::Signal(Signal::Stop) | Event::Stop) => {
+                if let Some(part) = &desk.part {
+                    leave(events, part, desk.shutdown_patience());
+                }
+                break;
+            }
+            Ok(Event::Joined) => {}
+            Ok(Event::Left) => break,
             Ok(Event::Fenced) => {
                 // It serves nobody any more; whoever starts it again has it ask for the store as anyone does.
                 result = Err(crate::store::Error::Fenced.into());
@@ -414,6 +482,7 @@ const LOGIN_AHEAD: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy)]
 struct Itself {
     shards: u16,
+    node: NodeId,
     incarnation: u64,
     decoy_secret: [u8; 32],
 }
@@ -422,6 +491,7 @@ impl Itself {
     fn shard_config(&self, config: &Config, policy: C2sPolicy) -> ShardConfig {
         ShardConfig {
             answer_after: ANSWER_AFTER,
+            node: self.node,
             ..shard_config(config, policy, self.shards, self.incarnation, self.decoy_secret)
         }
     }
@@ -587,8 +657,11 @@ struct Desk {
     store: StoreHandle,
     latency: Latency,
     reader: Mutex<Box<dyn Reader>>,
-    /// Who owns what, as far as it is known here.
-    view: Mutex<Arc<View>>,
+    /// The view of a node without a cluster.
+    alone: Arc<View>,
+    node: NodeId,
+    /// There in a cluster.
+    part: Option<cluster::Part>,
     listeners: Vec<Listener>,
     incarnation: u64,
     began: Instant,
@@ -661,11 +734,18 @@ impl Desk {
     }
 
     fn owner(&self, jid: &BareJid) -> u16 {
-        self.view().placement.owner(jid.hash64()).shard.0
+        let owner = self.view().placement.owner(jid.hash64());
+        // A shard of ours sends on what another node's must know.
+        if owner.node == self.node { owner.shard.0 } else { 0 }
     }
 
+    /// Who owns what, as far as it is known here.
     fn view(&self) -> Arc<View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.part.as_ref().map_or_else(|| self.alone.clone(), cluster::Part::view)
+    }
+
+    fn shutdown_patience(&self) -> Duration {
+        Duration::from_secs(self.config().limits.shutdown_s.into())
     }
 
     fn session_page(

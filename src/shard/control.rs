@@ -153,6 +153,16 @@ impl Core {
         }
     }
 
+    /// Shards of other nodes give ids of all store partitions, too.
+    pub(super) fn tell_ids_given(&mut self, partition: u16, next: u64, fx: &mut Effects) {
+        let others: Vec<Peer> =
+            self.peers.live().filter(|peer| !self.peers.is_local(*peer)).collect();
+        for peer in others {
+            let text = format!("{partition} {next}");
+            self.send_control(peer, Control::IdsGiven, "", text.as_bytes(), fx);
+        }
+    }
+
     /// Puts a frame into the batch for `peer`, with the next number. `None` where it cannot be written.
     pub(super) fn append_frame(
         &mut self,

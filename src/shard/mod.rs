@@ -394,7 +394,10 @@ impl Shard {
             Input::Stored { ticket, outcome } => self.stored(ticket, outcome, fx),
             Input::PasswordChecked { conn, verdict } => self.password_checked(conn, verdict, fx),
             Input::AccountChanged(jid) => self.account_changed(&jid, fx),
-            Input::IdsGiven { partition, next } => self.core.ids_given(partition, next),
+            Input::IdsGiven { partition, next } => {
+                self.core.ids_given(partition, next);
+                self.core.tell_ids_given(partition, next, fx);
+            }
             Input::Reconfigured { config, features } => self.reconfigured(config, features, fx),
             Input::AccountDeleted { jid, contacts } => self.account_deleted(&jid, &contacts, fx),
             Input::Administered { ticket, outcome } => self.administered(ticket, outcome, fx),

@@ -1,5 +1,6 @@
 //! What operators see of a shard and do to it: its sessions and users in pages, sessions that are ended, announcements.
 
+use super::control::Control;
 use super::account::AccountId;
 use super::effect::{Effects, Ticket};
 use super::errand::{
@@ -140,6 +141,11 @@ impl Shard {
     /// The account is gone. Whoever takes its name next must not get what was meant for it: its contacts are told that
     /// all subscriptions have ended (RFC 6121 §3.2, §3.3).
     pub(super) fn account_deleted(&mut self, jid: &BareJid, contacts: &[Jid], fx: &mut Effects) {
+        let lines: Vec<String> = contacts.iter().map(ToString::to_string).collect();
+        let text = lines.join("\n");
+        if self.core.tell_owner(jid, Control::AccountDeleted, jid.as_str(), text.as_bytes(), fx) {
+            return;
+        }
         if let Some(account) = self.core.names.get(jid.as_str()).copied() {
             self.core.reload(account, fx);
             let error = StreamError::new(StreamCondition::NotAuthorized);
@@ -154,6 +160,10 @@ impl Shard {
 
     /// An operator ends a session, or all of an account. They cannot be resumed; their clients may log in again.
     pub(super) fn end_sessions(&mut self, jid: &Jid, fx: &mut Effects) {
+        let bare = jid.bare().clone();
+        if self.core.tell_owner(&bare, Control::EndSessions, &jid.to_string(), b"", fx) {
+            return;
+        }
         let Some(account) = self.core.names.get(jid.bare().as_str()).copied() else { return };
         let error = StreamError::new(StreamCondition::PolicyViolation)
             .with_text("an operator has ended this session");

@@ -16,7 +16,7 @@ pub mod sqlite;
 pub mod transfer;
 
 pub use check::Checked;
-pub use place::{Opened, Place};
+pub use place::{Opened, Place, Shared};
 pub use record::*;
 pub use request::*;
 

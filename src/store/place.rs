@@ -25,6 +25,13 @@ pub struct Opened {
     pub warnings: Vec<String>,
 }
 
+/// A store that nodes of a cluster write to beside each other.
+pub struct Shared {
+    pub opened: Opened,
+    /// The number of the node's name: the same after a restart, from 1.
+    pub node: u32,
+}
+
 impl Place {
     /// Opens the store for one who writes alone.
     ///
@@ -40,6 +47,22 @@ impl Place {
                 Ok(Opened { writers, incarnation, warnings: Vec::new() })
             }
             Place::Postgres(settings) => postgres::open(settings, node),
+        }
+    }
+
+    /// Opens the store for a node of a cluster.
+    ///
+    /// - takes: `node`, its name in the cluster
+    /// - errors: as of the kind; `Open` for one that nodes cannot share
+    /// - blocking
+    pub fn open_shared(&self, node: &str) -> Result<Shared, Error> {
+        match self {
+            Place::Sqlite(path) => Err(Error::Open {
+                path: path.display().to_string(),
+                reason: "the nodes of a cluster need a database that all of them reach; name a PostgreSQL in storage.url"
+                    .to_owned(),
+            }),
+            Place::Postgres(settings) => postgres::open_shared(settings, node),
         }
     }
 

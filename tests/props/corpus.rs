@@ -3,12 +3,16 @@
 
 use std::path::PathBuf;
 
+#[path = "../fuzz/targets/beacon.rs"]
+mod beacon;
 #[path = "../fuzz/targets/component.rs"]
 mod component;
 #[path = "../fuzz/targets/frame.rs"]
 mod frame;
 #[path = "../fuzz/targets/link.rs"]
 mod link;
+#[path = "../fuzz/targets/gossip.rs"]
+mod gossip;
 #[path = "../fuzz/targets/proxy.rs"]
 mod proxy;
 #[path = "../fuzz/targets/sasl.rs"]
@@ -47,6 +51,13 @@ fn frame_inputs_replay() {
 #[test]
 fn link_inputs_replay() {
     replay("link", &[0, 1, 2, 6, 2 + 8, 6 + 8 * 17, 255], link::link);
+fn beacon_inputs_replay() {
+    replay("beacon", &[0, 1], beacon::beacon);
+}
+
+#[test]
+fn gossip_inputs_replay() {
+    replay("gossip", &[0, 0x80, 0x81, 255], gossip::gossip);
 }
 
 #[test]

@@ -44,6 +44,7 @@ const LOCKS: &[&str] = &["Barrier", "Condvar", "Mutex", "RwLock", "mpsc"];
 /// Packages that only these may name.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("glommio", &["src/runtime/"]),
+    ("foca", &["src/cluster/membership/"]),
     ("hyper", &["src/runtime/"]),
     ("hyper_util", &["src/runtime/"]),
     ("tokio", &["src/runtime/", "src/store/postgres/"]),

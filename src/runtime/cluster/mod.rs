@@ -1,7 +1,9 @@
-//! The node's side threads towards other nodes. `port` is what the shards' cores have of them, `links` carries what they
-//! send, over `tls`; `secret` is the file that makes nodes one cluster.
+//! The node's side threads towards other nodes. `gossip` finds them and knows who lives, `links` carries what shards have
+//! for each other, `authority` asks the database who owns what, and `port` is what the shards' cores have of it all.
 
+pub mod authority;
+pub mod gossip;
 pub mod links;
 pub mod port;
 pub mod secret;
-pub mod tls;
+mod tls;

@@ -34,7 +34,7 @@ const GOOD_FOR: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// Both sides of the links of one node.
 #[derive(Clone, Debug)]
-pub struct LinkTls {
+pub(super) struct LinkTls {
     pub(super) server: Arc<ServerConfig>,
     pub(super) client: Arc<ClientConfig>,
 }
@@ -54,7 +54,7 @@ pub enum LinkTlsError {
 
 impl LinkTls {
     /// - takes: the name of this node
-    pub fn new(secret: &Secret, name: &str, now: Wall) -> Result<LinkTls, LinkTlsError> {
+    pub(super) fn new(secret: &Secret, name: &str, now: Wall) -> Result<LinkTls, LinkTlsError> {
         let (authority, anchor) = authority(secret)?;
         let mut roots = RootCertStore::empty();
         roots.add(anchor)?;

@@ -36,6 +36,10 @@ impl Fault {
         }
     }
 
+    pub(super) fn is(&self, code: &SqlState) -> bool {
+        self.code() == Some(code)
+    }
+
     fn code(&self) -> Option<&SqlState> {
         match self {
             Fault::Database(error) => error.code(),

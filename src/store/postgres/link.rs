@@ -85,6 +85,19 @@ impl Link {
         session: &str,
         statements: &[&str],
     ) -> Result<Link, Error> {
+        Link::connect_within(settings, name, session, statements, HANDSHAKE)
+    }
+
+    /// As `connect`, for one who cannot wait as long.
+    ///
+    /// - takes: `handshake`, how long it may take when the connection stands
+    pub(super) fn connect_within(
+        settings: &Settings,
+        name: &str,
+        session: &str,
+        statements: &[&str],
+        handshake: Duration,
+    ) -> Result<Link, Error> {
         let open_error = |reason: String| Error::Open { path: settings.to_string(), reason };
         let mut config = settings.with_password()?;
         config.application_name(name);
@@ -94,7 +107,7 @@ impl Link {
             .map_err(|error| open_error(error.to_string()))?;
         let servers = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
         let each = config.get_connect_timeout().copied().unwrap_or_default();
-        let limit = each * u32::try_from(servers).unwrap_or(u32::MAX) + HANDSHAKE;
+        let limit = each * u32::try_from(servers).unwrap_or(u32::MAX) + handshake;
         let tls = match settings.tls {
             TlsMode::Disable => None,
             _ => Some(tls::connector(settings).map_err(open_error)?),
@@ -113,7 +126,7 @@ impl Link {
             statements: Vec::new(),
             unreplicated,
         };
-        let prepared = link.run(HANDSHAKE, async |client| {
+        let prepared = link.run(handshake, async |client| {
             client.batch_execute(&format!("{SESSION}{session}")).await?;
             in_order(statements.iter().map(|sql| client.prepare(sql))).await
         });

@@ -1,25 +1,29 @@
 //! This node's place in the database: who may write, since when, and who may not any more.
 //!
-//! One node at a time has the database. It holds an advisory lock as long as its first connection lives, by which one who
-//! comes too early is refused; and whoever takes the lock fences the rows of all before it, so that a node which lost its
-//! lock unnoticed writes nothing any more.
+//! One node at a time has the database, or one cluster. A node alone holds an advisory lock as long as its first connection
+//! lives, and those of a cluster hold it together, so that each refuses the other. Whoever takes the lock alone fences the
+//! rows of all before it, so that a node which lost its lock unnoticed writes nothing any more; a node of a cluster fences
+//! all but those of the other nodes (`share`).
 
 use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
 
 use super::super::Error;
 use super::fault::{Fault, told};
 use super::link::Link;
 use super::settings::Settings;
+use super::share;
 
 /// Among the advisory locks of the database: "Corefire".
 const LOCK: i64 = 0x436f_7265_6669_7265;
 /// How long one who starts waits for the lock of a node that ends.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PATIENCE_STEP: Duration = Duration::from_millis(100);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE_STEP: Duration = Duration::from_millis(100);
 /// How long a question here may take: fencing waits for what others have under way.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// Fenced rows that are kept, for whoever looks.
-const KEPT: i64 = 64;
+pub(super) const KEPT: i64 = 64;
 /// The oldest server that knows all that is asked of it: PostgreSQL 13.
 const OLDEST_SERVER: i32 = 130_000;
 
@@ -29,6 +33,15 @@ pub(super) struct Member {
     pub(super) incarnation: i64,
     pub(super) writer: i32,
     pub(super) generation: i64,
+    pub(super) hold: Hold,
+}
+
+/// How the lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    Alone,
+    /// With the other nodes of the cluster.
+    Shared,
 }
 
 impl Member {
@@ -49,7 +62,7 @@ impl Member {
         if let Err(fault) = link.once(LIMIT, sql, &[&self.session()]) {
             tracing::debug!(why = %told(&fault), "an old session cannot be ended");
         }
-        if self.writer == 0 && !has_lock(link, PATIENCE_STEP)? {
+        if self.writer == 0 && !has_lock(link, self.hold, PATIENCE_STEP)? {
             self.check_fence(link)?;
             return Err(Error::Backend("the lock on the database is held by another".to_owned()));
         }
@@ -81,17 +94,15 @@ pub(super) fn take(
     let open_error =
         |reason: &str| Error::Open { path: settings.to_string(), reason: reason.to_owned() };
     let first = links.first_mut().ok_or_else(|| open_error("there is no connection"))?;
-    if !has_lock(first, PATIENCE)? {
+    if !has_lock(first, Hold::Alone, PATIENCE)? {
         return Err(open_error(&format!("in use by {}", holder(first)?)));
     }
-    let rows =
-        first.once(LIMIT, "INSERT INTO incarnation (node) VALUES ($1) RETURNING id", &[&node])?;
-    let row = rows.first().ok_or_else(|| open_error("gives no incarnation"))?;
-    let incarnation: i64 = row.try_get(0).map_err(Fault::from)?;
-    let writers: Vec<i32> = (0..).take(links.len()).collect();
-    let members =
-        writers.iter().map(|writer| Member { incarnation, writer: *writer, generation: 0 });
-    let members: Vec<Member> = members.collect();
+    // A cluster whose connections were all lost comes back, as long as it has leases.
+    if let Some(nodes) = share::leases(first, PATIENCE)? {
+        return Err(open_error(&format!("in use by {}", share::told(&nodes))));
+    }
+    let incarnation = new_incarnation(first, node)?;
+    let members = members(incarnation, links.len(), Hold::Alone);
     let oldest = incarnation.saturating_sub(KEPT);
     let first = links.first_mut().ok_or_else(|| open_error("there is no connection"))?;
     first.run(LIMIT, async |client| {
@@ -100,23 +111,58 @@ pub(super) fn take(
         client.execute(sql, &[&incarnation]).await?;
         let sql = "DELETE FROM member WHERE fenced AND incarnation < $1";
         client.execute(sql, &[&oldest]).await?;
-        let sql = "INSERT INTO member (incarnation, writer, generation, fenced) \
-                   SELECT $1, w, 0, false FROM unnest($2::integer[]) AS w";
-        client.execute(sql, &[&incarnation, &writers]).await?;
+        insert(client, &members).await?;
         client.batch_execute("COMMIT").await
     })?;
-    for (link, member) in links.iter_mut().zip(&members) {
-        let sql = "SELECT set_config('application_name', $1, false)";
-        link.once(LIMIT, sql, &[&member.session()])?;
-    }
+    name_sessions(links, &members)?;
     Ok(members)
 }
 
+/// A number that no run ever had.
+pub(super) fn new_incarnation(link: &mut Link, node: &str) -> Result<i64, Error> {
+    let sql = "INSERT INTO incarnation (node) VALUES ($1) RETURNING id";
+    let rows = link.once(LIMIT, sql, &[&node])?;
+    let row = rows.first().ok_or_else(|| Error::Backend("no incarnation is given".to_owned()))?;
+    Ok(row.try_get(0).map_err(Fault::from)?)
+}
+
+/// Those of a run, one for each connection.
+pub(super) fn members(incarnation: i64, count: usize, hold: Hold) -> Vec<Member> {
+    let writers = (0..).take(count);
+    writers.map(|writer| Member { incarnation, writer, generation: 0, hold }).collect()
+}
+
+/// Lets the members of a run write, when the transaction commits.
+pub(super) async fn insert(
+    client: &Client,
+    members: &[Member],
+) -> Result<(), tokio_postgres::Error> {
+    let incarnations: Vec<i64> = members.iter().map(|member| member.incarnation).collect();
+    let writers: Vec<i32> = members.iter().map(|member| member.writer).collect();
+    let sql = "INSERT INTO member (incarnation, writer, generation, fenced) \
+               SELECT i, w, 0, false FROM unnest($1::bigint[], $2::integer[]) AS of (i, w)";
+    client.execute(sql, &[&incarnations, &writers]).await?;
+    Ok(())
+}
+
+/// Gives each connection the name of its member.
+pub(super) fn name_sessions(links: &mut [Link], members: &[Member]) -> Result<(), Error> {
+    for (link, member) in links.iter_mut().zip(members) {
+        let sql = "SELECT set_config('application_name', $1, false)";
+        link.once(LIMIT, sql, &[&member.session()])?;
+    }
+    Ok(())
+}
+
 /// Takes the lock, which lives as long as the session.
-fn has_lock(link: &mut Link, patience: Duration) -> Result<bool, Error> {
+pub(super) fn has_lock(link: &mut Link, hold: Hold, patience: Duration) -> Result<bool, Error> {
+    let sql = match hold {
+        Hold::Alone => "SELECT pg_try_advisory_lock($1)",
+        Hold::Shared => "SELECT pg_try_advisory_lock_shared($1)",
+    };
     let began = Instant::now();
     loop {
-        let rows = link.once(LIMIT, "SELECT pg_try_advisory_lock($1)", &[&LOCK])?;
+        let rows = link.once(LIMIT, sql, &[&LOCK])?;
         if rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
             return Ok(true);
         }
@@ -128,7 +174,10 @@ fn has_lock(link: &mut Link, patience: Duration) -> Result<bool, Error> {
 }
 
 /// Who has the lock, in words.
-fn holder(link: &mut Link) -> Result<String, Error> {
+pub(super) fn holder(link: &mut Link) -> Result<String, Error> {
+    if let Some(nodes) = share::leases(link, Duration::ZERO)? {
+        return Ok(share::told(&nodes));
+    }
     let sql = "SELECT node, to_char(started AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') \
                FROM incarnation WHERE id = (SELECT max(incarnation) FROM member WHERE NOT fenced)";
     let rows = link.once(LIMIT, sql, &[])?;

@@ -1,11 +1,13 @@
 //! The shared store: PostgreSQL 13 or later, a few connections that write and some that read, each on a thread of its own.
 //!
 //! A commit is as durable as the server makes it when it returns; what makes it worth less is told at start
-//! (`member::warnings`). Every write transaction locks its member row, and one that was fenced fails. Only the storage
-//! threads of `runtime` may call this module.
+//! (`member::warnings`). Every write transaction locks its member row, and one that was fenced fails. `share` and
+//! `cluster` are for several nodes on one database. Only the storage threads of `runtime` and its thread `authority` may
+//! call this module.
 
 mod archive;
 mod check;
+pub mod cluster;
 mod columns;
 mod fault;
 mod link;
@@ -15,6 +17,7 @@ mod plan;
 mod reader;
 mod schema;
 mod settings;
+mod share;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -29,7 +32,7 @@ pub use reader::PostgresReader;
 pub use settings::{Settings, TlsMode};
 pub use writer::PostgresWriter;
 
-use super::{Error, Opened, Writer};
+use super::{Error, Opened, Shared, Writer};
 
 /// Opens the database for a node that writes alone, and brings its schema up to date.
 ///
@@ -44,7 +47,36 @@ pub fn open(settings: &Settings, node: &str) -> Result<Opened, Error> {
     Ok(Opened { writers: writers.into_iter().map(boxed).collect(), incarnation, warnings })
 }
 
+/// Opens the database for a node of a cluster, which writes beside others, and brings its schema up to date.
+///
+/// - takes: `node`, its name in the cluster
+/// - errors: as of [`open`]; `Open` where a node of this name lives, or one alone has the database
+/// - blocking: as of [`open`]
+pub fn open_shared(settings: &Settings, node: &str) -> Result<Shared, Error> {
+    let (writers, warnings, id) = shared_writers(settings, node)?;
+    let incarnation = writers.first().map_or(0, PostgresWriter::incarnation);
+    let boxed = |writer| -> Box<dyn Writer> { Box::new(writer) };
+    let writers = writers.into_iter().map(boxed).collect();
+    Ok(Shared { opened: Opened { writers, incarnation, warnings }, node: id })
+}
+
 fn writers(settings: &Settings, node: &str) -> Result<(Vec<PostgresWriter>, Vec<String>), Error> {
+    let (mut links, warnings) = links(settings)?;
+    let members = member::take(&mut links, settings, node)?;
+    Ok((joined(settings, members, links), warnings))
+}
+
+fn shared_writers(
+    settings: &Settings,
+    node: &str,
+) -> Result<(Vec<PostgresWriter>, Vec<String>, u32), Error> {
+    let (mut links, warnings) = links(settings)?;
+    let (members, id) = share::take(&mut links, settings, node)?;
+    Ok((joined(settings, members, links), warnings, id))
+}
+
+/// Connections that will write, of a database whose schema is as new as this program.
+fn links(settings: &Settings) -> Result<(Vec<link::Link>, Vec<String>), Error> {
     let name = "corefire/start";
     // The statements of a writer are about the tables that the first connection has yet to make.
     let mut first = link::Link::connect(settings, name, "", &[])?;
@@ -57,9 +89,15 @@ fn writers(settings: &Settings, node: &str) -> Result<(Vec<PostgresWriter>, Vec<
         links.push(PostgresWriter::connect(settings, name)?);
     }
     member::check_sessions(&mut links, settings)?;
-    let members = member::take(&mut links, settings, node)?;
+    Ok((links, warnings))
+}
+
+fn joined(
+    settings: &Settings,
+    members: Vec<member::Member>,
+    links: Vec<link::Link>,
+) -> Vec<PostgresWriter> {
     let settings = Arc::new(settings.clone());
     let writers = members.into_iter().zip(links);
-    let writers = writers.map(|(member, link)| PostgresWriter::new(settings.clone(), member, link));
-    Ok((writers.collect(), warnings))
+    writers.map(|(member, link)| PostgresWriter::new(settings.clone(), member, link)).collect()
 }

@@ -16,6 +16,7 @@ pub(super) static MIGRATIONS: &[Migration] = &[
         oldest: 1,
         sql: include_str!("migrations/0002_keys_of_other_servers.sql"),
     },
+    Migration { number: 3, oldest: 1, sql: include_str!("migrations/0003_cluster.sql") },
 ];
 
 /// Among the advisory locks of the database: "CoreMigr".

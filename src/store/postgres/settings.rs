@@ -70,6 +70,13 @@ pub enum TlsMode {
 }
 
 impl Settings {
+    /// The same, for one who gives a server up after `limit`.
+    pub(super) fn with_connect_timeout(&self, limit: Duration) -> Settings {
+        let mut settings = self.clone();
+        settings.config.connect_timeout(limit);
+        settings
+    }
+
     /// - errors: a clause that says what is wrong with the URL, and quotes nothing of it: it may hold a password
     pub fn parse(url: &str) -> Result<Settings, String> {
         const FORM: &str = "is not of the form postgres://USER@HOST:PORT/DATABASE?PARAMETER=VALUE \

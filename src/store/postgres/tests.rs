@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod checks;
+mod cluster;
 mod faults;
 mod moves;
 mod places;

@@ -1,0 +1,407 @@
+//! The node's part in a cluster: its threads towards other nodes, and what they tell each other and the shards.
+//!
+//! One thread hears all: who lives (gossip), who is linked, what the database says. It tells the shards of new members,
+//! and the authority of what it heard.
+
+use super::{Event, told};
+use crate::base::rng::Rng;
+use crate::cluster::authority::{Reason, Told};
+use crate::cluster::membership::MemberEvent;
+use crate::cluster::placement::ShardId;
+use crate::cluster::secret::{Label, Secret};
+use crate::cluster::view::{NodeFacts, Run, View};
+use crate::config::Config;
+use crate::frame::FRAME_BYTES_MAX;
+use crate::runtime::clock::Clock;
+use crate::runtime::cluster::authority::{self, Handle};
+use crate::runtime::cluster::gossip::{Gossip, GossipCommand, GossipFigures, GossipHandle, GossipSettings};
+use crate::runtime::cluster::links::{self, Command, LinkEvent, Links, LinksFigures, LinksThread, Sink};
+use crate::runtime::cluster::port::{Carrier, Incoming};
+use crate::runtime::cluster::secret;
+use crate::runtime::executor::{self, MakeCarrier, Membership};
+use crate::runtime::mailbox::{Letter, Mailbox};
+use crate::store::Place;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often it is seen whether the shards have settled.
+const STEP: Duration = Duration::from_millis(50);
+
+/// What the threads tell.
+enum News {
+    Authority(authority::Event),
+    Member(MemberEvent),
+    Link(LinkEvent),
+    Stop,
+}
+
+/// What everybody may ask of the node's part in the cluster. Cloned freely.
+#[derive(Clone)]
+pub(super) struct Part {
+    pub(super) membership: Membership,
+    authority: Handle,
+    gossip: GossipHandle,
+    links: Links,
+    view: Arc<Mutex<Arc<View>>>,
+}
+
+impl Part {
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives away what it owns, and leaves; `Event::Left` comes then.
+    pub(super) fn leave(&self) {
+        self.authority.leave();
+    }
+
+    /// Its share of the accounts from now on.
+    pub(super) fn weigh(&self, weight: u32) {
+        self.authority.weigh(weight);
+    }
+
+    pub(super) fn authority(&self) -> authority::Figures {
+        self.authority.figures()
+    }
+
+    pub(super) fn gossip(&self) -> GossipFigures {
+        self.gossip.figures()
+    }
+
+    pub(super) fn links(&self) -> LinksFigures {
+        self.links.figures()
+    }
+
+    /// A core's own end of the links.
+    pub(super) fn carriers(&self) -> MakeCarrier {
+        let links = self.links.clone();
+        Arc::new(move || -> Box<dyn Carrier> { Box::new(links.clone()) })
+    }
+}
+
+/// The threads. Dropped last: what other nodes still have to hear leaves before.
+pub(super) struct Threads {
+    news: Sender<News>,
+    authority: Handle,
+    authority_thread: Option<JoinHandle<()>>,
+    gossip: GossipHandle,
+    others: Vec<JoinHandle<()>>,
+    _links: LinksThread,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.gossip.command(GossipCommand::Leave);
+        self.authority.stop();
+        let _ = self.news.send(News::Stop);
+        for thread in self.authority_thread.take().into_iter().chain(self.others.drain(..)) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the cluster had panicked");
+            }
+        }
+    }
+}
+
+/// What comes over links goes to the shards' mailboxes.
+struct Mailboxes(Vec<Mailbox>);
+
+impl Sink for Mailboxes {
+    fn deliver(&self, shard: ShardId, incoming: Incoming) {
+        if let Some(mailbox) = self.0.get(usize::from(shard.0)) {
+            mailbox.send(Letter::Link(incoming));
+        }
+    }
+}
+
+/// What the node is in the cluster, before it takes part.
+pub(super) struct Entry {
+    secret: Secret,
+    bind: SocketAddr,
+    listener: TcpListener,
+}
+
+/// Reads the secret and takes the address for links: what can be wrong about them is told before anything is opened.
+pub(super) fn prepare(config: &Config) -> Result<Entry, super::Error> {
+    let missing = |key: &str| super::Error::Other(format!("cluster.{key} is not set"));
+    let path = config.cluster.secret_file.as_ref().ok_or_else(|| missing("secret_file"))?;
+    let secret = secret::read(path)
+        .map_err(|error| super::Error::Other(format!("cluster.secret_file: {error}")))?;
+    let bind = config.cluster.bind.ok_or_else(|| missing("bind"))?;
+    let listener = TcpListener::bind(bind).map_err(|error| {
+        told(&format!("cluster.bind: {bind} cannot be listened on; write a free address of this host"), &error)
+    })?;
+    Ok(Entry { secret, bind, listener })
+}
+
+/// Starts the threads. The node takes part as soon as the database says so; `Event::Joined` comes then.
+///
+/// - takes: `run`, as the store gave it; `mailboxes` of the shards, which may start later
+pub(super) fn start(
+    entry: Entry,
+    config: &Config,
+    run: Run,
+    clock: Clock,
+    mailboxes: &[Mailbox],
+    events: Sender<Event>,
+) -> Result<(Part, Threads), super::Error> {
+    let Entry { secret, bind, listener } = entry;
+    let shards = u16::try_from(mailboxes.len()).unwrap_or(u16::MAX);
+    let facts = NodeFacts {
+        name: config.node_name(),
+        run,
+        shards,
+        weight: config.cluster.weight,
+        link: bind,
+        clients: config.cluster.clients.clone(),
+        frames: (1, 1),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let (news, heard) = channel();
+    let (link_events, mut link_heard) = tokio::sync::mpsc::unbounded_channel();
+    let links = links::start(
+        links::Settings {
+            listener,
+            facts: facts.clone(),
+            secret: secret.clone(),
+            frame_bytes_max: FRAME_BYTES_MAX,
+            clock,
+            seed: executor::seed(),
+        },
+        Arc::new(Mailboxes(mailboxes.to_vec())),
+        link_events,
+    )
+    .map_err(|error| told("links to other nodes cannot be made", &error))?;
+    let mut others = Vec::new();
+    let of_links = news.clone();
+    others.push(thread("link-news", move || {
+        while let Some(event) = link_heard.blocking_recv() {
+            if of_links.send(News::Link(event)).is_err() {
+                return;
+            }
+        }
+    })?);
+
+    let settings = GossipSettings {
+        bind,
+        group: config.cluster.multicast.group,
+        interface: config.cluster.multicast.interface,
+        seeds: config.cluster.seeds.clone(),
+        dns: config.cluster.dns.clone(),
+        keys: (secret.derive(Label::Beacons), secret.derive(Label::Gossip)),
+    };
+    let of_members = news.clone();
+    let tell = move |event| {
+        let _ = of_members.send(News::Member(event));
+    };
+    let rng = Rng::from_seed(executor::seed());
+    let (gossip, gossip_handle) = Gossip::bind(&settings, facts.clone(), clock, rng, tell)
+        .map_err(|error| super::Error::Other(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| told("the thread of the cluster cannot be started", &error))?;
+    others.push(thread("cluster", move || {
+        if let Err(error) = runtime.block_on(gossip.run()) {
+            tracing::error!(%error, "gossip has ended");
+        }
+        runtime.shutdown_background();
+    })?);
+
+    let Place::Postgres(database) = config.store_place() else {
+        return Err(super::Error::Other("the nodes of a cluster share a PostgreSQL".to_owned()));
+    };
+    let of_authority = news.clone();
+    let (authority, authority_thread) = authority::start(&database, facts.clone(), clock, move |event| {
+        let _ = of_authority.send(News::Authority(event));
+    })
+    .map_err(|error| told("the thread of the authority cannot be started", &error))?;
+
+    let membership = Membership::new(shards);
+    let part = Part {
+        membership: membership.clone(),
+        authority: authority.clone(),
+        gossip: gossip_handle.clone(),
+        links: links.links().clone(),
+        view: Arc::new(Mutex::new(Arc::new(View::single(&facts.name, shards, run.incarnation)))),
+    };
+    let hub = Hub {
+        me: facts,
+        part: part.clone(),
+        mailboxes: mailboxes.to_vec(),
+        events,
+        known: BTreeMap::new(),
+        has_joined: false,
+        settled: 0,
+        peers: Vec::new(),
+    };
+    others.push(thread("members", move || hub.run(&heard))?);
+    let threads = Threads {
+        news,
+        authority,
+        authority_thread: Some(authority_thread),
+        gossip: gossip_handle,
+        others,
+        _links: links,
+    };
+    Ok((part, threads))
+}
+
+fn thread(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, super::Error> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| told(&format!("the thread {name} cannot be started"), &error))
+}
+
+/// The thread that hears all.
+struct Hub {
+    me: NodeFacts,
+    part: Part,
+    mailboxes: Vec<Mailbox>,
+    events: Sender<Event>,
+    /// Runs of other nodes that live, as far as anybody said, by node.
+    known: BTreeMap<Run, NodeFacts>,
+    has_joined: bool,
+    settled: u64,
+    /// Those that the links were told of last.
+    peers: Vec<Run>,
+}
+
+impl Hub {
+    fn run(mut self, heard: &Receiver<News>) {
+        loop {
+            match heard.recv_timeout(STEP) {
+                Ok(News::Authority(event)) => self.decided(event),
+                Ok(News::Member(event)) => self.member(event),
+                Ok(News::Link(event)) => self.link(event),
+                Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let settled = self.part.membership.settled_epoch();
+            if settled != self.settled {
+                self.settled = settled;
+                self.part.authority.settled(settled);
+                if settled > 0 {
+                    tracing::info!(epoch = settled, "all shards have what is theirs");
+                }
+            }
+        }
+    }
+
+    fn decided(&mut self, event: authority::Event) {
+        match event {
+            authority::Event::Adopt(view) => self.adopt(view),
+            authority::Event::Lease(until) => self.part.membership.set_lease(until),
+            authority::Event::Waiting(None) => tracing::info!("the cluster goes on"),
+            authority::Event::Waiting(Some(reason)) => self.waits(&reason),
+            authority::Event::Fenced => {
+                let _ = self.events.send(Event::Fenced);
+            }
+            authority::Event::Left => {
+                let _ = self.events.send(Event::Left);
+            }
+        }
+    }
+
+    fn waits(&self, reason: &Reason) {
+        tracing::warn!(why = %reason, "the cluster waits");
+    }
+
+    fn adopt(&mut self, view: Arc<View>) {
+        let names: Vec<&str> = view.nodes.iter().map(|node| node.name.as_str()).collect();
+        tracing::info!(epoch = view.epoch(), members = %names.join(" "), "members");
+        *self.part.view.lock().unwrap_or_else(PoisonError::into_inner) = view.clone();
+        for node in &view.nodes {
+            self.meet(node);
+            if node.run != self.me.run {
+                self.part.gossip.command(GossipCommand::Join(node.link));
+            }
+        }
+        // What is no member and was not heard of since it was is gone.
+        self.known.retain(|run, _| view.node(run.node).is_none_or(|node| node.run == *run));
+        for mailbox in &self.mailboxes {
+            mailbox.send(Letter::View(view.clone()));
+        }
+        self.part.links.command(Command::Epoch(view.epoch()));
+        self.tell_links();
+        if !std::mem::replace(&mut self.has_joined, true) {
+            let _ = self.events.send(Event::Joined);
+        }
+    }
+
+    fn meet(&mut self, facts: &NodeFacts) {
+        if facts.run.node != self.me.run.node {
+            self.known.insert(facts.run, facts.clone());
+        }
+    }
+
+    fn member(&mut self, event: MemberEvent) {
+        match event {
+            MemberEvent::Up(facts) => {
+                tracing::info!(node = %facts.name, address = %facts.link, "a node lives");
+                let run = facts.run;
+                self.meet(&facts);
+                self.tell_links();
+                self.part.authority.told(Told::Alive(run));
+            }
+            MemberEvent::Changed(facts) => self.meet(&facts),
+            MemberEvent::Suspect(run) => tracing::debug!(node = run.node.0, "a node is silent"),
+            MemberEvent::Trusted(run) => self.part.authority.told(Told::Alive(run)),
+            MemberEvent::Dead(run) => {
+                tracing::warn!(node = run.node.0, incarnation = run.incarnation, "a node is dead");
+                self.part.authority.told(Told::Dead(run));
+            }
+            MemberEvent::Left(run) => {
+                tracing::info!(node = run.node.0, "a node has left");
+                self.part.authority.told(Told::Left(run));
+            }
+            MemberEvent::Twins { name, older, newer } => tracing::error!(
+                node = %name,
+                older = older.incarnation,
+                newer = newer.incarnation,
+                "two nodes have one name; give each its own [node] name"
+            ),
+            MemberEvent::TakenForDead => {
+                tracing::warn!("the others had taken this node for dead; it tells them otherwise");
+            }
+            MemberEvent::Gone => {}
+        }
+    }
+
+    fn link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(facts) => {
+                tracing::info!(node = %facts.name, "linked");
+                self.part.authority.told(Told::Linked(facts.run));
+            }
+            LinkEvent::Down(run, why) => {
+                tracing::warn!(node = run.node.0, %why, "a link is down");
+                self.part.authority.told(Told::Unlinked(run));
+            }
+            LinkEvent::Epoch(_, epoch) => self.part.authority.told(Told::EpochTold(epoch)),
+            LinkEvent::Left(run) => self.part.authority.told(Told::Left(run)),
+        }
+    }
+
+    /// There should be links to the newest run of each node that lives.
+    fn tell_links(&mut self) {
+        let mut newest: BTreeMap<_, &NodeFacts> = BTreeMap::new();
+        for (run, facts) in &self.known {
+            newest.insert(run.node, facts);
+        }
+        let peers: Vec<NodeFacts> = newest.into_values().cloned().collect();
+        let runs: Vec<Run> = peers.iter().map(|peer| peer.run).collect();
+        if runs != self.peers {
+            self.peers = runs;
+            self.part.links.command(Command::Peers(peers));
+        }
+    }
+}
