@@ -140,6 +140,16 @@ impl Cluster {
         self.nodes.iter().flatten().find(|it| it.run.node.0 == node).unwrap()
     }
 
+    /// Connections of the node's shards, wherever their sockets are.
+    fn connections(&self, node: u32) -> u64 {
+        let count = |mailbox: &Mailbox| {
+            let (answer, figures) = std::sync::mpsc::channel();
+            mailbox.send(Letter::Status(answer));
+            figures.recv().unwrap().connections
+        };
+        self.node(node).mailboxes.iter().map(count).sum()
+    }
+
     fn connect(&self, node: u32) -> Client<TcpStream> {
         Client::over(dial(self.node(node).plain))
     }
@@ -333,6 +343,7 @@ fn client_is_served_by_the_node_of_its_account_wherever_it_connects() {
         let mut plain = cluster.connect(front);
         plain.login(&user);
         plain.ping();
+        assert_eq!((cluster.connections(front), cluster.connections(owner)), (0, 1));
         plain.say("</stream:stream>");
         assert!(plain.hear_out().ends_with("</stream:stream>"));
         let mut tls = cluster.connect_tls(front);
@@ -340,6 +351,11 @@ fn client_is_served_by_the_node_of_its_account_wherever_it_connects() {
         tls.ping();
         tls.say("</stream:stream>");
         assert!(tls.hear_out().ends_with("</stream:stream>"));
+        // Their sockets linger until the clients are gone.
+        drop((plain, tls));
+        while cluster.connections(owner) > 0 {
+            std::thread::yield_now();
+        }
     }
 }
 
