@@ -51,6 +51,9 @@ fn frame_inputs_replay() {
 #[test]
 fn link_inputs_replay() {
     replay("link", &[0, 1, 2, 6, 2 + 8, 6 + 8 * 17, 255], link::link);
+}
+
+#[test]
 fn beacon_inputs_replay() {
     replay("beacon", &[0, 1], beacon::beacon);
 }

@@ -58,24 +58,24 @@ fn take_piece(machine: &mut Relay<u32>, from: Place, piece: &[u8]) -> Vec<Seen> 
 }
 
 impl Pair {
-    fn to_owner(&mut self) -> Vec<Seen> {
+    fn at_owner(&mut self) -> Vec<Seen> {
         let pieces: Vec<_> = self.front.pieces().collect();
         pieces.iter().flat_map(|it| take_piece(&mut self.owner, place(FRONT), &it.1)).collect()
     }
 
-    fn to_front(&mut self) -> Vec<Seen> {
+    fn at_front(&mut self) -> Vec<Seen> {
         let pieces: Vec<_> = self.owner.pieces().collect();
         pieces.iter().flat_map(|it| take_piece(&mut self.front, place(OWNER), &it.1)).collect()
     }
 
     fn open(&mut self, socket: u32) -> (FrontId, Id) {
         let front = self.front.open(place(OWNER), socket, b"image");
-        let seen = self.to_owner();
+        let seen = self.at_owner();
         let [Seen::Open(remote, image)] = &seen[..] else { panic!("{seen:?}") };
         assert_eq!(image, b"image");
         let conn = conn(socket);
         self.owner.accept(*remote, conn);
-        assert_eq!(self.to_front(), [Seen::MayRead]);
+        assert_eq!(self.at_front(), [Seen::MayRead]);
         (front, conn)
     }
 }
@@ -90,14 +90,14 @@ fn bytes_go_both_ways_until_the_stream_ends() {
     pair.front.input(front, b"<a/>");
     pair.front.input(front, b"<b/>");
     let wanted = [Seen::Input(conn, b"<a/>".into()), Seen::Input(conn, b"<b/>".into())];
-    assert_eq!(pair.to_owner(), wanted);
+    assert_eq!(pair.at_owner(), wanted);
     assert_eq!(pair.owner.output(conn, b"<c/>", false, true), 4);
-    assert_eq!(pair.to_front(), [Seen::Output(b"<c/>".into(), MORE)]);
+    assert_eq!(pair.at_front(), [Seen::Output(b"<c/>".into(), MORE)]);
     assert_eq!(pair.owner.output(conn, b"</s>", true, true), 4);
     assert_eq!(pair.owner.output(conn, b"", true, true), 0, "its end is told once");
-    assert_eq!(pair.to_front(), [Seen::Output(b"</s>".into(), LAST)]);
+    assert_eq!(pair.at_front(), [Seen::Output(b"</s>".into(), LAST)]);
     pair.front.close(front);
-    assert_eq!(pair.to_owner(), [Seen::Closed(conn)]);
+    assert_eq!(pair.at_owner(), [Seen::Closed(conn)]);
     assert!(pair.front.is_idle() && pair.owner.is_idle());
 }
 
@@ -107,12 +107,12 @@ fn client_is_not_read_before_its_owner_has_taken_it() {
     let front = pair.front.open(place(OWNER), 1, b"");
     assert!(!pair.front.is_reading(front));
     pair.front.input(front, b"early");
-    let seen = pair.to_owner();
+    let seen = pair.at_owner();
     let [Seen::Open(remote, _)] = seen[..] else { panic!("{seen:?}") };
     pair.owner.accept(remote, conn(1));
-    pair.to_front();
+    pair.at_front();
     assert!(pair.front.is_reading(front));
-    assert_eq!(pair.to_owner(), [Seen::Input(conn(1), b"early".into())]);
+    assert_eq!(pair.at_owner(), [Seen::Input(conn(1), b"early".into())]);
 }
 
 #[test]
@@ -126,13 +126,13 @@ fn input_beyond_the_credit_waits_at_the_front() {
         [Seen::Input(_, bytes)] => bytes.len(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(received(pair.to_owner()), window);
+    assert_eq!(received(pair.at_owner()), window);
     // A connection that is held takes no more.
     pair.owner.consumed(conn, false);
-    assert_eq!(pair.to_front(), []);
+    assert_eq!(pair.at_front(), []);
     pair.owner.consumed(conn, true);
-    assert_eq!(pair.to_front(), [Seen::MayRead]);
-    assert_eq!(received(pair.to_owner()), 10);
+    assert_eq!(pair.at_front(), [Seen::MayRead]);
+    assert_eq!(received(pair.at_owner()), 10);
 }
 
 #[test]
@@ -143,12 +143,12 @@ fn output_beyond_the_credit_waits_at_the_owner() {
     let output = vec![b'x'; window + 10];
     assert_eq!(pair.owner.output(conn, &output, true, true), window);
     let cut = Said { closing: false, may_end: false };
-    assert_eq!(pair.to_front(), [Seen::Output(output[..window].into(), cut)]);
+    assert_eq!(pair.at_front(), [Seen::Output(output[..window].into(), cut)]);
     assert!(!pair.front.took(front, window / 2 - 1), "not worth a message");
     assert!(pair.front.took(front, window / 2 + 1));
-    assert_eq!(pair.to_owner(), [Seen::MayWrite(conn)]);
+    assert_eq!(pair.at_owner(), [Seen::MayWrite(conn)]);
     assert_eq!(pair.owner.output(conn, &output[window..], true, true), 10);
-    assert_eq!(pair.to_front(), [Seen::Output(output[..10].into(), LAST)]);
+    assert_eq!(pair.at_front(), [Seen::Output(output[..10].into(), LAST)]);
 }
 
 /// What a peer would write that keeps to nothing.
@@ -168,7 +168,7 @@ fn whoever_sends_beyond_its_credit_loses_that_connection_and_no_other() {
     assert_eq!(take_piece(&mut pair.owner, place(FRONT), &piece).len(), 1);
     let seen = take_piece(&mut pair.owner, place(FRONT), &piece);
     assert_eq!(seen, [Seen::Closed(conn)]);
-    assert_eq!(pair.to_front(), [Seen::Aborted(1)]);
+    assert_eq!(pair.at_front(), [Seen::Aborted(1)]);
     assert_eq!((pair.front.socket(front), pair.front.socket(other)), (None, Some(2)));
 
     let bytes = vec![b'x'; OUTPUT_WINDOW as usize / 2 + 1];
@@ -176,7 +176,7 @@ fn whoever_sends_beyond_its_credit_loses_that_connection_and_no_other() {
     let piece = forged(&output);
     assert_eq!(take_piece(&mut pair.front, place(OWNER), &piece).len(), 1);
     assert_eq!(take_piece(&mut pair.front, place(OWNER), &piece), [Seen::Aborted(2)]);
-    assert_eq!(pair.to_owner(), [Seen::Closed(super::tests::conn(2))]);
+    assert_eq!(pair.at_owner(), [Seen::Closed(super::tests::conn(2))]);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn credit_never_grows_above_the_window() {
     let much = vec![b'x'; 2 * OUTPUT_WINDOW as usize];
     assert_eq!(pair.owner.output(conn, &much, false, true), OUTPUT_WINDOW as usize);
     pair.front.input(front, &much);
-    let seen = pair.to_owner();
+    let seen = pair.at_owner();
     let [Seen::Input(_, bytes)] = &seen[..] else { panic!("{seen:?}") };
     assert_eq!(bytes.len(), INPUT_WINDOW as usize);
 }
@@ -219,22 +219,22 @@ fn nobody_speaks_for_the_connections_of_others() {
 fn socket_that_goes_before_it_is_taken_closes_its_connection() {
     let mut pair = Pair::default();
     let front = pair.front.open(place(OWNER), 1, b"");
-    let seen = pair.to_owner();
+    let seen = pair.at_owner();
     let [Seen::Open(remote, _)] = seen[..] else { panic!("{seen:?}") };
     pair.front.close(front);
     pair.owner.accept(remote, conn(1));
-    assert_eq!(pair.to_front(), []);
-    assert_eq!(pair.to_owner(), [Seen::Closed(conn(1))]);
+    assert_eq!(pair.at_front(), []);
+    assert_eq!(pair.at_owner(), [Seen::Closed(conn(1))]);
 }
 
 #[test]
 fn refused_connection_is_forgotten() {
     let mut pair = Pair::default();
     pair.front.open(place(OWNER), 1, b"");
-    let seen = pair.to_owner();
+    let seen = pair.at_owner();
     let [Seen::Open(remote, _)] = seen[..] else { panic!("{seen:?}") };
     pair.owner.refuse(remote, Refusal::Full);
-    assert_eq!(pair.to_front(), [Seen::Refused(1, Refusal::Full)]);
+    assert_eq!(pair.at_front(), [Seen::Refused(1, Refusal::Full)]);
     assert!(pair.front.is_idle());
 }
 
@@ -243,13 +243,13 @@ fn node_that_stops_has_its_streams_ended_by_their_owners() {
     let mut pair = Pair::default();
     let (_, one) = pair.open(1);
     pair.front.open(place(OWNER), 2, b"");
-    let seen = pair.to_owner();
+    let seen = pair.at_owner();
     let [Seen::Open(remote, _)] = seen[..] else { panic!("{seen:?}") };
     pair.front.stop();
-    assert_eq!(pair.to_owner(), [Seen::Stop(one)]);
+    assert_eq!(pair.at_owner(), [Seen::Stop(one)]);
     pair.owner.accept(remote, conn(2));
-    pair.to_front();
-    assert_eq!(pair.to_owner(), [Seen::Stop(conn(2))]);
+    pair.at_front();
+    assert_eq!(pair.at_owner(), [Seen::Stop(conn(2))]);
 }
 
 #[test]
@@ -261,10 +261,10 @@ fn lost_piece_ends_all_between_the_two_cores_and_nothing_else() {
     pair.front.input(front, b"lost");
     pair.front.pieces().for_each(drop);
     pair.front.input(front, b"late");
-    assert_eq!(pair.to_owner(), [Seen::Gap, Seen::Input(one, b"late".into())]);
+    assert_eq!(pair.at_owner(), [Seen::Gap, Seen::Input(one, b"late".into())]);
     let lost = pair.owner.lose(place(FRONT));
     assert_eq!(lost, Lost { fronts: vec![], conns: vec![one] });
-    assert_eq!(pair.to_front(), [Seen::Aborted(1)]);
+    assert_eq!(pair.at_front(), [Seen::Aborted(1)]);
     assert_eq!(pair.front.socket(third), Some(9));
     pair.open(4);
 }
