@@ -94,7 +94,12 @@ impl Placement {
 
     /// The placement of a node without a cluster: node 0 owns everything, at epoch 0.
     pub fn single(shards: u16) -> Placement {
-        let alone = Member { node: NodeId(0), name: String::new(), weight: 1, shards };
+        Placement::alone("", shards)
+    }
+
+    /// As `single`, of a node with a name.
+    pub fn alone(name: &str, shards: u16) -> Placement {
+        let alone = Member { node: NodeId(0), name: name.to_owned(), weight: 1, shards };
         Placement {
             epoch: 0,
             members: vec![alone],
@@ -154,6 +159,13 @@ pub fn store_partition(hash64: u64) -> u16 {
 pub fn shard_at(hash64: u64, shards: u16) -> ShardId {
     // The product of two numbers below 2^32 and 2^16, so what remains is below `shards`.
     ShardId((((hash64 >> 32) * u64::from(shards.max(1))) >> 32) as u16)
+}
+
+/// Which of `members` owns a partition (rule 3 above), without a table; `None` where there are none.
+///
+/// - takes: members by node id, at most 65 535
+pub fn draw(partition: u16, members: &[Member]) -> Option<usize> {
+    (!members.is_empty()).then(|| Seats::draw(partition, members).first.into())
 }
 
 impl Seats {

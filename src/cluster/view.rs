@@ -75,7 +75,7 @@ impl View {
             frames: (1, 1),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        View { placement: Arc::new(Placement::single(shards)), nodes: vec![alone] }
+        View { placement: Arc::new(Placement::alone(name, shards)), nodes: vec![alone] }
     }
 
     pub fn epoch(&self) -> u64 {

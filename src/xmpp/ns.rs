@@ -144,3 +144,5 @@ pub const PUBSUB: &str = "http://jabber.org/protocol/pubsub";
 pub const PUBSUB_EVENT: &str = "http://jabber.org/protocol/pubsub#event";
 /// XEP-0060.
 pub const PUBSUB_OWNER: &str = "http://jabber.org/protocol/pubsub#owner";
+/// Ours: the shard map (`cluster::map`).
+pub const SHARD_MAP: &str = "urn:corefire:shard-map:1";
