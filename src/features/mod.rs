@@ -57,6 +57,7 @@ features! {
     last::Last,
     time::Time,
     version::Version,
+    shard_map::ShardMap,
 }
 
 /// A fresh set, for a shard that was told nothing.

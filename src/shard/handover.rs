@@ -82,6 +82,11 @@ impl Handover {
     pub(super) fn is_cluster(&self) -> bool {
         self.view.is_some()
     }
+
+    /// What it acts by; `None` for a node without a cluster.
+    pub(super) fn view(&self) -> Option<&Arc<View>> {
+        self.view.as_ref()
+    }
 }
 
 impl Shard {

@@ -11,6 +11,7 @@ use super::roster::RosterChange;
 use super::session::SessionId;
 use super::{Core, Hold, Post, Shard, Waiting, presence, subscription};
 use crate::base::instant::Now;
+use crate::cluster::map::ShardMap;
 use crate::frame::Kind;
 use crate::store::{ArchiveQuery, Query, Write};
 use crate::xmpp::jid::{BareJid, Jid};
@@ -73,6 +74,23 @@ impl Turn<'_> {
     /// How long the server runs.
     pub fn uptime(&self) -> std::time::Duration {
         self.core.now.mono.since(self.core.began)
+    }
+
+    /// Who owns what at the epoch that this shard acts by.
+    pub fn shard_map(&self) -> ShardMap {
+        match self.core.handover.view() {
+            Some(view) => ShardMap::of(view),
+            None => ShardMap::of_placement(&self.core.placement),
+        }
+    }
+
+    /// Whether an address is at one of our domains, or a component's.
+    pub fn is_local(&self, jid: &str) -> bool {
+        let (bare, _) = super::deliver::split(jid);
+        let domain = bare.split_once('@').map_or(bare, |(_, domain)| domain);
+        let config = &self.core.config;
+        config.policy.domains.iter().any(|own| &**own == domain)
+            || config.components.iter().any(|component| *component.domain == *domain)
     }
 
     /// What all features say of themselves.

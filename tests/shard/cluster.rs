@@ -1,7 +1,7 @@
 //! Several nodes: accounts on one, sockets at their owners, and owners that change.
 
 use crate::acks::{R, a, resume, returning};
-use crate::harness::{Node, bodies, chat};
+use crate::harness::{Node, attr, bodies, chat};
 use crate::iq::befriend;
 use std::time::Duration;
 
@@ -26,6 +26,34 @@ fn messages_cross_nodes_both_ways() {
     assert_eq!(bodies(&nodes.read(alice)), ["two"]);
     nodes.send(alice, &chat("nobody@here", "lost"));
     assert!(nodes.read(alice).contains("service-unavailable"));
+}
+
+/// The shard tells what it acts by, on each node the same.
+#[test]
+fn the_shard_map_is_that_of_the_epoch() {
+    let ask = "<iq type='get' id='m' to='here'><shard-map xmlns='urn:corefire:shard-map:1'/></iq>";
+    let mut nodes = cluster();
+    let (here, there) = (nodes.name_at("a", 1), nodes.name_at("b", 2));
+    let clients = [nodes.online(&here, "phone"), nodes.online(&there, "desk")];
+    let told = |nodes: &mut Node| {
+        let maps = clients.map(|client| {
+            nodes.send(client, ask);
+            let text = nodes.read(client);
+            let from = text.find("<shard-map ").unwrap_or_else(|| panic!("{text}"));
+            text[from..text.find("</shard-map>").unwrap()].to_owned()
+        });
+        assert_eq!(maps[0], maps[1]);
+        maps[0].clone()
+    };
+    let before = told(&mut nodes);
+    assert_eq!(before.matches("<member ").count(), 3);
+    assert!(before.contains("node='2' weight='1' shards='2'"), "{before}");
+    nodes.members(&[(1, 1), (2, 1), (3, 0)], &[]);
+    nodes.advance(Duration::from_secs(1));
+    let after = told(&mut nodes);
+    assert!(after.contains("node='3' weight='0'"), "{after}");
+    let epoch = |map: &str| attr(map, "epoch").parse::<u64>().unwrap();
+    assert!(epoch(&after) > epoch(&before), "{after}");
 }
 
 #[test]
