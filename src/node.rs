@@ -13,7 +13,8 @@ use crate::admin::http::Door;
 use crate::admin::overview::{self, NodeFacts};
 use crate::base::limit::Rate;
 use crate::base::rng::Rng;
-use crate::cluster::placement::{NodeId, Placement};
+use crate::cluster::map::ShardMap;
+use crate::cluster::placement::NodeId;
 use crate::cluster::view::{Run, View};
 use crate::config::{self, Config, ConfigError, Origin, TlsPolicy};
 use crate::features;
@@ -224,7 +225,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let setup = executor::Setup {
         shards,
         config: Arc::new(itself.shard_config(&config, policy)),
-        placement: Arc::new(Placement::single(shards)),
+        placement: desk.alone.placement.clone(),
         features: make_features(&config),
         settings: core_settings(&config, granted, tls),
         passwords,
@@ -703,12 +704,11 @@ impl ControlHandler for Desk {
                 Ok(text) => ControlResponse::LatencyLog { text },
                 Err(error) => ControlResponse::error(error),
             },
-            ControlRequest::Whereis { jid } => {
-                match accounts::place(&jid, &config.node_name(), self.shards) {
-                    Ok(place) => ControlResponse::Place(place),
-                    Err(message) => ControlResponse::error(message),
-                }
-            }
+            ControlRequest::Whereis { jid } => match accounts::place(&jid, &self.shard_map()) {
+                Ok(place) => ControlResponse::Place(place),
+                Err(message) => ControlResponse::error(message),
+            },
+            ControlRequest::ShardMap => ControlResponse::ShardMap(self.shard_map()),
             ControlRequest::Sessions { jid, after } => {
                 let page = self.session_page(jid.as_deref(), after);
                 page.unwrap_or_else(ControlResponse::error)
@@ -746,6 +746,10 @@ impl Desk {
 
     fn shutdown_patience(&self) -> Duration {
         Duration::from_secs(self.config().limits.shutdown_s.into())
+    }
+
+    fn shard_map(&self) -> ShardMap {
+        ShardMap::of(&self.view())
     }
 
     fn session_page(

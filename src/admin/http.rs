@@ -33,6 +33,7 @@ pub enum Page {
     Status,
     Overview,
     Latency,
+    ShardMap,
     /// A file of the admin page.
     Asset(&'static Asset),
 }
@@ -71,7 +72,7 @@ impl Refused {
                 "needs: Authorization: Bearer TOKEN, from admin-token in the data directory\n"
             }
             Refused::NotFound => {
-                "there is /livez, /readyz, /metrics, /status, /api/v1/overview and /api/v1/latency\n"
+                "there is /livez, /readyz, /metrics, /status, /api/v1/overview, /api/v1/latency and /api/v1/shard-map\n"
             }
         }
     }
@@ -92,12 +93,27 @@ pub struct Reply {
     pub status: u16,
     pub content_type: &'static str,
     pub header: Option<(&'static str, &'static str)>,
+    /// The version of the body, with its quotes (RFC 9110 §8.8.3).
+    pub etag: Option<String>,
     pub body: Cow<'static, str>,
 }
 
 impl Reply {
     pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Reply {
-        Reply { status, content_type: TEXT, header: None, body: body.into() }
+        Reply { status, content_type: TEXT, header: None, etag: None, body: body.into() }
+    }
+
+    /// What is answered to one who has it already, by its `If-None-Match` (RFC 9110 §13.1.2).
+    pub fn unless_known(self, if_none_match: Option<&str>) -> Reply {
+        let (Some(etag), Some(known)) = (&self.etag, if_none_match) else { return self };
+        let is_it = |one: &str| {
+            let one = one.trim();
+            one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag
+        };
+        match self.status == 200 && known.split(',').any(is_it) {
+            true => Reply { status: 304, body: "".into(), ..self },
+            false => self,
+        }
     }
 }
 
@@ -136,6 +152,7 @@ impl Door {
             "/status" => Some(Page::Status),
             "/api/v1/overview" => Some(Page::Overview),
             "/api/v1/latency" => Some(Page::Latency),
+            "/api/v1/shard-map" => Some(Page::ShardMap),
             path => Asset::at(path).map(Page::Asset),
         };
         let is_open =
@@ -203,6 +220,7 @@ mod tests {
             "/status",
             "/api/v1/overview",
             "/api/v1/latency",
+            "/api/v1/shard-map",
             "/page/",
             "/page/main.js/",
             "/livez/",
@@ -220,9 +238,26 @@ mod tests {
         assert_eq!(with("bearer f00d", "/status"), Ok(Page::Status));
         assert_eq!(with("Bearer f00d", "/api/v1/latency"), Ok(Page::Latency));
         assert_eq!(with("Bearer f00d", "/nothing"), Err(Refused::NotFound));
+        assert_eq!(with("Bearer f00d", "/api/v1/shard-map"), Ok(Page::ShardMap));
         let nobody = Door { token: String::new(), ..door() };
         let empty = Request { authorization: Some("Bearer "), ..get("/status") };
         assert_eq!(nobody.page(&empty), Err(Refused::Token));
+    }
+
+    #[test]
+    fn what_is_known_is_not_told_again() {
+        let reply = Reply { etag: Some("\"9-1f\"".into()), ..Reply::text(200, "all") };
+        let asked = |known| reply.clone().unless_known(known);
+        for known in ["\"9-1f\"", "W/\"9-1f\"", "\"8-1f\", \"9-1f\"", "*"] {
+            let answer = asked(Some(known));
+            assert_eq!((answer.status, &*answer.body), (304, ""), "{known}");
+            assert_eq!(answer.etag, reply.etag);
+        }
+        for unknown in [None, Some("\"9\""), Some("9-1f"), Some("")] {
+            assert_eq!(asked(unknown), reply);
+        }
+        let failed = Reply { status: 503, ..reply.clone() };
+        assert_eq!(failed.clone().unless_known(Some("*")), failed);
     }
 
     #[test]

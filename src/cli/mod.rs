@@ -4,6 +4,7 @@
 
 mod backend;
 mod carry;
+mod cluster;
 mod export;
 mod files;
 mod import;
@@ -75,6 +76,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// See the cluster that the running node is in
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Check a configuration file without starting a node
     CheckConfig { file: PathBuf },
     /// See and end the sessions of the running node
@@ -176,6 +180,7 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
         Command::Status { json } => report::status(&settings.load_values()?, *json),
         Command::Reload => reload::run(&settings.load_values()?),
         Command::Whereis { jid, json } => report::whereis(&settings.load_values()?, jid, *json),
+        Command::Cluster(command) => cluster::run(command, &settings.load_values()?),
         Command::CheckConfig { file } => check_config(settings, file),
         Command::Session(command) => session::run(command, &settings.load_values()?),
         Command::Import(arguments) => carry::run(arguments, &settings.load_values()?),

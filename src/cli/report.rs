@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::backend::Running;
-use super::{Refusal, print};
+use super::{Refusal, cluster, print};
 use crate::config::Config;
 use crate::runtime::control::accounts::place;
 use crate::runtime::control::{ControlRequest, ControlResponse, Place, Status};
@@ -47,13 +47,26 @@ pub(super) fn whereis(config: &Config, jid: &str, json: bool) -> Result<(), Refu
                 _ => return Err(odd_answer()),
             }
         }
-        None => place(jid, &config.node_name(), config.shard_count()).map_err(Refusal::Plain)?,
+        None => place(jid, &cluster::map_of(config)?).map_err(Refusal::Plain)?,
     };
     if json {
         return print(object(&place)?);
     }
-    let Place { jid, hash64, partition, node, shard } = place;
-    print(format_args!("{jid}: node {node}, shard {shard} (partition {partition}, hash {hash64})"))
+    print(whereis_text(&place))
+}
+
+fn whereis_text(place: &Place) -> String {
+    let Place { jid, hash64, partition, node, node_id, shard, epoch, clients } = place;
+    let mut text =
+        format!("{jid}: node {node}, shard {shard} (partition {partition}, hash {hash64})");
+    if *epoch > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ", node id {node_id}, epoch {epoch}");
+    }
+    if !clients.is_empty() {
+        let _ = write!(text, ", clients: {}", clients.join(" "));
+    }
+    text
 }
 
 /// One line.
@@ -168,6 +181,25 @@ mod tests {
         assert_eq!(span(67), "1 min 7 s");
         assert_eq!(span(3_700), "1 h 1 min");
         assert_eq!(span(90_000), "1 d 1 h");
+    }
+
+    #[test]
+    fn an_owner_in_a_cluster_is_shown_with_its_addresses() {
+        let place = Place {
+            jid: "room@conference.localhost".into(),
+            hash64: "00ff".into(),
+            partition: 255,
+            node: "n2".into(),
+            node_id: 2,
+            shard: 1,
+            epoch: 9,
+            clients: vec!["a:5222".into(), "b:5222".into()],
+        };
+        assert_eq!(
+            whereis_text(&place),
+            "room@conference.localhost: node n2, shard 1 (partition 255, hash 00ff), node id 2, epoch 9, \
+             clients: a:5222 b:5222"
+        );
     }
 
     #[test]

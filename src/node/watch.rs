@@ -7,6 +7,8 @@ use crate::admin::health::{Health, STALL_MS, Stage};
 use crate::admin::http::{OPENMETRICS, Page, Reply};
 use crate::admin::metrics;
 use crate::admin::overview::{self, NodeFacts};
+use crate::base::hash::hash64;
+use crate::cluster::map::ShardMap;
 use crate::runtime::executor::Beats;
 use crate::runtime::http::PageHandler;
 use crate::runtime::latency::Latency;
@@ -148,9 +150,23 @@ impl PageHandler for Watch {
             Page::Status => json(self.desk.get().map(|desk| desk.status_json())),
             Page::Overview => json(self.overview()),
             Page::Latency => json(Some(serde_json::to_string(&self.latency.report()))),
+            Page::ShardMap => {
+                let map = self.desk.get().map(|desk| desk.shard_map());
+                let text = map.as_ref().map(ShardMap::to_json);
+                let etag = match (&map, &text) {
+                    (Some(map), Some(Ok(text))) => Some(etag(map.epoch, text)),
+                    _ => None,
+                };
+                Reply { etag, ..json(text) }
+            }
             Page::Asset(asset) => asset.into(),
         }
     }
+}
+
+/// The epoch, and a digest for what changes within one: a node without a cluster that was started with other shards.
+fn etag(epoch: u64, text: &str) -> String {
+    format!("\"{epoch}-{:016x}\"", hash64(text.as_bytes()))
 }
 
 fn json(text: Option<serde_json::Result<String>>) -> Reply {

@@ -5,7 +5,7 @@ use crate::admin::http::{Door, Page, Reply, Request};
 use crate::admin::page::POLICY;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
+use hyper::header::{AUTHORIZATION, HOST, IF_NONE_MATCH, ORIGIN};
 use hyper::service::service_fn;
 use hyper::{Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -137,7 +137,7 @@ async fn respond(
     // What may stand behind a refused request is not read. A browser fetches the files of the page over several
     // connections, which it would keep.
     let closes = matches!(asked, Err(_) | Ok(Page::Asset(_)));
-    Ok(response(reply, closes))
+    Ok(response(reply.unless_known(header(IF_NONE_MATCH)), closes))
 }
 
 fn response(reply: Reply, closes: bool) -> Response<Full<Bytes>> {
@@ -152,6 +152,9 @@ fn response(reply: Reply, closes: bool) -> Response<Full<Bytes>> {
         .header("cross-origin-resource-policy", "same-origin");
     if let Some((name, value)) = reply.header {
         builder = builder.header(name, value);
+    }
+    if let Some(etag) = reply.etag {
+        builder = builder.header("etag", etag);
     }
     if closes {
         builder = builder.header("connection", "close");

@@ -4,6 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use corefire::cluster::map::ShardMap;
+use corefire::cluster::placement::NodeId;
+use corefire::cluster::view::{NodeFacts, Run, View};
 use corefire::runtime::control::server;
 use corefire::runtime::control::trace::{TraceEvent, TraceHop};
 use corefire::runtime::control::{
@@ -239,6 +242,14 @@ fn a_directory_in_use_by_one_that_does_not_answer_is_told_with_its_process() {
 /// Stands in for a node: answers as one would whose accounts are all taken.
 struct Full;
 
+/// Of a cluster of one.
+fn shard_map() -> ShardMap {
+    let alone = View::single("n1", 1, 1).nodes.remove(0);
+    let run = Run { node: NodeId(1), ..alone.run };
+    let clients = vec!["n1.example.org:5222".to_owned()];
+    ShardMap::of(&View::new(4, vec![NodeFacts { run, clients, ..alone }]))
+}
+
 impl ControlHandler for Full {
     fn handle(&self, request: ControlRequest, tell: &mut Tell<'_>) -> ControlResponse {
         match request {
@@ -258,7 +269,8 @@ impl ControlHandler for Full {
                 ..Status::default()
             })),
             ControlRequest::Reload => ControlResponse::error("x.toml:3: limits.depth: no"),
-            ControlRequest::Whereis { jid } => match accounts::place(&jid, "n1", 1) {
+            ControlRequest::ShardMap => ControlResponse::ShardMap(shard_map()),
+            ControlRequest::Whereis { jid } => match accounts::place(&jid, &shard_map()) {
                 Ok(place) => ControlResponse::Place(place),
                 Err(message) => ControlResponse::error(message),
             },
@@ -381,5 +393,16 @@ fn a_running_node_is_asked_through_its_socket() {
     assert_eq!(status["shards"][0]["sessions"], 1);
     assert!(place.run(["status"]).done().contains("127.0.0.1:1 (c2s.listen)"));
     assert!(place.run(["whereis", "a@localhost"]).done().contains("node n1, shard 0"));
+    let told = place.run(["whereis", "a@localhost", "--json"]).done();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["node_id"], &told["epoch"]), (&1.into(), &4.into()));
+    assert_eq!(told["clients"], serde_json::json!(["n1.example.org:5222"]));
+    let map = place.run(["cluster", "map", "--json"]).done();
+    assert_eq!(serde_json::from_str::<ShardMap>(&map).unwrap(), shard_map());
+    assert_eq!(
+        place.run(["cluster", "map"]).done(),
+        "epoch 4, 4096 partitions by sha256-rendezvous-1\n\
+         n1: id 1, weight 1, 1 shards, 4096 partitions, clients: n1.example.org:5222\n"
+    );
     assert!(!place.path("corefire-data/corefire.db").exists(), "only the node touches its store");
 }

@@ -27,6 +27,7 @@ fn later_commands_say_so_and_are_not_listed() {
         "serve",
         "status",
         "whereis",
+        "cluster",
         "check-config",
         "session",
         "latency",
@@ -99,6 +100,12 @@ fn whereis_computes_the_owner_when_no_node_runs() {
     assert_eq!(value["shard"], ((hash >> 32) * 4) >> 32);
     let text = run("alice@localhost", &[]).done();
     assert!(text.starts_with("alice@localhost: node n1, shard "), "{text}");
+    assert_eq!((&value["node_id"], &value["epoch"]), (&0.into(), &0.into()));
+    let map = place.run(["cluster", "map"].iter().chain(&set)).done();
+    assert_eq!(
+        map,
+        "epoch 0, 4096 partitions by sha256-rendezvous-1\nn1: id 0, weight 1, 4 shards, 4096 partitions\n"
+    );
     run("a@b@c", &[]).refused(&[
         "corefire: \"a@b@c\" is no address: the domain is neither a host name nor an IP address; \
          write NAME@DOMAIN or DOMAIN",

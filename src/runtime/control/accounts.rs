@@ -5,7 +5,7 @@ use super::{
     LIST_MAX, Password, Place, restore,
 };
 use crate::base::instant::Wall;
-use crate::cluster::placement;
+use crate::cluster::map::{Located, ShardMap};
 use crate::shard::{Quarantine, Slot};
 use crate::store::{AccountRecord, Answer, Error, Query, Write, Written};
 use crate::stream::sasl;
@@ -227,20 +227,24 @@ pub fn credentials(password: &Password, iterations: u32) -> Result<Credentials, 
     }
 }
 
-/// Where an address lives when one node with so many shards serves alone. A resource says nothing about it.
+/// Where an address lives by the shard map: an account, a domain or a service. A resource says nothing about it.
 ///
 /// - errors: a line of cause and remedy
-pub fn place(jid: &str, node: &str, shards: u16) -> Result<Place, String> {
+pub fn place(jid: &str, map: &ShardMap) -> Result<Place, String> {
     let jid = Jid::parse(jid)
         .map_err(|fault| format!("{jid:?} is no address: {fault}; write NAME@DOMAIN or DOMAIN"))?
         .into_bare();
-    let hash64 = jid.hash64();
+    let Located { member, owner, partition } =
+        map.owner_of(&jid).ok_or("the cluster has no members; see the log of the node")?;
     Ok(Place {
         jid: jid.as_str().to_owned(),
-        hash64: format!("{hash64:016x}"),
-        partition: placement::partition(hash64),
-        node: node.to_owned(),
-        shard: placement::shard_at(hash64, shards).0,
+        hash64: format!("{:016x}", jid.hash64()),
+        partition,
+        node: member.name.clone(),
+        node_id: member.node,
+        shard: owner.shard.0,
+        epoch: map.epoch,
+        clients: member.clients.clone(),
     })
 }
 

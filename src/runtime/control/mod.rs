@@ -22,6 +22,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::latency::{Report, StallReport};
+use crate::cluster::map::ShardMap;
 use crate::xmpp::credentials::{Credentials, ScramKeys};
 use trace::{TraceEvent, TraceRequest};
 
@@ -61,6 +62,8 @@ pub enum ControlRequest {
     Whereis {
         jid: String,
     },
+    /// What the owners of addresses are computed from.
+    ShardMap,
     /// Sessions, of one account or of all, from the place `after` on (the beginning without one).
     Sessions {
         jid: Option<String>,
@@ -149,6 +152,7 @@ pub enum ControlResponse {
         text: String,
     },
     Place(Place),
+    ShardMap(ShardMap),
     Reloaded(Reloaded),
     /// `next`: where the next page begins, if there is one. A page may be empty.
     Sessions {
@@ -312,8 +316,17 @@ pub struct Place {
     /// 16 hexadecimal digits.
     pub hash64: String,
     pub partition: u16,
+    /// Its name.
     pub node: String,
+    #[serde(default)]
+    pub node_id: u32,
     pub shard: u16,
+    /// Of the cluster, by which this holds; 0 without one.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Where clients reach this very node, `HOST:PORT` each.
+    #[serde(default)]
+    pub clients: Vec<String>,
 }
 
 /// Answers requests; called from several side threads at a time, may block.
@@ -383,6 +396,7 @@ mod wire_credentials {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::cluster::view::View;
 
     fn keys(length: usize) -> ScramKeys {
         let bytes = vec![7; length];
@@ -403,6 +417,7 @@ mod tests {
         let requests = [
             ControlRequest::Status,
             ControlRequest::Reload,
+            ControlRequest::ShardMap,
             ControlRequest::Whereis { jid: jid.clone() },
             ControlRequest::Trace(TraceRequest { jid: Some(jid.clone()), id: None, seconds: 60 }),
             ControlRequest::Account(AccountRequest::Add {
@@ -432,7 +447,10 @@ mod tests {
             hash64: format!("{:016x}", u64::MAX),
             partition: 4095,
             node: "n".into(),
+            node_id: u32::MAX,
             shard: 1,
+            epoch: u64::MAX,
+            clients: vec!["[::1]:5222".into()],
         };
         let responses = [
             ControlResponse::Done,
@@ -451,6 +469,7 @@ mod tests {
                 ..Status::default()
             })),
             ControlResponse::Place(place),
+            ControlResponse::ShardMap(ShardMap::of(&View::single("n", 2, 1))),
             ControlResponse::Trace(TraceEvent::Hop(Box::default())),
             ControlResponse::Trace(TraceEvent::Quiet),
             ControlResponse::Trace(TraceEvent::LeftOut { hops: u64::MAX }),
