@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::node::{Node, Place};
+use corefire_shard_map::{Follower, Source};
 
 fn request(node: &Node, method: &str, path: &str, host: &str, more: &str) -> String {
     let mut stream = TcpStream::connect(node.admin).unwrap();
@@ -201,6 +202,33 @@ fn the_page_is_open_and_what_it_shows_is_not() {
     }
     let answer = request(&node, "GET", "/api/v1/overview", "localhost", &bearer);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    node.stop();
+}
+
+/// As a sending service does it: by the client library, which keeps the map and asks for a newer one only.
+#[test]
+fn the_shard_map_is_told_and_followed() {
+    let place = Place::new();
+    let node = place.start();
+    let token = std::fs::read_to_string(place.data_dir().join("admin-token")).unwrap();
+    assert!(ask(&node, "/api/v1/shard-map", "").0.starts_with("HTTP/1.1 401"));
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let (head, json) = ask(&node, "/api/v1/shard-map", &bearer);
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let etag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+    assert!(etag.starts_with("\"0-"), "{etag}");
+    let (head, body) =
+        ask(&node, "/api/v1/shard-map", &format!("{bearer}If-None-Match: {etag}\r\n"));
+    assert!(head.starts_with("HTTP/1.1 304") && head.contains(etag) && body.is_empty(), "{head}");
+    assert_eq!(place.run(&["cluster", "map", "--json"]).trim_end(), json);
+    let mut follower = Follower::start(Source { address: node.admin.to_string(), token }).unwrap();
+    assert!(!follower.refresh().unwrap());
+    let owner = follower.map().owner("Alice@localhost/phone");
+    let whereis: serde_json::Value =
+        serde_json::from_str(&place.run(&["whereis", "alice@localhost", "--json"])).unwrap();
+    assert_eq!(whereis["shard"], owner.shard);
+    assert_eq!(whereis["partition"], owner.partition);
+    assert_eq!(whereis["node"], owner.member.name);
     node.stop();
 }
 

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use corefire::base::hash::hash64;
+use corefire::cluster::map::ShardMap;
 use corefire::cluster::placement::{
     Member, NodeId, PARTITIONS, Placement, partition, shard_at, store_partition,
 };
+use corefire::cluster::view::{NodeFacts, Run, View};
+use corefire::xmpp::jid::BareJid;
 use proptest::prelude::*;
 
 fn members(weights: &[u32]) -> Vec<Member> {
@@ -80,6 +83,38 @@ proptest! {
             .prop_flat_map(|members| (Just(members.clone()), Just(members).prop_shuffle())),
     ) {
         prop_assert_eq!(Placement::new(1, &ordered), Placement::new(1, &shuffled));
+    }
+
+    /// What others compute from the map alone is what the nodes act by, whoever has written it.
+    #[test]
+    fn owners_by_the_client_library_are_ours(
+        weights in prop::collection::vec(0u32..1_001, 1..8),
+        shards in prop::collection::vec(0u16..200, 8),
+        jids in prop::collection::vec("[a-z0-9._-]{1,12}@[a-z0-9]{1,12}\\.example", 60),
+    ) {
+        let node = |(member, shards): (Member, &u16)| NodeFacts {
+            name: member.name,
+            run: Run { node: member.node, incarnation: 1 },
+            shards: *shards,
+            weight: member.weight,
+            link: ([127, 0, 0, 1], 7070).into(),
+            clients: vec![format!("{}:5222", member.node.0)],
+            frames: (1, 1),
+            version: String::new(),
+        };
+        let view = View::new(3, members(&weights).into_iter().zip(&shards).map(node).collect());
+        let map = ShardMap::of(&view);
+        let json = map.to_json().unwrap();
+        let theirs = corefire_shard_map::ShardMap::from_json(&json).unwrap();
+        prop_assert_eq!(theirs.epoch(), 3);
+        for jid in &jids {
+            let owner = view.placement.owner(hash64(jid.as_bytes()));
+            let found = theirs.owner(jid);
+            prop_assert_eq!((found.member.node, found.shard), (owner.node.0, owner.shard.0));
+            prop_assert_eq!(&found.member.clients[0], &format!("{}:5222", owner.node.0));
+            let jid = BareJid::parse(jid).unwrap();
+            prop_assert_eq!(map.owner_of(&jid).unwrap().owner, owner);
+        }
     }
 
     /// Five standard deviations of fair draws: what 4096 partitions can promise.
