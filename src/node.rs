@@ -63,6 +63,8 @@ use watch::Watch;
 const READERS: usize = 2;
 /// How long a shard may take to tell its figures.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// To whoever asks a node without a cluster for its cluster.
+const ALONE: &str = "the node is in no cluster; see [cluster] in its configuration";
 /// How long one may take over what an operator asks of its sessions.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Sessions told at a time.
@@ -709,6 +711,20 @@ impl ControlHandler for Desk {
                 Err(message) => ControlResponse::error(message),
             },
             ControlRequest::ShardMap => ControlResponse::ShardMap(self.shard_map()),
+            ControlRequest::Cluster => match &self.part {
+                Some(part) => {
+                    let status = part.status(self.node, &config.node_name(), self.clock);
+                    ControlResponse::Cluster(Box::new(status))
+                }
+                None => ControlResponse::error(ALONE),
+            },
+            ControlRequest::Weigh { weight } => match &self.part {
+                Some(part) => {
+                    part.weigh(weight);
+                    ControlResponse::Weighed
+                }
+                None => ControlResponse::error(ALONE),
+            },
             ControlRequest::Sessions { jid, after } => {
                 let page = self.session_page(jid.as_deref(), after);
                 page.unwrap_or_else(ControlResponse::error)

@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::backend::Running;
 use super::report::{object, odd_answer};
@@ -9,10 +11,26 @@ use super::{Refusal, print};
 use crate::cluster::map::ShardMap;
 use crate::cluster::view::View;
 use crate::config::Config;
+use crate::runtime::cluster::secret;
+use crate::runtime::control::cluster::ClusterStatus;
 use crate::runtime::control::{ControlRequest, ControlResponse};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
+    /// Show the cluster as the running node sees it
+    Status {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show its nodes, one to a line
+    Members,
+    /// Show what changed in it, newest first
+    Events,
+    /// Make a secret for all nodes of a new cluster; copy the file to each of them
+    Init { file: PathBuf },
+    /// Give the running node another share of the accounts, until it is started again
+    Weight { weight: u32 },
     /// Show the shard map: what other programs compute the owner of an address from
     Map {
         /// One JSON object, as of /api/v1/shard-map
@@ -24,7 +42,126 @@ pub(super) enum ClusterCommand {
 pub(super) fn run(command: &ClusterCommand, config: &Config) -> Result<(), Refusal> {
     match command {
         ClusterCommand::Map { json } => map(config, *json),
+        ClusterCommand::Status { json: true } => print(object(&status(config)?)?),
+        ClusterCommand::Status { json: false } => print(status_text(&status(config)?).trim_end()),
+        ClusterCommand::Members => print(members_text(&status(config)?).trim_end()),
+        ClusterCommand::Events => print(events_text(&status(config)?).trim_end()),
+        ClusterCommand::Init { file } => {
+            secret::write_fresh(file).map_err(|error| Refusal::Plain(error.to_string()))?;
+            print(format!(
+                "wrote {}; copy it to all nodes, readable by the server's user alone, and name it in cluster.secret_file",
+                file.display()
+            ))
+        }
+        ClusterCommand::Weight { weight } => {
+            weigh(config, *weight)?;
+            print(format!("weight {weight} is told to the cluster"))
+        }
     }
+}
+
+fn running(config: &Config) -> Result<Running, Refusal> {
+    Running::find(config).map_err(Refusal::Plain)?.ok_or_else(|| {
+        Refusal::Plain(format!(
+            "no node runs on the data directory {}",
+            config.node.data_dir.display()
+        ))
+    })
+}
+
+fn status(config: &Config) -> Result<ClusterStatus, Refusal> {
+    match running(config)?.call(&ControlRequest::Cluster).map_err(Refusal::Plain)? {
+        ControlResponse::Cluster(status) => Ok(*status),
+        _ => Err(odd_answer()),
+    }
+}
+
+fn weigh(config: &Config, weight: u32) -> Result<(), Refusal> {
+    let request = ControlRequest::Weigh { weight };
+    match running(config)?.call(&request).map_err(Refusal::Plain)? {
+        ControlResponse::Weighed => Ok(()),
+        _ => Err(odd_answer()),
+    }
+}
+
+/// How long a node may take to give away what it owns.
+const DRAIN: Duration = Duration::from_secs(120);
+
+/// Has the running node give away its accounts, and returns when it owns none.
+pub(super) fn drain(config: &Config) -> Result<(), Refusal> {
+    weigh(config, 0)?;
+    let until = Instant::now() + DRAIN;
+    loop {
+        let status = status(config)?;
+        let own = status.nodes.iter().find(|node| node.health == "this");
+        let alone = status.nodes.iter().filter(|node| node.is_member).count() < 2;
+        if alone {
+            let message = "the node is the only member of its cluster: nobody can take what it owns";
+            return Err(Refusal::Plain(message.to_owned()));
+        }
+        if status.is_settled && own.is_some_and(|node| node.weight == 0 && node.partitions == 0) {
+            return print("the node owns no account any more; it may be stopped");
+        }
+        if Instant::now() > until {
+            let why = status.waiting.unwrap_or_else(|| "see: corefire cluster status".to_owned());
+            return Err(Refusal::Plain(format!("the node still owns accounts: {why}")));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn status_text(status: &ClusterStatus) -> String {
+    let mut text = format!(
+        "epoch {} since {}: {}\n",
+        status.epoch, status.changed_at, status.why
+    );
+    // Writing to a String cannot fail.
+    let _ = match (&status.waiting, status.is_settled, status.has_lease) {
+        (Some(why), ..) => writeln!(text, "waits: {why}"),
+        (None, _, false) => writeln!(text, "{} has no lease and serves nobody", status.node),
+        (None, false, true) => writeln!(text, "accounts move"),
+        (None, true, true) => writeln!(text, "all is where it belongs"),
+    };
+    text.push_str(&members_text(status));
+    for (what, count) in &status.refused {
+        let _ = writeln!(text, "refused {what}: {count}");
+    }
+    text
+}
+
+fn members_text(status: &ClusterStatus) -> String {
+    let mut text = String::new();
+    for node in &status.nodes {
+        let _ = write!(
+            text,
+            "{}: id {}, {}, {}, weight {}, {} partitions, {} shards, {}, version {}",
+            node.name,
+            node.id,
+            node.state,
+            node.health,
+            node.weight,
+            node.partitions,
+            node.shards,
+            node.address,
+            node.version
+        );
+        if let Some(link) = &node.link {
+            let _ = write!(text, ", link {}", link.state);
+            if let Some(rtt) = link.rtt_us {
+                let _ = write!(text, " (round trip {rtt} us)");
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn events_text(status: &ClusterStatus) -> String {
+    let mut text = String::new();
+    for event in &status.events {
+        let _ = writeln!(text, "{} epoch {} by {}: {}", event.at, event.epoch, event.node, event.what);
+    }
+    text
 }
 
 /// Asks the running node, or computes it from the configuration where none runs.

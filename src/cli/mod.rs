@@ -102,8 +102,8 @@ enum Command {
     /// Check the database, or move it
     #[command(subcommand)]
     Store(store::StoreCommand),
-    #[command(hide = true, disable_help_flag = true)]
-    Drain(Unbuilt),
+    /// Have the running node give its accounts to the other nodes of its cluster, and wait until it owns none
+    Drain,
     /// Show how long stanzas, logins, turns and commits take in the running node
     Latency {
         /// Of the last seconds, instead of since the start
@@ -134,13 +134,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-}
-
-/// A command of a later version: whatever its arguments are, it says so.
-#[derive(Debug, Args)]
-struct Unbuilt {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    _rest: Vec<String>,
 }
 
 /// Why a command was refused; `Display` is a line for each reason.
@@ -187,7 +180,7 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
         Command::Export(arguments) => export::run(arguments, &settings.load_values()?),
         Command::Backup { file } => store::backup(file, &settings.load_values()?),
         Command::Store(command) => store::run(command, &settings.load_values()?),
-        Command::Drain(_) => Err(not_in_this_version("drain")),
+        Command::Drain => cluster::drain(&settings.load_values()?),
         Command::Latency { hlog: Some(file), .. } => {
             latency::export(&settings.load_values()?, file)
         }
@@ -226,10 +219,6 @@ impl Settings {
     fn load_values(&self) -> Result<Config, ConfigError> {
         Config::load_values(self.config.as_deref(), &self.sets, self.data_dir.as_deref())
     }
-}
-
-fn not_in_this_version(command: &str) -> Refusal {
-    Refusal::Plain(format!("{command} is not in this version; see: corefire --help"))
 }
 
 /// Writes a line to standard output. A reader that has gone (`| head`) has seen enough.

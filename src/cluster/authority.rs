@@ -131,6 +131,19 @@ pub enum State {
     Fenced,
 }
 
+impl State {
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Joining => "joining",
+            State::Member => "member",
+            State::Leaving => "leaving",
+            State::Left => "left",
+            State::Fenced => "fenced",
+        }
+    }
+}
+
 /// What it wants done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {

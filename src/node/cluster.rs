@@ -6,18 +6,21 @@
 use super::{Event, told};
 use crate::base::rng::Rng;
 use crate::cluster::authority::{Reason, Told};
-use crate::cluster::membership::MemberEvent;
-use crate::cluster::placement::ShardId;
+use crate::cluster::membership::{Health, MemberEvent};
+use crate::cluster::placement::{NodeId, PARTITIONS, ShardId};
 use crate::cluster::secret::{Label, Secret};
 use crate::cluster::view::{NodeFacts, Run, View};
 use crate::config::Config;
 use crate::frame::FRAME_BYTES_MAX;
 use crate::runtime::clock::Clock;
 use crate::runtime::cluster::authority::{self, Handle};
-use crate::runtime::cluster::gossip::{Gossip, GossipCommand, GossipFigures, GossipHandle, GossipSettings};
-use crate::runtime::cluster::links::{self, Command, LinkEvent, Links, LinksFigures, LinksThread, Sink};
+use crate::runtime::cluster::gossip::{Gossip, GossipCommand, GossipHandle, GossipSettings};
+use crate::runtime::cluster::links::{
+    self, Command, LinkEvent, LinkState, Links, LinksThread, PeerFigures, Sink,
+};
 use crate::runtime::cluster::port::{Carrier, Incoming};
 use crate::runtime::cluster::secret;
+use crate::runtime::control::cluster::{ClusterEvent, ClusterLink, ClusterNode, ClusterStatus};
 use crate::runtime::executor::{self, MakeCarrier, Membership};
 use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::store::Place;
@@ -64,22 +67,109 @@ impl Part {
         self.authority.weigh(weight);
     }
 
-    pub(super) fn authority(&self) -> authority::Figures {
-        self.authority.figures()
-    }
-
-    pub(super) fn gossip(&self) -> GossipFigures {
-        self.gossip.figures()
-    }
-
-    pub(super) fn links(&self) -> LinksFigures {
-        self.links.figures()
+    /// What this node knows of the cluster.
+    pub(super) fn status(&self, own: NodeId, name: &str, clock: Clock) -> ClusterStatus {
+        let (view, known) = (self.view(), self.authority.figures());
+        let (gossip, links) = (self.gossip.figures(), self.links.figures());
+        let mut refused: BTreeMap<String, u64> = BTreeMap::new();
+        let mut add = |part: &str, word: &str, count: u64| {
+            if count > 0 {
+                refused.insert(format!("{part}: {word}"), count);
+            }
+        };
+        for (word, count) in gossip.beacons.refused.iter() {
+            add("beacon", word, count);
+        }
+        for (word, count) in gossip.gossip.refused.iter() {
+            add("gossip", word, count);
+        }
+        for (word, count) in &links.refused {
+            add("link", word, *count);
+        }
+        let mut partitions: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for partition in 0..PARTITIONS {
+            *partitions.entry(view.placement.node(partition)).or_default() += 1;
+        }
+        let nodes = known
+            .nodes
+            .iter()
+            .map(|node| {
+                let facts = &node.facts;
+                let is_it = |one: &(NodeFacts, Health)| one.0.run == facts.run;
+                let health = match gossip.members.iter().find(|one| is_it(one)) {
+                    _ if facts.run.node == own => "this",
+                    Some((_, Health::Alive)) => "alive",
+                    Some((_, Health::Suspect)) => "suspect",
+                    None => "unknown",
+                };
+                ClusterNode {
+                    name: facts.name.clone(),
+                    id: facts.run.node.0,
+                    incarnation: facts.run.incarnation,
+                    state: node.state.word().to_owned(),
+                    is_member: view.has(facts.run),
+                    weight: facts.weight,
+                    shards: facts.shards,
+                    partitions: if view.has(facts.run) {
+                        partitions.get(&facts.run.node).copied().unwrap_or(0)
+                    } else {
+                        0
+                    },
+                    address: facts.link.to_string(),
+                    clients: facts.clients.clone(),
+                    version: facts.version.clone(),
+                    settled_epoch: node.settled,
+                    lease_ms: u64::try_from(node.lease.as_millis()).unwrap_or(u64::MAX),
+                    health: health.to_owned(),
+                    link: links.peers.iter().find(|peer| peer.run == facts.run).map(link_status),
+                }
+            })
+            .collect();
+        let event = |event: &crate::store::postgres::cluster::Event| ClusterEvent {
+            at: event.at.clone(),
+            epoch: event.epoch,
+            node: event.node.clone(),
+            what: event.what.clone(),
+        };
+        ClusterStatus {
+            node: name.to_owned(),
+            epoch: view.epoch(),
+            changed_at: known.changed_at.clone(),
+            why: known.why.clone(),
+            waiting: known.waiting.as_ref().map(ToString::to_string),
+            is_settled: self.membership.settled_epoch() == view.epoch(),
+            has_lease: self.membership.has_lease(clock.mono()),
+            nodes,
+            events: known.events.iter().map(event).collect(),
+            refused,
+            clock_ahead_ms: gossip.beacons.ahead_ms,
+        }
     }
 
     /// A core's own end of the links.
     pub(super) fn carriers(&self) -> MakeCarrier {
         let links = self.links.clone();
         Arc::new(move || -> Box<dyn Carrier> { Box::new(links.clone()) })
+    }
+}
+
+fn link_status(peer: &PeerFigures) -> ClusterLink {
+    ClusterLink {
+        state: match peer.state {
+            LinkState::Up => "up",
+            LinkState::Dialling => "dialling",
+            LinkState::Awaited => "awaited",
+        }
+        .to_owned(),
+        rtt_us: peer
+            .estimate
+            .map(|estimate| u64::try_from(estimate.rtt.as_micros()).unwrap_or(u64::MAX)),
+        clock_ahead_us: peer.estimate.map(|estimate| estimate.offset_us),
+        bytes_in: peer.bytes_in,
+        bytes_out: peer.bytes_out,
+        queue_bytes: peer.queue_bytes as u64,
+        reconnects: peer.reconnects,
+        last_end: peer.last_end.clone(),
     }
 }
 
@@ -346,44 +436,27 @@ impl Hub {
     fn member(&mut self, event: MemberEvent) {
         match event {
             MemberEvent::Up(facts) => {
-                tracing::info!(node = %facts.name, address = %facts.link, "a node lives");
                 let run = facts.run;
                 self.meet(&facts);
                 self.tell_links();
                 self.part.authority.told(Told::Alive(run));
             }
             MemberEvent::Changed(facts) => self.meet(&facts),
-            MemberEvent::Suspect(run) => tracing::debug!(node = run.node.0, "a node is silent"),
+            MemberEvent::Suspect(_) => {}
             MemberEvent::Trusted(run) => self.part.authority.told(Told::Alive(run)),
-            MemberEvent::Dead(run) => {
-                tracing::warn!(node = run.node.0, incarnation = run.incarnation, "a node is dead");
-                self.part.authority.told(Told::Dead(run));
-            }
-            MemberEvent::Left(run) => {
-                tracing::info!(node = run.node.0, "a node has left");
-                self.part.authority.told(Told::Left(run));
-            }
-            MemberEvent::Twins { name, older, newer } => tracing::error!(
-                node = %name,
-                older = older.incarnation,
-                newer = newer.incarnation,
-                "two nodes have one name; give each its own [node] name"
-            ),
-            MemberEvent::TakenForDead => {
-                tracing::warn!("the others had taken this node for dead; it tells them otherwise");
-            }
-            MemberEvent::Gone => {}
+            MemberEvent::Dead(run) => self.part.authority.told(Told::Dead(run)),
+            MemberEvent::Left(run) => self.part.authority.told(Told::Left(run)),
+            // Gossip has told people of it.
+            MemberEvent::Twins { .. } | MemberEvent::TakenForDead | MemberEvent::Gone => {}
         }
     }
 
     fn link(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up(facts) => {
-                tracing::info!(node = %facts.name, "linked");
                 self.part.authority.told(Told::Linked(facts.run));
             }
-            LinkEvent::Down(run, why) => {
-                tracing::warn!(node = run.node.0, %why, "a link is down");
+            LinkEvent::Down(run, _) => {
                 self.part.authority.told(Told::Unlinked(run));
             }
             LinkEvent::Epoch(_, epoch) => self.part.authority.told(Told::EpochTold(epoch)),

@@ -9,6 +9,7 @@
 
 pub mod accounts;
 pub mod client;
+pub mod cluster;
 pub mod office;
 pub mod restore;
 pub mod server;
@@ -22,6 +23,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::latency::{Report, StallReport};
+use self::cluster::ClusterStatus;
 use crate::cluster::map::ShardMap;
 use crate::xmpp::credentials::{Credentials, ScramKeys};
 use trace::{TraceEvent, TraceRequest};
@@ -64,6 +66,12 @@ pub enum ControlRequest {
     },
     /// What the owners of addresses are computed from.
     ShardMap,
+    /// The cluster that the node is in.
+    Cluster,
+    /// The node's share of the accounts from now on; 0: it gives away what it has.
+    Weigh {
+        weight: u32,
+    },
     /// Sessions, of one account or of all, from the place `after` on (the beginning without one).
     Sessions {
         jid: Option<String>,
@@ -153,6 +161,9 @@ pub enum ControlResponse {
     },
     Place(Place),
     ShardMap(ShardMap),
+    Cluster(Box<ClusterStatus>),
+    /// It was told to its cluster.
+    Weighed,
     Reloaded(Reloaded),
     /// `next`: where the next page begins, if there is one. A page may be empty.
     Sessions {
@@ -418,6 +429,8 @@ mod tests {
             ControlRequest::Status,
             ControlRequest::Reload,
             ControlRequest::ShardMap,
+            ControlRequest::Cluster,
+            ControlRequest::Weigh { weight: 2 },
             ControlRequest::Whereis { jid: jid.clone() },
             ControlRequest::Trace(TraceRequest { jid: Some(jid.clone()), id: None, seconds: 60 }),
             ControlRequest::Account(AccountRequest::Add {
@@ -470,6 +483,8 @@ mod tests {
             })),
             ControlResponse::Place(place),
             ControlResponse::ShardMap(ShardMap::of(&View::single("n", 2, 1))),
+            ControlResponse::Cluster(Box::default()),
+            ControlResponse::Weighed,
             ControlResponse::Trace(TraceEvent::Hop(Box::default())),
             ControlResponse::Trace(TraceEvent::Quiet),
             ControlResponse::Trace(TraceEvent::LeftOut { hops: u64::MAX }),
