@@ -64,6 +64,16 @@ impl<'a> Turn<'a> {
     pub(super) fn silent(core: &'a mut Core, fx: &'a mut Effects, feature: usize) -> Self {
         Self { core, fx, feature, reply: None, discovery: None, context: None }
     }
+
+    /// Somebody waits for an answer.
+    fn answering(
+        core: &'a mut Core,
+        fx: &'a mut Effects,
+        feature: usize,
+        reply: &'a ReplyTo,
+    ) -> Self {
+        Self { reply: Some(reply), ..Self::silent(core, fx, feature) }
+    }
 }
 
 impl Turn<'_> {
@@ -407,8 +417,8 @@ impl Shard {
             };
             self.discover(&request, &reply, fx)
         });
-        let (core, reply_to) = (&mut self.core, Some(&reply));
-        let mut turn = Turn { core, fx, feature, reply: reply_to, discovery, context: None };
+        let turn = Turn::answering(&mut self.core, fx, feature, &reply);
+        let mut turn = Turn { discovery, ..turn };
         let verdict = self.features[feature].on_iq(&mut turn, &iq);
         match verdict {
             Verdict::Result(payload) => self.core.answer(&reply, Ok(payload), fx),
@@ -437,9 +447,7 @@ impl Shard {
     ) -> Discovery {
         let mut found = Discovery::default();
         for (feature, one) in self.features.iter_mut().enumerate() {
-            let core = &mut self.core;
-            let mut turn =
-                Turn { core, fx, feature, reply: Some(reply), discovery: None, context: None };
+            let mut turn = Turn::answering(&mut self.core, fx, feature, reply);
             one.discover(&mut turn, request, &mut found);
         }
         found
@@ -462,8 +470,8 @@ impl Shard {
         } else {
             let mut result = Err(super::internal_error());
             let sound = self.contained(fx, |shard, fx| {
-                let (core, reply) = (&mut shard.core, Some(&reply));
-                let mut turn = Turn { core, fx, feature, reply, discovery: None, context };
+                let turn = Turn::answering(&mut shard.core, fx, feature, &reply);
+                let mut turn = Turn { context, ..turn };
                 result = match shard.features.get_mut(feature) {
                     Some(feature) => feature.on_stored(&mut turn, account, outcome),
                     // Switched off meanwhile.
@@ -489,9 +497,7 @@ impl Shard {
     ) {
         let mut result = Err(super::internal_error());
         self.contained(fx, |shard, fx| {
-            let core = &mut shard.core;
-            let mut turn =
-                Turn { core, fx, feature, reply: Some(reply), discovery: None, context: None };
+            let mut turn = Turn::answering(&mut shard.core, fx, feature, reply);
             // None answers it where a reload has taken its feature away.
             if let Some(one) = shard.features.get_mut(feature) {
                 result = one.on_errand(&mut turn, &reply.to, context, outcome);
