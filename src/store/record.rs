@@ -144,6 +144,30 @@ pub struct Counters {
     pub incarnation: u64,
 }
 
+/// How far the counters of a copy are ahead of its original's.
+pub(super) const IDS_AHEAD: u64 = 1 << 32;
+pub(super) const INCARNATIONS_AHEAD: u64 = 1 << 20;
+
+impl Counters {
+    /// As they must be where the database was put back to an older state: what was given after that must not be given again,
+    /// as clients know it. There was less of it than this.
+    pub fn ahead(&self) -> Self {
+        let next_ids = (0..STORE_PARTITIONS).map(|partition| {
+            let known = self.next_ids.iter().find(|(known, _)| *known == partition);
+            let next = known.map_or(1, |(_, next)| *next);
+            let ahead = next.saturating_add(IDS_AHEAD).min(LOG_ID_MAX - IDS_AHEAD);
+            (partition, ahead.max(next))
+        });
+        let incarnation = self.incarnation.saturating_add(INCARNATIONS_AHEAD);
+        Self { next_ids: next_ids.collect(), incarnation: incarnation.min(LOG_ID_MAX) }
+    }
+
+    /// The highest id that was given, by whatever partition; 0 for none.
+    pub fn id_max(&self) -> u64 {
+        self.next_ids.iter().map(|(_, next)| next.saturating_sub(1)).max().unwrap_or(0)
+    }
+}
+
 /// For which hashes of SCRAM some account has no keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LacksKeys {

@@ -19,6 +19,8 @@ pub(super) const CHECKS: &[fn(&mut Pair)] = &[
     times_are_found_where_the_clock_was_set_back,
     rows_are_found_by_id,
     filters_hold_together,
+    a_rare_correspondent_is_found_in_a_long_archive,
+    a_row_that_comes_late_is_found_in_its_place,
     rows_are_counted_up_to_a_bound,
     the_ends_of_the_archive_are_known,
     a_message_is_known_by_its_origin,
@@ -311,6 +313,88 @@ fn filters_hold_together(store: &mut Pair) {
     assert_eq!((complete, count), (false, Some(7)), "of all pages");
     let ids = ArchiveQuery { ids: Some(vec![3, 9, 10, 11, 23]), ..query };
     assert_eq!(store.found(&ids), [9, 11]);
+}
+
+/// Of 400 rows, one in 40 is with Mercutio, every other time from his tower.
+fn a_rare_correspondent_is_found_in_a_long_archive(store: &mut Pair) {
+    store.done(&[create(JULIET), create(ROMEO)]);
+    let with = |id: u64| match id % 80 {
+        10 => "mercutio@example.org/tower",
+        50 => MERCUTIO,
+        _ => ROMEO,
+    };
+    for first in (1..=400).step_by(7) {
+        let rows = (first..first + 7)
+            .take_while(|id| *id <= 400)
+            .flat_map(|id| [put(JULIET, row(id, with(id), Keep::Both)), archived(ROMEO, id)]);
+        store.done(&rows.collect::<Vec<_>>());
+    }
+    let rare = |change: fn(&mut ArchiveQuery)| {
+        let mut query = ArchiveQuery { count_max: 100, ..all() };
+        query.with = Some(Jid::parse(MERCUTIO).unwrap());
+        change(&mut query);
+        query
+    };
+    let mut page = |change| {
+        let query = rare(change);
+        let (entries, complete, count) = store.archive(&query);
+        (entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), complete, count)
+    };
+    let each = vec![10, 50, 90, 130, 170, 210, 250, 290, 330, 370];
+    assert_eq!(page(|_| ()), (each, true, Some(10)));
+    assert_eq!(page(|query| query.max = 3), (vec![10, 50, 90], false, Some(10)));
+    let last = page(|query| (query.page, query.max) = (Page::Before(u64::MAX), 3));
+    assert_eq!(last, (vec![290, 330, 370], false, Some(10)));
+    let before = page(|query| (query.page, query.max) = (Page::Before(290), 9));
+    assert_eq!(before, (vec![10, 50, 90, 130, 170, 210, 250], true, Some(10)));
+    let between = page(|query| {
+        (query.after_id, query.before_id, query.up_to) = (Some(90), Some(370), 300);
+    });
+    assert_eq!(between, (vec![130, 170, 210, 250, 290], true, Some(5)));
+    let timed = page(|query| (query.start, query.end) = (Some(time(90)), Some(time(210))));
+    assert_eq!(timed, (vec![90, 130, 170, 210], true, Some(4)));
+    let bounded = page(|query| query.count_max = 9);
+    assert_eq!(bounded.2, None, "more than were to be counted");
+    let tower = page(|query| query.with = Some(Jid::parse("mercutio@example.org/tower").unwrap()));
+    assert_eq!(tower, (vec![10, 90, 170, 250, 330], true, Some(5)));
+    // Read back whole, and no other way than without an address.
+    let (entries, ..) = store.archive(&rare(|_| ()));
+    let expected: Vec<LogEntry> =
+        (10..=370).step_by(40).map(|id| row(id, with(id), Keep::Both)).collect();
+    assert_eq!(entries, expected);
+    // The oldest go, of which the last is still pending; what is new comes behind.
+    store.done(&[confirm(JULIET, &(1..=210).collect::<Vec<_>>())]);
+    assert_eq!(store.one(prune(251, u64::MAX, 400)), Written::Pruned { rows: 250, more: false });
+    assert_eq!(store.found(&rare(|_| ())), [290, 330, 370]);
+    store.done(&[put(JULIET, row(401, MERCUTIO, Keep::Archived))]);
+    assert_eq!(store.found(&rare(|_| ())), [290, 330, 370, 401]);
+    assert_eq!(store.ids(JULIET).len(), 190);
+    store.writer.reopen().unwrap();
+    assert_eq!(store.found(&rare(|_| ())), [290, 330, 370, 401]);
+    // All goes with the account.
+    store.done(&[Write::DeleteAccount { owner: bare(JULIET) }, create(JULIET)]);
+    assert_eq!(store.found(&rare(|_| ())), [0; 0]);
+    store.done(&[put(JULIET, row(70, MERCUTIO, Keep::Archived)), archived(JULIET, 71)]);
+    assert_eq!(store.found(&rare(|_| ())), [70]);
+}
+
+/// As from an import.
+fn a_row_that_comes_late_is_found_in_its_place(store: &mut Pair) {
+    store.done(&[create(JULIET)]);
+    for id in (10..=1_000).step_by(10) {
+        store.done(&[archived(JULIET, id)]);
+    }
+    for id in [1_005, 3, 555, 995, 501, 7, 555] {
+        store.done(&[put(JULIET, row(id, MERCUTIO, Keep::Archived))]);
+    }
+    let query = ArchiveQuery { with: Some(Jid::parse(MERCUTIO).unwrap()), count_max: 9, ..all() };
+    let (entries, _, count) = store.archive(&query);
+    assert_eq!(count, Some(6));
+    let ids: Vec<u64> = entries.iter().map(|entry| entry.id).collect();
+    assert_eq!(ids, [3, 7, 501, 555, 995, 1_005]);
+    // One that is there stays as it is.
+    store.done(&[put(JULIET, row(500, MERCUTIO, Keep::Archived))]);
+    assert_eq!(store.found(&query), ids);
 }
 
 fn rows_are_counted_up_to_a_bound(store: &mut Pair) {

@@ -7,13 +7,14 @@ use super::super::{
     Answer, ArchiveEnds, ArchiveQuery, Error, LOG_ID_MAX, LogEntry, ORIGIN_ROWS, Origin, Page,
     Written,
 };
+use super::conversation;
 use super::reader::{ENTRY_COLUMNS, entry};
 use crate::base::instant::Wall;
 use crate::xmpp::jid::{BareJid, JidCache};
 
 /// - takes: a connection that sees one state of the database throughout
-/// - cost: of a page, that of its rows; with an address, that of the index entries passed over; times are found in some
-///   40 steps
+/// - cost: of a page, that of its rows, also of one conversation, and of fewer than `BEHIND_MAX` index entries passed over;
+///   with a resource, that of the rows of the conversation which are passed over; times are found in some 40 steps
 pub(super) fn page(
     conn: &Connection,
     query: &ArchiveQuery,
@@ -25,10 +26,12 @@ pub(super) fn page(
         count: (query.count_max > 0).then_some(0),
     };
     let Some(owner) = number_of(conn, query.owner.as_str())? else { return Ok(none) };
-    let mut filter = Filter { sql: String::new(), values: vec![Value::Integer(owner)] };
+    let mut filter =
+        Filter { sql: String::new(), values: vec![Value::Integer(owner)], with_upto: None };
     if let Some(with) = &query.with {
         let Some(peer) = number_of(conn, with.bare().as_str())? else { return Ok(none) };
-        filter.add("peer = ", Value::Integer(peer));
+        filter.values.push(Value::Integer(peer));
+        filter.with_upto = Some(conversation::upto(conn, owner)?);
         if let Some(resource) = with.resource() {
             filter.add("resource = ", Value::Text(resource.to_owned()));
         }
@@ -168,30 +171,67 @@ pub(super) fn prune(
 /// Conditions beside the ids, as text with its values.
 #[derive(Clone)]
 struct Filter {
+    /// Of columns of `entry`.
     sql: String,
-    /// The first is the owner.
+    /// The first is the owner; where rows are to be with somebody, the second is that peer.
     values: Vec<Value>,
+    /// Up to which id `conversation` has the rows with the peer.
+    with_upto: Option<u64>,
 }
+
+/// The order along which rows are found.
+#[derive(Clone, Copy)]
+enum Along {
+    /// The owner's rows, with whomever.
+    Archive,
+    /// The rows with the peer alone.
+    Conversation,
+}
+
+/// Ids above one and below another.
+type Range = (u64, u64);
 
 impl Filter {
     fn add(&mut self, condition: &str, value: Value) {
         self.values.push(value);
-        self.sql.push_str(&format!(" AND {condition}?{}", self.values.len()));
+        self.sql.push_str(&format!(" AND entry.{condition}?{}", self.values.len()));
     }
 
-    /// The rows from and where of a statement, which takes the bounds of the ids and the limit behind the values.
-    fn rows(&self, columns: &str, from: &str) -> String {
-        let at = self.values.len();
+    /// A statement without its order, which takes the bounds of the ids and the limit behind the values.
+    ///
+    /// - takes: the columns; none where rows are only to be counted
+    fn rows(&self, along: Along, columns: Option<&str>) -> String {
+        let is_of_conversation_alone = columns.is_none() && self.sql.is_empty();
+        let (of, from) = match along {
+            Along::Archive => ("entry", "entry INDEXED BY entry_archived"),
+            Along::Conversation if is_of_conversation_alone => ("conversation", "conversation"),
+            // Whatever a damaged file says, nobody reads another's.
+            Along::Conversation => (
+                "conversation",
+                "conversation CROSS JOIN entry ON entry.row = conversation.row AND entry.owner = ?1",
+            ),
+        };
+        let (columns, jid) = match columns {
+            Some(columns) => (columns, " CROSS JOIN jid ON jid.id = entry.peer"),
+            None => ("1", ""),
+        };
+        let archived = match along {
+            Along::Archive => " AND entry.archived = 1",
+            Along::Conversation => "",
+        };
+        let with = match self.with_upto {
+            Some(_) => format!(" AND {of}.peer = ?2"),
+            None => String::new(),
+        };
+        let (above, last) = (self.values.len() + 1, self.values.len() + 2);
         format!(
-            "SELECT {columns} FROM {from} \
-             WHERE owner = ?1 AND archived = 1 AND entry.id > ?{} AND entry.id <= ?{}{}",
-            at + 1,
-            at + 2,
+            "SELECT {columns} FROM {from}{jid} WHERE {of}.owner = ?1{archived}{with} \
+             AND {of}.id > ?{above} AND {of}.id <= ?{last}{}",
             self.sql
         )
     }
 
-    fn values(&self, (above, below): (u64, u64), limit: u32) -> Vec<Value> {
+    fn values(&self, (above, below): Range, limit: u32) -> Vec<Value> {
         let mut values = self.values.clone();
         for number in [signed(above), signed(below.saturating_sub(1)), i64::from(limit)] {
             values.push(Value::Integer(number));
@@ -199,21 +239,43 @@ impl Filter {
         values
     }
 
+    /// Where to look, in the order of the ids: at the whole, or around each id that is named.
+    fn ranges(&self, query: &ArchiveQuery, (above, below): Range) -> Vec<(Along, Vec<Range>)> {
+        match (&query.ids, self.with_upto) {
+            (Some(ids), _) => {
+                let within = |id: &u64| *id > above && *id < below && *id <= LOG_ID_MAX;
+                let mut ids: Vec<u64> = ids.iter().copied().filter(within).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                let ranges = ids.into_iter().map(|id| (id - 1, id.saturating_add(1))).collect();
+                vec![(Along::Archive, ranges)]
+            }
+            (None, None) => vec![(Along::Archive, vec![(above, below)])],
+            // Above it there are few rows, whomever they are with.
+            (None, Some(upto)) => vec![
+                (Along::Conversation, vec![(above, below.min(upto.saturating_add(1)))]),
+                (Along::Archive, vec![(above.max(upto), below)]),
+            ],
+        }
+    }
+
     fn count(
         &self,
         conn: &Connection,
         query: &ArchiveQuery,
-        bounds: (u64, u64),
+        bounds: Range,
         max: u32,
     ) -> Result<u64, Error> {
-        let rows = self.rows("1", "entry INDEXED BY entry_archived");
-        let sql = format!("SELECT count(*) FROM ({rows} LIMIT ?{})", self.values.len() + 3);
-        let mut statement = conn.prepare_cached(&sql)?;
         let mut count = 0;
-        for bounds in ranges(query, bounds) {
-            let values = self.values(bounds, max.saturating_add(1));
-            let found: i64 = statement.query_row(params_from_iter(values), |row| row.get(0))?;
-            count += found.cast_unsigned();
+        for (along, ranges) in self.ranges(query, bounds) {
+            let rows = self.rows(along, None);
+            let sql = format!("SELECT count(*) FROM ({rows} LIMIT ?{})", self.values.len() + 3);
+            let mut statement = conn.prepare_cached(&sql)?;
+            for range in ranges {
+                let values = self.values(range, max.saturating_add(1));
+                let found: i64 = statement.query_row(params_from_iter(values), |row| row.get(0))?;
+                count += found.cast_unsigned();
+            }
         }
         Ok(count)
     }
@@ -223,43 +285,41 @@ impl Filter {
         &self,
         conn: &Connection,
         query: &ArchiveQuery,
-        bounds: (u64, u64),
+        bounds: Range,
         limit: u32,
         jids: &mut JidCache,
     ) -> Result<Vec<LogEntry>, Error> {
         let backwards = matches!(query.page, Page::Before(_));
-        let from = "entry INDEXED BY entry_archived CROSS JOIN jid ON jid.id = entry.peer";
-        let rows = self.rows(ENTRY_COLUMNS, from);
         let order = if backwards { "DESC" } else { "ASC" };
-        let sql = format!("{rows} ORDER BY entry.id {order} LIMIT ?{}", self.values.len() + 3);
-        let mut statement = conn.prepare_cached(&sql)?;
-        let mut entries = Vec::new();
-        let mut ranges = ranges(query, bounds);
+        let mut ranges = self.ranges(query, bounds);
         if backwards {
             ranges.reverse();
         }
-        for bounds in ranges {
-            let left = limit - u32::try_from(entries.len()).unwrap_or(limit).min(limit);
-            if left == 0 {
-                break;
+        let mut entries = Vec::new();
+        for (along, mut ranges) in ranges {
+            let of = match along {
+                Along::Archive => "entry",
+                Along::Conversation => "conversation",
+            };
+            let rows = self.rows(along, Some(ENTRY_COLUMNS));
+            let sql = format!("{rows} ORDER BY {of}.id {order} LIMIT ?{}", self.values.len() + 3);
+            let mut statement = conn.prepare_cached(&sql)?;
+            if backwards {
+                ranges.reverse();
             }
-            let mut rows = statement.query(params_from_iter(self.values(bounds, left)))?;
-            while let Some(row) = rows.next()? {
-                entries.push(entry(row, jids)?);
+            for range in ranges {
+                let left = limit - u32::try_from(entries.len()).unwrap_or(limit).min(limit);
+                if left == 0 {
+                    return Ok(entries);
+                }
+                let mut rows = statement.query(params_from_iter(self.values(range, left)))?;
+                while let Some(row) = rows.next()? {
+                    entries.push(entry(row, jids)?);
+                }
             }
         }
         Ok(entries)
     }
-}
-
-/// The ranges of ids (above, below) to look at: the whole, or around each id that is named.
-fn ranges(query: &ArchiveQuery, (above, below): (u64, u64)) -> Vec<(u64, u64)> {
-    let Some(ids) = &query.ids else { return vec![(above, below)] };
-    let mut ids: Vec<u64> =
-        ids.iter().copied().filter(|id| *id > above && *id < below && *id <= LOG_ID_MAX).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids.into_iter().map(|id| (id - 1, id.saturating_add(1))).collect()
 }
 
 /// The least id from which on rows are from `time` or later, if times rise with the ids: by halving.

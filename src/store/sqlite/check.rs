@@ -8,7 +8,7 @@ use super::super::Error;
 use super::super::check::{
     Checked, MOVE, NextIds, RESTORE, TOLD_MAX, address_fault, contact_fault,
 };
-use super::{connect, open_error, schema};
+use super::{connect, conversation, open_error, schema};
 
 /// Reads the whole database at `path`, at one moment. Nothing is changed.
 ///
@@ -26,9 +26,9 @@ pub fn check(path: &Path, partition: fn(u64) -> u16) -> Result<Checked, Error> {
     if !matches!(schema::owner(&conn)?, schema::Owner::Ours) {
         return Err(open_error(path, "the database is empty"));
     }
-    schema::check(&conn, schema::MIGRATIONS)?;
+    let version = schema::check(&conn, schema::MIGRATIONS)?;
     let mut checked = Checked::default();
-    match look(&conn, partition, &mut checked) {
+    match look(&conn, version, partition, &mut checked) {
         Ok(()) => {}
         Err(Error::Damaged(cause)) => checked
             .tell(0, || format!("{cause}; what follows was not looked at; {RESTORE}, or {MOVE}")),
@@ -37,7 +37,12 @@ pub fn check(path: &Path, partition: fn(u64) -> u16) -> Result<Checked, Error> {
     Ok(checked)
 }
 
-fn look(conn: &Connection, partition: fn(u64) -> u16, checked: &mut Checked) -> Result<(), Error> {
+fn look(
+    conn: &Connection,
+    version: u32,
+    partition: fn(u64) -> u16,
+    checked: &mut Checked,
+) -> Result<(), Error> {
     let snapshot = conn.unchecked_transaction()?;
     structure(&snapshot, checked)?;
     for table in ["account", "roster", "slot", "entry", "jid"] {
@@ -47,6 +52,12 @@ fn look(conn: &Connection, partition: fn(u64) -> u16, checked: &mut Checked) -> 
     }
     for rule in RULES {
         by_rule(&snapshot, rule, checked)?;
+    }
+    // After an older program they are made anew before anybody reads them.
+    if version >= schema::CONVERSATIONS && conversation::is_kept(&snapshot)? {
+        for rule in CONVERSATION_RULES {
+            by_rule(&snapshot, rule, checked)?;
+        }
     }
     addresses(&snapshot, checked)?;
     rosters(&snapshot, checked)?;
@@ -130,6 +141,27 @@ const RULES: &[Rule] = &[
               coalesce(length(sha512_stored_key), 64) <> 64 OR coalesce(length(sha512_server_key), 64) <> 64",
         problem: "has keys of a wrong length",
         remedy: "set its password with: corefire user passwd",
+    },
+];
+
+const CONVERSATION_RULES: &[Rule] = &[
+    Rule {
+        sql: "SELECT 'the message ' || entry.id || ' of ' || coalesce(text, 'number ' || entry.owner) \
+              FROM conversation_upto AS upto CROSS JOIN entry INDEXED BY entry_archived \
+              ON entry.owner = upto.owner AND entry.archived = 1 AND entry.id <= upto.id \
+              LEFT JOIN conversation AS c ON c.owner = entry.owner AND c.peer = entry.peer AND c.id = entry.id \
+              LEFT JOIN jid ON jid.id = entry.owner WHERE c.row IS NULL OR c.row <> entry.row",
+        problem: "is missing in its conversation",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: "SELECT 'the message ' || c.id || ' of ' || coalesce(text, 'number ' || c.owner) \
+              FROM conversation AS c LEFT JOIN conversation_upto AS upto ON upto.owner = c.owner \
+              LEFT JOIN entry ON entry.row = c.row LEFT JOIN jid ON jid.id = c.owner \
+              WHERE coalesce(upto.id, 0) < c.id OR entry.row IS NULL OR entry.archived <> 1 \
+              OR (entry.owner, entry.peer, entry.id) <> (c.owner, c.peer, c.id)",
+        problem: "is in a conversation in which it should not be",
+        remedy: MOVE,
     },
 ];
 

@@ -5,13 +5,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, params};
 
+use super::super::record::{IDS_AHEAD, INCARNATIONS_AHEAD};
 use super::super::{Error, LOG_ID_MAX, STORE_PARTITIONS};
 use super::{connect, open_error, schema};
-
-/// How far a copy's counters are ahead of those of its original. What the original gave after the copy was made must not be
-/// given again by the copy: clients know it.
-const IDS_AHEAD: i64 = 1 << 32;
-const INCARNATIONS_AHEAD: i64 = 1 << 20;
 
 /// Copies the database at `path`, which a node may be writing to, into the new file `to`: as it is at one moment, durable
 /// when this returns.
@@ -23,7 +19,7 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), Error> {
     if !matches!(schema::owner(&conn)?, schema::Owner::Ours) {
         return Err(open_error(path, "the database is empty"));
     }
-    schema::check(&conn, schema::MIGRATIONS)?;
+    let version = schema::check(&conn, schema::MIGRATIONS)?;
     let target = to.to_str().ok_or_else(|| open_error(to, "the name is not UTF-8"))?;
     conn.execute("VACUUM INTO ?1", [target])?;
     drop(conn);
@@ -32,22 +28,27 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), Error> {
     if sound != "ok" {
         return Err(Error::Damaged(format!("the copy of {}: {sound}", path.display())));
     }
-    put_ahead(&copy)?;
+    put_ahead(&copy, version)?;
     drop(copy);
     File::open(to)
         .and_then(|file| file.sync_all())
         .map_err(|error| open_error(to, &format!("it cannot be flushed: {error}")))
 }
 
-fn put_ahead(copy: &Connection) -> Result<(), Error> {
+/// What the original gives after the copy was made must not be given again by the copy: see `Counters::ahead`.
+fn put_ahead(copy: &Connection, version: u32) -> Result<(), Error> {
     let transaction = copy.unchecked_transaction()?;
     for partition in 0..STORE_PARTITIONS {
         transaction.execute(
             "INSERT INTO id_block (partition, next) VALUES (?1, 1 + ?2) \
              ON CONFLICT (partition) DO UPDATE SET next = min(next + ?2, ?3)",
-            params![partition, IDS_AHEAD, LOG_ID_MAX.cast_signed() - IDS_AHEAD],
+            params![partition, IDS_AHEAD.cast_signed(), (LOG_ID_MAX - IDS_AHEAD).cast_signed()],
         )?;
     }
-    transaction.execute("UPDATE node SET incarnation = incarnation + ?1", [INCARNATIONS_AHEAD])?;
+    let mut sql = "UPDATE node SET incarnation = incarnation + ?1".to_owned();
+    if version >= schema::CONVERSATIONS {
+        sql.push_str(", conversations = conversations + ?1");
+    }
+    transaction.execute(&sql, [INCARNATIONS_AHEAD.cast_signed()])?;
     Ok(transaction.commit()?)
 }

@@ -7,6 +7,7 @@
 mod archive;
 mod check;
 mod checkpoint;
+mod conversation;
 mod error;
 mod keep;
 mod reader;

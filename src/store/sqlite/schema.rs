@@ -9,6 +9,9 @@ use super::super::migration::version;
 /// In the header of each database of ours (`PRAGMA application_id`): "Core".
 const APPLICATION_ID: i32 = 0x436f_7265;
 
+/// The step with which a database has its conversations.
+pub(super) const CONVERSATIONS: u32 = 5;
+
 /// All steps that this program knows, in order.
 pub(super) static MIGRATIONS: &[Migration] = &[
     Migration { number: 1, oldest: 1, sql: include_str!("migrations/0001_accounts_and_log.sql") },
@@ -18,6 +21,11 @@ pub(super) static MIGRATIONS: &[Migration] = &[
         number: 4,
         oldest: 1,
         sql: include_str!("migrations/0004_keys_of_other_servers.sql"),
+    },
+    Migration {
+        number: CONVERSATIONS,
+        oldest: 1,
+        sql: include_str!("migrations/0005_conversations.sql"),
     },
 ];
 

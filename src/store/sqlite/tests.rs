@@ -1,6 +1,7 @@
 //! What only a file can do: reopening, schemas, damage, and death at any moment.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod conversations;
 mod older;
 
 use std::io::{BufRead, BufReader, Write as _};
@@ -16,7 +17,7 @@ use super::super::{
     Answer, ArchiveQuery, Error, Keep, LogEntry, Query, Reader, Write, Writer, Written,
 };
 use super::schema::{self, MIGRATIONS, Migration};
-use super::{Opened, SqliteReader, beside, checkpoint, connect, open};
+use super::{Opened, SqliteReader, beside, check, checkpoint, connect, open};
 
 const JULIET: &str = "juliet@example.org";
 
@@ -350,6 +351,15 @@ const CHILD_BATCHES: &str = "COREFIRE_TEST_STORE_BATCHES";
 const OWNERS: [&str; 2] = ["juliet@example.org", "romeo@example.org"];
 const BATCH: u64 = 20;
 
+/// One that waits, and that stays in the archive.
+fn kept(owner: &str, id: u64) -> Write {
+    let entry = LogEntry {
+        keep: Keep::Both,
+        ..contract::entry(id, OWNERS[1], b"<message><body/></message>")
+    };
+    Write::AppendLog { owner: bare(owner), entry }
+}
+
 /// Not a test of its own: what the tests below run in a process of its own.
 #[test]
 fn child_that_commits_and_tells() {
@@ -363,7 +373,7 @@ fn child_that_commits_and_tells() {
         let written = writer.commit(&[Write::ReserveIds { partition: 0, count }]).unwrap();
         let [Written::Reserved { first }] = written[..] else { panic!("{written:?}") };
         let batch: Vec<Write> =
-            (first..first + BATCH).flat_map(|id| OWNERS.map(|owner| append(owner, id))).collect();
+            (first..first + BATCH).flat_map(|id| OWNERS.map(|owner| kept(owner, id))).collect();
         writer.commit(&batch).unwrap();
         writeln!(out, "committed {first}").unwrap();
     }
@@ -408,6 +418,8 @@ fn what_was_acknowledged_survives_kill_9_and_batches_stay_whole() {
         let mut reader = SqliteReader::open(&path).unwrap();
         let logs = OWNERS.map(|owner| ids(&mut reader, owner));
         assert_eq!(logs[0], logs[1], "both sides of each message");
+        assert_eq!(conversations::with(&mut reader, OWNERS[0], OWNERS[1]), logs[0]);
+        assert_eq!(check(&path, |_| 0).unwrap().problems, [""; 0]);
         let expected: Vec<u64> =
             acknowledged.iter().flat_map(|first| *first..first + BATCH).collect();
         let (known, unknown): (Vec<u64>, Vec<u64>) =

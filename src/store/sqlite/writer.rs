@@ -11,6 +11,7 @@ use super::super::{
     check_counters,
 };
 use super::checkpoint::Checkpointer;
+use super::conversation::{self, Behind};
 use super::{
     WAL_PAGES, WRITER_CACHE_KIB, archive, checkpoint, connect, make_private, open_error, schema,
 };
@@ -40,13 +41,21 @@ struct Known {
     id: i64,
     /// Whether the address has an account.
     account: bool,
-    /// No row of its log has a higher id; `None` where nobody has looked.
-    newest: Option<u64>,
+    /// `None` where nobody has looked.
+    log: Option<Log>,
+}
+
+/// What the writer knows of an owner's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Log {
+    /// No row has a higher id.
+    newest: u64,
+    conversations: Behind,
 }
 
 impl Known {
     fn new(id: i64, account: bool) -> Known {
-        Known { id, account, newest: None }
+        Known { id, account, log: None }
     }
 }
 
@@ -57,11 +66,17 @@ impl SqliteWriter {
 
     pub(super) fn next_incarnation(&mut self) -> Result<u64, Error> {
         let live = self.live.as_ref().ok_or_else(closed)?;
-        let number: i64 = live.conn.query_row(
-            "UPDATE node SET incarnation = incarnation + 1 RETURNING incarnation",
+        let conn = live.conn.unchecked_transaction()?;
+        if !conversation::is_kept(&conn)? {
+            conversation::rebuild(&conn)?;
+        }
+        let number: i64 = conn.query_row(
+            "UPDATE node SET incarnation = incarnation + 1, conversations = incarnation + 1 \
+             RETURNING incarnation",
             [],
             |row| row.get(0),
         )?;
+        conn.commit()?;
         Ok(number.cast_unsigned())
     }
 }
@@ -291,6 +306,7 @@ impl Batch<'_> {
         for sql in [
             "DELETE FROM entry WHERE owner = ?1 AND pending = 1",
             "DELETE FROM entry WHERE owner = ?1 AND archived = 1",
+            "DELETE FROM conversation_upto WHERE owner = ?1",
             "DELETE FROM slot WHERE owner = ?1",
             "DELETE FROM roster WHERE owner = ?1",
             "DELETE FROM account WHERE owner = ?1",
@@ -389,13 +405,16 @@ impl Batch<'_> {
         entry: &LogEntry,
         place: usize,
     ) -> Result<(), Error> {
-        let newest = match known.newest {
-            Some(newest) => newest,
-            None => self.newest(known.id)?,
+        let mut log = match known.log {
+            Some(log) => log,
+            None => Log {
+                newest: self.newest(known.id)?,
+                conversations: Behind::of(self.conn, known.id)?,
+            },
         };
         // Ids rise: what is above all that the log has is not in it. Only for a row that comes again both indexes are
         // asked, as there is none for all rows.
-        let is_new = entry.id > newest;
+        let is_new = entry.id > log.newest;
         let mut is_pending = entry.keep.is_pending();
         if is_new && is_pending && self.settled.settle(owner, entry.id, place) {
             is_pending = false;
@@ -415,7 +434,7 @@ impl Batch<'_> {
             );
             &checked
         };
-        self.conn.prepare_cached(sql)?.execute(params![
+        let inserted = self.conn.prepare_cached(sql)?.execute(params![
             known.id,
             entry.id.cast_signed(),
             peer,
@@ -430,7 +449,12 @@ impl Batch<'_> {
             is_pending,
             entry.keep.is_archived(),
         ])?;
-        self.known.change(owner, |known| known.newest = Some(newest.max(entry.id)));
+        log.newest = log.newest.max(entry.id);
+        if inserted == 1 && entry.keep.is_archived() {
+            let (numbers, row) = ((known.id, peer), self.conn.last_insert_rowid());
+            log.conversations.archived(self.conn, numbers, entry.id, row)?;
+        }
+        self.known.change(owner, |known| known.log = Some(log));
         Ok(())
     }
 
@@ -491,7 +515,8 @@ impl Batch<'_> {
         for (partition, next) in &counters.next_ids {
             raise.execute(params![partition, next.cast_signed()])?;
         }
-        let sql = "UPDATE node SET incarnation = max(incarnation, ?1)";
+        let sql = "UPDATE node SET incarnation = max(incarnation, ?1), \
+                   conversations = CASE conversations WHEN incarnation THEN max(incarnation, ?1) ELSE conversations END";
         self.conn.execute(sql, [counters.incarnation.cast_signed()])?;
         Ok(Written::Done)
     }
