@@ -11,7 +11,7 @@ use crate::cluster::placement::store_partition;
 use crate::config::Config;
 use crate::runtime::data_dir::DataDir;
 use crate::store::transfer::{self, Counts};
-use crate::store::{self, Place, Reader, Writer, sqlite};
+use crate::store::{self, Answer, Place, Query, Reader, Write, Writer, sqlite};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
@@ -28,12 +28,23 @@ pub(super) enum StoreCommand {
         /// As storage.url, without accounts in it
         to: String,
     },
+    /// Show how many numbers were given, or raise what counts them
+    ///
+    /// For a database that was put back to an older state, by pg_restore or from a snapshot of its disk: it would give
+    /// numbers again which clients have seen after that state. A copy that `corefire backup` made is ahead already.
+    Counters {
+        /// Set them far ahead; no node may run
+        #[arg(long)]
+        raise: bool,
+    },
 }
 
 pub(super) fn run(command: &StoreCommand, config: &Config) -> Result<(), Refusal> {
     match command {
         StoreCommand::Check => check(config),
         StoreCommand::Move { from, to } => move_all(from, to, config),
+        StoreCommand::Counters { raise: false } => show_counters(config),
+        StoreCommand::Counters { raise: true } => raise_counters(config),
     }
 }
 
@@ -109,6 +120,7 @@ fn move_all(from: &str, to: &str, config: &Config) -> Result<(), Refusal> {
     {
         return Err(Refusal::Plain(format!("there is no {}", path.display())));
     }
+    let open = |place| open(place, "corefire store move");
     let (mut source, mut target) = (open(from)?, open(to)?);
     let (from, to) = (&source.place, &target.place);
     let broken = |cause: &dyn std::fmt::Display| {
@@ -140,13 +152,54 @@ fn move_all(from: &str, to: &str, config: &Config) -> Result<(), Refusal> {
 }
 
 /// Opens a store for itself: none of PostgreSQL that a node has.
-fn open(place: Place) -> Result<Held, Refusal> {
+///
+/// - takes: `name`, by which others see who has it
+fn open(place: Place, name: &str) -> Result<Held, Refusal> {
     let told = |error: store::Error| Refusal::Plain(format!("{place}: {error}"));
-    let opened = place.open("corefire store move").map_err(told)?;
+    let opened = place.open(name).map_err(told)?;
     let writer = opened.writers.into_iter().next();
     let writer = writer.ok_or_else(|| Refusal::Plain(format!("{place}: cannot be written")))?;
     let reader = place.reader().map_err(told)?;
     Ok(Held { place, reader, writer })
+}
+
+fn show_counters(config: &Config) -> Result<(), Refusal> {
+    let place = config.store_place();
+    let told = |error: store::Error| Refusal::Plain(format!("{place}: {error}"));
+    let counters = counters(place.reader().map_err(told)?.as_mut()).map_err(told)?;
+    print(format_args!("{place}: {}", shown(&counters)))
+}
+
+fn raise_counters(config: &Config) -> Result<(), Refusal> {
+    let lock = DataDir::open_existing(&config.node.data_dir)
+        .map_err(|error| Refusal::Plain(error.to_string()))?;
+    let place = config.store_place();
+    if let Place::Sqlite(path) = &place
+        && !path.exists()
+    {
+        return Err(Refusal::Plain(format!("there is no {}", path.display())));
+    }
+    let mut held = open(place, "corefire store counters")?;
+    let place = &held.place;
+    let told = |error: store::Error| Refusal::Plain(format!("{place}: {error}"));
+    let before = counters(held.reader.as_mut()).map_err(told)?;
+    held.writer.commit(&[Write::RaiseCounters { counters: before.ahead() }]).map_err(told)?;
+    let after = counters(held.reader.as_mut()).map_err(told)?;
+    print(format_args!("{place}: {}", shown(&before)))?;
+    print(format_args!("raised to: {}", shown(&after)))?;
+    drop((held, lock));
+    Ok(())
+}
+
+fn counters(reader: &mut dyn Reader) -> Result<store::Counters, store::Error> {
+    match reader.read(&Query::Counters)? {
+        Answer::Counters(counters) => Ok(counters),
+        _ => Err(store::Error::Backend("another answer than was asked for".to_owned())),
+    }
+}
+
+fn shown(counters: &store::Counters) -> String {
+    format!("ids up to {}, incarnation {}", counters.id_max(), counters.incarnation)
 }
 
 fn same(one: &Place, other: &Place) -> bool {

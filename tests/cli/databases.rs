@@ -99,6 +99,27 @@ fn a_copy_is_a_database_whose_numbers_are_ahead() {
 }
 
 #[test]
+fn counters_are_shown_and_raised() {
+    let place = Place::with_accounts();
+    place.sql("INSERT INTO id_block VALUES (7, 42)");
+    let show = || place.run(["store", "counters"]).done();
+    // Each account was added by a program of its own.
+    assert_eq!(show(), "corefire-data/corefire.db: ids up to 41, incarnation 2\n");
+    let raised = place.run(["store", "counters", "--raise"]).done();
+    let told = "corefire-data/corefire.db: ids up to 41, incarnation 3\nraised to: ids up to 4294967337, incarnation 1048579\n";
+    assert_eq!(raised, told);
+    assert_eq!(show(), "corefire-data/corefire.db: ids up to 4294967337, incarnation 1048579\n");
+    let conn = rusqlite::Connection::open(place.path("corefire-data/corefire.db")).unwrap();
+    let sql = "SELECT count(*), min(next) FROM id_block";
+    let least: (u32, i64) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(least, (64, 1 + (1 << 32)), "also where no id was given yet");
+    place.run(["store", "check"]).done();
+    place
+        .run(["store", "counters", "--raise", "--set", "storage.url=sqlite:none.db"])
+        .refused(&["corefire: there is no corefire-data/none.db"]);
+}
+
+#[test]
 fn a_database_moves_and_the_old_one_stays() {
     let place = Place::with_accounts();
     let moved = place.run(["store", "move", "sqlite:corefire.db", "sqlite:new.db"]).done();

@@ -88,6 +88,13 @@ fn accounts_are_imported_into_postgres_and_problems_are_told_and_a_backup_is_pg_
     );
     assert!(checked.stderr.ends_with("corefire: 1 problem; see the line above\n"));
 
+    let before = run(&["store", "counters"]).done();
+    assert!(before.contains(": ids up to "), "{before}");
+    let raised = run(&["store", "counters", "--raise"]).done();
+    let (_, raised) = raised.split_once("raised to: ").unwrap();
+    assert_ne!(before.split_once(": ").unwrap().1, raised);
+    assert!(run(&["store", "counters"]).done().ends_with(raised), "{raised}");
+
     let refused = run(&["backup", "copy"]);
     assert_eq!((refused.code, refused.stderr.lines().count()), (1, 1), "{}", refused.stderr);
     assert!(refused.stderr.contains("pg_dump"), "{}", refused.stderr);
