@@ -62,6 +62,13 @@ fn process_cpu() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// Bytes of memory that this process had at once.
+fn memory_max() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
 struct Meter {
     name: &'static str,
     start: Instant,
@@ -196,7 +203,11 @@ fn append(
     }
     meter.stop(messages, "durable messages");
     println!("           by tenths, commits alone: {} messages/s", rates.join(", "));
-    println!("           WAL at most {} MiB", wal_max >> 20);
+    println!(
+        "           WAL at most {} MiB, memory at most {} MiB",
+        wal_max >> 20,
+        memory_max() >> 20
+    );
     rows
 }
 
@@ -213,8 +224,10 @@ fn entry(id: u64, with: BareJid, keep: Keep) -> LogEntry {
     }
 }
 
-/// One owner with a long archive beside one with a short one: pages of both. Of both, one message in a thousand is with
-/// somebody else.
+/// Messages with the one who writes rarely, of a long archive as of a short one.
+const RARE: usize = 50;
+
+/// One owner with a long archive beside one with a short one: pages of both.
 fn long(writer: &mut SqliteWriter, path: &Path, rows: usize) {
     let name = |text: &str| BareJid::parse(text).unwrap();
     let (often, rare) = (name("often@example.org"), name("rare@example.org"));
@@ -224,7 +237,8 @@ fn long(writer: &mut SqliteWriter, path: &Path, rows: usize) {
         for first in (0..*rows).step_by(1_000) {
             let batch: Vec<Write> = (first..(first + 1_000).min(*rows))
                 .map(|n| {
-                    let with = if n % 1_000 == 500 { &rare } else { &often };
+                    let apart = rows / RARE;
+                    let with = if n % apart == apart / 2 { &rare } else { &often };
                     let entry = entry(n as u64 + 1, with.clone(), Keep::Archived);
                     Write::AppendLog { owner: owner.clone(), entry }
                 })
@@ -235,7 +249,10 @@ fn long(writer: &mut SqliteWriter, path: &Path, rows: usize) {
     let mut reader = SqliteReader::open(path).unwrap();
     println!("pages of 50 from an archive of {rows} rows, and of 1000; p50 of each in us:");
     type Change = fn(&mut ArchiveQuery, u64);
-    let kinds: [(&str, Change); 5] = [
+    fn rarely(query: &mut ArchiveQuery) {
+        query.with = Some(Jid::parse("rare@example.org").unwrap());
+    }
+    let kinds: [(&str, Change); 9] = [
         ("the first", |_, _| {}),
         ("the last", |query, _| query.page = Page::Before(u64::MAX)),
         ("from the middle", |query, rows| query.page = Page::After(rows / 2)),
@@ -244,13 +261,21 @@ fn long(writer: &mut SqliteWriter, path: &Path, rows: usize) {
             query.page = Page::Before(u64::MAX);
             query.with = Some(Jid::parse("often@example.org").unwrap());
         }),
+        ("the last with one who writes rarely", |query, _| {
+            query.page = Page::Before(u64::MAX);
+            rarely(query);
+        }),
+        ("the first with one who writes rarely", |query, _| rarely(query)),
+        ("with one who writes rarely, a time", |query, rows| {
+            query.start = Some(Wall(1_700_000_000_000_000 + rows / 2));
+            rarely(query);
+        }),
+        ("with one who writes rarely, counted", |query, _| {
+            query.count_max = 10_000;
+            rarely(query);
+        }),
     ];
-    let rarely: Change = |query, _| {
-        query.page = Page::Before(u64::MAX);
-        query.with = Some(Jid::parse("rare@example.org").unwrap());
-    };
-    for (what, change) in kinds.into_iter().chain([("the last with one who writes rarely", rarely)])
-    {
+    for (what, change) in kinds {
         let medians = owners.each_ref().map(|(owner, rows)| {
             let mut query = ArchiveQuery::all(owner.clone(), 50);
             change(&mut query, *rows as u64);
