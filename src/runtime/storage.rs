@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 /// more of them share one.
 const COMMIT_WRITES: usize = 4_096;
 const COMMIT_BYTES: usize = 4 << 20;
+/// How long after a commit began the next one begins at the earliest. Where a disk is quick, or a core is shared with a shard,
+/// commits of a write or two would follow each other, and each costs as much as a hundred writes. One after a pause waits
+/// for nothing.
+const COMMIT_SPACING: Duration = Duration::from_millis(2);
 /// Answers that leave together, at most.
 const READ_TOGETHER: usize = 64;
 /// How long a store that fails is tried again before its writes are refused.
@@ -356,6 +360,7 @@ fn write(
     mailboxes: &[Mailbox],
 ) {
     let mut stopping = false;
+    let mut began: Option<Instant> = None;
     while !stopping {
         let first = match committer.trouble {
             None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -369,6 +374,9 @@ fn write(
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        if let (Job::Write(..), Some(began)) = (&first, began) {
+            std::thread::sleep(until_next(began.elapsed()));
+        }
         let mut askers = Vec::new();
         let mut batch = Vec::new();
         let mut queries = Vec::new();
@@ -389,6 +397,7 @@ fn write(
         }
         if !batch.is_empty() {
             committer.counts.queued.fetch_sub(batch.len() as u64, Ordering::Relaxed);
+            began = Some(Instant::now());
             let outcome = committer.commit(&batch);
             answer(askers, outcome, mailboxes);
         }
@@ -399,6 +408,13 @@ fn write(
             }
         }
     }
+}
+
+/// How long a commit waits for others to join it.
+///
+/// - takes: the time since the last one began
+fn until_next(since_last: Duration) -> Duration {
+    COMMIT_SPACING.saturating_sub(since_last)
 }
 
 /// One who writes, and how that goes.
@@ -599,6 +615,28 @@ mod tests {
         }
         assert_eq!((notes.len(), writers.len()), (728, usize::from(STORE_PARTITIONS)));
         assert!((0..3).all(|number| writers.values().any(|writer| *writer == number)));
+    }
+
+    #[test]
+    fn a_commit_waits_only_where_another_has_just_begun() {
+        let of_us = Duration::from_micros;
+        assert_eq!(until_next(of_us(500)), of_us(1_500));
+        assert_eq!([until_next(COMMIT_SPACING), until_next(of_us(9_000))], [Duration::ZERO; 2]);
+    }
+
+    #[test]
+    fn commits_begin_a_while_apart() {
+        let Running { storage, attempts, .. } = running(1, false);
+        let handle = storage.handle();
+        let began = Instant::now();
+        for _ in 0..10 {
+            handle.write((0..100).map(delete).collect()).unwrap();
+        }
+        let commits = attempts.load(Ordering::Relaxed);
+        assert!((10..=1_000).contains(&commits), "{commits}");
+        let waited = COMMIT_SPACING * u32::try_from(commits - 1).unwrap();
+        assert!(began.elapsed() >= waited, "{commits} in {:?}", began.elapsed());
+        storage.stop();
     }
 
     #[test]
