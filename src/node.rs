@@ -8,7 +8,7 @@ mod reload;
 mod trace;
 mod watch;
 
-use crate::admin::figures::{CertificateFigures, ShardFigures};
+use crate::admin::figures::{CertificateFigures, ClusterFigures, ShardFigures};
 use crate::admin::http::Door;
 use crate::admin::overview::{self, NodeFacts};
 use crate::base::limit::Rate;
@@ -35,7 +35,7 @@ use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::notify;
 use crate::runtime::passwords::Passwords;
 use crate::runtime::preflight::{self, Granted};
-use crate::runtime::retention::{Retention, Rule};
+use crate::runtime::retention::{self, Retention, Rule};
 use crate::runtime::signal::{self, Signal};
 use crate::runtime::storage::{Storage, StoreHandle};
 use crate::runtime::tls::{self, TlsServer};
@@ -164,9 +164,6 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let policy = policy(&config, offered_scram(&config, own_reader.as_mut())?);
     let clock = Clock::start();
     let beats = Beats::new(shards, clock);
-    let retention =
-        Retention::start(storage.handle(), retention_reader, clock, retention_rules(&config))
-            .map_err(|error| told("the thread that prunes archives cannot be started", &error))?;
     let measures = config.latency.enabled;
     let collector =
         Collector::start(&mailboxes, storage.handle(), clock, measures, latency_log(&config))
@@ -176,14 +173,6 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let admin = match admin_listener {
         Some(listener) => Some(serve_admin(listener, &config, data_dir.path(), watch.clone())?),
         None => None,
-    };
-    let reloading = reload::Reloading {
-        origin,
-        log,
-        tls: tls.clone(),
-        passwords: passwords.clone(),
-        retention,
-        itself,
     };
     let joined = match entry {
         Some(entry) => {
@@ -197,6 +186,21 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         tracing::info!("stopped before the node was a member");
         return Ok(());
     }
+    let owns: retention::Owns = match &part {
+        Some(part) => part.owns(node),
+        None => Arc::new(|_| true),
+    };
+    let rules = retention_rules(&config);
+    let retention = Retention::start(storage.handle(), retention_reader, clock, rules, owns)
+        .map_err(|error| told("the thread that prunes archives cannot be started", &error))?;
+    let reloading = reload::Reloading {
+        origin,
+        log,
+        tls: tls.clone(),
+        passwords: passwords.clone(),
+        retention,
+        itself,
+    };
     let desk = Arc::new(Desk {
         reloading: Mutex::new(reloading),
         config: Mutex::new(config.clone()),
@@ -495,6 +499,7 @@ impl Itself {
         ShardConfig {
             answer_after: ANSWER_AFTER,
             node: self.node,
+            location: config.cluster.clients.first().map(|at| at.as_str().into()),
             ..shard_config(config, policy, self.shards, self.incarnation, self.decoy_secret)
         }
     }
@@ -523,6 +528,7 @@ pub fn shard_config(
         admins: config.admins.clone(),
         components: config.components.secrets.clone(),
         node: NodeId::default(),
+        location: None,
         incarnation,
     }
 }
@@ -543,6 +549,7 @@ fn core_settings(config: &Config, granted: Granted, tls: TlsServer) -> CoreSetti
         handshakes_max: config.limits.handshakes_in_flight as usize,
         handshake_timeout: Duration::from_secs(config.limits.login_timeout_s.into()),
         shutdown_timeout: Duration::from_secs(config.limits.shutdown_s.into()),
+        redirects: config.c2s.redirect == config::Redirect::Owner,
     }
 }
 
@@ -755,9 +762,29 @@ impl Desk {
         if owner.node == self.node { owner.shard.0 } else { 0 }
     }
 
+    /// - errors: another node has the account's sessions, in words
+    fn check_is_here(&self, jid: &BareJid) -> Result<(), String> {
+        let view = self.view();
+        let owner = view.placement.owner(jid.hash64()).node;
+        if owner == self.node {
+            return Ok(());
+        }
+        let name = view.node(owner).map_or("another node", |node| node.name.as_str());
+        Err(format!("{jid}: its sessions are at {name}; run the command there"))
+    }
+
     /// Who owns what, as far as it is known here.
     fn view(&self) -> Arc<View> {
         self.part.as_ref().map_or_else(|| self.alone.clone(), cluster::Part::view)
+    }
+
+    fn lacks_lease(&self) -> bool {
+        let part = self.part.as_ref();
+        part.is_some_and(|part| !part.membership.has_lease(self.clock.mono()))
+    }
+
+    fn cluster_figures(&self) -> Option<ClusterFigures> {
+        Some(self.part.as_ref()?.figures(self.clock))
     }
 
     fn shutdown_patience(&self) -> Duration {
@@ -776,6 +803,7 @@ impl Desk {
         let (whose, at) = match jid {
             Some(jid) => {
                 let jid = account_jid(jid, &[])?;
+                self.check_is_here(&jid)?;
                 let shard = self.owner(&jid);
                 (Whose::Account(jid), SessionCursor { shard, slot: 0 })
             }
@@ -796,6 +824,7 @@ impl Desk {
         let parsed = Jid::parse(jid).map_err(|fault| {
             format!("{jid:?} is no address: {fault}; write NAME@DOMAIN or NAME@DOMAIN/RESOURCE")
         })?;
+        self.check_is_here(parsed.bare())?;
         let letter = |answer| Letter::EndSessions(parsed.clone(), answer);
         match self.ask(self.owner(parsed.bare()), letter) {
             Some(0) => Err(format!("{parsed} has no session; see: corefire session list")),

@@ -13,6 +13,9 @@ pub struct CoreProbe {
     pub proxy_headers_malformed: u64,
     pub handshakes: u64,
     pub handshakes_failed: u64,
+    /// Clients that were sent to the node of their account, and those that came again all the same.
+    pub redirected: u64,
+    pub redirects_ignored: u64,
     /// Connections that the system refused to give.
     pub accepts_failed: u64,
 }
@@ -92,5 +95,19 @@ pub struct Figures {
     pub store: StoreFigures,
     pub process: ProcessFigures,
     pub certificates: Vec<CertificateFigures>,
+    /// There in a cluster.
+    pub cluster: Option<ClusterFigures>,
     pub is_ready: bool,
+}
+
+/// The node's part in its cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterFigures {
+    pub epoch: u64,
+    pub is_settled: bool,
+    pub has_lease: bool,
+    pub members: u64,
+    pub links_up: u64,
+    pub queue_bytes: u64,
+    pub refused: u64,
 }

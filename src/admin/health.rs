@@ -18,6 +18,8 @@ pub struct Health {
     /// Milliseconds since each shard came round its loop.
     pub shard_silence_ms: Vec<u64>,
     pub store_is_failing: bool,
+    /// The node is in a cluster, and may not act as the owner of anything.
+    pub lacks_lease: bool,
 }
 
 impl Health {
@@ -37,6 +39,9 @@ impl Health {
         if self.store_is_failing {
             return Err("the store takes no writes".into());
         }
+        if self.lacks_lease {
+            return Err("the node has no lease in its cluster".into());
+        }
         Ok(())
     }
 }
@@ -51,6 +56,7 @@ mod tests {
             stage: Stage::Serving,
             shard_silence_ms: vec![0, 99],
             store_is_failing: false,
+            lacks_lease: false,
         };
         assert_eq!(well.check(), Ok(()));
         let why = |health: Health| health.check().err().unwrap_or_default();
@@ -58,6 +64,7 @@ mod tests {
         assert!(why(Health { stage: Stage::Stopping, ..well.clone() }).contains("stopping"));
         let stalled = Health { shard_silence_ms: vec![0, 7_900], ..well.clone() };
         assert_eq!(why(stalled), "shard 1 has stood still for 7 s");
+        assert!(why(Health { lacks_lease: true, ..well.clone() }).contains("lease"));
         assert!(why(Health { store_is_failing: true, ..well }).contains("store"));
     }
 }

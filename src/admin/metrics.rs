@@ -37,6 +37,7 @@ impl Collector for Scrape {
         page.stanzas(&summed(&figures.shards))?;
         page.store(figures)?;
         page.process(figures)?;
+        page.cluster(figures)?;
         page.certificates(figures)
     }
 }
@@ -63,6 +64,7 @@ pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
             presence_dropped,
             frames_out,
             frames_in,
+            hops,
             frames_repeated,
             frames_passed_on,
             frames_retried,
@@ -96,6 +98,7 @@ pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
         sum.presence_dropped += presence_dropped;
         sum.frames_out += frames_out;
         sum.frames_in += frames_in;
+        sum.hops.iter_mut().zip(hops).for_each(|(sum, count)| *sum += count);
         sum.frames_repeated += frames_repeated;
         sum.frames_passed_on += frames_passed_on;
         sum.frames_retried += frames_retried;
@@ -243,21 +246,6 @@ impl Page<'_> {
         )?;
         let values = [("in", probe.frames_in), ("out", probe.frames_out)];
         self.counts("shard_frames", "Frames between cores", "direction", &values)?;
-        self.counts(
-            "cluster_frames",
-            "Frames between nodes that took another way: come again over a new link, sent on as their owner had changed, \
-             sent to new owners as the old one was gone; messages that were there already",
-            "fate",
-            &[
-                ("repeated", probe.frames_repeated),
-                ("passed_on", probe.frames_passed_on),
-                ("retried", probe.frames_retried),
-                ("duplicate", probe.duplicates_dropped),
-            ],
-        )?;
-        let values = [("in", probe.sessions_moved_in), ("out", probe.sessions_moved_out)];
-        let help = "Sessions that moved with their accounts";
-        self.counts("cluster_sessions_moved", help, "direction", &values)?;
         let help = "Connections of components that have logged in";
         self.gauge("component_connections", help, probe.component_connections)?;
         self.counts(
@@ -275,6 +263,50 @@ impl Page<'_> {
         let help = "Stanzas of the server itself that were given up";
         self.count("shard_posts_dropped", help, probe.posts_dropped)?;
         self.count("shard_faults", "Bugs that were contained; please report", probe.faults)
+    }
+
+    /// Nothing without a cluster.
+    fn cluster(&mut self, figures: &Figures) -> fmt::Result {
+        let Some(cluster) = &figures.cluster else { return Ok(()) };
+        let probe = summed(&figures.shards);
+        self.gauge("cluster_epoch", "The newest epoch that this node acts by", cluster.epoch)?;
+        let help = "Whether all shards have what is theirs at that epoch";
+        self.gauge("cluster_settled", help, cluster.is_settled.into())?;
+        let help = "Whether the node may act as the owner of what it has";
+        self.gauge("cluster_lease", help, cluster.has_lease.into())?;
+        self.gauge("cluster_members", "Nodes that own accounts, or may", cluster.members)?;
+        self.gauge("cluster_links_up", "Links to other nodes", cluster.links_up)?;
+        let help = "Bytes that wait to be written to other nodes";
+        self.gauge("cluster_links_queue_bytes", help, cluster.queue_bytes)?;
+        let help = "Beacons, gossip and handshakes that were refused";
+        self.count("cluster_refused", help, cluster.refused)?;
+        self.counts(
+            "cluster_frames",
+            "Frames between nodes that took another way: come again over a new link, sent on as their owner had changed, \
+             sent to new owners as the old one was gone; messages that were there already",
+            "fate",
+            &[
+                ("repeated", probe.frames_repeated),
+                ("passed_on", probe.frames_passed_on),
+                ("retried", probe.frames_retried),
+                ("duplicate", probe.duplicates_dropped),
+            ],
+        )?;
+        let words = ["0", "1", "2", "3", "more"];
+        let hops: Vec<(&str, u64)> = words.into_iter().zip(probe.hops).collect();
+        let help = "Messages that clients got, by how often they crossed from node to node";
+        self.counts("cluster_messages", help, "hops", &hops)?;
+        let sum =
+            |count: fn(&CoreProbe) -> u64| figures.shards.iter().map(|one| count(&one.core)).sum();
+        let values = [
+            ("sent", sum(|core| core.redirected)),
+            ("ignored", sum(|core| core.redirects_ignored)),
+        ];
+        let help = "Clients that were sent to the node of their account, and those that came again all the same";
+        self.counts("cluster_redirects", help, "fate", &values)?;
+        let values = [("in", probe.sessions_moved_in), ("out", probe.sessions_moved_out)];
+        let help = "Sessions that moved with their accounts";
+        self.counts("cluster_sessions_moved", help, "direction", &values)
     }
 
     fn store(&mut self, figures: &Figures) -> fmt::Result {

@@ -96,7 +96,8 @@ pub(super) fn drain(config: &Config) -> Result<(), Refusal> {
         let own = status.nodes.iter().find(|node| node.health == "this");
         let alone = status.nodes.iter().filter(|node| node.is_member).count() < 2;
         if alone {
-            let message = "the node is the only member of its cluster: nobody can take what it owns";
+            let message =
+                "the node is the only member of its cluster: nobody can take what it owns";
             return Err(Refusal::Plain(message.to_owned()));
         }
         if status.is_settled && own.is_some_and(|node| node.weight == 0 && node.partitions == 0) {
@@ -111,10 +112,7 @@ pub(super) fn drain(config: &Config) -> Result<(), Refusal> {
 }
 
 fn status_text(status: &ClusterStatus) -> String {
-    let mut text = format!(
-        "epoch {} since {}: {}\n",
-        status.epoch, status.changed_at, status.why
-    );
+    let mut text = format!("epoch {} since {}: {}\n", status.epoch, status.changed_at, status.why);
     // Writing to a String cannot fail.
     let _ = match (&status.waiting, status.is_settled, status.has_lease) {
         (Some(why), ..) => writeln!(text, "waits: {why}"),
@@ -159,7 +157,8 @@ fn members_text(status: &ClusterStatus) -> String {
 fn events_text(status: &ClusterStatus) -> String {
     let mut text = String::new();
     for event in &status.events {
-        let _ = writeln!(text, "{} epoch {} by {}: {}", event.at, event.epoch, event.node, event.what);
+        let _ =
+            writeln!(text, "{} epoch {} by {}: {}", event.at, event.epoch, event.node, event.what);
     }
     text
 }

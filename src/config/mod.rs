@@ -96,7 +96,7 @@ pub struct C2s {
     pub proxy_protocol: bool,
     /// Balancers; at least one where `proxy_protocol` is set.
     pub proxy_from: Vec<Network>,
-    /// Not in this version: off.
+    /// Clients are sent to the node that owns their account.
     pub redirect: Redirect,
 }
 
@@ -111,6 +111,7 @@ pub enum TlsPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redirect {
     Off,
+    Owner,
 }
 
 /// `certificate` and `key` are both given or both absent (self-signed).

@@ -131,7 +131,7 @@ fn c2s(s: &mut Section<'_>) -> C2s {
     }
     let redirect = s.parsed("redirect", "off", "off", |text| match text {
         "off" => Ok(Redirect::Off),
-        "owner" => Err("is not in this version"),
+        "owner" => Ok(Redirect::Owner),
         _ => Err("is not one of \"off\", \"owner\""),
     });
     let proxy_protocol = s.boolean("proxy_protocol", false);

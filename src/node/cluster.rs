@@ -4,6 +4,7 @@
 //! and the authority of what it heard.
 
 use super::{Event, told};
+use crate::admin::figures::ClusterFigures;
 use crate::base::rng::Rng;
 use crate::cluster::authority::{Reason, Told};
 use crate::cluster::membership::{Health, MemberEvent};
@@ -23,7 +24,9 @@ use crate::runtime::cluster::secret;
 use crate::runtime::control::cluster::{ClusterEvent, ClusterLink, ClusterNode, ClusterStatus};
 use crate::runtime::executor::{self, MakeCarrier, Membership};
 use crate::runtime::mailbox::{Letter, Mailbox};
+use crate::runtime::retention::Owns;
 use crate::store::Place;
+use crate::xmpp::jid::BareJid;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -65,6 +68,28 @@ impl Part {
     /// Its share of the accounts from now on.
     pub(super) fn weigh(&self, weight: u32) {
         self.authority.weigh(weight);
+    }
+
+    /// Whether an account is this node's.
+    pub(super) fn owns(&self, own: NodeId) -> Owns {
+        let part = self.clone();
+        Arc::new(move |jid: &BareJid| part.view().placement.owner(jid.hash64()).node == own)
+    }
+
+    pub(super) fn figures(&self, clock: Clock) -> ClusterFigures {
+        let (view, links, gossip) = (self.view(), self.links.figures(), self.gossip.figures());
+        let refused = links.refused.values().sum::<u64>()
+            + gossip.beacons.refused.total()
+            + gossip.gossip.refused.total();
+        ClusterFigures {
+            epoch: view.epoch(),
+            is_settled: self.membership.settled_epoch() == view.epoch(),
+            has_lease: self.membership.has_lease(clock.mono()),
+            members: view.nodes.len() as u64,
+            links_up: links.peers.iter().filter(|peer| peer.state == LinkState::Up).count() as u64,
+            queue_bytes: links.peers.iter().map(|peer| peer.queue_bytes as u64).sum(),
+            refused,
+        }
     }
 
     /// What this node knows of the cluster.
@@ -222,7 +247,12 @@ pub(super) fn prepare(config: &Config) -> Result<Entry, super::Error> {
         .map_err(|error| super::Error::Other(format!("cluster.secret_file: {error}")))?;
     let bind = config.cluster.bind.ok_or_else(|| missing("bind"))?;
     let listener = TcpListener::bind(bind).map_err(|error| {
-        told(&format!("cluster.bind: {bind} cannot be listened on; write a free address of this host"), &error)
+        told(
+            &format!(
+                "cluster.bind: {bind} cannot be listened on; write a free address of this host"
+            ),
+            &error,
+        )
     })?;
     Ok(Entry { secret, bind, listener })
 }
@@ -306,10 +336,11 @@ pub(super) fn start(
         return Err(super::Error::Other("the nodes of a cluster share a PostgreSQL".to_owned()));
     };
     let of_authority = news.clone();
-    let (authority, authority_thread) = authority::start(&database, facts.clone(), clock, move |event| {
-        let _ = of_authority.send(News::Authority(event));
-    })
-    .map_err(|error| told("the thread of the authority cannot be started", &error))?;
+    let (authority, authority_thread) =
+        authority::start(&database, facts.clone(), clock, move |event| {
+            let _ = of_authority.send(News::Authority(event));
+        })
+        .map_err(|error| told("the thread of the authority cannot be started", &error))?;
 
     let membership = Membership::new(shards);
     let part = Part {

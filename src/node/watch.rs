@@ -78,6 +78,7 @@ impl Watch {
             },
             shard_silence_ms: self.beats.silence_ms(),
             store_is_failing: self.store.figures().is_failing,
+            lacks_lease: self.desk.get().is_some_and(|desk| desk.lacks_lease()),
         }
     }
 
@@ -118,6 +119,7 @@ impl Watch {
             store: self.store.figures(),
             process: process::figures(),
             certificates: self.desk.get().map_or_else(Vec::new, |desk| desk.certificates()),
+            cluster: self.desk.get().and_then(|desk| desk.cluster_figures()),
             is_ready: self.health().check().is_ok(),
         }
     }

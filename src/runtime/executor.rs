@@ -160,6 +160,8 @@ pub struct CoreSettings {
     pub handshakes_max: usize,
     pub handshake_timeout: Duration,
     pub shutdown_timeout: Duration,
+    /// Clients are sent to the nodes that own their accounts.
+    pub redirects: bool,
 }
 
 /// The running cores.
@@ -785,7 +787,10 @@ impl Core {
                     self.from_node(incoming);
                 }
             }
-            Letter::View(view) => shard.handle(now, Input::Placed(view), &mut fx),
+            Letter::View(view) => {
+                relay::placed(self, &view);
+                shard.handle(now, Input::Placed(view), &mut fx);
+            }
             Letter::Shutdown => {
                 self.stopping.set(true);
                 shard.handle(now, Input::Shutdown, &mut fx);

@@ -26,6 +26,7 @@ pub mod notify;
 pub mod passwords;
 pub mod preflight;
 pub mod process;
+mod redirect;
 mod relay;
 pub mod retention;
 pub mod signal;

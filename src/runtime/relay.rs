@@ -7,11 +7,12 @@
 use super::cluster::port::{Carrier, Outgoing};
 use super::connection::{self, LAST_OUTPUT, Socket};
 use super::executor::Core;
+use super::redirect::{Redirects, Steer};
 use crate::base::hash::Map;
 use crate::base::instant::Instant;
 use crate::cluster::placement::{NodeId, Owner};
 use crate::cluster::relay::{Event, FrontId, Lost, Refusal, Relay, Remote, messages};
-use crate::cluster::view::{Place, Run};
+use crate::cluster::view::{Place, Run, View};
 use crate::frame::Batch;
 use crate::shard::{ConnId, Input};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
@@ -25,6 +26,7 @@ pub(super) struct Relays {
     machine: RefCell<Relay<Rc<Socket>>>,
     /// Runs that there is a link to.
     linked: RefCell<Map<NodeId, Run>>,
+    redirects: RefCell<Redirects>,
     /// Sockets here with output, each once.
     dirty: RefCell<Vec<Rc<Socket>>>,
     /// Connections here that are closed, and when they end at the latest.
@@ -71,6 +73,7 @@ impl Relays {
             carrier,
             machine: RefCell::default(),
             linked: RefCell::default(),
+            redirects: RefCell::default(),
             dirty: RefCell::default(),
             ending: RefCell::default(),
         }
@@ -105,6 +108,19 @@ pub(super) fn open(core: &Rc<Core>, conn: ConnId, to: Owner) {
         tracing::debug!(node = to.node.0, "no link to the owner of an account");
         return end_stream(core, conn, StreamCondition::RemoteConnectionFailed);
     };
+    if core.settings.borrow().redirects {
+        let peer = core.shard.borrow().peer_address(conn);
+        let steer =
+            peer.map(|peer| relays.redirects.borrow_mut().steer(core.clock.mono(), peer, to.node));
+        if let Some(Steer::To(host)) = steer {
+            core.counts.borrow_mut().redirected += 1;
+            let mut fx = core.fx.borrow_mut();
+            core.shard.borrow_mut().redirect(core.clock.now(), conn, &host, &mut fx);
+            core.flush.notify();
+            return;
+        }
+        core.counts.borrow_mut().redirects_ignored += u64::from(steer == Some(Steer::StayAgain));
+    }
     // What was said here leaves from here, as far as the kernel takes it.
     connection::flush(core, conn);
     let (image, may_end) = {
@@ -259,6 +275,13 @@ fn adopt(core: &Rc<Core>, relays: &Relays, remote: Remote, image: &[u8]) {
 }
 
 // ---- both
+
+/// Who is in the cluster, from now on.
+pub(super) fn placed(core: &Core, view: &View) {
+    if let Some(relays) = &core.relays {
+        relays.redirects.borrow_mut().adopt(view);
+    }
+}
 
 pub(super) fn linked(core: &Rc<Core>, run: Run) {
     if let Some(relays) = &core.relays {

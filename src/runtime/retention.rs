@@ -6,6 +6,7 @@ use super::storage::StoreHandle;
 use crate::base::instant::Wall;
 use crate::store::{Answer, ArchiveEnds, Query, Reader, Write, Written};
 use crate::xmpp::jid::BareJid;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,8 +30,10 @@ pub struct Rule {
     pub messages_max: Option<u64>,
 }
 
+/// Whether an account is this node's: what others own, they prune.
+pub type Owns = Arc<dyn Fn(&BareJid) -> bool + Send + Sync>;
+
 /// The running thread. Dropping it ends it.
-#[derive(Debug)]
 pub struct Retention {
     rules: Option<Sender<Vec<Rule>>>,
     thread: Option<JoinHandle<()>>,
@@ -43,9 +46,10 @@ impl Retention {
         reader: Box<dyn Reader>,
         clock: Clock,
         rules: Vec<Rule>,
+        owns: Owns,
     ) -> std::io::Result<Retention> {
         let (sender, news) = channel();
-        let job = Job { store, reader, clock, rules, news };
+        let job = Job { store, reader, clock, rules, owns, news };
         let thread = std::thread::Builder::new()
             .name("retention".into())
             .spawn(move || job.run(FIRST_ROUND, INTERVAL))?;
@@ -78,6 +82,7 @@ struct Job {
     reader: Box<dyn Reader>,
     clock: Clock,
     rules: Vec<Rule>,
+    owns: Owns,
     news: Receiver<Vec<Rule>>,
 }
 
@@ -125,8 +130,10 @@ impl Job {
                 };
                 let began = Instant::now();
                 let Answer::Accounts(accounts) = self.read(&query)? else { break };
-                for owner in &accounts {
-                    gone += self.prune(owner, &rule)?;
+                for owner in
+                    accounts.iter().filter(|owner| (self.owns)(owner)).cloned().collect::<Vec<_>>()
+                {
+                    gone += self.prune(&owner, &rule)?;
                 }
                 let Some(last) = accounts.last() else { break };
                 after = Some(last.clone());
@@ -257,7 +264,9 @@ mod tests {
         let clock = Clock::start();
         let (store, storage) = filled(&["a@one.example"], 40, clock);
         let reader = Box::new(store.reader());
-        let retention = Retention::start(storage.handle(), reader, clock, Vec::new()).unwrap();
+        let retention =
+            Retention::start(storage.handle(), reader, clock, Vec::new(), Arc::new(|_| true))
+                .unwrap();
         retention.set_rules(vec![rule("one.example", Some(10), None)]);
         let began = Instant::now();
         while ages(&store, clock, "a@one.example").len() > 10 {

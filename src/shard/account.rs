@@ -187,6 +187,7 @@ impl Account {
 pub(super) struct Queued {
     pub at: FrameRef,
     pub ingress: Wall,
+    pub hops: u8,
     pub post: Post,
     /// Where it was sent first, if that is gone: it may be in the log already.
     pub retry: Option<Origin>,
@@ -194,11 +195,21 @@ pub(super) struct Queued {
 
 impl Queued {
     pub(super) fn new(envelope: &Envelope<'_>, to: &str, at: FrameRef) -> Self {
-        Self { at, ingress: envelope.ingress, post: Post::of(envelope, to), retry: None }
+        Self {
+            at,
+            ingress: envelope.ingress,
+            hops: envelope.hops,
+            post: Post::of(envelope, to),
+            retry: None,
+        }
     }
 
     pub(super) fn envelope(&self, epoch: u64) -> Envelope<'_> {
-        Envelope { number: self.at.number, ..self.post.envelope(epoch, self.ingress) }
+        Envelope {
+            number: self.at.number,
+            hops: self.hops,
+            ..self.post.envelope(epoch, self.ingress)
+        }
     }
 }
 

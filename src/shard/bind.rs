@@ -381,6 +381,7 @@ impl Shard {
         writer.start("enabled").attr("xmlns", ns::SM3);
         if let Some(Resumable { id, window_s }) = &resumable {
             writer.attr("id", id).attr("resume", "true").attr("max", &window_s.to_string());
+            writer.attr_opt("location", core.config.location.as_deref());
             core.resumable.insert(id.clone(), session);
         }
         writer.close_empty();

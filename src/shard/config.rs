@@ -7,6 +7,7 @@ use crate::cluster::placement::NodeId;
 use crate::stream::c2s::C2sPolicy;
 use crate::stream::component::ComponentAccess;
 use crate::xmpp::jid::BareJid;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// When a stanza counts as handled (DESIGN: `[storage] ack`).
@@ -169,6 +170,8 @@ pub struct ShardConfig {
     pub answer_after: Duration,
     /// The node that the shard is of, as the placement names it.
     pub node: NodeId,
+    /// Where clients reach this very node: told for resumption (XEP-0198 §3, `location`).
+    pub location: Option<Arc<str>>,
     /// This start of the node; part of each logged stanza's origin.
     pub incarnation: u64,
 }
@@ -188,6 +191,7 @@ impl ShardConfig {
             components: Vec::new(),
             answer_after: Duration::ZERO,
             node: NodeId::default(),
+            location: None,
             incarnation: 1,
         }
     }

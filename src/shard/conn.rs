@@ -57,6 +57,8 @@ pub(super) struct Conn {
     dirty: bool,
     /// What it says waits for its moment, so that nobody learns from the time of an answer.
     withheld: bool,
+    /// Its socket is on another node.
+    pub is_relayed: bool,
     /// Its output waits for room in the kernel.
     pub blocked: bool,
     pub hold: Hold,
@@ -92,6 +94,7 @@ impl Conn {
             spare: 0,
             dirty: false,
             withheld: false,
+            is_relayed: false,
             blocked: false,
             hold: Hold::No,
             login: None,

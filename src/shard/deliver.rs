@@ -48,6 +48,8 @@ impl Shard {
             }
             inward.received(envelope.number);
             let at = FrameRef { ring: from.0, number: envelope.number };
+            let hops = envelope.hops.saturating_add(u8::from(checked));
+            let envelope = Envelope { hops, ..envelope };
             if !self.contained(fx, |shard, fx| shard.deliver(&envelope, at, fx)) {
                 self.faulty_frame(&envelope, fx);
             }
@@ -320,6 +322,7 @@ impl Shard {
         }
         for session in &targets {
             core.probe.messages_delivered += 1;
+            core.count_hops(envelope.hops, *session);
             core.emit(*session, &[&bytes], row.filter(|_| logged), fx);
         }
         if self.phases.wants_delivered() {

@@ -212,7 +212,6 @@ impl Shard {
         core.probe.frames_passed_on += 1;
         let passed = Envelope {
             epoch: core.placement.epoch(),
-            hops: envelope.hops.saturating_add(1),
             to,
             also_to: crate::frame::Recipients::NONE,
             ..*envelope
@@ -438,6 +437,24 @@ impl Core {
         let peer = self.peers.enter(place)?;
         self.grow(fx);
         Some(peer)
+    }
+
+    /// Nodes that lie between a session and its client: 1 where its socket is on another one.
+    pub(super) fn hops_to(&self, session: SessionId) -> u8 {
+        if !self.handover.is_cluster() {
+            return 0;
+        }
+        let conn = self.sessions.get(session.0).and_then(|session| session.conn);
+        u8::from(conn.and_then(|conn| self.conns.get(conn.0)).is_some_and(|conn| conn.is_relayed))
+    }
+
+    /// A message that crossed so many nodes goes to a session's client.
+    pub(super) fn count_hops(&mut self, hops: u8, session: SessionId) {
+        if self.handover.is_cluster() {
+            let hops = usize::from(hops + self.hops_to(session));
+            let most = self.probe.hops.len() - 1;
+            self.probe.hops[hops.min(most)] += 1;
+        }
     }
 
     /// Room for all peers that are known.

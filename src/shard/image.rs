@@ -96,6 +96,7 @@ impl Shard {
         conn.attempts = image.attempts;
         conn.goes_on(Framer::between_stanzas(image.root), image.unread, image.output);
         conn.set_withheld(image.withheld);
+        conn.is_relayed = true;
         Ok(self.adopt(now, MovedConn::of(conn), fx))
     }
 
@@ -110,6 +111,17 @@ impl Shard {
     ) {
         self.core.now = now;
         self.close(conn, Some(StreamError::new(condition)), fx);
+    }
+
+    /// Sends a client to another node (RFC 6120 §4.9.3.19).
+    pub fn redirect(&mut self, now: Now, conn: ConnId, host: &str, fx: &mut Effects) {
+        self.core.now = now;
+        self.close(conn, Some(StreamError::see_other_host(host)), fx);
+    }
+
+    /// Where a connection comes from.
+    pub fn peer_address(&self, conn: ConnId) -> Option<IpAddr> {
+        self.core.conns.get(conn.0).map(|conn| conn.peer)
     }
 
     /// Whether an error and a close tag may follow what the connection was given to say, once that has left.

@@ -290,7 +290,7 @@ impl Shard {
         let envelope = Envelope {
             epoch: core.placement.epoch(),
             number: 0,
-            hops: 0,
+            hops: core.hops_to(session),
             ingress: core.now.wall,
             trace: core.trace(),
             flags: flags.with(tracked),

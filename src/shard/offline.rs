@@ -608,7 +608,8 @@ impl Core {
         for (ingress, post) in posts.into_iter().rev() {
             let number = self.outward[usize::from(ring)].number();
             self.inward[usize::from(ring)].received(number);
-            let queued = Queued { at: FrameRef { ring, number }, ingress, post, retry: None };
+            let at = FrameRef { ring, number };
+            let queued = Queued { at, ingress, hops: 0, post, retry: None };
             if let Some(slot) = self.accounts.get_mut(id.0) {
                 slot.waiting.push_front(queued);
             }

@@ -1,7 +1,7 @@
 //! What operators see of a shard and do to it: its sessions and users in pages, sessions that are ended, announcements.
 
-use super::control::Control;
 use super::account::AccountId;
+use super::control::Control;
 use super::effect::{Effects, Ticket};
 use super::errand::{
     Announcement, Counts, IDLE_AFTER, Outcome, Page, SessionFacts, UsersQuery, Which, Whose,

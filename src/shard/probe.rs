@@ -22,6 +22,8 @@ pub struct Probe {
     pub presence_dropped: u64,
     pub frames_out: u64,
     pub frames_in: u64,
+    /// Messages that clients got, by how often they crossed from node to node; the last counts all above.
+    pub hops: [u64; 5],
     /// Of other nodes, that were there already or came ahead of others; they are not missed.
     pub frames_repeated: u64,
     /// For accounts that are another's: sent on.

@@ -9,10 +9,10 @@ mod beacon;
 mod component;
 #[path = "../fuzz/targets/frame.rs"]
 mod frame;
-#[path = "../fuzz/targets/link.rs"]
-mod link;
 #[path = "../fuzz/targets/gossip.rs"]
 mod gossip;
+#[path = "../fuzz/targets/link.rs"]
+mod link;
 #[path = "../fuzz/targets/proxy.rs"]
 mod proxy;
 #[path = "../fuzz/targets/sasl.rs"]

@@ -22,8 +22,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::latency::{Report, StallReport};
 use self::cluster::ClusterStatus;
+use crate::admin::latency::{Report, StallReport};
 use crate::cluster::map::ShardMap;
 use crate::xmpp::credentials::{Credentials, ScramKeys};
 use trace::{TraceEvent, TraceRequest};

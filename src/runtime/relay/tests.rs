@@ -226,6 +226,7 @@ fn start_node(
             connections_max: 100,
             handshakes_max: 10,
             handshake_timeout: PATIENCE,
+            redirects: false,
             shutdown_timeout: PATIENCE,
         },
         passwords: Passwords::start(1, 100, &mailboxes).unwrap(),
