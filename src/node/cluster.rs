@@ -12,7 +12,7 @@ use crate::cluster::placement::{NodeId, PARTITIONS, ShardId};
 use crate::cluster::secret::{Label, Secret};
 use crate::cluster::view::{NodeFacts, Run, View};
 use crate::config::Config;
-use crate::frame::FRAME_BYTES_MAX;
+use crate::frame::{FRAME_BYTES_MAX, VERSIONS};
 use crate::runtime::clock::Clock;
 use crate::runtime::cluster::authority::{self, Handle};
 use crate::runtime::cluster::gossip::{Gossip, GossipCommand, GossipHandle, GossipSettings};
@@ -21,13 +21,14 @@ use crate::runtime::cluster::links::{
 };
 use crate::runtime::cluster::port::{Carrier, Incoming};
 use crate::runtime::cluster::secret;
+use crate::runtime::cluster::threads::{start_gossip, start_links};
 use crate::runtime::control::cluster::{ClusterEvent, ClusterLink, ClusterNode, ClusterStatus};
 use crate::runtime::executor::{self, MakeCarrier, Membership};
 use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::retention::Owns;
 use crate::store::Place;
 use crate::xmpp::jid::BareJid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -277,12 +278,12 @@ pub(super) fn start(
         weight: config.cluster.weight,
         link: bind,
         clients: config.cluster.clients.clone(),
-        frames: (1, 1),
+        frames: VERSIONS,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let (news, heard) = channel();
-    let (link_events, mut link_heard) = tokio::sync::mpsc::unbounded_channel();
-    let links = links::start(
+    let of_links = news.clone();
+    let (links, link_news) = start_links(
         links::Settings {
             listener,
             facts: facts.clone(),
@@ -292,18 +293,12 @@ pub(super) fn start(
             seed: executor::seed(),
         },
         Arc::new(Mailboxes(mailboxes.to_vec())),
-        link_events,
+        move |event| {
+            let _ = of_links.send(News::Link(event));
+        },
     )
     .map_err(|error| told("links to other nodes cannot be made", &error))?;
-    let mut others = Vec::new();
-    let of_links = news.clone();
-    others.push(thread("link-news", move || {
-        while let Some(event) = link_heard.blocking_recv() {
-            if of_links.send(News::Link(event)).is_err() {
-                return;
-            }
-        }
-    })?);
+    let mut others = vec![link_news];
 
     let settings = GossipSettings {
         bind,
@@ -320,17 +315,9 @@ pub(super) fn start(
     let rng = Rng::from_seed(executor::seed());
     let (gossip, gossip_handle) = Gossip::bind(&settings, facts.clone(), clock, rng, tell)
         .map_err(|error| super::Error::Other(error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
+    let gossip = start_gossip(gossip)
         .map_err(|error| told("the thread of the cluster cannot be started", &error))?;
-    others.push(thread("cluster", move || {
-        if let Err(error) = runtime.block_on(gossip.run()) {
-            tracing::error!(%error, "gossip has ended");
-        }
-        runtime.shutdown_background();
-    })?);
+    others.push(gossip);
 
     let Place::Postgres(database) = config.store_place() else {
         return Err(super::Error::Other("the nodes of a cluster share a PostgreSQL".to_owned()));
@@ -356,6 +343,7 @@ pub(super) fn start(
         mailboxes: mailboxes.to_vec(),
         events,
         known: BTreeMap::new(),
+        alive: BTreeSet::new(),
         has_joined: false,
         settled: 0,
         peers: Vec::new(),
@@ -388,8 +376,10 @@ struct Hub {
     part: Part,
     mailboxes: Vec<Mailbox>,
     events: Sender<Event>,
-    /// Runs of other nodes that live, as far as anybody said, by node.
+    /// Runs of other nodes of which anybody spoke, by node.
     known: BTreeMap<Run, NodeFacts>,
+    /// Those that live, by gossip.
+    alive: BTreeSet<Run>,
     has_joined: bool,
     settled: u64,
     /// Those that the links were told of last.
@@ -446,8 +436,6 @@ impl Hub {
                 self.part.gossip.command(GossipCommand::Join(node.link));
             }
         }
-        // What is no member and was not heard of since it was is gone.
-        self.known.retain(|run, _| view.node(run.node).is_none_or(|node| node.run == *run));
         for mailbox in &self.mailboxes {
             mailbox.send(Letter::View(view.clone()));
         }
@@ -469,14 +457,23 @@ impl Hub {
             MemberEvent::Up(facts) => {
                 let run = facts.run;
                 self.meet(&facts);
+                self.alive.insert(run);
                 self.tell_links();
                 self.part.authority.told(Told::Alive(run));
             }
             MemberEvent::Changed(facts) => self.meet(&facts),
             MemberEvent::Suspect(_) => {}
             MemberEvent::Trusted(run) => self.part.authority.told(Told::Alive(run)),
-            MemberEvent::Dead(run) => self.part.authority.told(Told::Dead(run)),
-            MemberEvent::Left(run) => self.part.authority.told(Told::Left(run)),
+            MemberEvent::Dead(run) => {
+                self.alive.remove(&run);
+                self.tell_links();
+                self.part.authority.told(Told::Dead(run));
+            }
+            MemberEvent::Left(run) => {
+                self.alive.remove(&run);
+                self.tell_links();
+                self.part.authority.told(Told::Left(run));
+            }
             // Gossip has told people of it.
             MemberEvent::Twins { .. } | MemberEvent::TakenForDead | MemberEvent::Gone => {}
         }
@@ -495,8 +492,11 @@ impl Hub {
         }
     }
 
-    /// There should be links to the newest run of each node that lives.
+    /// There should be links to the newest run of each node that lives, or is a member.
     fn tell_links(&mut self) {
+        let view = self.part.view();
+        let alive = &self.alive;
+        self.known.retain(|run, _| alive.contains(run) || view.has(*run));
         let mut newest: BTreeMap<_, &NodeFacts> = BTreeMap::new();
         for (run, facts) in &self.known {
             newest.insert(run.node, facts);

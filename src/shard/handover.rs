@@ -126,6 +126,8 @@ impl Shard {
         if known && view.epoch() <= core.placement.epoch() {
             return;
         }
+        // What clients confirmed is not to come again elsewhere.
+        core.write_confirmed(fx);
         let before = std::mem::replace(&mut core.placement, view.placement.clone());
         let own = core.own();
         if !known {

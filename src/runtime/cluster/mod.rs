@@ -6,4 +6,5 @@ pub mod gossip;
 pub mod links;
 pub mod port;
 pub mod secret;
+pub mod threads;
 mod tls;
