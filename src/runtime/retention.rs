@@ -249,7 +249,8 @@ mod tests {
             rule("four.example", Some(1), None),
         ];
         let reader = Box::new(store.reader());
-        let mut job = Job { store: storage.handle(), reader, clock, rules, news };
+        let owns: Owns = Arc::new(|_| true);
+        let mut job = Job { store: storage.handle(), reader, clock, rules, owns, news };
         assert_eq!(job.round().ok(), Some(370 * 2 + 393));
         assert_eq!(ages(&store, clock, owners[0]), (0..30).rev().collect::<Vec<_>>());
         assert_eq!(ages(&store, clock, owners[1]).len(), 30);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use corefire::cluster::map::ShardMap;
 use corefire::cluster::placement::NodeId;
 use corefire::cluster::view::{NodeFacts, Run, View};
+use corefire::runtime::control::cluster::{ClusterEvent, ClusterNode, ClusterStatus};
 use corefire::runtime::control::server;
 use corefire::runtime::control::trace::{TraceEvent, TraceHop};
 use corefire::runtime::control::{
@@ -270,6 +271,21 @@ impl ControlHandler for Full {
             })),
             ControlRequest::Reload => ControlResponse::error("x.toml:3: limits.depth: no"),
             ControlRequest::ShardMap => ControlResponse::ShardMap(shard_map()),
+            ControlRequest::Cluster => ControlResponse::Cluster(Box::new(ClusterStatus {
+                node: "n1".into(),
+                epoch: 4,
+                waiting: Some("for n2".into()),
+                nodes: vec![ClusterNode {
+                    name: "n1".into(),
+                    id: 1,
+                    state: "member".into(),
+                    health: "this".into(),
+                    ..ClusterNode::default()
+                }],
+                events: vec![ClusterEvent { what: "n2 joined".into(), ..ClusterEvent::default() }],
+                ..ClusterStatus::default()
+            })),
+            ControlRequest::Weigh { .. } => ControlResponse::Weighed,
             ControlRequest::Whereis { jid } => match accounts::place(&jid, &shard_map()) {
                 Ok(place) => ControlResponse::Place(place),
                 Err(message) => ControlResponse::error(message),

@@ -18,16 +18,20 @@ fn wrong_arguments_are_told_apart_from_refusals() {
 }
 
 #[test]
-fn later_commands_say_so_and_are_not_listed() {
+fn commands_are_listed_and_those_of_a_running_node_say_that_none_runs() {
     let place = Place::new();
-    place.run(["drain"]).refused(&["corefire: drain is not in this version; see: corefire --help"]);
+    for command in [vec!["drain"], vec!["cluster", "status"], vec!["cluster", "weight", "2"]] {
+        let run = place.run(&command);
+        assert_eq!(run.code, 1, "{command:?}");
+        assert!(run.stderr.contains("no node runs on the data directory"), "{}", run.stderr);
+    }
     let help = place.run(["--help"]).done() + &place.run(["user", "--help"]).done();
-    assert!(!help.contains("drain"), "{help}");
     for word in [
         "serve",
         "status",
         "whereis",
         "cluster",
+        "drain",
         "check-config",
         "session",
         "latency",

@@ -174,10 +174,6 @@ fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
             "[http]\nlisten = [\"127.0.0.1:5280\"]",
             "2: http.listen: [\"127.0.0.1:5280\"] is not in this version; write listen = []",
         ),
-        (
-            "[c2s]\nredirect = \"owner\"",
-            "2: c2s.redirect: \"owner\" is not in this version; write redirect = \"off\"",
-        ),
     ];
     let place = Place::new();
     for (text, line) in cases {
@@ -380,4 +376,32 @@ fn a_missing_certificate_does_not_keep_an_operator_from_the_accounts() {
     let run =
         place.run(["user", "add", "a@localhost", "--password", "x", "--config", "corefire.toml"]);
     assert_eq!(run.done(), "added a@localhost\n");
+}
+
+#[test]
+fn a_cluster_needs_an_address_a_secret_and_a_database_that_nodes_share() {
+    let place = Place::new();
+    let run = place.check("[cluster]\nenabled = true\nbind = \"0.0.0.0:7070\"\n");
+    assert_eq!(run.code, 1);
+    for part in [
+        "cluster.bind: 0.0.0.0:7070 is not an address by which others find this node",
+        "cluster.secret_file: a cluster needs a secret; make one with corefire cluster init FILE",
+        "cluster.enabled: the nodes of a cluster share their database, and storage.url names a file of this node",
+    ] {
+        assert!(run.stderr.contains(part), "{part}\n{}", run.stderr);
+    }
+    let lines = [
+        (
+            "seeds = [\"host\"]",
+            "cluster.seeds: \"host\" is not a host's name or address with a port",
+        ),
+        ("dns = \"a b:7\"", "cluster.dns: \"a b:7\" is not a host's name or address with a port"),
+        ("weight = 1001", "cluster.weight: 1001"),
+        ("[cluster.multicast]\ngroup = \"10.0.0.1:7\"", "is not a multicast group of IPv4"),
+    ];
+    for (line, fault) in lines {
+        let run = place.check(&format!("[cluster]\n{line}\n"));
+        assert_eq!(run.code, 1, "{line}");
+        assert!(run.stderr.contains(fault), "{fault}\n{}", run.stderr);
+    }
 }

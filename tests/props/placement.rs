@@ -104,16 +104,16 @@ proptest! {
         };
         let view = View::new(3, members(&weights).into_iter().zip(&shards).map(node).collect());
         let map = ShardMap::of(&view);
-        let json = map.to_json().unwrap();
-        let theirs = corefire_shard_map::ShardMap::from_json(&json).unwrap();
+        let json = map.to_json().expect("a map is JSON");
+        let theirs = corefire_shard_map::ShardMap::from_json(&json).expect("it reads its own map");
         prop_assert_eq!(theirs.epoch(), 3);
         for jid in &jids {
             let owner = view.placement.owner(hash64(jid.as_bytes()));
             let found = theirs.owner(jid);
             prop_assert_eq!((found.member.node, found.shard), (owner.node.0, owner.shard.0));
             prop_assert_eq!(&found.member.clients[0], &format!("{}:5222", owner.node.0));
-            let jid = BareJid::parse(jid).unwrap();
-            prop_assert_eq!(map.owner_of(&jid).unwrap().owner, owner);
+            let jid = BareJid::parse(jid).expect("an address");
+            prop_assert_eq!(map.owner_of(&jid).expect("all have owners").owner, owner);
         }
     }
 

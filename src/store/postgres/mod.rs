@@ -20,7 +20,7 @@ mod settings;
 mod share;
 mod sql;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 mod writer;
 

@@ -18,7 +18,7 @@ use crate::xmpp::credentials::{Credentials, ScramKeys};
 use crate::xmpp::jid::Jid;
 
 #[path = "../../../tests/postgres/server.rs"]
-mod server;
+pub(crate) mod server;
 use server::Server;
 
 const JULIET: &str = "juliet@example.org";

@@ -5,10 +5,7 @@ use super::*;
 use crate::store::{Place, Shared};
 use std::sync::mpsc::Receiver;
 
-#[expect(dead_code, reason = "others need more of it")]
-#[path = "../../../../tests/postgres/server.rs"]
-mod server;
-use server::Server;
+use crate::store::postgres::tests::server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
