@@ -337,9 +337,15 @@ impl Client {
         self.say(orders, text.into_bytes(), Some(message));
     }
 
-    pub(crate) fn request(&mut self, orders: &mut Orders, model: &mut Model, chance: &mut Chance) {
+    pub(crate) fn request(
+        &mut self,
+        orders: &mut Orders,
+        model: &mut Model,
+        chance: &mut Chance,
+        now: u64,
+    ) {
         let Some(session) = self.session else { return };
-        let request = model.ask(self.index, session);
+        let request = model.ask(self.index, session, now);
         let account = chance.index(model.accounts.len());
         let devices = model.accounts[account].devices as u64;
         let peer = jid(&format!("user{account}"));

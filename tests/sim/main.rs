@@ -1,9 +1,9 @@
-//! Simulation: the real shards under a seeded scheduler, with a virtual clock, a store that crashes and clients that come
-//! and go. The promises that are checked are written down in `model.rs`, what the world promises in `world.rs`.
+//! Simulation: the real shards of one node or of several under a seeded scheduler, with a virtual clock, a store that
+//! crashes, links that break, nodes that come and go as clients do. The promises that are checked are written down in `model.rs`, what the world promises in `world.rs`.
 //!
 //! - `COREFIRE_SIM_SEED=N`: one seed, with its plan; `COREFIRE_SIM_LOG=1` shows all that happens in it
 //! - `COREFIRE_SIM_SEEDS=N`, `COREFIRE_SIM_SECONDS=S`: a campaign of so many seeds, or of so long; it begins at
-//!   `COREFIRE_SIM_FIRST`
+//!   `COREFIRE_SIM_FIRST`; `COREFIRE_SIM_NODES=one` or `several` leaves out the others
 //!
 //! A seed that fails is printed with the command that repeats it, and joins `seeds.txt`.
 #![expect(clippy::print_stdout, reason = "campaigns tell what they did")]
@@ -22,11 +22,13 @@ use std::sync::Mutex;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use world::{ARCHIVES, Counts, World};
+use world::{ARCHIVES, CLUSTERS, Counts, World};
 
 pub(crate) const DOMAIN: &str = "sim.example";
 
 const SEEDS: u64 = 64;
+/// With several nodes.
+const CLUSTER_SEEDS: u64 = 64;
 static SEEDS_KEPT: &str = include_str!("seeds.txt");
 
 fn fix_keys() {
@@ -115,12 +117,15 @@ fn promises_hold_under_every_seed() {
         );
         return;
     }
+    if std::env::var("COREFIRE_SIM_NODES").is_ok_and(|nodes| nodes == "several") {
+        return;
+    }
     let first = variable("COREFIRE_SIM_FIRST").unwrap_or(0);
     let count = variable("COREFIRE_SIM_SEEDS");
     let seconds = variable("COREFIRE_SIM_SECONDS");
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let count = count.unwrap_or(if until.is_some() { u64::MAX - first } else { SEEDS });
-    let kept = SEEDS_KEPT.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
+    let kept = kept().filter(|seed| *seed < CLUSTERS);
     let began = Instant::now();
     // In turn without archives and with them, unless all of a campaign are to be of one kind.
     let seeds = (first..first.saturating_add(count)).map(|seed| match seed % 2 {
@@ -132,9 +137,34 @@ fn promises_hold_under_every_seed() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Seeds that once failed.
+fn kept() -> impl Iterator<Item = u64> {
+    SEEDS_KEPT.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok())
+}
+
+#[test]
+fn promises_hold_in_clusters_under_every_seed() {
+    let left_out = std::env::var("COREFIRE_SIM_NODES").is_ok_and(|nodes| nodes == "one");
+    if variable("COREFIRE_SIM_SEED").is_some() || left_out {
+        return;
+    }
+    let first = variable("COREFIRE_SIM_FIRST").unwrap_or(0) % ARCHIVES;
+    let seconds = variable("COREFIRE_SIM_SECONDS");
+    let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let count = variable("COREFIRE_SIM_SEEDS");
+    let count = count.unwrap_or(if until.is_some() { u64::MAX } else { CLUSTER_SEEDS });
+    let began = Instant::now();
+    let seeds = (first..first.saturating_add(count))
+        .map(|seed| CLUSTERS + seed % ARCHIVES + if seed % 2 == 1 { ARCHIVES } else { 0 });
+    let kept = kept().filter(|seed| *seed >= CLUSTERS);
+    let (failures, counts, seeds) = campaign(kept.chain(seeds), until);
+    println!("{seeds} seeds of clusters in {:?}: {counts:?}", began.elapsed());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 #[test]
 fn a_seed_repeats_exactly() {
-    for seed in [3, 8] {
+    for seed in [3, 8, CLUSTERS + 2] {
         assert_eq!(run(seed).trace, run(seed).trace, "seed {seed}");
     }
     assert_ne!(run(3).trace, run(8).trace);

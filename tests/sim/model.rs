@@ -10,7 +10,8 @@
 //!   asked only of messages whose recipient had all its streams
 //!   from well before the sending until the receipt.
 //! - **R7**: no request is answered twice; one whose asker's session lives at the end has an answer, unless a client whose
-//!   session lives too has got it and chose to be silent.
+//!   session lives too has got it and chose to be silent. In a cluster, a node that dies may have had the request or its
+//!   answer: nobody waits for those that were asked before the last death.
 //! - **R8**: in quiet, each client sees as available its account's clients and those whose accounts let it, and nobody
 //!   else; again 10 s after a crash, or after cuts and the time that sessions sleep (`world.rs`, against the rosters kept).
 
@@ -36,6 +37,7 @@ pub(crate) struct Message {
 pub(crate) struct Request {
     pub(crate) from: usize,
     pub(crate) session: u32,
+    pub(crate) asked_at: u64,
     pub(crate) answers: u32,
     /// The client session that got it last, and whether it answers.
     pub(crate) holder: Option<(usize, u32, bool)>,
@@ -57,6 +59,8 @@ pub(crate) struct Model {
     /// Per receiving session and sender: the newest message, and all of them.
     newest: BTreeMap<(u32, usize), usize>,
     seen: BTreeSet<(u32, usize)>,
+    /// When a node of a cluster died last.
+    pub(crate) death_at: u64,
     pub(crate) failure: Option<String>,
 }
 
@@ -86,8 +90,8 @@ impl Model {
         self.messages.len() - 1
     }
 
-    pub(crate) fn ask(&mut self, from: usize, session: u32) -> usize {
-        self.requests.push(Request { from, session, answers: 0, holder: None });
+    pub(crate) fn ask(&mut self, from: usize, session: u32, now: u64) -> usize {
+        self.requests.push(Request { from, session, asked_at: now, answers: 0, holder: None });
         self.requests.len() - 1
     }
 
@@ -151,7 +155,10 @@ impl Model {
     /// - takes: the session that each client has now
     pub(crate) fn check_answers(&mut self, alive: &[Option<u32>]) {
         for (index, request) in self.requests.iter().enumerate() {
-            let Request { from, session, answers, holder } = *request;
+            let Request { from, session, asked_at, answers, holder } = *request;
+            if self.death_at > 0 && asked_at <= self.death_at {
+                continue;
+            }
             let silent = holder.is_some_and(|(client, session, answers)| {
                 !answers && alive[client] == Some(session)
             });

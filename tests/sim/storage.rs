@@ -97,6 +97,11 @@ impl Storage {
         }
     }
 
+    /// What is not committed yet.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &Write> {
+        self.queue.iter().chain(&self.group).map(|(.., write)| write)
+    }
+
     /// The node dies: what was not committed is gone; the commit under way is there or not.
     pub(crate) fn crash(self, kept: bool) -> MemoryStore {
         let Self { disk, mut writer, group, .. } = self;

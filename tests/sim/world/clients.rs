@@ -107,7 +107,7 @@ impl World {
             55..62 => (0..chance.within(2, 40)).for_each(|_| {
                 slot.chat(&mut orders, model, chance, now);
             }),
-            62..78 => slot.request(&mut orders, model, chance),
+            62..78 => slot.request(&mut orders, model, chance, now),
             78..88 => slot.ask(&mut orders),
             88..94 => slot.social(&mut orders, model, chance, now),
             94 if self.plan.cuts > 0 => {
@@ -127,8 +127,8 @@ impl World {
         if self.plan.cuts > 0 && self.chance.per_mille(2) {
             // An operator changed something.
             let account = address(self.clients[client].account);
-            if self.up {
-                for core in 0..self.cores.len() {
+            for core in 0..self.cores.len() {
+                if self.cores[core].lives {
                     self.give(core, Given::AccountChanged(account.clone()));
                 }
             }
@@ -144,7 +144,7 @@ impl World {
         }
         let alive = self.rogue_links[rogue].filter(|link| {
             let link = &self.links[link.0];
-            !link.gone && !link.eof && link.boot == self.boot
+            !link.gone && !link.eof && self.cores[link.shard].lives
         });
         let user = self.plan.accounts + rogue;
         match alive {

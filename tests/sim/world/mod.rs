@@ -1,10 +1,12 @@
-//! One node of some shards, its rings, its storage, the network and the clients, under one seed and one clock.
+//! One node of some shards or a cluster of them, rings, storage, the network and the clients, under one seed and one
+//! clock.
 //!
 //! The world plays the runtime as `shard/effect.rs` describes it. What it promises the shards and no more: frames and
 //! the numbers of `ring_news` go over one ring in order; a connection's bytes go in order; the store answers each shard
 //! in the order of its writes, and reads whenever it likes.
 
 mod clients;
+mod cluster;
 mod network;
 mod node;
 mod settled;
@@ -17,7 +19,8 @@ use crate::rogue;
 use crate::storage::{Commit, Storage};
 use corefire::base::instant::{Instant, Now, Wall};
 use corefire::base::rng::Rng;
-use corefire::cluster::placement::{Placement, ShardId};
+use corefire::cluster::placement::{NodeId, Placement, ShardId};
+use corefire::cluster::view::{NodeFacts, Place, Run, View};
 use corefire::features;
 use corefire::frame::Batch;
 use corefire::shard::errand::Outcome;
@@ -55,6 +58,9 @@ pub(crate) const SECOND: u64 = 1_000_000;
 /// Seeds from this one on are worlds with archives.
 pub(crate) const ARCHIVES: u64 = 1 << 32;
 
+/// Seeds from this one on are worlds of several nodes; of these, those with the bit of `ARCHIVES` have archives.
+pub(crate) const CLUSTERS: u64 = 1 << 34;
+
 /// What a seed decides beforehand.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -76,6 +82,7 @@ pub(crate) struct Plan {
     pub(crate) net: u64,
     /// Accounts have archives.
     pub(crate) archive: bool,
+    pub(crate) cluster: Option<cluster::ClusterPlan>,
     pub(crate) limits: Limits,
 }
 
@@ -131,13 +138,15 @@ impl Plan {
             ring: if chance.percent(30) { 1 } else { 64 },
             pause: [200_000, SECOND, 4 * SECOND][chance.index(3)],
             net: [1_000, 50_000, 400_000][chance.index(3)],
-            archive: seed >= ARCHIVES,
+            archive: seed & ARCHIVES != 0,
+            cluster: (seed >= CLUSTERS).then(|| cluster::ClusterPlan::of(seed, calm)),
             limits,
         }
     }
 
     pub(crate) fn is_calm(&self) -> bool {
         self.crashes == 0
+            && self.cluster.is_none()
             && self.cuts == 0
             && self.store_faults == 0
             && self.read_faults == 0
@@ -159,7 +168,8 @@ enum Peer {
 /// One TCP connection.
 struct Link {
     peer: Peer,
-    boot: u32,
+    /// The run of a node that has the socket.
+    front: usize,
     shard: usize,
     conn: Option<ConnId>,
     /// Bytes that reached the server and were not read.
@@ -188,8 +198,10 @@ enum Given {
     Bytes(LinkId, Vec<u8>),
     Secured(LinkId),
     Closed(LinkId),
-    Frames(ShardId, Batch),
-    Handled(ShardId, u64, u64),
+    Frames(Place, Batch),
+    Handled(Place, u64, u64),
+    Linked(Run),
+    Placed(Arc<View>),
     Relieved,
     Stored(Ticket, StoreOutcome),
     Password(ConnId, Option<bool>),
@@ -197,6 +209,8 @@ enum Given {
     AccountChanged(BareJid),
     Tick,
     Adopt(LinkId, Box<MovedConn>),
+    /// A connection from another node.
+    AdoptImage(LinkId, Vec<u8>),
 }
 
 enum Cargo {
@@ -223,6 +237,12 @@ struct Core {
     reply_at: u64,
     /// Something of its outbox did not fit into a ring.
     stuffed: bool,
+    /// Its run, among all that ever were.
+    run: usize,
+    place: Place,
+    lives: bool,
+    /// What came while its node had no lease.
+    kept_back: VecDeque<Given>,
 }
 
 enum Event {
@@ -235,7 +255,7 @@ enum Event {
     Readable(LinkId),
     Flush(LinkId),
     Ring(usize, usize),
-    Commit,
+    Commit(usize),
     Give(usize, Given),
     Read(usize, Ticket, Query),
     Secure(LinkId),
@@ -244,7 +264,8 @@ enum Event {
     Later(usize, Later),
     Rogue(usize),
     Crash,
-    Boot,
+    Boot(u32),
+    Cluster(cluster::Happening),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -268,6 +289,13 @@ pub(crate) struct Counts {
     pub(crate) archived: u64,
     /// Resources that clients saw when it was checked that they see the right ones.
     pub(crate) sights: u64,
+    /// Epochs of clusters, and what moved by them.
+    pub(crate) epochs: u64,
+    pub(crate) moved_sessions: u64,
+    pub(crate) retried: u64,
+    pub(crate) passed_on: u64,
+    pub(crate) repeated: u64,
+    pub(crate) duplicates: u64,
 }
 
 pub(crate) struct World {
@@ -280,12 +308,12 @@ pub(crate) struct World {
     now: u64,
     sequence: u64,
     agenda: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, (u32, Event)>,
-    boot: u32,
-    up: bool,
+    events: BTreeMap<u64, Event>,
+    /// All that ever ran, in the order of their starts.
+    runs: Vec<cluster::NodeRun>,
     cores: Vec<Core>,
-    rings: Vec<Vec<Ring>>,
-    storage: Option<Storage>,
+    rings: BTreeMap<(usize, usize), Ring>,
+    cluster: cluster::Cluster,
     disk: MemoryStore,
     links: Vec<Link>,
     clients: Vec<Client>,
@@ -344,18 +372,20 @@ impl World {
             sequence: 0,
             agenda: BinaryHeap::new(),
             events: BTreeMap::new(),
-            boot: 0,
-            up: false,
+            runs: Vec::new(),
             cores: Vec::new(),
-            rings: Vec::new(),
-            storage: None,
+            rings: BTreeMap::new(),
+            cluster: cluster::Cluster::default(),
             disk,
             links: Vec::new(),
             clients,
             quiet: false,
             log: std::env::var_os("COREFIRE_SIM_LOG").is_some(),
         };
-        world.boot();
+        match world.plan.cluster.as_ref().map(|plan| plan.nodes) {
+            None => world.boot(0),
+            Some(_) => world.found(),
+        }
         for client in 0..world.clients.len() {
             let at = world.chance.delay(SECOND);
             world.plan_in(at, Event::Connect(client));
@@ -380,7 +410,7 @@ impl World {
             // What the store kept of commits that it called failed is found at the next start.
             self.plan.store_faults = 0;
             self.plan.read_faults = 0;
-            self.crash();
+            self.crash_all();
             self.run_for(60 * SECOND);
         }
         self.check_settled();
@@ -401,10 +431,19 @@ impl World {
             counts.refused += u64::from(message.refused);
         }
         counts.resumptions = self.clients.iter().map(|client| u64::from(client.resumed)).sum();
-        counts.commits += self.storage.as_ref().map_or(0, |storage| storage.commits);
+        for run in &self.runs {
+            counts.commits += run.storage.as_ref().map_or(0, |storage| storage.commits);
+        }
+        counts.epochs = self.cluster.epoch;
         for core in &self.cores {
-            counts.paused += core.shard.probe().reads_paused;
-            counts.slow += core.shard.probe().slow_readers_closed;
+            let probe = core.shard.probe();
+            counts.paused += probe.reads_paused;
+            counts.slow += probe.slow_readers_closed;
+            counts.moved_sessions += probe.sessions_moved_in;
+            counts.retried += probe.frames_retried;
+            counts.passed_on += probe.frames_passed_on;
+            counts.repeated += probe.frames_repeated;
+            counts.duplicates += probe.duplicates_dropped;
         }
     }
 
@@ -413,7 +452,7 @@ impl World {
     fn plan_at(&mut self, at: u64, event: Event) {
         self.sequence += 1;
         self.agenda.push(Reverse((at.max(self.now), self.sequence)));
-        self.events.insert(self.sequence, (self.boot, event));
+        self.events.insert(self.sequence, event);
     }
 
     fn plan_in(&mut self, delay: u64, event: Event) {
@@ -427,9 +466,9 @@ impl World {
                 break;
             }
             self.agenda.pop();
-            let Some((boot, event)) = self.events.remove(&number) else { continue };
+            let Some(event) = self.events.remove(&number) else { continue };
             self.now = at;
-            self.happen(boot, event);
+            self.happen(event);
         }
         self.now = until;
     }
@@ -451,25 +490,35 @@ impl World {
         self.trace = hash;
     }
 
-    fn happen(&mut self, boot: u32, event: Event) {
-        let of_now = boot == self.boot && self.up;
+    fn happen(&mut self, event: Event) {
+        let core = match &event {
+            Event::Run(core) | Event::Tick(core) | Event::Read(core, ..) => Some(*core),
+            _ => None,
+        };
+        if let Some(run) = core.map(|core| self.cores[core].run)
+            && self.runs[run].stalled_until > self.now
+        {
+            // Such a process does nothing at all.
+            let at = self.runs[run].stalled_until;
+            return self.plan_at(at, event);
+        }
         match event {
-            Event::Run(core) if of_now => self.turn(core),
-            Event::Tick(core) if of_now => {
+            Event::Run(core) if self.cores[core].lives => self.turn(core),
+            Event::Tick(core) if self.cores[core].lives => {
                 self.cores[core].tick_at = u64::MAX;
                 self.give(core, Given::Tick);
             }
-            Event::Ring(from, to) if of_now => self.ring_arrives(from, to),
-            Event::Commit if of_now => self.commit(),
-            Event::Give(core, given) if of_now => self.give(core, given),
-            Event::Read(core, ticket, query) if of_now => {
+            Event::Ring(from, to) if self.cores[to].lives => self.ring_arrives(from, to),
+            Event::Commit(run) if self.runs[run].lives => self.commit(run),
+            Event::Give(core, given) if self.cores[core].lives => self.give(core, given),
+            Event::Read(core, ticket, query) if self.cores[core].lives => {
                 let failed = self.chance.per_mille(self.plan.read_faults) && !self.quiet;
-                let Some(storage) = &mut self.storage else { return };
+                let Some(storage) = &mut self.runs[self.cores[core].run].storage else { return };
                 let outcome = if failed { StoreOutcome::Failed } else { storage.read(&query) };
                 let delay = self.chance.delay(20_000);
                 self.plan_in(delay, Event::Give(core, Given::Stored(ticket, outcome)));
             }
-            Event::Run(_) | Event::Tick(_) | Event::Ring(..) | Event::Commit => {}
+            Event::Run(_) | Event::Tick(_) | Event::Ring(..) | Event::Commit(_) => {}
             Event::Give(..) | Event::Read(..) => {}
             Event::Up(link, bytes) => {
                 if !self.links[link.0].gone {
@@ -503,10 +552,11 @@ impl World {
             Event::Rogue(rogue) => self.rogue(rogue),
             Event::Crash => {
                 if !self.quiet {
-                    self.crash();
+                    self.crash_one();
                 }
             }
-            Event::Boot => self.boot(),
+            Event::Boot(node) => self.boot(node),
+            Event::Cluster(happening) => self.cluster_happens(happening),
         }
     }
 }
@@ -529,5 +579,11 @@ impl Counts {
         self.failed += other.failed;
         self.archived += other.archived;
         self.sights += other.sights;
+        self.epochs += other.epochs;
+        self.moved_sessions += other.moved_sessions;
+        self.retried += other.retried;
+        self.passed_on += other.passed_on;
+        self.repeated += other.repeated;
+        self.duplicates += other.duplicates;
     }
 }

@@ -4,10 +4,11 @@ use super::*;
 
 impl World {
     pub(super) fn open_link(&mut self, peer: Peer) -> Option<LinkId> {
-        if !self.up {
+        let doors: Vec<usize> = (0..self.cores.len()).filter(|core| self.admits(*core)).collect();
+        if doors.is_empty() {
             return None;
         }
-        let shard = self.chance.index(self.cores.len());
+        let shard = doors[self.chance.index(doors.len())];
         let now = self.clock();
         let ip = std::net::IpAddr::from([127, 0, 0, 1]);
         let conn = self.cores[shard].shard.accept(now, ip, None);
@@ -16,7 +17,7 @@ impl World {
         let window = [2_000, 20_000, 1 << 20][self.chance.index(3)];
         self.links.push(Link {
             peer,
-            boot: self.boot,
+            front: self.cores[shard].run,
             shard,
             conn: Some(conn),
             inbox: Vec::new(),
@@ -57,7 +58,7 @@ impl World {
     pub(super) fn readable(&mut self, link: LinkId) {
         let slot = &self.links[link.0];
         let (Some(conn), core) = (slot.conn, slot.shard) else { return };
-        if slot.gone || slot.securing || slot.reading || slot.boot != self.boot {
+        if slot.gone || slot.securing || slot.reading || !self.cores[core].lives {
             return;
         }
         if !self.cores[core].shard.is_reading(conn) {
@@ -88,7 +89,7 @@ impl World {
     /// The server learns that the connection is gone.
     pub(super) fn lose(&mut self, link: LinkId) {
         let slot = &mut self.links[link.0];
-        if slot.gone || slot.boot != self.boot {
+        if slot.gone || slot.conn.is_some() && !self.cores[slot.shard].lives {
             return;
         }
         slot.gone = true;
@@ -104,7 +105,7 @@ impl World {
     pub(super) fn flush(&mut self, link: LinkId) {
         let slot = &self.links[link.0];
         let (Some(conn), core) = (slot.conn, slot.shard) else { return };
-        if slot.gone || slot.boot != self.boot {
+        if slot.gone || !self.cores[core].lives {
             return;
         }
         let Some(output) = self.cores[core].shard.output(conn) else { return };
@@ -193,7 +194,7 @@ impl World {
         }
         self.links[link.0].securing = false;
         let core = self.links[link.0].shard;
-        if self.links[link.0].boot != self.boot {
+        if !self.cores[core].lives {
             return;
         }
         self.give(core, Given::Secured(link));

@@ -1,11 +1,13 @@
-//! The node of a world: its start and its crashes, the turns of its cores, its rings and its store.
+//! A node of a world: its start and its crashes, the turns of its cores, its rings and its store.
 
 use super::*;
 
 impl World {
-    pub(super) fn boot(&mut self) {
-        self.boot += 1;
-        self.up = true;
+    pub(super) fn boot(&mut self, node: u32) {
+        if self.is_up(node) {
+            return;
+        }
+        let run = self.runs.len();
         let storage = Storage::open(self.disk.clone(), self.plan.store_faults);
         let policy = C2sPolicy {
             tls_required: false,
@@ -18,20 +20,24 @@ impl World {
             decoy_secret: [7; 32],
             incarnation: storage.incarnation,
             archive: self.plan.archive,
+            node: NodeId(node),
             ..ShardConfig::new(policy, self.plan.limits.clone())
         });
-        self.storage = Some(storage);
         let shards = self.plan.shards;
+        let first = self.cores.len();
+        let id = Run { node: NodeId(node), incarnation: storage.incarnation };
+        self.runs.push(cluster::NodeRun::new(id, first..first + usize::from(shards), storage));
         let placement = Arc::new(Placement::single(shards));
         let now = self.clock();
-        self.cores = (0..shards)
-            .map(|shard| Core {
+        let boot = 1 + 2 * run as u64;
+        let seed = self.seed;
+        let cores = (0..shards).map(|shard| Core {
                 shard: Shard::new(
                     ShardId(shard),
                     config.clone(),
                     placement.clone(),
                     features::all(),
-                    Rng::from_u64(self.seed ^ u64::from(self.boot) << 32 ^ u64::from(shard) << 8),
+                    Rng::from_u64(seed ^ boot << 32 ^ u64::from(shard) << 8),
                     now,
                 ),
                 fx: Effects::new(shards),
@@ -41,40 +47,65 @@ impl World {
                 conns: HashMap::new(),
                 reply_at: 0,
                 stuffed: false,
-            })
-            .collect();
-        let row = || (0..shards).map(|_| Ring::default()).collect();
-        self.rings = (0..shards).map(|_| row()).collect();
+                run,
+                place: Place { run: id, shard: ShardId(shard) },
+                lives: true,
+                kept_back: VecDeque::new(),
+            });
+        self.cores.extend(cores);
+        if self.plan.cluster.is_some() {
+            self.started(run);
+        }
     }
 
     /// The memory of all shards is gone, and what was not committed.
-    pub(super) fn crash(&mut self) {
-        if !self.up {
+    pub(super) fn crash(&mut self, run: usize) {
+        if !self.runs[run].lives {
             return;
         }
-        self.counts.crashes += 1;
-        self.up = false;
-        self.boot += 1;
-        self.check_faults();
-        for core in &self.cores {
-            self.counts.paused += core.shard.probe().reads_paused;
-            self.counts.slow += core.shard.probe().slow_readers_closed;
+        if self.log {
+            eprintln!("{} run {run} {:?} ends", self.now, self.runs[run].id);
         }
-        let kept = self.chance.percent(50);
-        if let Some(storage) = self.storage.take() {
+        self.counts.crashes += 1;
+        self.check_faults();
+        let slot = &mut self.runs[run];
+        slot.lives = false;
+        let fenced = slot.fenced;
+        let kept = self.chance.percent(50) && !fenced;
+        let slot = &mut self.runs[run];
+        if let Some(storage) = slot.storage.take() {
             self.counts.commits += storage.commits;
             storage.crash(kept);
         }
-        self.cores.clear();
+        let mut moving = Vec::new();
+        for core in slot.cores.clone() {
+            let core = &mut self.cores[core];
+            core.lives = false;
+            let inputs = core.inputs.drain(..).chain(core.kept_back.drain(..));
+            moving.extend(inputs.filter_map(|given| match given {
+                Given::AdoptImage(link, _) => Some(link),
+                _ => None,
+            }));
+        }
+        moving.into_iter().for_each(|link| self.lose_moving(link));
         for account in &mut self.model.accounts {
             account.disturbed_at = self.now;
         }
+        self.crashed(run);
         for link in 0..self.links.len() {
-            if self.links[link].gone {
+            let state = &self.links[link];
+            let is_owner = self.cores[state.shard].run == run;
+            if state.gone || !is_owner && state.front != run {
                 continue;
             }
-            self.links[link].gone = true;
-            self.links[link].conn = None;
+            if !is_owner {
+                // Its connection is on another node, which is told in time.
+                let delay = self.chance.delay(SECOND);
+                self.plan_in(delay, Event::UpEnd(LinkId(link), true));
+            } else {
+                self.links[link].gone = true;
+                self.links[link].conn = None;
+            }
             if self.chance.percent(50) {
                 self.client_lost(LinkId(link));
             } else {
@@ -82,12 +113,13 @@ impl World {
                 self.plan_at(at, Event::DownEnd(LinkId(link)));
             }
         }
-        let delay = self.chance.delay(2 * SECOND) + 1;
-        self.plan_in(delay, Event::Boot);
+        let node = self.runs[run].id.node.0;
+        let delay = self.chance.delay(2 * SECOND) + 1 + self.pause();
+        self.plan_in(delay, Event::Boot(node));
     }
 
     pub(super) fn check_faults(&mut self) {
-        let faults: u64 = self.cores.iter().map(|core| core.shard.probe().faults).sum();
+        let faults: u64 = self.living().map(|core| core.shard.probe().faults).sum();
         if faults > 0 {
             self.model.fail(|| format!("{faults} faults were contained"));
         }
@@ -96,6 +128,9 @@ impl World {
     pub(super) fn give(&mut self, core: usize, given: Given) {
         let delay = self.chance.delay(3_000);
         let slot = &mut self.cores[core];
+        if !slot.lives {
+            return;
+        }
         slot.inputs.push_back(given);
         if !slot.planned {
             slot.planned = true;
@@ -115,6 +150,10 @@ impl World {
         let now = self.clock();
         for _ in 0..count {
             let Some(given) = self.cores[core].inputs.pop_front() else { break };
+            if given.needs_lease(self.cores[core].place.run) && !self.has_lease(core) {
+                self.cores[core].kept_back.push_back(given);
+                continue;
+            }
             self.hand_over(core, given, now);
         }
         let slot = &mut self.cores[core];
@@ -174,17 +213,31 @@ impl World {
             }
             Given::Frames(from, batch) => {
                 if self.log {
-                    eprintln!("{} core {core} {} frames from {}", self.now, batch.frames(), from.0);
+                    eprintln!("{} core {core} {} frames from {from:?}", self.now, batch.frames());
+                    for envelope in batch.iter() {
+                        let text = String::from_utf8_lossy(envelope.stanza);
+                        let (kind, to) = (envelope.kind, envelope.to);
+                        let (number, sub) = (envelope.number, envelope.subtype);
+                        eprintln!("  {number} {kind:?} {sub} to {to}: {text:.100}");
+                    }
                 }
-                shard.handle(
-                    now,
-                    Input::Frames { from: from.into(), sent: now.mono, batch: &batch },
-                    fx,
-                );
-                self.note(2, u64::from(from.0), batch.as_bytes());
+                let Some(peer) = shard.peer(from, fx) else { return };
+                let input = Input::Frames { from: peer, sent: now.mono, batch: &batch };
+                shard.handle(now, input, fx);
+                self.note(2, u64::from(from.shard.0), batch.as_bytes());
             }
             Given::Handled(by, received, handled) => {
-                shard.handle(now, Input::Handled { by: by.into(), received, handled }, fx);
+                let Some(by) = shard.peer(by, fx) else { return };
+                shard.handle(now, Input::Handled { by, received, handled }, fx);
+            }
+            Given::Linked(run) => shard.handle(now, Input::Linked(run), fx),
+            Given::Placed(view) => {
+                if self.log {
+                    let members: Vec<_> = view.placement.members().iter().map(|it| (it.node.0, it.weight)).collect();
+                    eprintln!("{} core {core} epoch {} {members:?}", self.now, view.epoch());
+                }
+                shard.handle(now, Input::Placed(view.clone()), fx);
+                self.told(core, view.epoch());
             }
             Given::Relieved => shard.handle(now, Input::Relieved, fx),
             Given::Stored(ticket, outcome) => {
@@ -213,6 +266,20 @@ impl World {
                     read_on = Some(link);
                 }
             }
+            Given::AdoptImage(link, image) => {
+                let conn = match shard.adopt_image(now, &image, fx) {
+                    Ok(conn) => conn,
+                    Err(error) => return self.model.fail(|| format!("an image: {error}")),
+                };
+                slot.conns.insert(conn, link);
+                self.links[link.0].conn = Some(conn);
+                self.links[link.0].shard = core;
+                if self.links[link.0].lost_on_the_way {
+                    self.give(core, Given::Closed(link));
+                } else {
+                    read_on = Some(link);
+                }
+            }
         }
         if let Some(link) = read_on {
             let delay = self.chance.delay(1000);
@@ -232,7 +299,9 @@ impl World {
             }
         }
         let writes = std::mem::take(&mut self.cores[core].fx.writes);
-        if let Some(storage) = &mut self.storage {
+        self.check_owners(core, &writes);
+        let run = self.cores[core].run;
+        if let Some(storage) = &mut self.runs[run].storage {
             for (ticket, write) in writes {
                 if self.log {
                     eprintln!("{} core {core} {ticket:?} {}", self.now, show(&write));
@@ -240,7 +309,7 @@ impl World {
                 storage.push(core, ticket, write);
             }
         }
-        self.start_commit();
+        self.start_commit(run);
         let queries = std::mem::take(&mut self.cores[core].fx.queries);
         for (ticket, query) in queries {
             if self.log {
@@ -251,10 +320,17 @@ impl World {
         }
         self.ship(core);
         let news: Vec<_> = self.cores[core].shard.ring_news().collect();
+        let mut remote = Vec::new();
         for (to, received, handled) in news {
-            self.rings[core][usize::from(to.0)].news = Some((received, handled));
+            if to.0 < self.plan.shards {
+                let to = self.runs[run].cores.start + usize::from(to.0);
+                self.rings.entry((core, to)).or_default().news = Some((received, handled));
+            } else {
+                remote.push((to, (received, handled)));
+            }
         }
         self.ship_news(core);
+        self.ship_far(core, remote);
         self.plan_tick(core);
     }
 
@@ -276,6 +352,9 @@ impl World {
             }
             Action::Move { conn, to } => {
                 let Some(link) = link_of(&conn) else { return };
+                if to.node != self.cores[core].place.run.node {
+                    return self.move_far(core, conn, link, to);
+                }
                 let slot = &mut self.cores[core];
                 slot.conns.remove(&conn);
                 let Some(moved) = slot.shard.extract(conn) else {
@@ -283,7 +362,7 @@ impl World {
                 };
                 self.counts.moves += 1;
                 self.links[link.0].conn = None;
-                let to = usize::from(to.shard.0);
+                let to = self.runs[self.cores[core].run].cores.start + usize::from(to.shard.0);
                 self.push_cargo(core, to, Cargo::Conn(link, Box::new(moved)));
             }
             Action::Close(conn) => {
@@ -325,7 +404,7 @@ impl World {
 
     pub(super) fn push_cargo(&mut self, from: usize, to: usize, cargo: Cargo) {
         let delay = self.chance.delay(5_000);
-        let ring = &mut self.rings[from][to];
+        let ring = self.rings.entry((from, to)).or_default();
         ring.cargo.push_back(cargo);
         ring.at = (ring.at + 1).max(self.now + delay);
         let at = ring.at;
@@ -334,33 +413,35 @@ impl World {
 
     /// Moves what waits in the outbox into rings that have room.
     pub(super) fn ship(&mut self, core: usize) {
-        for to in 0..self.rings.len() {
-            if self.cores[core].fx.outbox[to].is_empty() {
+        for (at, to) in self.runs[self.cores[core].run].cores.clone().enumerate() {
+            if self.cores[core].fx.outbox[at].is_empty() {
                 continue;
             }
-            if self.rings[core][to].cargo.len() >= self.plan.ring {
+            if self.rings.entry((core, to)).or_default().cargo.len() >= self.plan.ring {
                 self.cores[core].stuffed = true;
                 continue;
             }
-            let batch = std::mem::take(&mut self.cores[core].fx.outbox[to]);
+            let batch = std::mem::take(&mut self.cores[core].fx.outbox[at]);
             self.push_cargo(core, to, Cargo::Frames(batch));
         }
     }
 
     pub(super) fn ship_news(&mut self, core: usize) {
-        for to in 0..self.rings.len() {
-            if !self.cores[core].fx.outbox[to].is_empty() {
+        for (at, to) in self.runs[self.cores[core].run].cores.clone().enumerate() {
+            if !self.cores[core].fx.outbox[at].is_empty() {
                 continue;
             }
-            if let Some((received, handled)) = self.rings[core][to].news.take() {
+            let news = self.rings.get_mut(&(core, to)).and_then(|ring| ring.news.take());
+            if let Some((received, handled)) = news {
                 self.push_cargo(core, to, Cargo::News(received, handled));
             }
         }
     }
 
     pub(super) fn ring_arrives(&mut self, from: usize, to: usize) {
-        let Some(cargo) = self.rings[from][to].cargo.pop_front() else { return };
-        let sender = ShardId(from as u16);
+        let cargo = self.rings.get_mut(&(from, to)).and_then(|ring| ring.cargo.pop_front());
+        let Some(cargo) = cargo else { return };
+        let sender = self.cores[from].place;
         match cargo {
             Cargo::Frames(batch) => self.give(to, Given::Frames(sender, batch)),
             Cargo::News(received, handled) => {
@@ -371,7 +452,8 @@ impl World {
         if self.cores[from].stuffed {
             self.ship(from);
             self.ship_news(from);
-            if self.cores[from].fx.outbox.iter().all(Batch::is_empty) {
+            let shards = usize::from(self.plan.shards);
+            if self.cores[from].fx.outbox.iter().take(shards).all(Batch::is_empty) {
                 self.cores[from].stuffed = false;
                 self.give(from, Given::Relieved);
             }
@@ -380,20 +462,23 @@ impl World {
 
     // ---- the store
 
-    pub(super) fn start_commit(&mut self) {
-        let Some(storage) = &mut self.storage else { return };
+    pub(super) fn start_commit(&mut self, run: usize) {
+        let Some(storage) = &mut self.runs[run].storage else { return };
         if storage.start() {
             let delay = 200 + self.chance.delay(300_000);
-            self.plan_in(delay, Event::Commit);
+            self.plan_in(delay, Event::Commit(run));
         }
     }
 
-    pub(super) fn commit(&mut self) {
-        let Some(storage) = &mut self.storage else { return };
+    pub(super) fn commit(&mut self, run: usize) {
+        if self.runs[run].fenced {
+            return self.crash(run);
+        }
+        let Some(storage) = &mut self.runs[run].storage else { return };
         match storage.finish(&mut self.chance) {
             Commit::Again => {
                 let delay = 1000 + self.chance.delay(300_000);
-                self.plan_in(delay, Event::Commit);
+                self.plan_in(delay, Event::Commit(run));
             }
             Commit::Done(answers) => {
                 for (core, ticket, outcome) in answers {
@@ -403,7 +488,7 @@ impl World {
                     self.cores[core].reply_at = at;
                     self.plan_at(at, Event::Give(core, Given::Stored(ticket, outcome)));
                 }
-                self.start_commit();
+                self.start_commit(run);
             }
         }
     }

@@ -5,15 +5,18 @@ use super::*;
 impl World {
     pub(super) fn settle(&mut self) {
         self.quiet = true;
+        self.calm_down();
         for client in 0..self.clients.len() {
             let orders = self.clients[client].settle();
             self.obey(client, orders);
         }
-        if let Some(storage) = &mut self.storage {
+        for storage in self.runs.iter_mut().filter_map(|run| run.storage.as_mut()) {
             storage.faults = 0;
         }
         // Longer than any session waits to be resumed, and any silence lasts.
-        self.run_for(90 * SECOND);
+        self.run_for(30 * SECOND);
+        self.check_epochs();
+        self.run_for(60 * SECOND);
         for client in 0..self.clients.len() {
             let mut orders = Orders::default();
             self.clients[client].ask(&mut orders);
@@ -52,7 +55,7 @@ impl World {
             }
         }
         self.check_archives();
-        let open: usize = self.cores.iter().map(|core| core.shard.open_stanzas()).sum();
+        let open: usize = self.living().map(|core| core.shard.open_stanzas()).sum();
         if open > 0 {
             self.model.fail(|| format!("{open} stanzas are open though all is settled"));
         }
@@ -111,7 +114,7 @@ impl World {
     /// that nobody resumed, everybody sees again who is there.
     pub(super) fn disturb_again(&mut self) {
         if self.chance.percent(30) {
-            self.crash();
+            self.crash_one();
         } else {
             for client in 0..self.clients.len() {
                 match self.chance.below(4) {
@@ -181,14 +184,14 @@ impl World {
                 self.hang_up(client);
             }
         }
-        self.events.retain(|_, (_, event)| !matches!(event, Event::Connect(_) | Event::Rogue(_)));
+        self.events.retain(|_, event| !matches!(event, Event::Connect(_) | Event::Rogue(_)));
         for rogue in 0..self.plan.rogues {
             if let Some(link) = self.rogue_links[rogue] {
                 self.plan_in(10, Event::UpEnd(link, false));
             }
         }
         self.run_for(120 * SECOND);
-        let sum = |of: &dyn Fn(&Core) -> usize| self.cores.iter().map(of).sum::<usize>();
+        let sum = |of: &dyn Fn(&Core) -> usize| self.living().map(of).sum::<usize>();
         let sessions = sum(&|core| core.shard.sessions());
         let conns = sum(&|core| core.shard.probe().connections as usize);
         let open = sum(&|core| core.shard.open_stanzas());
