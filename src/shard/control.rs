@@ -64,6 +64,10 @@ impl Shard {
     pub(super) fn control(&mut self, envelope: &Envelope<'_>, at: FrameRef, fx: &mut Effects) {
         let Some(control) = Control::from_u8(envelope.subtype) else { return };
         let from = Peer(at.ring);
+        let is_of_owner = matches!(control, Control::Session | Control::StanzaDone);
+        if is_of_owner && self.core.park(envelope, envelope.to, at) {
+            return;
+        }
         let text = std::str::from_utf8(envelope.stanza).unwrap_or_default();
         match control {
             Control::ComponentConnected | Control::ComponentGone | Control::ComponentAnswered => {

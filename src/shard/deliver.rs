@@ -109,7 +109,8 @@ impl Shard {
             None => {
                 let core = &mut self.core;
                 let mut may_come = false;
-                if core.handover.is_cluster() {
+                // A shard that was not told of any epoch yet may be sent frames by those who were.
+                if core.handover.is_cluster() || envelope.epoch > core.placement.epoch() {
                     let Ok(hash) = core.jids.parse(bare).map(|jid| jid.bare().hash64()) else {
                         return;
                     };

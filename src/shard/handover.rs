@@ -187,11 +187,7 @@ impl Shard {
             return false;
         }
         let wanted = envelope.flags.contains(Flags::WANTS_ACK);
-        if envelope.epoch > core.placement.epoch() && core.handover.parked.len() < PARKED_MAX {
-            if wanted {
-                core.inward[usize::from(at.ring)].hold(at.number);
-            }
-            core.handover.parked.push_back(Queued::new(envelope, to, at));
+        if core.park(envelope, to, at) {
             return true;
         }
         if wanted {
@@ -433,6 +429,19 @@ impl Core {
     /// Whether frames and stanzas for that account are for this shard.
     pub(super) fn is_leaving(&self, account: AccountId) -> bool {
         self.accounts.get(account.0).is_some_and(|account| account.busy == Busy::Leaving)
+    }
+
+    /// What was routed by an epoch that is not known here waits for that. Gives whether it does.
+    pub(super) fn park(&mut self, envelope: &Envelope<'_>, to: &str, at: FrameRef) -> bool {
+        let is_early = envelope.epoch > self.placement.epoch();
+        if !is_early || self.handover.parked.len() >= PARKED_MAX {
+            return false;
+        }
+        if envelope.flags.contains(Flags::WANTS_ACK) {
+            self.inward[usize::from(at.ring)].hold(at.number);
+        }
+        self.handover.parked.push_back(Queued::new(envelope, to, at));
+        true
     }
 
     fn enter(&mut self, place: Place, fx: &mut Effects) -> Option<Peer> {

@@ -94,8 +94,6 @@ pub(super) struct NodeRun {
     pub(super) fenced: bool,
     pub(super) stalled_until: u64,
     lease_until: u64,
-    /// It was told an epoch, so clients may come.
-    takes_part: bool,
     leaving: bool,
 }
 
@@ -109,7 +107,6 @@ impl NodeRun {
             fenced: false,
             stalled_until: 0,
             lease_until: 0,
-            takes_part: false,
             leaving: false,
         }
     }
@@ -200,7 +197,7 @@ impl World {
     pub(super) fn admits(&self, core: usize) -> bool {
         let run = &self.runs[self.cores[core].run];
         let is_member = self.plan.cluster.is_none()
-            || run.takes_part && !run.leaving && run.stalled_until <= self.now;
+            || self.cluster.told.contains_key(&core) && !run.leaving && run.stalled_until <= self.now;
         self.cores[core].lives && is_member
     }
 
@@ -393,8 +390,7 @@ impl World {
                 if !self.runs[run].lives {
                     return;
                 }
-                self.runs[run].takes_part = true;
-                for core in self.runs[run].cores.clone() {
+                        for core in self.runs[run].cores.clone() {
                     self.give(core, Given::Placed(view.clone()));
                 }
             }
