@@ -191,6 +191,8 @@ pub(super) struct Queued {
     pub post: Post,
     /// Where it was sent first, if that is gone: it may be in the log already.
     pub retry: Option<Origin>,
+    /// It is not in the log.
+    pub is_new: bool,
 }
 
 impl Queued {
@@ -201,6 +203,7 @@ impl Queued {
             hops: envelope.hops,
             post: Post::of(envelope, to),
             retry: None,
+            is_new: false,
         }
     }
 
@@ -222,7 +225,7 @@ pub(super) struct IdBlock {
     asked: bool,
     waiting: Vec<AccountId>,
     /// Rows that nobody else waits for, with the tickets of their writes; in order.
-    pub(super) rows: VecDeque<(Ticket, AccountId, LogEntry)>,
+    pub(super) rows: VecDeque<(Ticket, BareJid, LogEntry)>,
     /// Ids below it were given by others.
     floor: u64,
     /// The block that is on its way was asked for too early.
@@ -445,6 +448,16 @@ impl Core {
             Some(account) => store_partition(account.jid.hash64()),
             None => return None,
         };
+        let given = self.next_id_of(partition, fx);
+        let block = &mut self.blocks[usize::from(partition)];
+        if given.is_none() && !block.waiting.contains(&id) {
+            block.waiting.push(id);
+        }
+        given
+    }
+
+    /// As `next_log_id`, for a row that no account waits for.
+    pub(super) fn next_id_of(&mut self, partition: u16, fx: &mut Effects) -> Option<u64> {
         let block = &mut self.blocks[usize::from(partition)];
         if block.next == block.end
             && let Some((next, end)) = block.following.take()
@@ -455,9 +468,6 @@ impl Core {
             block.next += 1;
             block.next - 1
         });
-        if given.is_none() && !block.waiting.contains(&id) {
-            block.waiting.push(id);
-        }
         let low = block.following.is_none() && block.end - block.next < ID_LOW;
         if low && !block.asked {
             self.ask_for_ids(partition, fx);

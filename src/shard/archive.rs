@@ -270,7 +270,7 @@ impl Core {
                 let entry = LogEntry { id, ..entry };
                 fx.writes.push((ticket, Write::AppendLog { owner: owner.clone(), entry }));
             }
-            None => self.without_id(ticket, account, &owner, entry),
+            None => self.without_id(ticket, &owner, entry),
         }
         if envelope.flags.contains(Flags::RETRACTS) {
             self.retract(account, to.bare().clone(), envelope, fx);
@@ -309,9 +309,9 @@ impl Core {
     }
 
     /// The row waits for the next block of ids.
-    fn without_id(&mut self, ticket: Ticket, account: AccountId, owner: &BareJid, row: LogEntry) {
+    fn without_id(&mut self, ticket: Ticket, owner: &BareJid, row: LogEntry) {
         let block = &mut self.blocks[usize::from(store_partition(owner.hash64()))];
-        block.rows.push_back((ticket, account, row));
+        block.rows.push_back((ticket, owner.clone(), row));
     }
 
     /// A message of a conversation takes an earlier one back: that is looked for in the archive.
@@ -430,23 +430,23 @@ impl Shard {
     /// Rows waited for a block of ids: it has come (or none can be had, and they are lost).
     pub(super) fn number_rows(&mut self, partition: u16, reserved: bool, fx: &mut Effects) {
         let rows = std::mem::take(&mut self.core.blocks[usize::from(partition)].rows);
-        for (ticket, account, entry) in rows {
+        for (ticket, owner, entry) in rows {
             // One that met a bug was cut back.
             if !self.core.tickets.contains_key(&ticket) {
                 continue;
             }
-            let owner = slot_owner(self.core.accounts.get(account.0)).filter(|_| reserved);
-            let Some(owner) = owner else {
+            if !reserved {
                 self.stored(ticket, StoreOutcome::Failed, fx);
                 continue;
-            };
-            match self.core.next_log_id(account, fx) {
+            }
+            // The account may be another shard's by now, which waits until this is written.
+            match self.core.next_id_of(partition, fx) {
                 Some(id) => {
                     let entry = LogEntry { id, ..entry };
                     fx.writes.push((ticket, Write::AppendLog { owner, entry }));
                 }
                 // More rows waited than the block has ids: the next is on its way.
-                None => self.core.without_id(ticket, account, &owner, entry),
+                None => self.core.without_id(ticket, &owner, entry),
             }
         }
     }

@@ -424,7 +424,12 @@ impl Shard {
                 break;
             };
             match queued.retry {
-                Some(origin) => self.ask_origin(account, queued, origin, fx),
+                Some(origin) if !queued.is_new => self.ask_origin(account, queued, origin, fx),
+                Some(_) => {
+                    self.core.retry_origin = queued.retry;
+                    self.deliver_queued(account, &queued, epoch, fx);
+                    self.core.retry_origin = None;
+                }
                 None => self.deliver_queued(account, &queued, epoch, fx),
             }
         }

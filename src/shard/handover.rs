@@ -198,7 +198,7 @@ impl Shard {
     }
 
     /// - takes: `at`, which is held where the frame wants to be acknowledged
-    fn send_on(
+    pub(super) fn send_on(
         &mut self,
         envelope: &Envelope<'_>,
         to: &str,
@@ -265,6 +265,8 @@ impl Shard {
     /// Accounts that are another's now: what waits for them goes there, sessions follow or end.
     fn lose_accounts(&mut self, fx: &mut Effects) {
         let core = &mut self.core;
+        // What clients confirmed in this turn is not to be sent to them again.
+        core.write_confirmed(fx);
         let own = core.own();
         let lost: Vec<AccountId> = core
             .accounts
@@ -396,8 +398,7 @@ impl Shard {
         }
         let Some(account) = self.core.accounts.get_mut(id.0) else { return };
         for queued in std::mem::take(&mut account.waiting) {
-            let envelope = queued.envelope(self.core.placement.epoch());
-            self.send_on(&envelope, envelope.to, owner, queued.at, fx);
+            self.send_queued_on(&queued, owner, fx);
         }
         if let Some(account) = self.core.accounts.remove(id.0) {
             self.core.names.remove(account.jid.as_str());

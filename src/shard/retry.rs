@@ -10,6 +10,7 @@ use super::effect::Effects;
 use super::ring::{Carried, FrameRef};
 use super::{Shard, StoreOutcome, Waiting};
 use crate::base::instant::Wall;
+use crate::cluster::placement::Owner;
 use crate::cluster::view::Place;
 use crate::frame::{self, Envelope, Flags, Kind, Recipients};
 use crate::store::{Answer, Origin, Query};
@@ -160,10 +161,7 @@ impl Shard {
         let core = &mut self.core;
         let is_here = core.accounts.get(account.0).is_some_and(|slot| slot.busy == Busy::Retry);
         if !is_here {
-            // The account has moved on, or is read anew: it goes where that is now.
-            let (post, at) = (queued.post, queued.at);
-            self.core.leave(post);
-            return self.release_at(at, fx);
+            return self.wait_again(queued, fx);
         }
         match outcome {
             StoreOutcome::Answer(Answer::HasOrigin(true)) => {
@@ -173,10 +171,10 @@ impl Shard {
                 }
             }
             StoreOutcome::Answer(_) => {
-                core.retry_origin = queued.retry;
-                let epoch = core.placement.epoch();
-                self.deliver_queued(account, &queued, epoch, fx);
-                self.core.retry_origin = None;
+                // A session may have come meanwhile, to which older messages of the log go first.
+                if let Some(slot) = core.accounts.get_mut(account.0) {
+                    slot.waiting.push_front(Queued { is_new: true, ..queued });
+                }
             }
             // Nobody knows. It is refused, which its sender's acknowledgement may cover.
             _ => {
@@ -190,8 +188,49 @@ impl Shard {
         self.no_longer_busy(account, Busy::Retry, fx);
     }
 
-    fn release_at(&mut self, at: FrameRef, _fx: &mut Effects) {
-        self.core.inward[usize::from(at.ring)].release(at.number);
+    /// The account has moved on, or is read anew: the frame goes to where that is now, first of what waits there.
+    fn wait_again(&mut self, queued: Queued, fx: &mut Effects) {
+        let core = &mut self.core;
+        let Ok(jid) = BareJid::parse(split(&queued.post.to).0) else { return };
+        let owner = core.placement.owner(jid.hash64());
+        if owner != core.own() {
+            return self.send_queued_on(&queued, owner, fx);
+        }
+        let Some(account) = core.account(&jid, fx) else {
+            let envelope = queued.envelope(core.placement.epoch());
+            core.bounce(&envelope, envelope.to, &super::deliver::resource_constraint());
+            core.inward[usize::from(queued.at.ring)].release(queued.at.number);
+            return;
+        };
+        if let Some(slot) = core.accounts.get_mut(account.0) {
+            slot.waiting.push_front(queued);
+        }
+        self.drain(account, fx);
+    }
+
+    /// What waited for an account that is another shard's now.
+    pub(super) fn send_queued_on(&mut self, queued: &Queued, owner: Owner, fx: &mut Effects) {
+        let core = &mut self.core;
+        let envelope = queued.envelope(core.placement.epoch());
+        let mut batch = frame::Batch::default();
+        let wrapped = queued.retry.and_then(|origin| {
+            core.encoder.append(&mut batch, &envelope).ok()?;
+            Some(wrap(&origin, batch.as_bytes()))
+        });
+        match &wrapped {
+            Some(text) => {
+                let envelope = Envelope {
+                    kind: Kind::Control,
+                    subtype: Control::Retry as u8,
+                    open_end: 0,
+                    close_start: 0,
+                    stanza: text.as_bytes(),
+                    ..envelope
+                };
+                self.send_on(&envelope, envelope.to, owner, queued.at, fx);
+            }
+            None => self.send_on(&envelope, envelope.to, owner, queued.at, fx),
+        }
     }
 }
 
