@@ -473,9 +473,9 @@ impl Core {
     fn grow(&mut self, fx: &mut Effects) {
         for index in self.outward.len()..self.peers.count() {
             let peer = Peer(u16::try_from(index).unwrap_or(u16::MAX));
-            let node = self.peers.place(peer).run.node;
-            let own = self.peers.own().node;
-            self.outward.push(super::Outward::to_node(super::peers::first_number(node)));
+            let run = self.peers.place(peer).run;
+            let own = self.peers.own();
+            self.outward.push(super::Outward::to_node(super::peers::first_number(run)));
             self.inward.push(super::Inward::from_node(super::peers::first_number(own)));
         }
         fx.make_room(self.outward.len());

@@ -2,7 +2,7 @@
 //! met. A run of a node that is gone keeps its numbers, so that nothing that was meant for it reaches another.
 
 use crate::base::hash::Map;
-use crate::cluster::placement::{NodeId, Owner, ShardId};
+use crate::cluster::placement::{Owner, ShardId};
 use crate::cluster::view::{Place, Run};
 
 /// A shard, by the number of the ring to it.
@@ -145,8 +145,8 @@ impl Peers {
     }
 }
 
-/// Where the numbers of a ring to a node begin: the same numbers never stand for frames to two nodes, so that a frame
-/// that had to be sent to another one is known by its first number.
-pub(super) fn first_number(to: NodeId) -> u64 {
-    u64::from(to.0) << 40
+/// Where the numbers of a ring to a run of a node begin: the same numbers never stand for frames to two of them, so that a
+/// frame that had to be sent to another one is known by its first number. Incarnations are unique in a cluster.
+pub(super) fn first_number(to: Run) -> u64 {
+    to.incarnation << 40
 }
