@@ -47,8 +47,13 @@ impl Place {
 
     /// Lies over what was set before.
     pub(crate) fn set(mut self, setting: &str) -> Place {
-        self.settings.push(setting.to_owned());
+        self.add(setting);
         self
+    }
+
+    /// As `set`, of one that is there.
+    pub(crate) fn add(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {

@@ -1,0 +1,152 @@
+//! Nodes that die or stand still under their clients.
+
+use std::time::{Duration, Instant};
+
+use crate::chat::befriend;
+use crate::cluster::{Cluster, Finding};
+use crate::person::{Came, Person};
+
+/// How long a client may take to be served again after a node was killed: its lease has to be over.
+const BACK: Duration = Duration::from_secs(15);
+
+#[test]
+fn a_session_is_resumed_at_another_node_after_its_front_was_killed() {
+    let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };
+    let (alice, bob) = (cluster.name_at(0, "alice"), cluster.name_at(1, "bob"));
+    cluster.add_user(0, &alice);
+    cluster.add_user(0, &bob);
+    // Alice's account is with the first node, her socket with the third, which dies.
+    let mut one = Person::at(&alice, cluster.node(2).plain);
+    let mut two = Person::at(&bob, cluster.node(0).plain);
+    befriend(&mut one, &alice, &mut two, &bob);
+    for number in 0..20 {
+        one.message(&bob, &format!("a{number}"));
+        two.message(&alice, &format!("b{number}"));
+    }
+    one.wait_acked();
+    one.wait_message("b19");
+    one.listen(Duration::from_millis(100));
+    let seen = two.presences.len();
+    cluster.kill(2);
+    // What comes meanwhile waits for her.
+    one.listen(Duration::from_secs(1));
+    assert!(!one.is_connected());
+    for number in 20..40 {
+        one.message(&bob, &format!("a{number}"));
+        two.message(&alice, &format!("b{number}"));
+    }
+    let began = Instant::now();
+    let came = one.come(&cluster.doors(0), BACK);
+    eprintln!("resumed after {:?}", began.elapsed());
+    assert_eq!(came, Came::Resumed, "{:?}", one.troubles);
+    one.wait_acked();
+    two.wait_acked();
+    one.wait_message("b39");
+    two.wait_message("a39");
+    let all = |letter: char| (0..40).map(|number| format!("{letter}{number}")).collect::<Vec<_>>();
+    assert_eq!(one.firsts(), all('b'));
+    assert_eq!(two.firsts(), all('a'));
+    assert!(one.repeated().is_empty() && two.repeated().is_empty());
+    // For her contacts nothing has happened.
+    let absences = two.presences[seen..].iter().filter(|it| it.contains("unavailable"));
+    assert_eq!(absences.count(), 0, "{:?}", two.presences);
+}
+
+#[test]
+fn what_a_killed_owner_had_acknowledged_is_there_and_contacts_see_who_went_and_came() {
+    let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };
+    let (alice, bob) = (cluster.name_at(0, "alice"), cluster.name_at(1, "bob"));
+    let carol = cluster.name_at(0, "carol");
+    for user in [&alice, &bob, &carol] {
+        cluster.add_user(1, user);
+    }
+    // Alice's account is with the first node, which dies; her socket is with the second.
+    let mut one = Person::at(&alice, cluster.node(1).plain);
+    let mut two = Person::at(&bob, cluster.node(2).plain);
+    befriend(&mut one, &alice, &mut two, &bob);
+    for number in 0..50 {
+        two.message(&alice, &format!("b{number}"));
+        one.message(&bob, &format!("a{number}"));
+        // Who is nowhere.
+        two.message(&carol, &format!("c{number}"));
+    }
+    two.wait_acked();
+    one.wait_acked();
+    let seen = two.presences.len();
+    let began = Instant::now();
+    cluster.kill(0);
+    two.wait("absence of the dead node's user", |two| {
+        two.presences[seen..].iter().any(|it| it.contains(&alice) && it.contains("unavailable"))
+    });
+    eprintln!("unavailable after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10));
+    let came = one.come(&cluster.doors(1), BACK);
+    eprintln!("back ({came:?}) after {:?}", began.elapsed());
+    let seen = two.presences.len().saturating_sub(4);
+    two.wait("presence of who came back", |two| {
+        two.presences[seen..].iter().any(|it| it.contains(&alice) && !it.contains("unavailable"))
+    });
+    one.wait_message("b49");
+    two.wait_message("a49");
+    let all = |letter: char| (0..50).map(|number| format!("{letter}{number}")).collect::<Vec<_>>();
+    assert_eq!(one.firsts(), all('b'));
+    assert_eq!(two.firsts(), all('a'));
+    let mut three = Person::at(&carol, cluster.node(2).plain);
+    three.wait_message("c49");
+    assert_eq!(three.firsts(), all('c'));
+    // What is said from now on goes the new way.
+    two.message(&alice, "after");
+    two.wait_acked();
+    one.wait_message("after");
+    assert!(one.repeated().is_empty() && two.repeated().is_empty() && three.repeated().is_empty());
+    cluster.expect_all();
+}
+
+/// Held for longer than its lease lives, a node is taken over: it must not go on as if it owned what others have.
+#[test]
+fn a_node_that_stood_still_loses_nothing_and_owns_nothing_that_others_have() {
+    let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };
+    let (alice, bob) = (cluster.name_at(0, "alice"), cluster.name_at(1, "bob"));
+    cluster.add_user(1, &alice);
+    cluster.add_user(1, &bob);
+    let mut one = Person::at(&alice, cluster.node(0).plain);
+    let mut two = Person::at(&bob, cluster.node(2).plain);
+    for number in 0..20 {
+        two.message(&alice, &format!("b{number}"));
+    }
+    two.wait_acked();
+    one.wait_message("b19");
+    one.listen(Duration::from_millis(50));
+    cluster.signal(0, libc::SIGSTOP);
+    for number in 20..40 {
+        two.message(&alice, &format!("b{number}"));
+    }
+    two.ask();
+    two.listen(Duration::from_secs(5));
+    cluster.signal(0, libc::SIGCONT);
+    // It was taken over, and ends; or it was not, and goes on.
+    let until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < until {
+        one.listen(Duration::from_millis(20));
+        two.listen(Duration::from_millis(20));
+    }
+    let members = cluster.members();
+    let fenced = members.is_some_and(|(_, names)| names == ["n2", "n3"]);
+    eprintln!("taken over: {fenced}; {}", cluster.events());
+    if fenced {
+        assert_eq!(cluster.take(0).ended(), Some(1));
+        cluster.boot(0);
+    }
+    cluster.expect_all();
+    if !one.is_connected() {
+        one.come(&cluster.doors(0), BACK);
+    }
+    two.wait_acked();
+    two.message(&alice, "after");
+    two.wait_acked();
+    one.wait_message("after");
+    let mut all = (0..40).map(|number| format!("b{number}")).collect::<Vec<_>>();
+    all.push("after".to_owned());
+    assert_eq!(one.firsts(), all, "{:?}", one.messages);
+    assert!(one.repeated().is_empty(), "{:?}", one.repeated());
+}

@@ -1,0 +1,134 @@
+//! Nodes that are stopped and started again on purpose, one after the other, while clients go on.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::{Cluster, Finding};
+use crate::person::{Came, Person};
+
+/// Messages between two, for as long as `is_over` does not say so; who is cut off comes again. Gives the ids.
+struct Talk {
+    sender: Person,
+    recipient: Person,
+    to: String,
+    said: Vec<String>,
+}
+
+impl Talk {
+    fn turn(&mut self, cluster: &Cluster, first: usize) {
+        for person in [&mut self.sender, &mut self.recipient] {
+            if !person.is_connected() {
+                person.come(&cluster.doors(first), Duration::from_secs(20));
+            }
+        }
+        // No more than a client would have on its way.
+        if self.sender.unacked() < 50 {
+            let id = format!("m{}", self.said.len());
+            self.sender.message(&self.to, &id);
+            self.sender.ask();
+            self.said.push(id);
+        }
+        self.sender.listen(Duration::from_millis(3));
+        self.recipient.listen(Duration::from_millis(3));
+    }
+}
+
+#[test]
+fn a_rolling_restart_loses_nothing_and_costs_clients_a_resumption_at_most() {
+    let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };
+    let (alice, bob) = (cluster.name_at(0, "alice"), cluster.name_at(1, "bob"));
+    cluster.add_user(2, &alice);
+    cluster.add_user(2, &bob);
+    let mut talk = Talk {
+        sender: Person::at(&alice, cluster.node(0).plain),
+        recipient: Person::at(&bob, cluster.node(2).plain),
+        to: bob.clone(),
+        said: Vec::new(),
+    };
+    let began = Instant::now();
+    for at in 0..3 {
+        let until = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < until {
+            talk.turn(&cluster, at + 1);
+        }
+        let node = cluster.take(at);
+        let stopping = Instant::now();
+        let stopped = std::thread::spawn(move || node.stop());
+        while !stopped.is_finished() {
+            talk.turn(&cluster, at + 1);
+        }
+        stopped.join().unwrap();
+        eprintln!("stopped {} in {:?}", at, stopping.elapsed());
+        cluster.boot(at);
+        let members = Instant::now() + Duration::from_secs(20);
+        while cluster.members().is_none_or(|(_, names)| names.len() < 3) {
+            assert!(Instant::now() < members, "{}", cluster.events());
+            talk.turn(&cluster, at + 1);
+        }
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    while (talk.sender.unacked() > 0 || talk.recipient.firsts().len() < talk.said.len())
+        && Instant::now() < until
+    {
+        for person in [&mut talk.sender, &mut talk.recipient] {
+            if !person.is_connected() {
+                person.come(&cluster.doors(0), Duration::from_secs(20));
+            }
+            person.ask();
+            person.listen(Duration::from_millis(20));
+        }
+    }
+    eprintln!(
+        "{} messages in {:?}; sessions {} and {}, resumptions {} and {}; troubles {:#?} {:#?}",
+        talk.said.len(),
+        began.elapsed(),
+        talk.sender.sessions,
+        talk.recipient.sessions,
+        talk.sender.resumptions,
+        talk.recipient.resumptions,
+        talk.sender.troubles,
+        talk.recipient.troubles,
+    );
+    assert_eq!(talk.recipient.firsts(), talk.said);
+    assert_eq!(talk.recipient.messages.len(), talk.said.len(), "nothing came twice");
+    assert!(talk.sender.bounced.is_empty(), "{:?}", talk.sender.bounced);
+    assert_eq!((talk.sender.sessions, talk.recipient.sessions), (1, 1), "all else was resumed");
+}
+
+#[test]
+fn a_node_that_joins_takes_its_share_and_sessions_move_with_it() {
+    let Some(mut cluster) = Cluster::prepare(3, &Finding::Multicast) else { return };
+    cluster.boot(0);
+    cluster.boot(1);
+    cluster.expect_all();
+    let (alice, bob) = (cluster.name_at(2, "alice"), cluster.name_at(2, "bob"));
+    cluster.add_user(0, &alice);
+    cluster.add_user(0, &bob);
+    let mut talk = Talk {
+        sender: Person::at(&alice, cluster.node(0).plain),
+        recipient: Person::at(&bob, cluster.node(1).plain),
+        to: bob.clone(),
+        said: Vec::new(),
+    };
+    assert_ne!(cluster.owner(0, &alice), 2);
+    for _ in 0..20 {
+        talk.turn(&cluster, 0);
+    }
+    cluster.boot(2);
+    let until = Instant::now() + Duration::from_secs(20);
+    while cluster.members().is_none_or(|(_, names)| names.len() < 3) {
+        assert!(Instant::now() < until, "{}", cluster.events());
+        talk.turn(&cluster, 0);
+    }
+    assert_eq!(cluster.owner(0, &alice), 2);
+    for _ in 0..50 {
+        talk.turn(&cluster, 0);
+    }
+    talk.sender.wait_acked();
+    talk.recipient.wait_message(&talk.said[talk.said.len() - 1]);
+    assert_eq!(talk.recipient.firsts(), talk.said);
+    assert_eq!(talk.recipient.messages.len(), talk.said.len());
+    // Their sockets stay where they are.
+    assert_eq!((talk.sender.resumptions, talk.recipient.resumptions), (0, 0));
+    assert_eq!((talk.sender.sessions, talk.recipient.sessions), (1, 1));
+    let _ = Came::New;
+}
