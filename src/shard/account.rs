@@ -187,12 +187,13 @@ impl Account {
 pub(super) struct Queued {
     pub at: FrameRef,
     pub ingress: Wall,
-    pub hops: u8,
     pub post: Post,
     /// Where it was sent first, if that is gone: it may be in the log already.
     pub retry: Option<Origin>,
     /// It is not in the log.
     pub is_new: bool,
+    /// Cores that it crossed.
+    pub hops: u8,
 }
 
 impl Queued {

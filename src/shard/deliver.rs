@@ -1,6 +1,6 @@
 //! At the owner: a frame for one of our accounts goes to its sessions, its log or back (RFC 6121 §8.5).
 
-use super::account::{AccountId, Busy, Queued, State};
+use super::account::{Account, AccountId, Busy, Queued, State};
 use super::bounce::stanza_id;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
@@ -503,6 +503,8 @@ fn is_presence_of(queued: &Queued, bare: &str) -> bool {
 pub(super) enum Line {
     Front,
     End,
+    /// Before that one.
+    At(usize),
 }
 
 /// Where a message goes.
@@ -525,10 +527,17 @@ impl Core {
     ) {
         self.trace_waiting(account, envelope, to);
         let Some(slot) = self.accounts.get_mut(account.0) else { return };
-        let queued = Queued::new(envelope, to, at);
+        // One that was looked for in the log is not looked for again.
+        let (retry, is_new) = (self.retry_origin, self.retry_origin.is_some());
+        let queued = Queued { retry, is_new, ..Queued::new(envelope, to, at) };
+        let line = match line {
+            Line::End if self.handover.holds(slot.jid.hash64()) => Line::At(place_of(slot, &queued)),
+            line => line,
+        };
         match line {
             Line::Front => slot.waiting.push_front(queued),
             Line::End => slot.waiting.push_back(queued),
+            Line::At(place) => slot.waiting.insert(place, queued),
         }
         self.undo.push(Undo::Queued(account, line));
         if envelope.flags.contains(Flags::WANTS_ACK) {
@@ -542,6 +551,7 @@ impl Core {
         let queued = match line {
             Line::Front => slot.waiting.pop_front(),
             Line::End => slot.waiting.pop_back(),
+            Line::At(place) => slot.waiting.remove(place),
         };
         if let Some(Queued { at, post, .. }) = queued
             && post.flags.contains(Flags::WANTS_ACK)
@@ -615,6 +625,12 @@ pub(super) fn is_error(envelope: &Envelope<'_>) -> bool {
 
 pub(super) fn is_result(envelope: &Envelope<'_>) -> bool {
     envelope.kind == Kind::Iq && envelope.subtype == IqType::Result.code()
+}
+
+/// Where in the line of an account that moves here a stanza waits: what was sent to its old owner, and came on from there,
+/// was sent before what comes directly; what crossed more owners, before that.
+pub(super) fn place_of(account: &Account, queued: &Queued) -> usize {
+    account.waiting.partition_point(|other| other.hops >= queued.hops)
 }
 
 /// Bare JID and resource of a prepared address.

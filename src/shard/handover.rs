@@ -38,6 +38,8 @@ const PARKED_MAX: usize = 65_536;
 pub(super) struct Handover {
     /// `None` for a node without a cluster, to which all belongs for good.
     view: Option<Arc<View>>,
+    /// Something is ours by this epoch.
+    owns: bool,
     /// Partitions that are ours and that nobody else had since we served them.
     kept: Box<[bool]>,
     is_settled: bool,
@@ -57,6 +59,7 @@ impl Handover {
     pub(super) fn new() -> Handover {
         Handover {
             view: None,
+            owns: true,
             kept: Box::default(),
             is_settled: true,
             marked: Map::default(),
@@ -93,7 +96,12 @@ impl Shard {
     /// The epoch that is settled as far as this shard knows; 0 where none is.
     pub fn settled_epoch(&self) -> u64 {
         let handover = &self.core.handover;
-        if handover.is_settled { self.core.placement.epoch() } else { 0 }
+        // One that owns nothing any more may end then: what others wait for must be done.
+        if handover.is_settled && (handover.owns || self.core.has_left()) {
+            self.core.placement.epoch()
+        } else {
+            0
+        }
     }
 
     /// The number of a shard of another node, for `Input::Frames` and `Input::Handled`.
@@ -136,6 +144,7 @@ impl Shard {
         for (partition, kept) in (0..PARTITIONS).zip(&mut core.handover.kept) {
             *kept = *kept && view.placement.node(partition) == own.node;
         }
+        core.handover.owns = (0..PARTITIONS).any(|it| view.placement.node(it) == own.node);
         let gone = core.peers.leave(|run| view.has(run));
         let mut new = Vec::new();
         for node in &view.nodes {
@@ -422,6 +431,12 @@ impl Shard {
 }
 
 impl Core {
+    /// Nothing that left this shard waits for it, or is still to be sent again should it get lost.
+    fn has_left(&self) -> bool {
+        let remote = self.outward.iter().filter(|way| way.keeps());
+        self.moved.is_done() && remote.map(super::Outward::kept_bytes).sum::<usize>() == 0
+    }
+
     /// This shard, as owners are named.
     pub(super) fn own(&self) -> Owner {
         Owner { node: self.peers.own().node, shard: self.id }

@@ -47,6 +47,11 @@ impl Moved {
         }
     }
 
+    /// Nobody waits for an answer from here.
+    pub(super) fn is_done(&self) -> bool {
+        self.left.is_empty()
+    }
+
     pub(super) fn done(&mut self, session: SessionId, number: u32) {
         if !self.left.is_empty() && self.left.contains_key(&session) {
             self.done.push((session, number));

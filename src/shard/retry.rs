@@ -5,7 +5,7 @@
 
 use super::account::{AccountId, Busy, Queued};
 use super::control::Control;
-use super::deliver::split;
+use super::deliver::{place_of, split};
 use super::effect::Effects;
 use super::ring::{Carried, FrameRef};
 use super::{Shard, StoreOutcome, Waiting};
@@ -122,12 +122,17 @@ impl Shard {
         let Some(account) = self.core.account(&jid, fx) else {
             return self.core.bounce(&inner, envelope.to, &super::deliver::resource_constraint());
         };
-        let queued = Queued { retry: Some(origin), ..Queued::new(&inner, envelope.to, at) };
+        let hops = envelope.hops;
+        let queued = Queued { retry: Some(origin), hops, ..Queued::new(&inner, envelope.to, at) };
         if inner.flags.contains(Flags::WANTS_ACK) {
             self.core.inward[usize::from(at.ring)].hold(at.number);
         }
         let Some(slot) = self.core.accounts.get_mut(account.0) else { return };
-        slot.waiting.push_back(queued);
+        let place = match self.core.handover.holds(jid.hash64()) {
+            true => place_of(slot, &queued),
+            false => slot.waiting.len(),
+        };
+        slot.waiting.insert(place, queued);
         self.drain(account, fx);
     }
 
