@@ -206,7 +206,7 @@ pub(super) struct Threads {
     authority_thread: Option<JoinHandle<()>>,
     gossip: GossipHandle,
     others: Vec<JoinHandle<()>>,
-    _links: LinksThread,
+    links: Option<LinksThread>,
 }
 
 impl Drop for Threads {
@@ -214,10 +214,17 @@ impl Drop for Threads {
         self.gossip.command(GossipCommand::Leave);
         self.authority.stop();
         let _ = self.news.send(News::Stop);
-        for thread in self.authority_thread.take().into_iter().chain(self.others.drain(..)) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the cluster had panicked");
-            }
+        join(self.authority_thread.take());
+        // Who hears what links tell ends with the links.
+        self.links = None;
+        join(self.others.drain(..));
+    }
+}
+
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the cluster had panicked");
         }
     }
 }
@@ -355,7 +362,7 @@ pub(super) fn start(
         authority_thread: Some(authority_thread),
         gossip: gossip_handle,
         others,
-        _links: links,
+        links: Some(links),
     };
     Ok((part, threads))
 }
