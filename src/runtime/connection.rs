@@ -331,9 +331,9 @@ fn step(
             Phase::Gone => return End::Ours.into(),
             Phase::Queued => false,
             Phase::Header | Phase::Handshake | Phase::Lingering => true,
-            Phase::Open if core.is_suspended() => false,
             Phase::Open => match conn {
-                Some(conn) => core.shard.borrow().is_reading(conn),
+                Some(conn) => !core.is_suspended() && core.shard.borrow().is_reading(conn),
+                // What its owner may do is for the owner's lease to say.
                 None => with_front(socket, |front| relay::is_reading(core, front)) == Some(true),
             },
         };
