@@ -38,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const RETURN: Duration = Duration::from_secs(5);
 /// After so long one that is heard of, and yet has no lease, is taken over.
 const HEADLESS: Duration = Duration::from_secs(30);
+/// How long one to whom there is a link has to answer to gossip that says it is dead: whoever was cut off from all of them
+/// took them for dead, and says so when it comes back.
+const DOUBT: Duration = Duration::from_secs(1);
 /// Runs of which something is remembered beside those that the database knows.
 const RUNS_MAX: usize = 1_024;
 
@@ -195,7 +198,8 @@ pub struct Authority {
     me: NodeFacts,
     leaving: bool,
     alive: BTreeSet<Run>,
-    dead: BTreeSet<Run>,
+    /// And since when gossip says so.
+    dead: BTreeMap<Run, Instant>,
     linked: BTreeSet<Run>,
     told_epoch: u64,
     settled: u64,
@@ -233,7 +237,7 @@ impl Authority {
             me,
             leaving: false,
             alive: BTreeSet::new(),
-            dead: BTreeSet::new(),
+            dead: BTreeMap::new(),
             linked: BTreeSet::new(),
             told_epoch: 0,
             settled: 0,
@@ -308,7 +312,7 @@ impl Authority {
             }
             Told::Dead(run) | Told::Left(run) => {
                 self.alive.remove(&run);
-                self.dead.insert(run);
+                self.dead.entry(run).or_insert(now);
                 self.read_soon(now);
             }
             Told::Linked(run) => {
@@ -336,10 +340,13 @@ impl Authority {
                 found.row(*run).is_some() || found.members.iter().any(|member| member.run == *run)
             })
         };
-        for runs in [&mut self.alive, &mut self.dead, &mut self.linked] {
+        for runs in [&mut self.alive, &mut self.linked] {
             if runs.len() > RUNS_MAX {
                 runs.retain(known);
             }
+        }
+        if self.dead.len() > RUNS_MAX {
+            self.dead.retain(|run, _| known(run));
         }
     }
 

@@ -3,11 +3,13 @@
 //! - One change at a time: who joins, leaves or changes its weight waits until the epoch before has settled. A death does
 //!   not wait.
 //! - A member is taken over when its lease is over and nothing is heard of it, or when gossip says that it is dead and our
-//!   side is the larger one; of two halves, the one with the lowest node id. The live member with the lowest id does it,
-//!   the others in their turn.
+//!   side is the larger one; of two halves, the one with the lowest node id. While there is a link to it, it has a moment
+//!   to deny that. The live member with the lowest id takes it over, the others in their turn.
 //! - Who starts waits for a link to each member whose lease lives: it is never silently alone.
 
-use super::{Authority, HEADLESS, PATIENCE, Proposal, RETURN, Reason, Snapshot, State, TURN};
+use super::{
+    Authority, DOUBT, HEADLESS, PATIENCE, Proposal, RETURN, Reason, Snapshot, State, TURN,
+};
 use crate::base::instant::Instant;
 use crate::cluster::view::{NodeFacts, Run};
 
@@ -105,7 +107,7 @@ impl Authority {
         self.vacant_since = None;
         let others = || found.members.iter().filter(|member| member.run != self.me.run);
         let lost: Vec<String> =
-            others().filter(|member| self.dead.contains(&member.run)).map(shown).collect();
+            others().filter(|member| self.dead.contains_key(&member.run)).map(shown).collect();
         if !lost.is_empty() {
             return Step::Wait(Some(Reason::Minority(lost)));
         }
@@ -152,7 +154,7 @@ impl Authority {
             let run = member.run;
             run.node < self.me.run.node
                 && !is_gone(run)
-                && !self.dead.contains(&run)
+                && !self.dead.contains_key(&run)
                 && !found.is_over(run)
         });
         let turn = since + TURN * u32::try_from(before.count()).unwrap_or(u32::MAX);
@@ -195,7 +197,7 @@ impl Authority {
                 continue;
             }
             let row = found.nodes.iter().find(|row| row.facts.run.node == run.node);
-            let is_dead = self.dead.contains(&run);
+            let is_dead = self.dead.contains_key(&run);
             let is_silent = is_dead || !(self.alive.contains(&run) && self.linked.contains(&run));
             let over = found.is_over(run);
             let mut lasts = |span| {
@@ -213,7 +215,12 @@ impl Authority {
                     }
                     _ => true,
                 };
-            let by_number = is_dead && is_larger;
+            let is_doubtful = self.linked.contains(&run)
+                && self.dead.get(&run).is_some_and(|since| {
+                    wakes.push(*since + DOUBT);
+                    now.since(*since) < DOUBT
+                });
+            let by_number = is_dead && !is_doubtful && is_larger;
             if by_lease || by_number {
                 gone.push(Gone { run, name: member.name.clone(), over: !by_number });
             } else if let Some(row) = row.filter(|_| is_silent && !over) {
@@ -232,7 +239,7 @@ impl Authority {
             return false;
         }
         let is_here = |run: Run| {
-            run == self.me.run || (self.alive.contains(&run) && !self.dead.contains(&run))
+            run == self.me.run || (self.alive.contains(&run) && !self.dead.contains_key(&run))
         };
         let here = found.members.iter().filter(|member| is_here(member.run)).count();
         let lowest = found.members.iter().map(|member| member.run).min();

@@ -475,6 +475,29 @@ fn a_node_that_dies_is_taken_over_within_the_lease_and_one_that_returns_joins_ag
     }
 }
 
+/// As from a node that was cut off from all others, and comes back.
+#[test]
+fn a_false_rumour_of_a_death_is_denied_in_time_where_there_is_a_link() {
+    let mut world = whole(5, 3);
+    let epoch = world.database.epoch;
+    let run = world.nodes[&2].run;
+    for id in [1, 3] {
+        world.feed(id, Input::Told(Told::Dead(run)));
+    }
+    world.run(500);
+    for id in [1, 3] {
+        world.feed(id, Input::Told(Told::Alive(run)));
+    }
+    world.run(10_000);
+    assert_eq!(world.database.epoch, epoch, "{:#?}", world.log);
+    // Not denied, it is true, whatever the link says.
+    for id in [1, 3] {
+        world.feed(id, Input::Told(Told::Dead(run)));
+    }
+    world.run(2_000);
+    assert_eq!(world.database.epoch, epoch + 1, "{:#?}", world.log);
+}
+
 #[test]
 fn of_two_nodes_the_one_with_the_higher_id_waits_for_the_lease() {
     let mut world = whole(5, 2);
