@@ -99,9 +99,7 @@ fn presence_is_seen_across_nodes_and_goes_with_the_connection() {
 /// Both see each other from then on.
 pub(crate) fn befriend(one: &mut Person, alice: &str, two: &mut Person, bob: &str) {
     one.stanza(format!("<presence to='{bob}@localhost' type='subscribe'/>"));
-    two.wait("subscribe", |two| {
-        two.presences.iter().any(|it| it.contains("subscribe"))
-    });
+    two.wait("subscribe", |two| two.presences.iter().any(|it| it.contains("subscribe")));
     two.stanza(format!("<presence to='{alice}@localhost' type='subscribed'/>"));
     two.stanza(format!("<presence to='{alice}@localhost' type='subscribe'/>"));
     one.wait("subscribe", |one| {
@@ -139,7 +137,8 @@ fn one_archive_is_paged_from_any_node() {
                  <max>10</max>{after}</set></query></iq>"
             ));
             let text = reader.expect("</fin></iq>");
-            let found = text.split("<body>").skip(1).map(|rest| rest.split('<').next().unwrap().to_owned());
+            let found =
+                text.split("<body>").skip(1).map(|rest| rest.split('<').next().unwrap().to_owned());
             bodies.extend(found);
             let last = text.split("<last>").nth(1).unwrap().split('<').next().unwrap();
             after = format!("<after>{last}</after>");

@@ -76,25 +76,25 @@ impl Cluster {
     pub(crate) fn prepare(count: usize, finding: &Finding) -> Option<Cluster> {
         let links: Vec<SocketAddr> = (0..count).map(|_| free_address().unwrap()).collect();
         let group = free_address().unwrap().port();
-        Cluster::at(&links, |at, place| match finding {
+        Cluster::at(&links, &[], |at, place| match finding {
             Finding::Multicast => place
                 .set(&format!("cluster.multicast.group=239.192.0.77:{group}"))
                 .set("cluster.multicast.interface=127.0.0.1"),
             Finding::Seeds => {
                 let before = links[(at + count - 1) % count];
-                place
-                    .set("cluster.multicast.group=")
-                    .set(&format!("cluster.seeds=[\"{before}\"]"))
+                place.set("cluster.multicast.group=").set(&format!("cluster.seeds=[\"{before}\"]"))
             }
         })
     }
 
-    /// - takes: `links`, the addresses between the nodes; `more` settings for the node at each place
+    /// - takes: `links`, the addresses between the nodes; `options` of the database; `more` settings for the node at each
+    ///   place
     pub(crate) fn at(
         links: &[SocketAddr],
+        options: &[&str],
         more: impl Fn(usize, Place) -> Place,
     ) -> Option<Cluster> {
-        let server = Server::start(&["max_connections=60"])?;
+        let server = Server::start(options)?;
         server.database("corefire");
         let directory = tempfile::tempdir().unwrap();
         let secret = secret_file(&directory, SECRET);
@@ -220,5 +220,19 @@ impl Cluster {
     /// What the cluster tells people of its changes.
     pub(crate) fn events(&self) -> String {
         self.server.sql("corefire", "SELECT epoch, node, what FROM cluster_event ORDER BY id")
+    }
+}
+
+impl Drop for Cluster {
+    /// Of a test that failed, what its nodes had to say belongs to the failure.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            if let Some(node) = node.take() {
+                eprintln!("{}: {:#?}", name(at), node.last_words());
+            }
+        }
     }
 }

@@ -16,10 +16,10 @@ mod namespaces;
 #[expect(dead_code, reason = "the tests of one node use the rest of it")]
 mod node;
 mod person;
+mod restarts;
 #[path = "../node/restrict.rs"]
 #[expect(dead_code, reason = "the tests of one node use the rest of it")]
 mod restrict;
-mod restarts;
 #[path = "../postgres/server.rs"]
 #[expect(dead_code, reason = "the tests of the store use the rest of it")]
 mod server;

@@ -120,9 +120,7 @@ impl Person {
         self.answer(&["<stream:features"])?;
         if let Some(session) = self.session.clone() {
             let handled = self.handled;
-            self.say(&format!(
-                "<resume xmlns='urn:xmpp:sm:3' previd='{session}' h='{handled}'/>"
-            ))?;
+            self.say(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{session}' h='{handled}'/>"))?;
             let answer = self.answer(&["<resumed", "<failed"])?;
             if let Some(h) = attribute(&answer, "h") {
                 self.acknowledged(h.parse().map_err(|_| answer.clone())?);
@@ -256,6 +254,35 @@ impl Person {
         last.is_some_and(|it| attribute(it, "type").is_none())
     }
 
+    /// Waits for a message, and for all that was said to be acknowledged; comes again where it is sent away, as it is when
+    /// the account moves to another node.
+    #[track_caller]
+    pub(crate) fn wait_wherever(&mut self, doors: &[SocketAddr], id: Option<&str>) {
+        let until = Instant::now() + Duration::from_secs(20);
+        let is_there = |person: &Person| {
+            id.is_none_or(|id| person.messages.iter().any(|(_, found)| found == id))
+        };
+        while !is_there(self) || self.has_unacked() {
+            if !self.is_connected() {
+                self.come(doors, Duration::from_secs(20));
+            }
+            self.ask();
+            self.listen(Duration::from_millis(20));
+            assert!(
+                Instant::now() < until,
+                "{}: no {id:?}; messages {:?}, unacked {}, troubles {:?}",
+                self.user,
+                self.messages,
+                self.unacked.len(),
+                self.troubles
+            );
+        }
+    }
+
+    fn has_unacked(&self) -> bool {
+        !self.unacked.is_empty()
+    }
+
     /// What came more than once within one session.
     pub(crate) fn repeated(&self) -> Vec<&(usize, String)> {
         let mut seen = self.messages.iter().collect::<Vec<_>>();
@@ -369,6 +396,8 @@ impl Person {
                 {
                     return Ok(None);
                 }
+                // As when a debugger looks at the process.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(format!("reading: {error}")),
             }
         }
@@ -397,7 +426,11 @@ fn first_element(bytes: &[u8]) -> Option<usize> {
             })?;
         let tag = &bytes[begin..=end];
         at = end + 1;
-        if depth == 0 && [b"<?".as_slice(), b"<stream:stream", b"</stream:stream"].iter().any(|it| tag.starts_with(it)) {
+        if depth == 0
+            && [b"<?".as_slice(), b"<stream:stream", b"</stream:stream"]
+                .iter()
+                .any(|it| tag.starts_with(it))
+        {
             return Some(at);
         }
         if tag.starts_with(b"</") {

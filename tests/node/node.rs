@@ -229,6 +229,14 @@ impl Node {
         ended_within(&mut self.child, START).expect("it ends").code()
     }
 
+    /// SIGKILL; gives all that was logged.
+    pub(crate) fn last_words(mut self) -> Vec<String> {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let rest = self.rest_of_log();
+        std::mem::take(&mut self.logged).into_iter().chain(rest).collect()
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

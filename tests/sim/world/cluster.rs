@@ -197,7 +197,9 @@ impl World {
     pub(super) fn admits(&self, core: usize) -> bool {
         let run = &self.runs[self.cores[core].run];
         let is_member = self.plan.cluster.is_none()
-            || self.cluster.told.contains_key(&core) && !run.leaving && run.stalled_until <= self.now;
+            || self.cluster.told.contains_key(&core)
+                && !run.leaving
+                && run.stalled_until <= self.now;
         self.cores[core].lives && is_member
     }
 
@@ -390,7 +392,7 @@ impl World {
                 if !self.runs[run].lives {
                     return;
                 }
-                        for core in self.runs[run].cores.clone() {
+                for core in self.runs[run].cores.clone() {
                     self.give(core, Given::Placed(view.clone()));
                 }
             }
@@ -417,7 +419,9 @@ impl World {
                 self.suspect_maybe(run, span);
             }
             Fault::Break(node, other, span) => {
-                let (Some(one), Some(two)) = (self.run_of(node), self.run_of(other)) else { return };
+                let (Some(one), Some(two)) = (self.run_of(node), self.run_of(other)) else {
+                    return;
+                };
                 self.break_link(one, two);
                 self.at_cluster(self.now + span, Happening::LinkUp(one, two));
             }
@@ -513,14 +517,17 @@ impl World {
         for (_, write) in writes {
             let Some(account) = write.owner() else { continue };
             let others = self.runs.iter().enumerate().filter(|(at, it)| *at != run && !it.fenced);
-            let mut pending = others.flat_map(|(_, it)| it.storage.iter().flat_map(Storage::pending));
+            let mut pending =
+                others.flat_map(|(_, it)| it.storage.iter().flat_map(Storage::pending));
             if pending.any(|other| other.owner() == Some(account)) {
-                let text = format!("R9: {place:?} and another write for {account:?}: {}", show(write));
+                let text =
+                    format!("R9: {place:?} and another write for {account:?}: {}", show(write));
                 return self.model.fail(|| text);
             }
             let Some(view) = self.cluster.views.get(&settled) else { continue };
             if view.placement.owner(account.hash64()) != owner {
-                let text = format!("R9: {place:?} writes for {account:?} at {settled}: {}", show(write));
+                let text =
+                    format!("R9: {place:?} writes for {account:?} at {settled}: {}", show(write));
                 return self.model.fail(|| text);
             }
         }
@@ -608,9 +615,9 @@ impl World {
         self.links[link.0].conn = None;
         self.counts.moves += 1;
         let from = self.cores[core].run;
-        let member = self.run_of(to.node.0).filter(|run| {
-            self.cluster.ways.get(&(from, *run)).is_some_and(|way| way.is_up)
-        });
+        let member = self
+            .run_of(to.node.0)
+            .filter(|run| self.cluster.ways.get(&(from, *run)).is_some_and(|way| way.is_up));
         let Some(run) = member else { return self.lose_moving(link) };
         let to = self.runs[run].cores.start + usize::from(to.shard.0);
         self.load(from, run, FarCargo::Conn { link, to, image });

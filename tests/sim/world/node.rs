@@ -32,26 +32,26 @@ impl World {
         let boot = 1 + 2 * run as u64;
         let seed = self.seed;
         let cores = (0..shards).map(|shard| Core {
-                shard: Shard::new(
-                    ShardId(shard),
-                    config.clone(),
-                    placement.clone(),
-                    features::all(),
-                    Rng::from_u64(seed ^ boot << 32 ^ u64::from(shard) << 8),
-                    now,
-                ),
-                fx: Effects::new(shards),
-                inputs: VecDeque::new(),
-                planned: false,
-                tick_at: u64::MAX,
-                conns: HashMap::new(),
-                reply_at: 0,
-                stuffed: false,
-                run,
-                place: Place { run: id, shard: ShardId(shard) },
-                lives: true,
-                kept_back: VecDeque::new(),
-            });
+            shard: Shard::new(
+                ShardId(shard),
+                config.clone(),
+                placement.clone(),
+                features::all(),
+                Rng::from_u64(seed ^ boot << 32 ^ u64::from(shard) << 8),
+                now,
+            ),
+            fx: Effects::new(shards),
+            inputs: VecDeque::new(),
+            planned: false,
+            tick_at: u64::MAX,
+            conns: HashMap::new(),
+            reply_at: 0,
+            stuffed: false,
+            run,
+            place: Place { run: id, shard: ShardId(shard) },
+            lives: true,
+            kept_back: VecDeque::new(),
+        });
         self.cores.extend(cores);
         if self.plan.cluster.is_some() {
             self.started(run);
@@ -233,7 +233,8 @@ impl World {
             Given::Linked(run) => shard.handle(now, Input::Linked(run), fx),
             Given::Placed(view) => {
                 if self.log {
-                    let members: Vec<_> = view.placement.members().iter().map(|it| (it.node.0, it.weight)).collect();
+                    let members: Vec<_> =
+                        view.placement.members().iter().map(|it| (it.node.0, it.weight)).collect();
                     eprintln!("{} core {core} epoch {} {members:?}", self.now, view.epoch());
                 }
                 shard.handle(now, Input::Placed(view.clone()), fx);
