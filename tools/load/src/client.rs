@@ -49,6 +49,8 @@ impl Resumable {
 pub(crate) struct Client {
     pub(crate) wish: Wish,
     pub(crate) link: Link,
+    /// Connections that the server or the network ended, where each such end leads to the next target.
+    pub(crate) broken: usize,
     pub(crate) jid: String,
     pub(crate) socket: Option<TcpStream>,
     pub(crate) tls: Option<Box<ClientConnection>>,
@@ -71,6 +73,7 @@ impl Client {
         Self {
             wish,
             link: Link::Down,
+            broken: 0,
             jid: String::new(),
             socket: None,
             tls: None,

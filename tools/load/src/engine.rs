@@ -44,6 +44,8 @@ pub struct EngineConfig {
     /// `None`: the strongest that is offered and needs no channel binding.
     pub mechanism: Option<Mechanism>,
     pub way: Way,
+    /// Whether the targets are nodes of one server: who lost its connection goes to the next of them.
+    pub fail_over: bool,
     /// Addresses over which connections to loopback are spread.
     pub sources: Sources,
     /// Logins under way at once; others queue.
@@ -139,6 +141,14 @@ impl Target {
         header.extend_from_slice(b"'>");
         Ok(Self { address, domain: domain.to_owned(), server_name, header, secret: None })
     }
+}
+
+/// The address of a target, or after `broken` connections that of another one of the same server.
+fn next_address(targets: &[Target], first: usize, broken: usize) -> SocketAddr {
+    let own = &targets[first];
+    let next = &targets[(first + broken) % targets.len()];
+    let is_same = next.domain == own.domain && next.secret.is_none() && own.secret.is_none();
+    if is_same { next.address } else { own.address }
 }
 
 /// Clients and their loop. Lives on one thread.
@@ -423,7 +433,7 @@ impl Engine {
 
     fn connect(&mut self, id: ClientId) -> io::Result<()> {
         let client = &mut self.clients[id.index()];
-        let address = self.targets[client.wish.target].address;
+        let address = next_address(&self.targets, client.wish.target, client.broken);
         self.logging_in += 1;
         client.link = Link::Connecting;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -768,6 +778,9 @@ impl Engine {
     fn end<S: Scenario>(&mut self, id: ClientId, cause: &str, scenario: &mut S) {
         if self.is_down(id) {
             return;
+        }
+        if self.config.fail_over {
+            self.clients[id.index()].broken += 1;
         }
         self.abandon(id);
         scenario.on_closed(id, cause);

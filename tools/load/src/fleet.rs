@@ -56,6 +56,7 @@ impl Fleet {
             tls: Tls::None,
             mechanism: Some(config.mechanism),
             way: Way::Classic,
+            fail_over: false,
             sources: Sources::default(),
             login_in_flight: LOGINS_IN_FLIGHT,
             sm_request_every: 1,

@@ -17,7 +17,7 @@ use crate::{Error, ServerProbe, sys};
 const FIRST_PORT: u16 = 20_000;
 const PORTS: u32 = 12_000;
 const START_PATIENCE: Duration = Duration::from_secs(30);
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A running server; killed when dropped.
 pub struct Server {
@@ -64,6 +64,11 @@ impl Server {
         ServerProbe::new(self.child.id())
     }
 
+    pub fn has_ended(&mut self) -> Result<bool, Error> {
+        let status = self.child.try_wait().map_err(|error| Error::Io("waiting", error))?;
+        Ok(status.is_some())
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill(&mut self) -> Result<(), Error> {
         self.child.kill().map_err(|error| Error::Io("kill", error))?;
@@ -73,7 +78,7 @@ impl Server {
 
     /// SIGTERM, and waits for the end.
     ///
-    /// - errors: it ends with a failure, or not within 10 s
+    /// - errors: it ends with a failure, or not within 15 s
     pub fn stop(mut self) -> Result<(), Error> {
         sys::terminate(self.child.id()).map_err(|error| Error::Io("terminate", error))?;
         let begin = Instant::now();

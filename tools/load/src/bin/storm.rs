@@ -1,5 +1,6 @@
 //! The kill -9 storm: users with XEP-0198 and without keep a server busy, come and go, and it is killed at random moments
-//! and started again under them. Every message that it had acknowledged must have reached its recipient, in order.
+//! and started again under them. Every message that it had acknowledged must have reached its recipient, in order. Of a
+//! cluster, one node at a time is killed, and users go to the next one.
 //!
 //! The load and the ledger are those of `corefire-load run` ([`corefire_load::drive`]); this starts and kills. Exit code
 //! 0: all promises held; 1: one was broken; 2: the storm could not be run.
@@ -17,7 +18,7 @@ use clap::Parser;
 
 use corefire_load::Error;
 use corefire_load::drive::{Failure, Flow, ShareReport, run_share};
-use corefire_load::launch::{Corefire, ScratchDir, Server};
+use corefire_load::launch::{Corefire, ScratchDir, Server, free_address};
 use corefire_load::plan::{Plan, PlanError, Random, Request, Share, Target as Aim};
 
 /// Kills a server under load, and shows whether it kept what it had acknowledged.
@@ -29,6 +30,9 @@ struct Options {
     /// Further key=value for the binary's --set.
     #[arg(long = "set")]
     sets: Vec<String>,
+    /// So many nodes of a cluster, on the database that --set storage.url names; users are spread over them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    nodes: u16,
     /// Any other server: where COMMAND, run in the foreground, accepts plain TCP; accounts s0, s1, ... must exist.
     #[arg(long, requires = "command")]
     address: Option<SocketAddr>,
@@ -65,13 +69,15 @@ fn scenario(options: &Options) -> String {
     format!(
         "name = \"storm\"\ndrain = \"30s\"\nlag_max = \"10s\"\n\
          [accounts]\npattern = \"s{{}}\"\npassword = '{}'\n\
-         [connection]\ntls = \"none\"\nbackoff_first = \"50ms\"\nbackoff_max = \"200ms\"\n\
+         [connection]\ntls = \"none\"\nbackoff_first = \"50ms\"\nbackoff_max = \"200ms\"\nfail_over = {}\n\
          [[phase]]\nkind = \"ramp\"\nlength = \"1s\"\n\
          [[phase]]\nkind = \"hold\"\nlength = \"720h\"\n\
          [[population]]\nname = \"users\"\nusers = {users}\nsm = \"on\"\nplain = 0.25\n\
          [population.message]\nrate = {}\nto = \"account\"\npartners = 3\n\
          [population.cut]\nrate = {cuts}\naway = \"1500ms\"\n",
-        options.password, options.rate
+        options.password,
+        options.nodes > 1,
+        options.rate
     )
 }
 
@@ -96,9 +102,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is killed and started again.
+/// What is killed and started again: one server, or the nodes of a cluster.
 enum Target {
-    Corefire { corefire: Corefire, _data_dir: ScratchDir },
+    Corefire { nodes: Vec<Corefire>, _folder: ScratchDir },
     Command { program: PathBuf, arguments: Vec<OsString>, address: SocketAddr },
 }
 
@@ -111,23 +117,26 @@ impl Target {
             return Ok(Self::Command { program, arguments, address });
         }
         let binary = options.binary.as_deref().ok_or(Error::Config("no binary".to_owned()))?;
-        let data_dir = ScratchDir::new("corefire-storm")?;
-        let corefire = Corefire::new(binary, data_dir.path(), &options.sets)?;
+        let folder = ScratchDir::new("corefire-storm")?;
+        let nodes = match options.nodes {
+            1 => vec![Corefire::new(binary, folder.path(), &options.sets)?],
+            count => cluster(binary, folder.path(), count, &options.sets)?,
+        };
         let jids = (0..options.groups * 4).map(|at| format!("s{at}@{}", options.domain));
-        corefire.import(jids, &options.password)?;
-        Ok(Self::Corefire { corefire, _data_dir: data_dir })
+        nodes[0].import(jids, &options.password)?;
+        Ok(Self::Corefire { nodes, _folder: folder })
     }
 
-    fn address(&self) -> SocketAddr {
+    fn addresses(&self) -> Vec<SocketAddr> {
         match self {
-            Self::Corefire { corefire, .. } => corefire.plain,
-            Self::Command { address, .. } => *address,
+            Self::Corefire { nodes, .. } => nodes.iter().map(|node| node.plain).collect(),
+            Self::Command { address, .. } => vec![*address],
         }
     }
 
-    fn start(&self) -> Result<Server, Error> {
+    fn start(&self, at: usize) -> Result<Server, Error> {
         match self {
-            Self::Corefire { corefire, .. } => corefire.start(&[], &[]),
+            Self::Corefire { nodes, .. } => nodes[at].start(&[], &[]),
             Self::Command { program, arguments, address } => {
                 Server::start(program, arguments, &[], *address)
             }
@@ -135,16 +144,54 @@ impl Target {
     }
 }
 
+/// Nodes that know each other's addresses.
+fn cluster(
+    binary: &Path,
+    folder: &Path,
+    count: u16,
+    sets: &[String],
+) -> Result<Vec<Corefire>, Error> {
+    let secret = folder.join("secret");
+    let status = Command::new(binary)
+        .args(["cluster", "init"])
+        .arg(&secret)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|error| Error::File(binary.to_owned(), error))?;
+    if !status.success() {
+        return Err(Error::Server(format!("cluster init: {status}")));
+    }
+    let links = (0..count).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
+    let node = |(at, link): (usize, &SocketAddr)| {
+        let seeds: Vec<String> = links
+            .iter()
+            .filter(|other| *other != link)
+            .map(|other| format!("\"{other}\""))
+            .collect();
+        let mut all = vec![
+            format!("node.name=\"n{}\"", at + 1),
+            "cluster.enabled=true".to_owned(),
+            format!("cluster.bind=\"{link}\""),
+            format!("cluster.secret_file=\"{}\"", secret.display()),
+            "cluster.multicast.group=\"\"".to_owned(),
+            format!("cluster.seeds=[{}]", seeds.join(",")),
+        ];
+        all.extend_from_slice(sets);
+        let data_dir = folder.join(format!("n{}", at + 1));
+        std::fs::create_dir(&data_dir).map_err(|error| Error::File(data_dir.clone(), error))?;
+        Corefire::new(binary, &data_dir, &all)
+    };
+    links.iter().enumerate().map(node).collect()
+}
+
 fn run(options: &Options, seed: u64) -> Result<bool, String> {
     let target = Target::new(options).map_err(|error| error.to_string())?;
-    let request = Request {
-        seed: Some(seed >> 1),
-        ..Request::new(
-            "storm",
-            &scenario(options),
-            vec![Aim { address: target.address(), domain: options.domain.clone() }],
-        )
-    };
+    let aim = |address| Aim { address, domain: options.domain.clone() };
+    let aims: Vec<Aim> = target.addresses().into_iter().map(aim).collect();
+    let count = aims.len();
+    let request =
+        Request { seed: Some(seed >> 1), ..Request::new("storm", &scenario(options), aims) };
     let plan = Plan::new(&request).map_err(|error| match error {
         PlanError::Scenario(faults) => {
             faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -157,7 +204,8 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
         options.groups * 4,
         options.rate
     );
-    let server = target.start().map_err(|error| error.to_string())?;
+    let servers: Result<Vec<Server>, Error> = (0..count).map(|at| target.start(at)).collect();
+    let servers = servers.map_err(|error| error.to_string())?;
     let (over, kills) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let killer = Killer {
         target,
@@ -168,7 +216,7 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
         limit: options.minutes.map(|minutes| Duration::from_secs(minutes * 60)),
         random: Random::new(seed, &[3]),
     };
-    let thread = std::thread::spawn(move || killer.work(server));
+    let thread = std::thread::spawn(move || killer.work(servers));
     let begin = Instant::now() + Duration::from_millis(100);
     let report = run_share(&plan, Share::WHOLE, begin, &mut |_| {
         if over.load(Ordering::Acquire) { Flow::Stop } else { Flow::Continue }
@@ -179,7 +227,9 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
         Failure::Target(what) => what,
         Failure::Tool(error) => error.to_string(),
     })?;
-    ended?.stop().map_err(|error| error.to_string())?;
+    for server in ended? {
+        server.stop().map_err(|error| error.to_string())?;
+    }
     Ok(verdict(&report, kills.load(Ordering::Acquire), seed))
 }
 
@@ -222,36 +272,70 @@ struct Killer {
 }
 
 impl Killer {
-    fn work(mut self, mut server: Server) -> Result<Server, String> {
+    fn work(mut self, mut servers: Vec<Server>) -> Result<Vec<Server>, String> {
         let begin = Instant::now();
         for kill in 1..=self.cycles {
-            // Long enough for most to be back and busy; to the microsecond, so that each stage of the work is met.
-            let wait = Duration::from_micros(700_000 + self.random.below(1_800_000));
-            std::thread::sleep(wait);
+            std::thread::sleep(self.pause(servers.len()));
             if self.over.load(Ordering::Acquire) || self.limit.is_some_and(|l| begin.elapsed() > l)
             {
                 break;
             }
             let disturbed = match &self.restart {
-                Some(command) if kill.is_multiple_of(2) => restart(command).map(|()| server),
-                _ => server.kill().and_then(|()| self.target.start()),
+                Some(command) if kill.is_multiple_of(2) => {
+                    restart(command).map(|()| "the database".to_owned())
+                }
+                _ => self.kill(&mut servers),
             };
-            server = match disturbed {
-                Ok(server) => server,
+            match disturbed.and_then(|what| Ok((what, self.revive(&mut servers)?))) {
+                Ok((what, revived)) => println!("kill {kill:3}: {what}{revived}"),
                 Err(error) => {
                     self.over.store(true, Ordering::Release);
                     return Err(error.to_string());
                 }
-            };
-            self.kills.store(kill, Ordering::Release);
-            match &self.restart {
-                Some(_) if kill.is_multiple_of(2) => println!("kill {kill:3}: the database"),
-                _ => println!("kill {kill:3}: start {:4} ms", server.start_time.as_millis()),
             }
+            self.kills.store(kill, Ordering::Release);
         }
         // What was stored is delivered by the last life of the server, which ends when the run has seen it all.
         self.over.store(true, Ordering::Release);
-        Ok(server)
+        Ok(servers)
+    }
+
+    /// Long enough for most to be back and busy; to the microsecond, so that each stage of the work is met. In a cluster
+    /// the lease of who died has to end before.
+    fn pause(&mut self, nodes: usize) -> Duration {
+        let (least, span) = if nodes > 1 { (1_000_000, 6_000_000) } else { (700_000, 1_800_000) };
+        Duration::from_micros(least + self.random.below(span))
+    }
+
+    /// Of a cluster's nodes one, which comes back before the others have noticed, or later.
+    fn kill(&mut self, servers: &mut [Server]) -> Result<String, Error> {
+        let at = self.random.below(servers.len() as u64) as usize;
+        servers[at].kill()?;
+        let down = match servers.len() {
+            1 => Duration::ZERO,
+            _ => Duration::from_micros(self.random.below(8_000_000)),
+        };
+        std::thread::sleep(down);
+        servers[at] = self.target.start(at)?;
+        let (down, start) = (down.as_millis(), servers[at].start_time.as_millis());
+        Ok(match servers.len() {
+            1 => format!("start {start:4} ms"),
+            _ => format!("n{}, for {down:4} ms, start {start:4} ms", at + 1),
+        })
+    }
+
+    /// A node of a cluster that was taken over ends, and is started again by whoever watches over it.
+    fn revive(&self, servers: &mut [Server]) -> Result<String, Error> {
+        let mut told = String::new();
+        if servers.len() > 1 {
+            for (at, server) in servers.iter_mut().enumerate() {
+                if server.has_ended()? {
+                    *server = self.target.start(at)?;
+                    told.push_str(&format!("; n{} had ended by itself", at + 1));
+                }
+            }
+        }
+        Ok(told)
     }
 }
 

@@ -135,6 +135,7 @@ fn engine(plan: &Plan, share: Share) -> Result<Engine, Error> {
         },
         mechanism: connection.mechanism,
         way: connection.way,
+        fail_over: connection.fail_over,
         sources: Sources::of(connection.sources, share),
         login_in_flight: connection.logins_in_flight,
         sm_request_every: 1,

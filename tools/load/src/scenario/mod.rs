@@ -40,6 +40,8 @@ pub struct Connection {
     /// After a connection was lost: the first wait before the next attempt; doubled each time, with jitter.
     pub backoff_first: Duration,
     pub backoff_max: Duration,
+    /// Whether who lost a connection goes to the next of several targets: nodes of one server.
+    pub fail_over: bool,
 }
 
 /// Which accounts the users are.

@@ -96,6 +96,7 @@ fn connection(top: &Section<'_, '_>) -> Connection {
         sources: 1,
         backoff_first: Duration::from_millis(500),
         backoff_max: SECOND * 30,
+        fail_over: false,
     };
     let Some(section) = section else {
         return default;
@@ -125,6 +126,7 @@ fn connection(top: &Section<'_, '_>) -> Connection {
         backoff_max: section
             .duration("backoff_max", Duration::from_millis(1)..=SECOND * 3600)
             .unwrap_or(default.backoff_max),
+        fail_over: section.boolean("fail_over", default.fail_over),
     };
     section.close();
     read
