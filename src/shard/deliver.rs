@@ -531,7 +531,9 @@ impl Core {
         let (retry, is_new) = (self.retry_origin, self.retry_origin.is_some());
         let queued = Queued { retry, is_new, ..Queued::new(envelope, to, at) };
         let line = match line {
-            Line::End if self.handover.holds(slot.jid.hash64()) => Line::At(place_of(slot, &queued)),
+            Line::End if self.handover.holds(slot.jid.hash64()) => {
+                Line::At(place_of(slot, &queued))
+            }
             line => line,
         };
         match line {

@@ -230,6 +230,7 @@ impl Node {
     }
 
     /// SIGKILL; gives all that was logged.
+    #[allow(dead_code, reason = "tests of clusters alone look at it")]
     pub(crate) fn last_words(mut self) -> Vec<String> {
         let _ = self.child.kill();
         let _ = self.child.wait();
