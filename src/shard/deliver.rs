@@ -629,10 +629,16 @@ pub(super) fn is_result(envelope: &Envelope<'_>) -> bool {
     envelope.kind == Kind::Iq && envelope.subtype == IqType::Result.code()
 }
 
-/// Where in the line of an account that moves here a stanza waits: what was sent to its old owner, and came on from there,
-/// was sent before what comes directly; what crossed more owners, before that.
+/// Where in the line of an account that moves here a stanza waits: what was sent to an old owner, and came on from there or
+/// was sent again, may come behind what the same sender sent later and directly.
 pub(super) fn place_of(account: &Account, queued: &Queued) -> usize {
-    account.waiting.partition_point(|other| other.hops >= queued.hops)
+    let way = |one: &Queued| (one.at.ring, one.hops, one.retry.is_some());
+    let later = account.waiting.iter().position(|other| {
+        other.ingress > queued.ingress
+            && other.post.from == queued.post.from
+            && way(other) != way(queued)
+    });
+    later.unwrap_or(account.waiting.len())
 }
 
 /// Bare JID and resource of a prepared address.

@@ -47,6 +47,11 @@ impl Moved {
         }
     }
 
+    /// Those that were at such an owner are lost with it.
+    pub(super) fn forget(&mut self, is_lost: impl Fn(&BareJid) -> bool) {
+        self.left.retain(|_, (jid, ..)| !is_lost(jid));
+    }
+
     /// Nobody waits for an answer from here.
     pub(super) fn is_done(&self) -> bool {
         self.left.is_empty()

@@ -2,7 +2,8 @@
 //!
 //! - **R1, R3**: a message that an `<a h/>` or `<resumed h/>` covered reaches a client of its recipient, or its sender's
 //!   stream carried an error for it. *Reaches* means that the client confirmed it (XEP-0198, or the answer to the ping
-//!   behind it): what a client got and did not confirm before its session was lost it forgets, so the server must
+//!   behind it; in a cluster, an error counts that is on its way, as it may wait longer for its account than the
+//!   acknowledgement for it does): what a client got and did not confirm before its session was lost it forgets, so the server must
 //!   bring it again. At the end nothing is left in any log.
 //! - **R6**: on one receiving session, a message to a bare JID that its account has not confirmed yet never comes behind
 //!   a later one of the same sender. For accounts with one device this holds throughout. With several devices, what

@@ -221,6 +221,17 @@ impl World {
                         eprintln!("  {number} {kind:?} {sub} to {to}: {text:.100}");
                     }
                 }
+                for envelope in batch.iter().filter(|_| self.plan.cluster.is_some()) {
+                    let text = std::str::from_utf8(envelope.stanza).unwrap_or_default();
+                    let tag = text.split('>').next().unwrap_or_default();
+                    let id = crate::client::attr(tag, "id").unwrap_or_default();
+                    let message = crate::client::number(id, 'm');
+                    if tag.starts_with("<message") && tag.contains(" type='error'")
+                        && let Some(message) = message.and_then(|at| self.model.messages.get_mut(at))
+                    {
+                        message.refused = true;
+                    }
+                }
                 let Some(peer) = shard.peer(from, fx) else { return };
                 let input = Input::Frames { from: peer, sent: now.mono, batch: &batch };
                 shard.handle(now, input, fx);
