@@ -230,7 +230,7 @@ impl Drop for Cluster {
             return;
         }
         for (at, node) in self.nodes.iter_mut().enumerate() {
-            if let Some(node) = node.take() {
+            if let Some(mut node) = node.take() {
                 eprintln!("{}: {:#?}", name(at), node.last_words());
             }
         }

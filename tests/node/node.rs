@@ -229,9 +229,8 @@ impl Node {
         ended_within(&mut self.child, START).expect("it ends").code()
     }
 
-    /// SIGKILL; gives all that was logged.
-    #[allow(dead_code, reason = "tests of clusters alone look at it")]
-    pub(crate) fn last_words(mut self) -> Vec<String> {
+    /// SIGKILL, if it has not ended; gives all that was logged.
+    pub(crate) fn last_words(&mut self) -> Vec<String> {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let rest = self.rest_of_log();
@@ -240,7 +239,7 @@ impl Node {
 
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
+        self.last_words();
         assert_eq!(self.child.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 }
