@@ -162,8 +162,7 @@ impl Shard {
         handover.has_sealed = false;
         handover.barrier = None;
         gone.iter().for_each(|peer| core.components.lose(*peer));
-        let gone_nodes: Vec<_> =
-            gone.iter().map(|peer| core.peers.place(*peer).run.node).collect();
+        let gone_nodes: Vec<_> = gone.iter().map(|peer| core.peers.place(*peer).run.node).collect();
         self.core.moved.forget(|jid| gone_nodes.contains(&before.owner(jid.hash64()).node));
         self.send_unhandled_again(&gone, fx);
         self.lose_accounts(fx);

@@ -10,7 +10,7 @@ use super::peers::Peer;
 use super::session::{Presence, Session, SessionId};
 use super::turn::Turn;
 use super::{Core, Shard, Timer};
-use crate::base::hash::Map;
+use crate::base::hash::{Map, Set};
 use crate::base::instant::Wall;
 use crate::cluster::placement::Owner;
 use crate::frame::Envelope;
@@ -30,6 +30,8 @@ const IMAGE_BYTES_MAX: usize = 8 << 20;
 pub(super) struct Moved {
     /// Those that left: account, name for resumption, and how many answers are still to come.
     left: Map<SessionId, (BareJid, Box<str>, u32)>,
+    /// Those of them that had come with stanzas of which their first owner tells.
+    passing: Set<SessionId>,
     /// What is to be told at the end of the turn.
     done: Vec<(SessionId, u32)>,
     /// Those that came, and from where.
@@ -44,17 +46,21 @@ impl Moved {
         {
             let id = image.counters.id.as_str().into();
             self.left.insert(session, (jid.into_bare(), id, things));
+            if self.came.remove(&session).is_some() {
+                self.passing.insert(session);
+            }
         }
     }
 
     /// Those that were at such an owner are lost with it.
     pub(super) fn forget(&mut self, is_lost: impl Fn(&BareJid) -> bool) {
         self.left.retain(|_, (jid, ..)| !is_lost(jid));
+        self.passing.retain(|session| self.left.contains_key(session));
     }
 
     /// Nobody waits for an answer from here.
     pub(super) fn is_done(&self) -> bool {
-        self.left.is_empty()
+        self.left.keys().all(|session| self.passing.contains(session))
     }
 
     pub(super) fn done(&mut self, session: SessionId, number: u32) {
@@ -259,6 +265,7 @@ impl Core {
             let (jid, text) = (jid.clone(), format!("{id} {number}"));
             if *things == 0 {
                 self.moved.left.remove(&session);
+                self.moved.passing.remove(&session);
             }
             if !self.tell_owner(&jid, Control::StanzaDone, jid.as_str(), text.as_bytes(), fx) {
                 // It came back.

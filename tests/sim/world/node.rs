@@ -226,8 +226,10 @@ impl World {
                     let tag = text.split('>').next().unwrap_or_default();
                     let id = crate::client::attr(tag, "id").unwrap_or_default();
                     let message = crate::client::number(id, 'm');
-                    if tag.starts_with("<message") && tag.contains(" type='error'")
-                        && let Some(message) = message.and_then(|at| self.model.messages.get_mut(at))
+                    if tag.starts_with("<message")
+                        && tag.contains(" type='error'")
+                        && let Some(message) =
+                            message.and_then(|at| self.model.messages.get_mut(at))
                     {
                         message.refused = true;
                     }
