@@ -242,6 +242,9 @@ fn verdict(report: &ShareReport, kills: u32, seed: u64) -> bool {
     if let Some(lost) = report.facts.get("lost messages") {
         println!("lost: {lost}");
     }
+    if let Some(oddities) = report.facts.get("overtaken or repeated") {
+        println!("overtaken or repeated: {oddities}");
+    }
     println!(
         "storm: {} kills={kills} sent={} acked={} received={} lost={} reordered={} duplicated={} redelivered={} \
          corrupted={} bounced={} unacked_missing={} seed={seed}",
@@ -287,7 +290,10 @@ impl Killer {
                 _ => self.kill(&mut servers),
             };
             match disturbed.and_then(|what| Ok((what, self.revive(&mut servers)?))) {
-                Ok((what, revived)) => println!("kill {kill:3}: {what}{revived}"),
+                Ok((what, revived)) => {
+                    let at = begin.elapsed().as_secs_f64();
+                    println!("kill {kill:3}, over at {at:.1} s: {what}{revived}");
+                }
                 Err(error) => {
                     self.over.store(true, Ordering::Release);
                     return Err(error.to_string());

@@ -20,6 +20,9 @@ const ORPHANED: u8 = 1 << 5;
 /// The recipient's archive shows it.
 const ARCHIVED: u8 = 1 << 6;
 
+/// Overtaken and repeated messages that are told.
+const ODDITIES_MAX: usize = 20;
+
 /// Where a message stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MessageId {
@@ -76,6 +79,8 @@ pub(super) struct Ledger {
     sent: LedgerCounts,
     acked: LedgerCounts,
     strays: u64,
+    /// The first that were overtaken or came twice on one stream, for people.
+    oddities: Vec<String>,
     /// Neither arrived nor come back, and still possible.
     open: u64,
     /// Acknowledged, and neither arrived nor come back.
@@ -91,6 +96,7 @@ impl Ledger {
             sent: LedgerCounts::default(),
             acked: LedgerCounts::default(),
             strays: 0,
+            oddities: Vec::new(),
             open: 0,
             owed: 0,
         };
@@ -184,16 +190,37 @@ impl Ledger {
             return Arrival::Stray;
         };
         if entry.state & RECEIVED != 0 {
+            if entry.life == life && self.oddities.len() < ODDITIES_MAX {
+                self.oddities.push(format!(
+                    "{:x}.{:x} of {:.1} s came twice",
+                    message.conversation,
+                    message.number,
+                    entry.sent.as_secs_f64()
+                ));
+            }
             let again = if entry.life == life { &mut entry.again.0 } else { &mut entry.again.1 };
             *again = again.saturating_add(1);
             entry.life = life;
             return Arrival::Again;
         }
-        let arrival = Arrival::First { intended: entry.intended, sent: entry.sent };
+        let sent = entry.sent;
+        let arrival = Arrival::First { intended: entry.intended, sent };
         entry.life = life;
         let mut state = RECEIVED;
         if message.number < conversation.high {
             state |= REORDERED;
+            let over =
+                conversation.entries.get((conversation.high - 1 - conversation.base) as usize);
+            if self.oddities.len() < ODDITIES_MAX {
+                self.oddities.push(format!(
+                    "{:x}.{:x} of {:.1} s came after {:x} of {:.1} s",
+                    message.conversation,
+                    message.number,
+                    sent.as_secs_f64(),
+                    conversation.high - 1,
+                    over.map_or(0.0, |over| over.sent.as_secs_f64())
+                ));
+            }
         }
         if !intact {
             state |= CORRUPTED;
@@ -303,6 +330,11 @@ impl Ledger {
             }
         }
         list
+    }
+
+    /// What was overtaken, or came twice on one stream; the first of it, in words.
+    pub(super) fn oddities(&self) -> &[String] {
+        &self.oddities
     }
 
     /// The figures, if nothing more arrives.

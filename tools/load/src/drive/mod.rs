@@ -302,6 +302,10 @@ impl<'p> Drive<'p> {
                 lost.iter().map(|id| format!("{:x}.{:x}", id.conversation, id.number)).collect();
             facts.insert("lost messages".to_owned(), told.join(" "));
         }
+        let oddities = self.notes.ledger.oddities();
+        if !oddities.is_empty() {
+            facts.insert("overtaken or repeated".to_owned(), oddities.join("; "));
+        }
         let mut ledger = self.notes.ledger.report();
         for rooms in self.rooms.iter().flatten() {
             rooms.add_to(&mut ledger.sent);
