@@ -120,10 +120,6 @@ impl Cluster {
         self.nodes[at].as_ref().unwrap()
     }
 
-    pub(crate) fn node_mut(&mut self, at: usize) -> &mut Node {
-        self.nodes[at].as_mut().unwrap()
-    }
-
     pub(crate) fn take(&mut self, at: usize) -> Node {
         self.nodes[at].take().unwrap()
     }
