@@ -16,6 +16,7 @@ use crate::frame::{FRAME_BYTES_MAX, VERSIONS};
 use crate::runtime::clock::Clock;
 use crate::runtime::cluster::authority::{self, Handle};
 use crate::runtime::cluster::gossip::{Gossip, GossipCommand, GossipHandle, GossipSettings};
+use crate::runtime::cluster::lease::Membership;
 use crate::runtime::cluster::links::{
     self, Command, LinkEvent, LinkState, Links, LinksThread, PeerFigures, Sink,
 };
@@ -23,7 +24,7 @@ use crate::runtime::cluster::port::{Carrier, Incoming};
 use crate::runtime::cluster::secret;
 use crate::runtime::cluster::threads::{start_gossip, start_links};
 use crate::runtime::control::cluster::{ClusterEvent, ClusterLink, ClusterNode, ClusterStatus};
-use crate::runtime::executor::{self, MakeCarrier, Membership};
+use crate::runtime::executor::{self, MakeCarrier};
 use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::retention::Owns;
 use crate::store::Place;

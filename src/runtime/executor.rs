@@ -4,6 +4,7 @@
 //! task at the end carries out what all of them wanted, writing once for each connection and once for each ring.
 
 use super::clock::Clock;
+use super::cluster::lease::{Gate, Membership};
 use super::cluster::port::{Carrier, Incoming, Outgoing};
 use super::connection::{self, Deadline, Socket};
 use super::errands::Errands;
@@ -21,7 +22,6 @@ use super::turns::Turns;
 use super::withheld::{self, Withheld};
 use crate::admin::figures::{CoreProbe, ShardFigures};
 use crate::admin::latency::{CorePart, TurnPart};
-use crate::base::instant::Instant;
 use crate::base::network::Networks;
 use crate::base::rng::Rng;
 use crate::cluster::placement::{NodeId, Owner, Placement, ShardId};
@@ -78,43 +78,8 @@ pub struct Setup {
     pub measures: bool,
     /// What leads to other nodes; `None` without a cluster.
     pub links: Option<MakeCarrier>,
+    /// The node's part in its cluster; `None` without one.
     pub membership: Option<Membership>,
-}
-
-/// What cores and the thread of the cluster tell each other of the node's part in it. Cloned to all of them.
-#[derive(Clone, Debug)]
-pub struct Membership {
-    lease_ns: Arc<AtomicU64>,
-    settled: Arc<[AtomicU64]>,
-}
-
-impl Membership {
-    pub fn new(shards: u16) -> Membership {
-        Membership {
-            lease_ns: Arc::default(),
-            settled: (0..shards).map(|_| AtomicU64::new(0)).collect(),
-        }
-    }
-
-    /// Until then the node may act as the owner of what it has.
-    pub fn set_lease(&self, until: Instant) {
-        self.lease_ns.store(until.0, Ordering::Release);
-    }
-
-    pub fn has_lease(&self, now: Instant) -> bool {
-        now.0 < self.lease_ns.load(Ordering::Acquire)
-    }
-
-    /// The epoch that all shards have settled; 0 while one is at it.
-    pub fn settled_epoch(&self) -> u64 {
-        self.settled.iter().map(|epoch| epoch.load(Ordering::Acquire)).min().unwrap_or(0)
-    }
-
-    fn settle(&self, shard: ShardId, epoch: u64) {
-        if let Some(slot) = self.settled.get(usize::from(shard.0)) {
-            slot.store(epoch, Ordering::Release);
-        }
-    }
 }
 
 /// Makes a core's own end of the links; called once for each.
@@ -324,10 +289,7 @@ pub(super) struct Core {
     pub turns: Turns,
     /// `None` without a cluster.
     pub relays: Option<Box<Relays>>,
-    membership: Option<Membership>,
-    /// What came from other nodes while the node had no lease.
-    kept_back: RefCell<VecDeque<Incoming>>,
-    was_suspended: Cell<bool>,
+    gate: Gate,
     node: NodeId,
     beats: Beats,
     id: ShardId,
@@ -417,9 +379,7 @@ impl Core {
             counts: RefCell::default(),
             turns: Turns::new(setup.measures),
             relays: setup.links.as_ref().map(|links| Box::new(Relays::new(links()))),
-            membership: setup.membership.clone(),
-            kept_back: RefCell::default(),
-            was_suspended: Cell::new(false),
+            gate: Gate::new(setup.membership.clone()),
             node: setup.config.node,
             beats: setup.beats.clone(),
             id: part.shard,
@@ -781,9 +741,7 @@ impl Core {
             }
             Letter::Link(incoming) => {
                 drop((fx, shard));
-                if self.is_suspended() {
-                    self.kept_back.borrow_mut().push_back(incoming);
-                } else {
+                if let Some(incoming) = self.gate.admit(self.clock.mono(), incoming) {
                     self.from_node(incoming);
                 }
             }
@@ -802,21 +760,12 @@ impl Core {
     /// Whether the node may not act as the owner of anything: its lease is over, and the next one is not there. Nobody is
     /// read until then; what is under way ends as far as the store lets it.
     pub(super) fn is_suspended(&self) -> bool {
-        let Some(membership) = &self.membership else { return false };
-        let suspended = !membership.has_lease(self.clock.mono());
-        if suspended {
-            self.was_suspended.set(true);
-        }
-        suspended
+        self.gate.is_closed(self.clock.mono())
     }
 
     /// The lease is there again: what was kept back is dealt with, and everybody is read.
     fn resume_if_leased(self: &Rc<Self>) {
-        if !self.was_suspended.get() || self.is_suspended() {
-            return;
-        }
-        self.was_suspended.set(false);
-        let kept_back = std::mem::take(&mut *self.kept_back.borrow_mut());
+        let Some(kept_back) = self.gate.reopen(self.clock.mono()) else { return };
         for incoming in kept_back {
             self.from_node(incoming);
         }
@@ -868,9 +817,7 @@ impl Core {
         fx: &mut Effects,
         mut news: Vec<(Peer, (u64, u64))>,
     ) {
-        if let Some(membership) = &self.membership {
-            membership.settle(self.id, shard.settled_epoch());
-        }
+        self.gate.settle(self.id, shard.settled_epoch());
         for (peer, batch) in (0..).map(Peer).zip(&mut fx.outbox).skip(self.shards) {
             let told = news.iter().position(|(of, _)| *of == peer);
             if batch.is_empty() && told.is_none() {
