@@ -19,6 +19,7 @@
 //! address where a true node was; it takes up nobody as a member and believes nothing of what the beacon says, until an
 //! authentic answer comes.
 
+use super::datagram::{Form, MAC_BYTES, sign};
 use super::facts;
 use super::refusal::Refusal;
 use super::view::{NodeFacts, Run};
@@ -36,10 +37,11 @@ pub const SENDERS_MAX: usize = 256;
 /// Times and nonces of each sender that are known.
 pub const KEPT: usize = 32;
 /// No beacon is longer.
-pub const BEACON_BYTES_MAX: usize = HEADER + facts::FACTS_BYTES_MAX + MAC;
+pub const BEACON_BYTES_MAX: usize = HEADER + facts::FACTS_BYTES_MAX + MAC_BYTES;
 
 const HEADER: usize = 4 + 1 + 8 + 16;
-const MAC: usize = 32;
+const FORM: Form =
+    Form { magic: MAGIC, version: VERSION, header_bytes: HEADER, bytes_max: BEACON_BYTES_MAX };
 
 /// Makes the beacons of one run of a node.
 #[derive(Debug)]
@@ -61,14 +63,11 @@ impl Lamp {
         self.time = now.0.max(self.time.saturating_add(1));
         let mut nonce = [0; 16];
         rng.fill(&mut nonce);
-        let mut bytes = Vec::with_capacity(256);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.push(VERSION);
+        let mut bytes = FORM.start(256);
         bytes.extend_from_slice(&self.time.to_be_bytes());
         bytes.extend_from_slice(&nonce);
         facts::write(facts, &mut bytes);
-        let mac = hmac::sign(&self.key, &bytes);
-        bytes.extend_from_slice(mac.as_ref());
+        sign(&self.key, &mut bytes);
         bytes
     }
 }
@@ -150,26 +149,11 @@ impl Lookout {
 
 /// Whether this is meant as a beacon: a socket that takes several kinds of datagrams asks.
 pub fn is_beacon(bytes: &[u8]) -> bool {
-    bytes.starts_with(&MAGIC)
+    FORM.is_meant(bytes)
 }
 
 fn open(key: &hmac::Key, bytes: &[u8]) -> Result<(u64, u128, NodeFacts), Refusal> {
-    if !is_beacon(bytes) {
-        return Err(Refusal::NotOurs);
-    }
-    match bytes.get(MAGIC.len()) {
-        Some(&VERSION) => {}
-        Some(&other) => return Err(Refusal::OtherVersion(other)),
-        None => return Err(Refusal::NotOurs),
-    }
-    let signed = bytes.len().checked_sub(MAC).filter(|signed| *signed >= HEADER);
-    let (signed, mac) = match signed {
-        Some(signed) if bytes.len() <= BEACON_BYTES_MAX => bytes.split_at(signed),
-        // No key makes one of this length.
-        _ => return Err(Refusal::BadMac),
-    };
-    hmac::verify(key, signed, mac).map_err(|_| Refusal::BadMac)?;
-    let mut reader = facts::Reader::new(&signed[MAGIC.len() + 1..]);
+    let mut reader = facts::Reader::new(FORM.open(key, bytes)?);
     let (Some(time), Some(nonce)) = (reader.u64(), reader.u128()) else {
         return Err(Refusal::Malformed);
     };
@@ -200,8 +184,7 @@ mod tests {
     }
 
     fn signed(key: &[u8; 32], mut bytes: Vec<u8>) -> Vec<u8> {
-        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &bytes);
-        bytes.extend_from_slice(mac.as_ref());
+        sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &mut bytes);
         bytes
     }
 
@@ -251,7 +234,7 @@ mod tests {
     #[test]
     fn authentic_nonsense_is_malformed() {
         let mut bytes = beacon_at(NOON.0);
-        bytes.truncate(bytes.len() - MAC);
+        bytes.truncate(bytes.len() - MAC_BYTES);
         bytes.push(1);
         assert_eq!(Lookout::new(&KEY).read(NOON, &signed(&KEY, bytes)), Err(Refusal::Malformed));
         let empty = signed(&KEY, [&MAGIC[..], &[VERSION], &[0; 24]].concat());

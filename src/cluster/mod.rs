@@ -2,11 +2,12 @@
 //!
 //! `placement` computes owners, `view` is who takes part in it at one epoch, `map` tells others of it, and `authority` is
 //! one node's part in deciding that by the shared database. Nodes find each other by `beacon`s and `discovery`, and know who
-//! lives by `membership`. `link` is what two nodes say to each other, `secret` what makes them nodes of one cluster, and
-//! `relay` joins sockets to connections that live on other nodes.
+//! lives by `membership`; both send `datagram`s. `link` is what two nodes say to each other, `secret` what makes them nodes
+//! of one cluster, and `relay` joins sockets to connections that live on other nodes.
 
 pub mod authority;
 pub mod beacon;
+mod datagram;
 pub mod discovery;
 pub mod facts;
 pub mod link;

@@ -12,6 +12,7 @@
 //! is let be: that ghost is suspected and dead again in two seconds, and what a node owns is decided by the database,
 //! which has no such run.
 
+use super::super::datagram::{Form, MAC_BYTES, sign};
 use super::super::facts::{self, FACTS_BYTES_MAX, Reader};
 use super::super::refusal::Refusal;
 use super::super::view::Run;
@@ -24,10 +25,11 @@ const VERSION: u8 = 1;
 /// A message of SWIM is never longer, nor are facts, so that no network cuts a datagram.
 pub(super) const BODY_BYTES_MAX: usize = 1280;
 /// No gossip datagram is longer.
-pub const DATAGRAM_BYTES_MAX: usize = HEADER + BODY_BYTES_MAX + MAC;
+pub const DATAGRAM_BYTES_MAX: usize = HEADER + BODY_BYTES_MAX + MAC_BYTES;
 
 const HEADER: usize = 4 + 1 + 1 + 12 + 4 + 8;
-const MAC: usize = 32;
+const FORM: Form =
+    Form { magic: MAGIC, version: VERSION, header_bytes: HEADER, bytes_max: DATAGRAM_BYTES_MAX };
 /// Runs whose numbers are known; beyond, the one that was not heard for longest is forgotten.
 pub(super) const SENDERS_MAX: usize = 1024;
 
@@ -91,37 +93,20 @@ impl Post {
 
     pub(super) fn close(&mut self, kind: Kind, revision: u32, body: &[u8]) -> Vec<u8> {
         self.number += 1;
-        let mut bytes = Vec::with_capacity(HEADER + body.len() + MAC);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.push(VERSION);
+        let mut bytes = FORM.start(HEADER + body.len() + MAC_BYTES);
         bytes.push(KINDS.iter().position(|other| *other == kind).unwrap_or_default() as u8);
         facts::put_run(&mut bytes, self.run);
         bytes.extend_from_slice(&revision.to_be_bytes());
         bytes.extend_from_slice(&self.number.to_be_bytes());
         bytes.extend_from_slice(body);
-        let mac = hmac::sign(&self.key, &bytes);
-        bytes.extend_from_slice(mac.as_ref());
+        sign(&self.key, &mut bytes);
         bytes
     }
 
     /// - errors: each `Refusal` but those of times and room; nothing changes then
     pub(super) fn open<'a>(&mut self, bytes: &'a [u8]) -> Result<Letter<'a>, Refusal> {
-        if !bytes.starts_with(&MAGIC) {
-            return Err(Refusal::NotOurs);
-        }
-        match bytes.get(MAGIC.len()) {
-            Some(&VERSION) => {}
-            Some(&other) => return Err(Refusal::OtherVersion(other)),
-            None => return Err(Refusal::NotOurs),
-        }
-        let signed = bytes.len().checked_sub(MAC).filter(|signed| *signed >= HEADER);
-        let (signed, mac) = match signed {
-            Some(signed) if bytes.len() <= DATAGRAM_BYTES_MAX => bytes.split_at(signed),
-            // No key makes one of this length.
-            _ => return Err(Refusal::BadMac),
-        };
-        hmac::verify(&self.key, signed, mac).map_err(|_| Refusal::BadMac)?;
-        let (letter, number) = letter(&signed[MAGIC.len() + 1..]).ok_or(Refusal::Malformed)?;
+        let signed = FORM.open(&self.key, bytes)?;
+        let (letter, number) = letter(signed).ok_or(Refusal::Malformed)?;
         // Our own, come back.
         if letter.from == self.run || !self.is_first(letter.from, number) {
             return Err(Refusal::Replayed);
@@ -206,8 +191,7 @@ mod tests {
         let mut unknown = post(1).close(Kind::Swim, 0, b"");
         unknown.truncate(HEADER);
         unknown[5] = 6;
-        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &KEY), &unknown);
-        unknown.extend_from_slice(mac.as_ref());
+        sign(&hmac::Key::new(hmac::HMAC_SHA256, &KEY), &mut unknown);
         assert_eq!(post(2).open(&unknown), Err(Refusal::Malformed));
     }
 
