@@ -17,7 +17,7 @@ use crate::base::instant::Wall;
 use crate::base::limit::Meter;
 use crate::base::network::Network;
 use crate::cluster::placement::store_partition;
-use crate::frame::{Envelope, Flags};
+use crate::frame::Envelope;
 use crate::store::{AccountRecord, LogEntry, Origin, Query, Write};
 use crate::xmpp::credentials::PackedCredentials;
 use crate::xmpp::jid::BareJid;
@@ -353,9 +353,7 @@ impl Core {
                 Waiting::Ids(partition) => self.ask_for_ids(partition, fx),
                 Waiting::Append { account, at, .. } | Waiting::Change { account, at, .. } => {
                     self.written(account, fx);
-                    if let Some(at) = at {
-                        self.inward[usize::from(at.ring)].release(at.number);
-                    }
+                    self.release_frame(at);
                     self.reload(account, fx);
                 }
                 Waiting::Log(account) | Waiting::Login { account, .. } => {
@@ -374,9 +372,7 @@ impl Core {
                 | Waiting::Sent(..)
                 | Waiting::Nobody => {}
                 Waiting::Origin { account, queued } => {
-                    if queued.post.flags.contains(Flags::WANTS_ACK) {
-                        self.inward[usize::from(queued.at.ring)].release(queued.at.number);
-                    }
+                    self.release_frame(queued.at.awaited(queued.post.flags));
                     self.reload(account, fx);
                 }
                 Waiting::Retraction { .. } => {

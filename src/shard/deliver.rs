@@ -399,13 +399,12 @@ impl Shard {
         let mut index = Index::default();
         let Some(stanza) = self.core.view(envelope.stanza, &mut index) else { return };
         let (Some(payload), Some(id)) = (stanza.children().next(), stanza.id()) else { return };
-        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
         let reply = ReplyTo {
             to: envelope.from.into(),
             id: id.into(),
             subject: Some(to.into()),
             session: None,
-            at: wanted.then_some(at),
+            at: at.awaited(envelope.flags),
         };
         let request =
             Request { method, scope: Scope::Other, payload, account: Some(account), subject: to };
@@ -481,9 +480,7 @@ impl Shard {
             self.core.bounce(&envelope, envelope.to, &super::internal_error());
             self.core.reload(account, fx);
         }
-        if envelope.flags.contains(Flags::WANTS_ACK) {
-            self.core.inward[usize::from(queued.at.ring)].release(queued.at.number);
-        }
+        self.core.release_frame(queued.at.awaited(envelope.flags));
     }
 }
 
@@ -542,9 +539,7 @@ impl Core {
             Line::At(place) => slot.waiting.insert(place, queued),
         }
         self.undo.push(Undo::Queued(account, line));
-        if envelope.flags.contains(Flags::WANTS_ACK) {
-            self.inward[usize::from(at.ring)].hold(at.number);
-        }
+        self.hold_frame(at.awaited(envelope.flags));
     }
 
     /// Takes back `wait_for_account`: the sender is answered for what it sent.
@@ -555,10 +550,8 @@ impl Core {
             Line::End => slot.waiting.pop_back(),
             Line::At(place) => slot.waiting.remove(place),
         };
-        if let Some(Queued { at, post, .. }) = queued
-            && post.flags.contains(Flags::WANTS_ACK)
-        {
-            self.inward[usize::from(at.ring)].release(at.number);
+        if let Some(Queued { at, post, .. }) = queued {
+            self.release_frame(at.awaited(post.flags));
         }
     }
 

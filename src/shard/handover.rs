@@ -19,7 +19,7 @@ use super::{Core, Shard, Timer};
 use crate::base::hash::Map;
 use crate::cluster::placement::{Owner, PARTITIONS, partition};
 use crate::cluster::view::{Place, View};
-use crate::frame::{Envelope, Flags};
+use crate::frame::Envelope;
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use std::collections::VecDeque;
@@ -166,18 +166,13 @@ impl Shard {
         self.core.moved.forget(|jid| gone_nodes.contains(&before.owner(jid.hash64()).node));
         self.send_unhandled_again(&gone, fx);
         self.lose_accounts(fx);
-        let core = &mut self.core;
-        let epoch = core.placement.epoch().to_string();
-        let others: Vec<Peer> = core.peers.live().filter(|peer| *peer != core.id.into()).collect();
-        for peer in &others {
-            core.send_control(*peer, Control::Marker, "", epoch.as_bytes(), fx);
-        }
-        let parked = std::mem::take(&mut core.handover.parked);
+        self.core.tell_others(Control::Marker, fx);
+        let parked = std::mem::take(&mut self.core.handover.parked);
         for queued in parked {
             self.deliver_parked(&queued, fx);
         }
         if !gone.is_empty() {
-            self.contacts_lost(&before, &gone, fx);
+            self.contacts_lost(&before, &gone_nodes, fx);
             self.core.forget_arrivals(&gone);
         }
         self.look_at_handover(fx);
@@ -197,13 +192,10 @@ impl Shard {
         if owner == core.own() {
             return false;
         }
-        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
         if core.park(envelope, to, at) {
             return true;
         }
-        if wanted {
-            core.inward[usize::from(at.ring)].hold(at.number);
-        }
+        core.hold_frame(at.awaited(envelope.flags));
         self.send_on(envelope, to, owner, at, fx);
         true
     }
@@ -225,22 +217,21 @@ impl Shard {
             also_to: crate::frame::Recipients::NONE,
             ..*envelope
         };
-        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
+        let awaited = at.awaited(envelope.flags);
         let peer = core.peers.of(owner).filter(|_| envelope.hops < HOPS_MAX);
         let sent = match peer {
             Some(peer) if !core.is_ring_full(peer, fx) => core.append_frame(peer, &passed, fx),
             _ => None,
         };
         match sent {
-            Some(sent) if wanted => {
-                core.outward[usize::from(sent.ring)].expect(sent.number, Carried::Frame(at));
+            Some(sent) => {
+                if let Some(at) = awaited {
+                    core.outward[usize::from(sent.ring)].expect(sent.number, Carried::Frame(at));
+                }
             }
-            Some(_) => {}
             None => {
                 core.bounce(envelope, to, &super::deliver::resource_constraint());
-                if wanted {
-                    core.inward[usize::from(at.ring)].release(at.number);
-                }
+                core.release_frame(awaited);
             }
         }
     }
@@ -252,9 +243,7 @@ impl Shard {
         if !sound {
             self.faulty_frame(&envelope, fx);
         }
-        if envelope.flags.contains(Flags::WANTS_ACK) {
-            self.core.inward[usize::from(at.ring)].release(at.number);
-        }
+        self.core.release_frame(at.awaited(envelope.flags));
     }
 
     /// What a node that is gone had not handled goes to those who own it now.
@@ -276,8 +265,6 @@ impl Shard {
     /// Accounts that are another's now: what waits for them goes there, sessions follow or end.
     fn lose_accounts(&mut self, fx: &mut Effects) {
         let core = &mut self.core;
-        // What clients confirmed in this turn is not to be sent to them again.
-        core.write_confirmed(fx);
         let own = core.own();
         let lost: Vec<AccountId> = core
             .accounts
@@ -341,31 +328,15 @@ impl Shard {
             return;
         }
         let core = &mut self.core;
-        let handover = &mut core.handover;
-        let epoch = core.placement.epoch();
-        let others = || core.peers.live().filter(|peer| *peer != core.id.into());
-        let all = |told: &Map<Place, u64>| {
-            others().all(|peer| {
-                told.get(&core.peers.place(peer)).is_some_and(|newest| *newest >= epoch)
-            })
-        };
+        let handover = &core.handover;
         let is_durable = handover
             .barrier
             .is_some_and(|last| !core.tickets.keys().any(|ticket| ticket.0 <= last));
-        if !handover.has_sealed && is_durable && all(&handover.marked) {
-            let peers: Vec<Peer> = others().collect();
+        if !handover.has_sealed && is_durable && core.have_all_told(&handover.marked) {
             core.handover.has_sealed = true;
-            for peer in peers {
-                let epoch = epoch.to_string();
-                self.core.send_control(peer, Control::Sealed, "", epoch.as_bytes(), fx);
-            }
+            core.tell_others(Control::Sealed, fx);
         }
-        let core = &self.core;
-        let all_sealed = core.peers.live().filter(|peer| *peer != core.id.into()).all(|peer| {
-            let place = core.peers.place(peer);
-            core.handover.sealed.get(&place).is_some_and(|newest| *newest >= epoch)
-        });
-        if core.handover.has_sealed && all_sealed {
+        if core.handover.has_sealed && core.have_all_told(&core.handover.sealed) {
             return self.settled(fx);
         }
         if !self.core.handover.is_looking {
@@ -433,6 +404,27 @@ impl Shard {
 }
 
 impl Core {
+    /// Whom a change of owners is agreed with.
+    fn others(&self) -> impl Iterator<Item = Peer> + '_ {
+        self.peers.live().filter(|peer| *peer != self.id.into())
+    }
+
+    /// Tells all others how far this shard is with the present epoch.
+    fn tell_others(&mut self, what: Control, fx: &mut Effects) {
+        let epoch = self.placement.epoch().to_string();
+        let others: Vec<Peer> = self.others().collect();
+        for peer in others {
+            self.send_control(peer, what, "", epoch.as_bytes(), fx);
+        }
+    }
+
+    /// - takes: the newest epoch that each has told
+    fn have_all_told(&self, told: &Map<Place, u64>) -> bool {
+        let epoch = self.placement.epoch();
+        self.others()
+            .all(|peer| told.get(&self.peers.place(peer)).is_some_and(|newest| *newest >= epoch))
+    }
+
     /// Nothing that left this shard waits for it, or is still to be sent again should it get lost.
     fn has_left(&self) -> bool {
         let remote = self.outward.iter().filter(|way| way.keeps());
@@ -455,9 +447,7 @@ impl Core {
         if !is_early || self.handover.parked.len() >= PARKED_MAX {
             return false;
         }
-        if envelope.flags.contains(Flags::WANTS_ACK) {
-            self.inward[usize::from(at.ring)].hold(at.number);
-        }
+        self.hold_frame(at.awaited(envelope.flags));
         self.handover.parked.push_back(Queued::new(envelope, to, at));
         true
     }

@@ -136,10 +136,8 @@ impl Core {
         if let Some(data) = self.accounts.get_mut(id.0).and_then(|slot| slot.data()) {
             data.log_rows = data.log_rows.saturating_add(1);
         }
-        let wanted = envelope.flags.contains(Flags::WANTS_ACK);
-        if wanted {
-            self.inward[usize::from(at.ring)].hold(at.number);
-        }
+        let awaited = at.awaited(envelope.flags);
+        self.hold_frame(awaited);
         let open = &envelope.stanza[..envelope.open_end as usize];
         let bounce = Bounce::new(envelope.kind, envelope.subtype, envelope.from, to, open);
         self.wrote(id);
@@ -148,7 +146,7 @@ impl Core {
             owner: owner.clone(),
             since: self.now.mono,
             path: self.path(at),
-            at: wanted.then_some(at),
+            at: awaited,
             bounce: Box::new(bounce),
             traced: self.trace_keep(envelope, to),
         }

@@ -4,20 +4,17 @@
 use super::Shard;
 use super::account::AccountId;
 use super::effect::Effects;
-use super::peers::Peer;
 use super::phase::Audience;
+use super::presence;
 use crate::cluster::placement::{NodeId, PARTITIONS, Placement, partition};
 use crate::store::Subscription;
 use crate::xmpp::stanza::PresenceType;
-use crate::xmpp::xml::writer::Writer;
 
 impl Shard {
-    /// - takes: `before`, the owners up to now; `gone`, the shards that are no more
-    pub(super) fn contacts_lost(&mut self, before: &Placement, gone: &[Peer], fx: &mut Effects) {
-        let nodes: Vec<NodeId> =
-            gone.iter().map(|peer| self.core.peers.place(*peer).run.node).collect();
+    /// - takes: `before`, the owners up to now; `gone`, the nodes that are no more
+    pub(super) fn contacts_lost(&mut self, before: &Placement, gone: &[NodeId], fx: &mut Effects) {
         let lost: Vec<bool> =
-            (0..PARTITIONS).map(|partition| nodes.contains(&before.node(partition))).collect();
+            (0..PARTITIONS).map(|partition| gone.contains(&before.node(partition))).collect();
         let accounts: Vec<AccountId> =
             self.core.accounts.iter().map(|(id, _)| AccountId(id)).collect();
         for account in accounts {
@@ -43,22 +40,15 @@ impl Shard {
             }
             for session in &sessions {
                 for (_, contact) in &watched {
-                    let (stanza, close) = super::presence::gone(contact);
+                    let (stanza, close) = presence::gone(contact);
                     self.core.emit_to(*session, &stanza, close, fx);
                 }
             }
             for session in sessions {
                 let Some(slot) = self.core.sessions.get(session.0) else { continue };
                 let from = slot.text.clone();
-                let mut stanza = Vec::with_capacity(96);
-                Writer::new(&mut stanza)
-                    .start("presence")
-                    .attr("from", &from)
-                    .attr("type", "probe")
-                    .open()
-                    .end("presence");
-                let close = u32::try_from(stanza.len() - "</presence>".len()).unwrap_or(0);
                 let kind = PresenceType::Probe;
+                let (stanza, close) = presence::unaddressed(&from, kind);
                 self.fan_out(&from, kind, watched.clone(), &stanza, close, close, fx);
             }
         }

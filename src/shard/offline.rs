@@ -67,7 +67,7 @@ impl Shard {
                         data.log_rows = data.log_rows.saturating_sub(1);
                     }
                 }
-                self.release_frame(at);
+                self.core.release_frame(at);
                 self.written(account, fx);
             }
             // Where it failed, the recipient has the message all the same.
@@ -89,7 +89,7 @@ impl Shard {
                 if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
                     self.core.reload(account, fx);
                 }
-                self.release_frame(at);
+                self.core.release_frame(at);
                 if let Some((session, number)) = stanza {
                     self.core.complete(session, number);
                 }
@@ -110,12 +110,6 @@ impl Shard {
         if self.core.written(account, fx) {
             self.continue_replay(account, fx);
             self.core.maybe_idle(account);
-        }
-    }
-
-    fn release_frame(&mut self, at: Option<FrameRef>) {
-        if let Some(at) = at {
-            self.core.inward[usize::from(at.ring)].release(at.number);
         }
     }
 
@@ -160,9 +154,7 @@ impl Shard {
         for queued in queued {
             let envelope = queued.envelope(epoch);
             core.bounce(&envelope, envelope.to, &resource_constraint());
-            if envelope.flags.contains(Flags::WANTS_ACK) {
-                core.inward[usize::from(queued.at.ring)].release(queued.at.number);
-            }
+            core.release_frame(queued.at.awaited(envelope.flags));
         }
         let error = StreamError::new(StreamCondition::InternalServerError);
         self.end_sessions_of(id, &|_| true, &error, fx);
@@ -202,16 +194,14 @@ impl Shard {
 
     /// Starts sending offline messages if there are any and a session that can take them.
     pub(super) fn maybe_replay(&mut self, id: AccountId, fx: &mut Effects) {
-        self.core.write_confirmed(fx);
         let core = &mut self.core;
+        // What is confirmed already must not be sent again.
+        core.write_confirmed(fx);
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         let due = slot.busy == Busy::No && slot.data().is_some_and(|data| data.replay_due);
         if !due {
             return;
         }
-        // What is confirmed already must not be sent again.
-        core.write_confirmed(fx);
-        let Some(slot) = core.accounts.get_mut(id.0) else { return };
         let session = slot.sessions.iter().copied().find(|session| {
             let session = core.sessions.get(session.0).filter(|session| session.conn.is_some());
             session.and_then(|session| session.priority()).is_some_and(|priority| priority >= 0)
@@ -536,9 +526,7 @@ impl Core {
         let Some(first) = slot.waiting.pop_front() else { return };
         let envelope = first.envelope(self.placement.epoch());
         self.bounce(&envelope, envelope.to, &resource_constraint());
-        if envelope.flags.contains(Flags::WANTS_ACK) {
-            self.inward[usize::from(first.at.ring)].release(first.at.number);
-        }
+        self.release_frame(first.at.awaited(envelope.flags));
     }
 
     /// Asks a client without XEP-0198 to confirm what went before, by a ping.

@@ -2,7 +2,7 @@
 
 use super::effect::Effects;
 use super::post::Post;
-use super::ring::Carried;
+use super::ring::{Carried, FrameRef};
 use super::session::SessionId;
 use super::{Core, Timer};
 use crate::base::instant::Wall;
@@ -22,10 +22,29 @@ impl Core {
         while let Some(carried) =
             self.outward.get_mut(ring).and_then(|outward| outward.done(handled))
         {
-            match carried {
-                Carried::Stanza(session, number) => self.complete(session, number),
-                Carried::Frame(at) => self.inward[usize::from(at.ring)].release(at.number),
-            }
+            self.settle(carried);
+        }
+    }
+
+    /// What a frame of ours carried is handled.
+    pub(super) fn settle(&mut self, carried: Carried) {
+        match carried {
+            Carried::Stanza(session, number) => self.complete(session, number),
+            Carried::Frame(at) => self.release_frame(Some(at)),
+        }
+    }
+
+    /// The frame that somebody waits for is not handled before one thing more has come.
+    pub(super) fn hold_frame(&mut self, awaited: Option<FrameRef>) {
+        if let Some(at) = awaited {
+            self.inward[usize::from(at.ring)].hold(at.number);
+        }
+    }
+
+    /// One thing that the frame waited for has come.
+    pub(super) fn release_frame(&mut self, awaited: Option<FrameRef>) {
+        if let Some(at) = awaited {
+            self.inward[usize::from(at.ring)].release(at.number);
         }
     }
 

@@ -46,11 +46,16 @@ pub(super) fn plain(from: &str, to: &str, kind: PresenceType) -> Post {
 
 /// Unavailable presence without `to`, and where its tags meet.
 pub(super) fn gone(from: &str) -> (Vec<u8>, u32) {
+    unaddressed(from, PresenceType::Unavailable)
+}
+
+/// Presence without `to` and with nothing in it, and where its tags meet.
+pub(super) fn unaddressed(from: &str, kind: PresenceType) -> (Vec<u8>, u32) {
     let mut stanza = Vec::with_capacity(96);
     Writer::new(&mut stanza)
         .start("presence")
         .attr("from", from)
-        .attr("type", "unavailable")
+        .attr_opt("type", kind.name())
         .open()
         .end("presence");
     let close = u32::try_from(stanza.len() - "</presence>".len()).unwrap_or(0);
@@ -355,15 +360,9 @@ impl Shard {
         if watched.is_empty() {
             return;
         }
-        let mut stanza = Vec::with_capacity(96);
-        Writer::new(&mut stanza)
-            .start("presence")
-            .attr("from", from)
-            .attr("type", "probe")
-            .open()
-            .end("presence");
-        let close = u32::try_from(stanza.len() - "</presence>".len()).unwrap_or(0);
-        self.fan_out(from, PresenceType::Probe, watched, &stanza, close, close, fx);
+        let kind = PresenceType::Probe;
+        let (stanza, close) = unaddressed(from, kind);
+        self.fan_out(from, kind, watched, &stanza, close, close, fx);
     }
 
     pub(super) fn deliver_presence(

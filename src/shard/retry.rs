@@ -60,15 +60,7 @@ impl Shard {
                 };
                 if envelope.flags.contains(Flags::STORABLE) {
                     let text = wrap(&origin, frame);
-                    let wrapped = Envelope {
-                        kind: Kind::Control,
-                        subtype: Control::Retry as u8,
-                        open_end: 0,
-                        close_start: 0,
-                        stanza: text.as_bytes(),
-                        ..envelope
-                    };
-                    self.post_again(&wrapped, to, carried, fx);
+                    self.post_again(&retry(envelope, &text), to, carried, fx);
                 } else {
                     self.post_again(&envelope, to, carried, fx);
                 }
@@ -96,14 +88,7 @@ impl Shard {
             }
             None => {
                 self.core.bounce(envelope, to, &super::deliver::resource_constraint());
-                for one in carried {
-                    match one {
-                        Carried::Stanza(session, stanza) => self.core.complete(*session, *stanza),
-                        Carried::Frame(at) => {
-                            self.core.inward[usize::from(at.ring)].release(at.number);
-                        }
-                    }
-                }
+                carried.iter().for_each(|one| self.core.settle(*one));
             }
         }
     }
@@ -124,9 +109,7 @@ impl Shard {
         };
         let hops = envelope.hops;
         let queued = Queued { retry: Some(origin), hops, ..Queued::new(&inner, envelope.to, at) };
-        if inner.flags.contains(Flags::WANTS_ACK) {
-            self.core.inward[usize::from(at.ring)].hold(at.number);
-        }
+        self.core.hold_frame(at.awaited(inner.flags));
         let Some(slot) = self.core.accounts.get_mut(account.0) else { return };
         let place = match self.core.handover.holds(jid.hash64()) {
             true => place_of(slot, &queued),
@@ -171,9 +154,7 @@ impl Shard {
         match outcome {
             StoreOutcome::Answer(Answer::HasOrigin(true)) => {
                 core.probe.duplicates_dropped += 1;
-                if queued.post.flags.contains(Flags::WANTS_ACK) {
-                    core.inward[usize::from(queued.at.ring)].release(queued.at.number);
-                }
+                core.release_frame(queued.at.awaited(queued.post.flags));
             }
             StoreOutcome::Answer(_) => {
                 // A session may have come meanwhile, to which older messages of the log go first.
@@ -185,9 +166,7 @@ impl Shard {
             _ => {
                 let envelope = queued.envelope(core.placement.epoch());
                 core.bounce(&envelope, envelope.to, &super::deliver::resource_constraint());
-                if envelope.flags.contains(Flags::WANTS_ACK) {
-                    core.inward[usize::from(queued.at.ring)].release(queued.at.number);
-                }
+                core.release_frame(queued.at.awaited(envelope.flags));
             }
         }
         self.no_longer_busy(account, Busy::Retry, fx);
@@ -204,8 +183,7 @@ impl Shard {
         let Some(account) = core.account(&jid, fx) else {
             let envelope = queued.envelope(core.placement.epoch());
             core.bounce(&envelope, envelope.to, &super::deliver::resource_constraint());
-            core.inward[usize::from(queued.at.ring)].release(queued.at.number);
-            return;
+            return core.release_frame(queued.at.awaited(envelope.flags));
         };
         if let Some(slot) = core.accounts.get_mut(account.0) {
             slot.waiting.push_front(queued);
@@ -222,20 +200,23 @@ impl Shard {
             core.encoder.append(&mut batch, &envelope).ok()?;
             Some(wrap(&origin, batch.as_bytes()))
         });
-        match &wrapped {
-            Some(text) => {
-                let envelope = Envelope {
-                    kind: Kind::Control,
-                    subtype: Control::Retry as u8,
-                    open_end: 0,
-                    close_start: 0,
-                    stanza: text.as_bytes(),
-                    ..envelope
-                };
-                self.send_on(&envelope, envelope.to, owner, queued.at, fx);
-            }
-            None => self.send_on(&envelope, envelope.to, owner, queued.at, fx),
-        }
+        let envelope = match &wrapped {
+            Some(text) => retry(envelope, text),
+            None => envelope,
+        };
+        self.send_on(&envelope, envelope.to, owner, queued.at, fx);
+    }
+}
+
+/// The control frame in whose `text` the frame of `inner` is wrapped.
+fn retry<'a>(inner: Envelope<'a>, text: &'a str) -> Envelope<'a> {
+    Envelope {
+        kind: Kind::Control,
+        subtype: Control::Retry as u8,
+        open_end: 0,
+        close_start: 0,
+        stanza: text.as_bytes(),
+        ..inner
     }
 }
 

@@ -5,6 +5,7 @@
 //! frames of the other are still open, so that *handled* never passes one whose message is not safe yet (DESIGN §4).
 
 use super::session::SessionId;
+use crate::frame::Flags;
 use std::collections::VecDeque;
 
 /// A frame that came in over a ring: whose *handled* number waits for it.
@@ -12,6 +13,13 @@ use std::collections::VecDeque;
 pub(super) struct FrameRef {
     pub ring: u16,
     pub number: u64,
+}
+
+impl FrameRef {
+    /// The frame where somebody waits for its handling: the flags of its stanza say so.
+    pub(super) fn awaited(self, flags: Flags) -> Option<FrameRef> {
+        flags.contains(Flags::WANTS_ACK).then_some(self)
+    }
 }
 
 /// What is handled when a frame of ours is.

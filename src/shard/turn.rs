@@ -429,9 +429,7 @@ impl Shard {
                 if let Some(conn) = conn.and_then(|slot| slot.conn) {
                     self.hold(conn, Hold::Answer);
                 }
-                if let Some(at) = reply.at {
-                    self.core.inward[usize::from(at.ring)].hold(at.number);
-                }
+                self.core.hold_frame(reply.at);
                 return Fate::Waiting;
             }
         }
@@ -514,9 +512,7 @@ impl Shard {
         fx: &mut Effects,
     ) {
         self.core.answer(reply, result, fx);
-        if let Some(at) = reply.at {
-            self.core.inward[usize::from(at.ring)].release(at.number);
-        }
+        self.core.release_frame(reply.at);
         let Some((session, number)) = reply.session else { return };
         if let Some(number) = number {
             self.core.complete(session, number);

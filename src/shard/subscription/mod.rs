@@ -12,7 +12,7 @@ use super::ring::FrameRef;
 use super::roster::Contact;
 use super::session::SessionId;
 use super::{Core, Post, Shard, Waiting};
-use crate::frame::{Envelope, Flags};
+use crate::frame::Envelope;
 use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{PresenceType, Stanza, StanzaKind};
 use crate::xmpp::stanza_error::StanzaCondition;
@@ -130,11 +130,9 @@ impl Core {
         }
         if contact != before {
             let ticket = self.change_roster(account, contact.change(), fx);
-            let wanted = envelope.flags.contains(Flags::WANTS_ACK);
-            if wanted {
-                self.inward[usize::from(at.ring)].hold(at.number);
-            }
-            let waiting = Waiting::Change { account, at: wanted.then_some(at), stanza: None };
+            let awaited = at.awaited(envelope.flags);
+            self.hold_frame(awaited);
+            let waiting = Waiting::Change { account, at: awaited, stanza: None };
             self.tickets.insert(ticket, waiting);
         }
         if outcome.show == Show::Gone {
