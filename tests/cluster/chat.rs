@@ -9,11 +9,8 @@ use crate::person::Person;
 /// A cluster of three, with an account at each node; TLS is spoken with the node that the client is connected to.
 fn three() -> Option<(Cluster, [String; 3])> {
     let cluster = Cluster::start(3, &Finding::Multicast)?;
-    let users = [0, 1, 2].map(|owner| cluster.name_at(owner, "user"));
-    for (at, user) in users.iter().enumerate() {
-        // Made by way of another node than the owner.
-        cluster.add_user((at + 1) % 3, user);
-    }
+    // Made by way of another node than the owner.
+    let users = [0, 1, 2].map(|owner| cluster.new_user(owner, "user", (owner + 1) % 3));
     Some((cluster, users))
 }
 

@@ -156,6 +156,13 @@ impl Cluster {
         (0..self.places.len()).find(|at| name(*at) == owner).unwrap()
     }
 
+    /// An account that the node at `owner` owns, made by way of the node at `by`.
+    pub(crate) fn new_user(&self, owner: usize, what: &str, by: usize) -> String {
+        let user = self.name_at(owner, what);
+        self.add_user(by, &user);
+        user
+    }
+
     /// An account name that the node at `owner` owns, while all nodes are members; `what` tells it from others.
     pub(crate) fn name_at(&self, owner: usize, what: &str) -> String {
         let member = |at: usize| Member {

@@ -8,9 +8,7 @@ use crate::person::Person;
 #[test]
 fn clients_stay_connected_while_the_database_is_away_and_go_on_when_it_is_back() {
     let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };
-    let (alice, bob) = (cluster.name_at(0, "alice"), cluster.name_at(1, "bob"));
-    cluster.add_user(2, &alice);
-    cluster.add_user(2, &bob);
+    let (alice, bob) = (cluster.new_user(0, "alice", 2), cluster.new_user(1, "bob", 2));
     let mut one = Person::at(&alice, cluster.node(2).plain);
     let mut two = Person::at(&bob, cluster.node(1).plain);
     for number in 0..10 {

@@ -12,9 +12,7 @@ const BACK: Duration = Duration::from_secs(15);
 #[test]
 fn a_session_is_resumed_at_another_node_after_its_front_was_killed() {
     let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };
-    let (alice, bob) = (cluster.name_at(0, "alice"), cluster.name_at(1, "bob"));
-    cluster.add_user(0, &alice);
-    cluster.add_user(0, &bob);
+    let (alice, bob) = (cluster.new_user(0, "alice", 0), cluster.new_user(1, "bob", 0));
     // Alice's account is with the first node, her socket with the third, which dies.
     let mut one = Person::at(&alice, cluster.node(2).plain);
     let mut two = Person::at(&bob, cluster.node(0).plain);
@@ -55,11 +53,8 @@ fn a_session_is_resumed_at_another_node_after_its_front_was_killed() {
 #[test]
 fn what_a_killed_owner_had_acknowledged_is_there_and_contacts_see_who_went_and_came() {
     let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };
-    let (alice, bob) = (cluster.name_at(0, "alice"), cluster.name_at(1, "bob"));
-    let carol = cluster.name_at(0, "carol");
-    for user in [&alice, &bob, &carol] {
-        cluster.add_user(1, user);
-    }
+    let (alice, bob) = (cluster.new_user(0, "alice", 1), cluster.new_user(1, "bob", 1));
+    let carol = cluster.new_user(0, "carol", 1);
     // Alice's account is with the first node, which dies; her socket is with the second.
     let mut one = Person::at(&alice, cluster.node(1).plain);
     let mut two = Person::at(&bob, cluster.node(2).plain);
@@ -106,9 +101,7 @@ fn what_a_killed_owner_had_acknowledged_is_there_and_contacts_see_who_went_and_c
 #[test]
 fn a_node_that_stood_still_loses_nothing_and_owns_nothing_that_others_have() {
     let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };
-    let (alice, bob) = (cluster.name_at(0, "alice"), cluster.name_at(1, "bob"));
-    cluster.add_user(1, &alice);
-    cluster.add_user(1, &bob);
+    let (alice, bob) = (cluster.new_user(0, "alice", 1), cluster.new_user(1, "bob", 1));
     let mut one = Person::at(&alice, cluster.node(0).plain);
     let mut two = Person::at(&bob, cluster.node(2).plain);
     for number in 0..20 {

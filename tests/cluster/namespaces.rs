@@ -124,9 +124,7 @@ fn a_pulled_cable_costs_nothing_that_was_acknowledged_and_the_node_comes_back() 
         return;
     }
     let Some(mut cluster) = three() else { return };
-    let (alice, bob) = (cluster.name_at(2, "alice"), cluster.name_at(1, "bob"));
-    cluster.add_user(0, &alice);
-    cluster.add_user(0, &bob);
+    let (alice, bob) = (cluster.new_user(2, "alice", 0), cluster.new_user(1, "bob", 0));
     let mut one = Person::at(&alice, cluster.node(0).plain);
     let mut two = Person::at(&bob, cluster.node(1).plain);
     // For less than what makes a node suspect, as when a switch starts again: nobody is taken over.
@@ -182,9 +180,7 @@ fn a_node_that_sees_the_database_alone_gives_way_to_those_who_see_each_other() {
         return;
     }
     let Some(mut cluster) = three() else { return };
-    let (alice, bob) = (cluster.name_at(2, "alice"), cluster.name_at(1, "bob"));
-    cluster.add_user(0, &alice);
-    cluster.add_user(0, &bob);
+    let (alice, bob) = (cluster.new_user(2, "alice", 0), cluster.new_user(1, "bob", 0));
     let mut one = Person::at(&alice, cluster.node(0).plain);
     let mut two = Person::at(&bob, cluster.node(1).plain);
     for number in 0..10 {

@@ -53,9 +53,7 @@ impl Talk {
 #[test]
 fn a_rolling_restart_loses_nothing_and_costs_clients_a_resumption_at_most() {
     let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };
-    let (alice, bob) = (cluster.name_at(0, "alice"), cluster.name_at(1, "bob"));
-    cluster.add_user(2, &alice);
-    cluster.add_user(2, &bob);
+    let (alice, bob) = (cluster.new_user(0, "alice", 2), cluster.new_user(1, "bob", 2));
     let mut talk = Talk {
         sender: Person::at(&alice, cluster.node(0).plain),
         recipient: Person::at(&bob, cluster.node(2).plain),
@@ -107,9 +105,7 @@ fn a_node_that_joins_takes_its_share_and_sessions_move_with_it() {
     cluster.boot(0);
     cluster.boot(1);
     cluster.expect_all();
-    let (alice, bob) = (cluster.name_at(2, "alice"), cluster.name_at(2, "bob"));
-    cluster.add_user(0, &alice);
-    cluster.add_user(0, &bob);
+    let (alice, bob) = (cluster.new_user(2, "alice", 0), cluster.new_user(2, "bob", 0));
     let mut talk = Talk {
         sender: Person::at(&alice, cluster.node(0).plain),
         recipient: Person::at(&bob, cluster.node(1).plain),

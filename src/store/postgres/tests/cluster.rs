@@ -41,6 +41,13 @@ fn start(settings: &Settings, name: &str) -> Result<Node, Error> {
     Ok(Node { writer, facts, link })
 }
 
+/// One that has said that it lives.
+fn member(settings: &Settings, name: &str) -> Node {
+    let mut node = start(settings, name).unwrap();
+    node.renew(0).unwrap();
+    node
+}
+
 impl Node {
     fn renew(&mut self, settled_epoch: u64) -> Result<super::super::cluster::Snapshot, Error> {
         self.link.renew(&Beat { facts: &self.facts, state: "member", settled_epoch })
@@ -101,10 +108,7 @@ fn nodes_of_a_cluster_write_beside_each_other_and_read_what_each_says() {
 fn of_several_who_propose_an_epoch_one_wins() {
     let Some(server) = Server::start(QUICK) else { return };
     let settings = settings(&server, "corefire");
-    let mut nodes: Vec<Node> = ["a", "b", "c"].map(|name| start(&settings, name).unwrap()).into();
-    for node in &mut nodes {
-        node.renew(0).unwrap();
-    }
+    let mut nodes = ["a", "b", "c"].map(|name| member(&settings, name));
     for epoch in 0..20 {
         let (ready, all) = (AtomicUsize::new(0), nodes.len());
         let won: usize = std::thread::scope(|scope| {
@@ -133,10 +137,7 @@ fn of_several_who_propose_an_epoch_one_wins() {
 fn who_is_taken_over_writes_nothing_more_and_has_no_lease() {
     let Some(server) = Server::start(QUICK) else { return };
     let settings = settings(&server, "corefire");
-    let mut a = start(&settings, "a").unwrap();
-    let mut b = start(&settings, "b").unwrap();
-    a.renew(0).unwrap();
-    b.renew(0).unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|name| member(&settings, name));
     b.writer.commit(&[create(JULIET), append(JULIET, 1)]).unwrap();
     let both = [a.facts.clone(), b.facts.clone()];
     assert_eq!(a.propose(0, &both, &[], &[]), Proposed::Won);
@@ -164,10 +165,7 @@ fn who_is_taken_over_writes_nothing_more_and_has_no_lease() {
 fn a_fence_does_not_wait_for_a_transaction_that_nobody_will_end() {
     let Some(server) = Server::start(QUICK) else { return };
     let settings = settings(&server, "corefire");
-    let mut a = start(&settings, "a").unwrap();
-    let mut b = start(&settings, "b").unwrap();
-    a.renew(0).unwrap();
-    b.renew(0).unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|name| member(&settings, name));
     let session = b.writer.member().session();
     let mut stuck = super::super::link::Link::connect(&settings, &session, "", &[]).unwrap();
     let run = b.run().1.cast_signed();
