@@ -187,7 +187,6 @@ impl Corefire {
             "node.shards=1".to_owned(),
             format!("c2s.listen=[\"{plain}\"]"),
             format!("c2s.direct_tls_listen=[\"{direct_tls}\"]"),
-            "admin.listen=".into(),
             "c2s.tls=\"optional\"".to_owned(),
             "archive.enabled=false".to_owned(),
             "federation.enabled=false".to_owned(),
@@ -206,6 +205,47 @@ impl Corefire {
             direct_tls,
             sets: all,
         })
+    }
+
+    /// Nodes of one cluster that know each other's addresses, on the database that `storage.url` of `sets` names.
+    pub fn cluster(
+        binary: &Path,
+        folder: &Path,
+        count: u16,
+        sets: &[String],
+    ) -> Result<Vec<Self>, Error> {
+        let secret = folder.join("secret");
+        let status = Command::new(binary)
+            .args(["cluster", "init"])
+            .arg(&secret)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .map_err(|error| Error::File(binary.to_owned(), error))?;
+        if !status.success() {
+            return Err(Error::Server(format!("cluster init: {status}")));
+        }
+        let links = (0..count).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
+        let node = |(at, link): (usize, &SocketAddr)| {
+            let seeds: Vec<String> = links
+                .iter()
+                .filter(|other| *other != link)
+                .map(|other| format!("\"{other}\""))
+                .collect();
+            let mut all = vec![
+                format!("node.name=\"n{}\"", at + 1),
+                "cluster.enabled=true".to_owned(),
+                format!("cluster.bind=\"{link}\""),
+                format!("cluster.secret_file=\"{}\"", secret.display()),
+                "cluster.multicast.group=\"\"".to_owned(),
+                format!("cluster.seeds=[{}]", seeds.join(",")),
+            ];
+            all.extend_from_slice(sets);
+            let data_dir = folder.join(format!("n{}", at + 1));
+            std::fs::create_dir(&data_dir).map_err(|error| Error::File(data_dir.clone(), error))?;
+            Self::new(binary, &data_dir, &all)
+        };
+        links.iter().enumerate().map(node).collect()
     }
 
     /// Creates accounts in the data directory of a server that does not run.

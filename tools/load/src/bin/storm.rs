@@ -18,7 +18,7 @@ use clap::Parser;
 
 use corefire_load::Error;
 use corefire_load::drive::{Failure, Flow, ShareReport, run_share};
-use corefire_load::launch::{Corefire, ScratchDir, Server, free_address};
+use corefire_load::launch::{Corefire, ScratchDir, Server};
 use corefire_load::plan::{Plan, PlanError, Random, Request, Share, Target as Aim};
 
 /// Kills a server under load, and shows whether it kept what it had acknowledged.
@@ -120,7 +120,7 @@ impl Target {
         let folder = ScratchDir::new("corefire-storm")?;
         let nodes = match options.nodes {
             1 => vec![Corefire::new(binary, folder.path(), &options.sets)?],
-            count => cluster(binary, folder.path(), count, &options.sets)?,
+            count => Corefire::cluster(binary, folder.path(), count, &options.sets)?,
         };
         let jids = (0..options.groups * 4).map(|at| format!("s{at}@{}", options.domain));
         nodes[0].import(jids, &options.password)?;
@@ -142,47 +142,6 @@ impl Target {
             }
         }
     }
-}
-
-/// Nodes that know each other's addresses.
-fn cluster(
-    binary: &Path,
-    folder: &Path,
-    count: u16,
-    sets: &[String],
-) -> Result<Vec<Corefire>, Error> {
-    let secret = folder.join("secret");
-    let status = Command::new(binary)
-        .args(["cluster", "init"])
-        .arg(&secret)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .map_err(|error| Error::File(binary.to_owned(), error))?;
-    if !status.success() {
-        return Err(Error::Server(format!("cluster init: {status}")));
-    }
-    let links = (0..count).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
-    let node = |(at, link): (usize, &SocketAddr)| {
-        let seeds: Vec<String> = links
-            .iter()
-            .filter(|other| *other != link)
-            .map(|other| format!("\"{other}\""))
-            .collect();
-        let mut all = vec![
-            format!("node.name=\"n{}\"", at + 1),
-            "cluster.enabled=true".to_owned(),
-            format!("cluster.bind=\"{link}\""),
-            format!("cluster.secret_file=\"{}\"", secret.display()),
-            "cluster.multicast.group=\"\"".to_owned(),
-            format!("cluster.seeds=[{}]", seeds.join(",")),
-        ];
-        all.extend_from_slice(sets);
-        let data_dir = folder.join(format!("n{}", at + 1));
-        std::fs::create_dir(&data_dir).map_err(|error| Error::File(data_dir.clone(), error))?;
-        Corefire::new(binary, &data_dir, &all)
-    };
-    links.iter().enumerate().map(node).collect()
 }
 
 fn run(options: &Options, seed: u64) -> Result<bool, String> {
