@@ -333,6 +333,10 @@ impl Core {
         if account.busy == Busy::Leaving {
             return;
         }
+        if account.busy == Busy::Retry {
+            self.stop_asking(id);
+        }
+        let Some(account) = self.accounts.get_mut(id.0) else { return };
         account.busy = Busy::Loading;
         account.replay = None;
         if self.handover.holds(account.jid.hash64()) {

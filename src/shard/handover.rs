@@ -287,6 +287,10 @@ impl Shard {
         }
         for id in lost {
             let Some(account) = self.core.accounts.get_mut(id.0) else { continue };
+            if account.busy == Busy::Retry {
+                self.core.stop_asking(id);
+            }
+            let Some(account) = self.core.accounts.get_mut(id.0) else { continue };
             account.busy = Busy::Leaving;
             account.replay = None;
             account.load = None;

@@ -8,7 +8,7 @@ use super::control::Control;
 use super::deliver::{place_of, split};
 use super::effect::Effects;
 use super::ring::{Carried, FrameRef};
-use super::{Shard, StoreOutcome, Waiting};
+use super::{Core, Shard, StoreOutcome, Waiting};
 use crate::base::instant::Wall;
 use crate::cluster::placement::Owner;
 use crate::cluster::view::Place;
@@ -147,10 +147,6 @@ impl Shard {
         fx: &mut Effects,
     ) {
         let core = &mut self.core;
-        let is_here = core.accounts.get(account.0).is_some_and(|slot| slot.busy == Busy::Retry);
-        if !is_here {
-            return self.wait_again(queued, fx);
-        }
         match outcome {
             StoreOutcome::Answer(Answer::HasOrigin(true)) => {
                 core.probe.duplicates_dropped += 1;
@@ -172,25 +168,6 @@ impl Shard {
         self.no_longer_busy(account, Busy::Retry, fx);
     }
 
-    /// The account has moved on, or is read anew: the frame goes to where that is now, first of what waits there.
-    fn wait_again(&mut self, queued: Queued, fx: &mut Effects) {
-        let core = &mut self.core;
-        let Ok(jid) = BareJid::parse(split(&queued.post.to).0) else { return };
-        let owner = core.placement.owner(jid.hash64());
-        if owner != core.own() {
-            return self.send_queued_on(&queued, owner, fx);
-        }
-        let Some(account) = core.account(&jid, fx) else {
-            let envelope = queued.envelope(core.placement.epoch());
-            core.bounce(&envelope, envelope.to, &super::deliver::resource_constraint());
-            return core.release_frame(queued.at.awaited(envelope.flags));
-        };
-        if let Some(slot) = core.accounts.get_mut(account.0) {
-            slot.waiting.push_front(queued);
-        }
-        self.drain(account, fx);
-    }
-
     /// What waited for an account that is another shard's now.
     pub(super) fn send_queued_on(&mut self, queued: &Queued, owner: Owner, fx: &mut Effects) {
         let core = &mut self.core;
@@ -205,6 +182,21 @@ impl Shard {
             None => envelope,
         };
         self.send_on(&envelope, envelope.to, owner, queued.at, fx);
+    }
+}
+
+impl Core {
+    /// The account is read anew, or goes to another shard: a message that is looked for in its log waits again, before all
+    /// that came later.
+    pub(super) fn stop_asking(&mut self, account: AccountId) {
+        let is_it = |waiting: &Waiting| matches!(waiting, Waiting::Origin { account: of, .. } if *of == account);
+        let asked = self.tickets.iter().find(|(_, waiting)| is_it(waiting));
+        let asked = asked.map(|(ticket, _)| *ticket);
+        if let Some(Waiting::Origin { queued, .. }) = asked.and_then(|it| self.tickets.remove(&it))
+            && let Some(slot) = self.accounts.get_mut(account.0)
+        {
+            slot.waiting.push_front(*queued);
+        }
     }
 }
 

@@ -168,3 +168,38 @@ fn a_node_that_learns_late_of_an_epoch_loses_and_doubles_nothing() {
         assert_eq!(bodies(&nodes.kept(name, false)), ["hello"], "{name}");
     }
 }
+
+/// Names whose accounts that node owns.
+fn names_at(nodes: &Node, node: u32, count: usize) -> Vec<String> {
+    let names = (0..10_000).map(|number| format!("user{number}"));
+    names.filter(|name| nodes.node_of(name) == node).take(count).collect()
+}
+
+/// A killed node comes back while the one that had its accounts for a moment looks whether what was sent again is there.
+#[test]
+fn what_is_looked_for_in_a_log_stays_before_what_came_later_when_owners_change() {
+    let mut nodes = cluster();
+    let (alice, _) = nodes.online_acked(&nodes.name_at("a", 1), "phone");
+    let names = names_at(&nodes, 2, 8);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    nodes.users(&names);
+    nodes.kill_node(2);
+    for body in ["one", "two", "three"] {
+        names.iter().for_each(|name| nodes.send(alice, &chat(&format!("{name}@here"), body)));
+    }
+    nodes.hold_store();
+    nodes.members(&[(1, 1), (3, 1)], &[]);
+    nodes.advance(Duration::from_secs(1));
+    // The accounts are read; then the first message of each is looked for.
+    names.iter().for_each(|_| nodes.answer_one());
+    assert_eq!(nodes.queries_held(), names.len());
+    nodes.start_node(2, 2, &|_| {});
+    nodes.members(&EQUAL, &[]);
+    nodes.advance(Duration::from_secs(1));
+    nodes.free_store();
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    for name in names {
+        assert_eq!(bodies(&nodes.kept(name, false)), ["one", "two", "three"], "{name}");
+    }
+}
