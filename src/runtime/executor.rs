@@ -766,8 +766,13 @@ impl Core {
     /// The lease is there again: what was kept back is dealt with, and everybody is read.
     fn resume_if_leased(self: &Rc<Self>) {
         let Some(kept_back) = self.gate.reopen(self.clock.mono()) else { return };
-        for incoming in kept_back {
+        for incoming in kept_back.incoming {
             self.from_node(incoming);
+        }
+        for run in kept_back.torn {
+            if let Some(relays) = &self.relays {
+                relays.renew(run);
+            }
         }
         let sockets: Vec<Rc<Socket>> =
             self.sockets.borrow().iter().flatten().map(|(_, socket)| socket.clone()).collect();

@@ -90,6 +90,11 @@ impl Relays {
         self.carrier.send(piece);
     }
 
+    /// Something of this run was dropped here.
+    pub(super) fn renew(&self, run: Run) {
+        self.carrier.renew(run);
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.machine.borrow().is_idle()
     }

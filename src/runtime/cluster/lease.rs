@@ -3,10 +3,15 @@
 use super::port::Incoming;
 use crate::base::instant::Instant;
 use crate::cluster::placement::ShardId;
+use crate::cluster::view::Run;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes that a core keeps back while there is no lease, at most: what comes above is dropped, and comes again over a new
+/// link. As much as waits at a link for a peer that is slow.
+const KEPT_BACK_BYTES: usize = 64 << 20;
 
 /// What cores and the thread of the cluster tell each other of the node's part in it. Cloned to all of them.
 #[derive(Clone, Debug)]
@@ -49,8 +54,17 @@ impl Membership {
 pub struct Gate {
     membership: Option<Membership>,
     was_closed: Cell<bool>,
-    /// What came from other nodes while it was closed, in order.
-    kept_back: RefCell<VecDeque<Incoming>>,
+    kept_back: RefCell<KeptBack>,
+}
+
+/// What came from other nodes while there was no lease.
+#[derive(Debug, Default)]
+pub struct KeptBack {
+    /// In order.
+    pub incoming: VecDeque<Incoming>,
+    /// Runs of which something was dropped: frames and sockets come again when the link to them is made anew.
+    pub torn: Vec<Run>,
+    bytes: usize,
 }
 
 impl Gate {
@@ -71,15 +85,15 @@ impl Gate {
     /// frames of a ring are taken in order or have to come anew.
     pub fn admit(&self, now: Instant, incoming: Incoming) -> Option<Incoming> {
         let mut kept_back = self.kept_back.borrow_mut();
-        if self.is_closed(now) || !kept_back.is_empty() {
-            kept_back.push_back(incoming);
+        if self.is_closed(now) || !kept_back.incoming.is_empty() {
+            kept_back.push(incoming);
             return None;
         }
         Some(incoming)
     }
 
     /// What was kept back, once when the lease is there again.
-    pub fn reopen(&self, now: Instant) -> Option<VecDeque<Incoming>> {
+    pub fn reopen(&self, now: Instant) -> Option<KeptBack> {
         if !self.was_closed.get() || self.is_closed(now) {
             return None;
         }
@@ -95,11 +109,28 @@ impl Gate {
     }
 }
 
+impl KeptBack {
+    fn push(&mut self, incoming: Incoming) {
+        if let Incoming::Piece { from, frames, relay, .. } = &incoming {
+            let bytes = self.bytes + frames.len_bytes() + relay.len();
+            if bytes > KEPT_BACK_BYTES {
+                if !self.torn.contains(&from.run) {
+                    self.torn.push(from.run);
+                }
+                return;
+            }
+            self.bytes = bytes;
+        }
+        self.incoming.push_back(incoming);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cluster::placement::NodeId;
-    use crate::cluster::view::Run;
+    use crate::cluster::view::Place;
+    use crate::frame::Batch;
 
     fn up(incarnation: u64) -> Incoming {
         Incoming::Up(Run { node: NodeId(1), incarnation })
@@ -125,9 +156,29 @@ mod tests {
         membership.set_lease(Instant(20));
         assert!(!gate.is_closed(Instant(12)));
         assert!(gate.admit(Instant(12), up(3)).is_none());
-        assert_eq!(incarnations(gate.reopen(Instant(13)).unwrap_or_default()), [2, 3]);
+        let kept_back = gate.reopen(Instant(13)).unwrap_or_default();
+        assert_eq!(incarnations(kept_back.incoming), [2, 3]);
+        assert!(kept_back.torn.is_empty());
         assert!(gate.reopen(Instant(14)).is_none());
         assert_eq!(incarnations(gate.admit(Instant(14), up(4))), [4]);
+    }
+
+    #[test]
+    fn what_is_kept_back_has_a_bound() {
+        let gate = Gate::new(Some(Membership::new(1)));
+        let piece = |incarnation, bytes| Incoming::Piece {
+            from: Place { run: Run { node: NodeId(2), incarnation }, shard: ShardId(0) },
+            frames: Batch::new(),
+            news: None,
+            relay: vec![0; bytes],
+        };
+        for (incarnation, bytes) in [(1, KEPT_BACK_BYTES), (2, 0), (3, 1), (3, 2), (2, 0)] {
+            assert!(gate.admit(Instant(1), piece(incarnation, bytes)).is_none());
+        }
+        assert!(gate.admit(Instant(1), up(4)).is_none());
+        let kept_back = gate.kept_back.take();
+        assert_eq!(kept_back.incoming.len(), 4);
+        assert_eq!(kept_back.torn, [Run { node: NodeId(2), incarnation: 3 }]);
     }
 
     #[test]

@@ -102,6 +102,7 @@ pub enum LinksError {
 
 enum Order {
     Piece(Outgoing),
+    Renew(Run),
     Command(Command),
     Stop,
 }
@@ -117,6 +118,10 @@ impl Carrier for Links {
     fn send(&self, piece: Outgoing) {
         // After the thread has ended there is no link either.
         let _ = self.orders.send(Order::Piece(piece));
+    }
+
+    fn renew(&self, run: Run) {
+        let _ = self.orders.send(Order::Renew(run));
     }
 }
 
@@ -186,6 +191,7 @@ async fn run(hub: Rc<Hub>, listener: TcpListener, mut inbox: UnboundedReceiver<O
         for order in orders.drain(..) {
             match order {
                 Order::Piece(piece) => hub.send(piece),
+                Order::Renew(run) => hub.renew(run),
                 Order::Command(Command::Peers(peers)) => doors::set_peers(&hub, peers),
                 Order::Command(Command::Epoch(epoch)) => hub.tell(epoch),
                 Order::Command(Command::Leave) => hub.leave(),

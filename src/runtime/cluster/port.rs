@@ -32,4 +32,7 @@ pub enum Incoming {
 pub trait Carrier: Send {
     /// Never waits. What cannot be sent now is dropped if it is `relay`; frames come again after `Incoming::Up`.
     fn send(&self, piece: Outgoing);
+
+    /// Something that came from this run was dropped: the link to it is made anew, so that it comes again.
+    fn renew(&self, run: Run);
 }

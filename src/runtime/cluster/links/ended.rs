@@ -24,6 +24,8 @@ pub(super) enum Ended {
     Closed,
     #[error("it has made a new connection")]
     Replaced,
+    #[error("more came than is kept back without a lease")]
+    Overtaxed,
     #[error("it is no longer among the peers")]
     Removed,
     #[error("it left on purpose")]
@@ -45,6 +47,7 @@ impl Ended {
             Ended::Broken(_) => "broken",
             Ended::Closed => "closed",
             Ended::Replaced => "replaced",
+            Ended::Overtaxed => "overtaxed",
             Ended::Removed => "removed",
             Ended::Left => "left",
             Ended::WeLeave => "we-leave",

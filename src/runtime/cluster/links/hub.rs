@@ -319,6 +319,14 @@ impl Hub {
         }
     }
 
+    /// Ends the link to a run, of which some was not taken here; whose turn it is makes another.
+    pub(super) fn renew(&self, run: Run) {
+        let is_it = |peer: &Peer| peer.live.as_ref().is_some_and(|live| live.id.run == run);
+        if self.peers.borrow().get(&run.node).is_some_and(is_it) {
+            self.end(run.node, &Ended::Overtaxed);
+        }
+    }
+
     // What goes out.
 
     pub(super) fn send(&self, piece: Outgoing) {
