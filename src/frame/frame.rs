@@ -53,6 +53,8 @@ impl Flags {
     pub const RETRACTS: Flags = Flags(128);
     /// The server's own error, to whom it refused a stanza: that one counts as handled, so this does not wait.
     pub const REFUSAL: Flags = Flags(256);
+    /// A session that ended had it already: it is older than all else of its sender that waits.
+    pub const LEFT: Flags = Flags(512);
 
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0

@@ -159,7 +159,12 @@ impl Shard {
                     return self.deliver_ahead(account, session, envelope, to, fx);
                 }
             }
-            if full {
+            // Its session may still be on its way here.
+            let Some(slot) = core.accounts.get(account.0) else { return };
+            let may_wait = is_answer
+                && core.handover.holds(slot.jid.hash64())
+                && slot.waiting.len() < 2 * limit;
+            if full && !may_wait {
                 return core.bounce(envelope, to, &resource_constraint());
             }
             return core.wait_for_account(account, envelope, to, at, Line::End);
@@ -626,10 +631,9 @@ pub(super) fn is_result(envelope: &Envelope<'_>) -> bool {
 /// was sent again, may come behind what the same sender sent later and directly.
 pub(super) fn place_of(account: &Account, queued: &Queued) -> usize {
     let way = |one: &Queued| (one.at.ring, one.hops, one.retry.is_some());
+    let age = |one: &Queued| (!one.post.flags.contains(Flags::LEFT), one.ingress);
     let later = account.waiting.iter().position(|other| {
-        other.ingress > queued.ingress
-            && other.post.from == queued.post.from
-            && way(other) != way(queued)
+        age(other) > age(queued) && other.post.from == queued.post.from && way(other) != way(queued)
     });
     later.unwrap_or(account.waiting.len())
 }

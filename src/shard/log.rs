@@ -256,6 +256,7 @@ impl Core {
         post.stanza = stanza;
         // Only what has an id is no news to those who measure how long stanzas take.
         let is_known = post.flags.contains(Flags::STAMPED);
+        post.flags = post.flags.with(Flags::LEFT);
         Some((if is_known { sent.at } else { self.now.wall }, post))
     }
 
