@@ -288,7 +288,8 @@ impl World {
                 slot.conns.insert(conn, link);
                 self.links[link.0].conn = Some(conn);
                 self.links[link.0].shard = core;
-                if self.links[link.0].lost_on_the_way {
+                // The node of its socket may have died meanwhile.
+                if self.links[link.0].lost_on_the_way || self.links[link.0].gone {
                     self.give(core, Given::Closed(link));
                 } else {
                     read_on = Some(link);
