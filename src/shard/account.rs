@@ -160,6 +160,8 @@ pub(super) struct Account {
     pub load: Option<Ticket>,
     /// Writes of this account that are on their way. What is read before they are done is not what is so.
     pub changing: u32,
+    /// A node was gone before its roster was read: what its sessions see of its contacts may be out of date.
+    pub is_unsure: bool,
     /// What its sessions have sent, and how many of them were new.
     pub traffic: Traffic,
     pub new_sessions: Meter,
@@ -275,6 +277,7 @@ impl Core {
             timer: false,
             load: None,
             changing: 0,
+            is_unsure: false,
             traffic: Traffic::default(),
             new_sessions: Meter::default(),
         }));

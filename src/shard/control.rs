@@ -37,11 +37,13 @@ pub(super) enum Control {
     EndSessions = 11,
     /// Ids of a store partition were given to others: its number, and the first that is free.
     IdsGiven = 12,
+    /// As `Retry`, of a frame that came to a shard which passed it on: it was handled nowhere.
+    Passed = 13,
 }
 
 impl Control {
     fn from_u8(code: u8) -> Option<Control> {
-        const ALL: [Control; 12] = [
+        const ALL: [Control; 13] = [
             Control::ComponentConnected,
             Control::ComponentGone,
             Control::ComponentAnswered,
@@ -54,6 +56,7 @@ impl Control {
             Control::AccountDeleted,
             Control::EndSessions,
             Control::IdsGiven,
+            Control::Passed,
         ];
         ALL.into_iter().find(|control| *control as u8 == code)
     }
@@ -75,25 +78,12 @@ impl Shard {
             }
             Control::Marker => self.marked(from, text.parse().unwrap_or(0), fx),
             Control::Sealed => self.sealed(from, text.parse().unwrap_or(0), fx),
-            Control::Retry => self.retried(envelope, at, fx),
-            Control::Session => self.session_arrives(envelope, from, fx),
+            Control::Retry => self.retried(envelope, at, false, fx),
+            Control::Passed => self.retried(envelope, at, true, fx),
+            Control::Session => self.session_arrives(envelope.stanza, fx),
             Control::StanzaDone => self.stanza_done(envelope, text, fx),
-            Control::AccountChanged => {
-                if let Ok(jid) = BareJid::parse(envelope.from) {
-                    self.account_changed(&jid, fx);
-                }
-            }
-            Control::AccountDeleted => {
-                let contacts: Vec<Jid> =
-                    text.lines().filter_map(|line| Jid::parse(line).ok()).collect();
-                if let Ok(jid) = BareJid::parse(envelope.from) {
-                    self.account_deleted(&jid, &contacts, fx);
-                }
-            }
-            Control::EndSessions => {
-                if let Ok(jid) = Jid::parse(envelope.from) {
-                    self.end_sessions(&jid, fx);
-                }
+            Control::AccountChanged | Control::AccountDeleted | Control::EndSessions => {
+                self.account_control(control, envelope.from, text, fx);
             }
             Control::IdsGiven => {
                 let numbers = text.split_once(' ');
@@ -104,6 +94,30 @@ impl Shard {
                     self.core.ids_given(partition, next);
                 }
             }
+        }
+    }
+
+    /// What an operator did to an account; its owner is told by whoever else hears of it.
+    fn account_control(&mut self, control: Control, whose: &str, text: &str, fx: &mut Effects) {
+        let Ok(jid) = Jid::parse(whose) else { return };
+        match control {
+            Control::AccountChanged => self.account_changed(jid.bare(), fx),
+            Control::AccountDeleted => {
+                let contacts: Vec<Jid> =
+                    text.lines().filter_map(|line| Jid::parse(line).ok()).collect();
+                self.account_deleted(jid.bare(), &contacts, fx);
+            }
+            Control::EndSessions => self.end_sessions(&jid, fx),
+            _ => {}
+        }
+    }
+
+    /// A control frame to a shard that is gone. What operators did is for the next owner; sessions and what is said of them
+    /// have their own way (`migration`), and the rest was for that shard alone.
+    pub(super) fn control_again(&mut self, envelope: &Envelope<'_>, fx: &mut Effects) {
+        let text = std::str::from_utf8(envelope.stanza).unwrap_or_default();
+        if let Some(control) = Control::from_u8(envelope.subtype) {
+            self.account_control(control, envelope.from, text, fx);
         }
     }
 }
@@ -117,7 +131,7 @@ impl Core {
         from: &str,
         text: &[u8],
         fx: &mut Effects,
-    ) {
+    ) -> FrameRef {
         let envelope = Envelope {
             epoch: self.placement.epoch(),
             number: 0,
@@ -135,7 +149,7 @@ impl Core {
             stanza: text,
         };
         let sent = self.append_frame(peer, &envelope, fx);
-        assert!(sent.is_some(), "a ring's batch has room for a control frame");
+        sent.expect("a ring's batch has room for a control frame")
     }
 
     /// Has the owner of `owner` hear of something, if that is another shard. Gives whether it is.

@@ -4,7 +4,9 @@
 //! On a new epoch each shard sends a marker to every other: no frame behind it was routed by an older one. A shard that
 //! has all markers, whose lost accounts have no session left and whose writes for them are durable, tells all that it has
 //! *sealed* the epoch. When all have, the epoch is settled: nobody else can write or deliver for what one owns by it.
-//! Until then accounts that were gained wait as if they were being read; those that stayed are served throughout.
+//! Until then accounts that were gained wait as if they were being read; those that stayed are served throughout. Sessions
+//! are with their new owners before their old one seals: an owner that dies before that has not served them, so that they
+//! can be sent to the next one.
 //!
 //! A frame for an account that is not ours goes on to its owner, or waits where it was routed by an epoch that is not
 //! known here yet. Nothing is sent back for its epoch.
@@ -19,7 +21,7 @@ use super::{Core, Shard, Timer};
 use crate::base::hash::Map;
 use crate::cluster::placement::{Owner, PARTITIONS, partition};
 use crate::cluster::view::{Place, View};
-use crate::frame::Envelope;
+use crate::frame::{Envelope, Flags, Kind};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use std::collections::VecDeque;
@@ -80,6 +82,10 @@ impl Handover {
     /// It is read when the epoch is settled.
     pub(super) fn hold(&mut self, account: AccountId) {
         self.held.push(account);
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -163,8 +169,12 @@ impl Shard {
         handover.barrier = None;
         gone.iter().for_each(|peer| core.components.lose(*peer));
         let gone_nodes: Vec<_> = gone.iter().map(|peer| core.peers.place(*peer).run.node).collect();
-        self.core.moved.forget(|jid| gone_nodes.contains(&before.owner(jid.hash64()).node));
         self.send_unhandled_again(&gone, fx);
+        if !gone.is_empty() {
+            self.send_sessions_again(&before, &gone, &gone_nodes, fx);
+            // Sessions that go take along what their clients must hear of it.
+            self.contacts_lost(&before, &gone_nodes, fx);
+        }
         self.lose_accounts(fx);
         self.core.tell_others(Control::Marker, fx);
         let parked = std::mem::take(&mut self.core.handover.parked);
@@ -172,8 +182,7 @@ impl Shard {
             self.deliver_parked(&queued, fx);
         }
         if !gone.is_empty() {
-            self.contacts_lost(&before, &gone_nodes, fx);
-            self.core.forget_arrivals(&gone);
+            self.core.forget_arrivals();
         }
         self.look_at_handover(fx);
     }
@@ -209,6 +218,23 @@ impl Shard {
         at: FrameRef,
         fx: &mut Effects,
     ) {
+        if envelope.kind == Kind::Message && envelope.flags.contains(Flags::STORABLE) {
+            let origin = self.core.origin(at);
+            let also_to = crate::frame::Recipients::NONE;
+            let envelope = Envelope { to, also_to, ..*envelope };
+            return self.send_wrapped_on(&envelope, Control::Passed, &origin, owner, at, fx);
+        }
+        self.send_frame_on(envelope, to, owner, at, fx);
+    }
+
+    pub(super) fn send_frame_on(
+        &mut self,
+        envelope: &Envelope<'_>,
+        to: &str,
+        owner: Owner,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
         let core = &mut self.core;
         core.probe.frames_passed_on += 1;
         let passed = Envelope {
@@ -230,7 +256,7 @@ impl Shard {
                 }
             }
             None => {
-                core.bounce(envelope, to, &super::deliver::resource_constraint());
+                core.refuse_wrapped(envelope, to);
                 core.release_frame(awaited);
             }
         }
@@ -336,8 +362,13 @@ impl Shard {
         let is_durable = handover
             .barrier
             .is_some_and(|last| !core.tickets.keys().any(|ticket| ticket.0 <= last));
-        if !handover.has_sealed && is_durable && core.have_all_told(&handover.marked) {
+        if !handover.has_sealed
+            && is_durable
+            && core.have_all_told(&handover.marked)
+            && core.have_sessions_arrived()
+        {
             core.handover.has_sealed = true;
+            core.moved.sealed();
             core.tell_others(Control::Sealed, fx);
         }
         if core.handover.has_sealed && core.have_all_told(&core.handover.sealed) {
@@ -360,6 +391,7 @@ impl Shard {
         let core = &mut self.core;
         let own = core.own();
         core.handover.is_settled = true;
+        core.moved.settled();
         for (partition, kept) in (0..PARTITIONS).zip(&mut core.handover.kept) {
             *kept = core.placement.node(partition) == own.node;
         }

@@ -461,8 +461,11 @@ impl Shard {
         Ok(())
     }
 
-    /// Another shard handled our frames up to `handled`.
-    pub(super) fn handled(&mut self, by: Peer, handled: u64) {
+    /// Another shard received our frames up to `received`, and handled them up to `handled`.
+    pub(super) fn handled(&mut self, by: Peer, received: u64, handled: u64) {
+        if let Some(outward) = self.core.outward.get_mut(by.index()) {
+            outward.arrived(received);
+        }
         self.core.frames_handled(by.index(), handled);
     }
 }

@@ -69,7 +69,7 @@ impl Core {
     }
 
     /// Where what came in this frame is from: who sent it first, over which ring, with which number.
-    fn origin(&self, at: FrameRef) -> Origin {
+    pub(super) fn origin(&self, at: FrameRef) -> Origin {
         self.retry_origin.unwrap_or_else(|| {
             let from = self.peers.place(Peer(at.ring));
             Origin {

@@ -18,39 +18,63 @@ impl Shard {
         let accounts: Vec<AccountId> =
             self.core.accounts.iter().map(|(id, _)| AccountId(id)).collect();
         for account in accounts {
-            let sessions = self.core.available_sessions(account);
-            if sessions.is_empty() || self.core.is_leaving(account) {
+            if self.core.is_leaving(account) {
                 continue;
             }
-            let Some(data) = self.core.accounts.get_mut(account.0).and_then(|slot| slot.data())
-            else {
-                continue;
-            };
-            let watched: Audience = data
-                .roster
-                .iter()
-                .filter(|item| {
-                    matches!(item.subscription, Subscription::To | Subscription::Both)
-                        && lost[usize::from(partition(item.hash64))]
-                })
-                .map(|item| (item.hash64, item.bare().into()))
-                .collect();
-            if watched.is_empty() {
+            let Some(slot) = self.core.accounts.get_mut(account.0) else { continue };
+            if slot.data().is_none() {
+                // Its sessions came, and its roster is not read yet.
+                slot.is_unsure |= !slot.sessions.is_empty();
                 continue;
             }
-            for session in &sessions {
-                for (_, contact) in &watched {
-                    let (stanza, close) = presence::gone(contact);
-                    self.core.emit_to(*session, &stanza, close, fx);
-                }
+            self.lose_contacts(account, |hash64| lost[usize::from(partition(hash64))], fx);
+        }
+    }
+
+    /// The roster is there: what sessions that came with the account saw of whom is asked anew.
+    pub(super) fn see_contacts_anew(&mut self, account: AccountId, fx: &mut Effects) {
+        let slot = self.core.accounts.get_mut(account.0);
+        if slot.is_some_and(|slot| std::mem::take(&mut slot.is_unsure)) {
+            self.lose_contacts(account, |_| true, fx);
+        }
+    }
+
+    /// - takes: which of its contacts are gone, as far as is known
+    fn lose_contacts(
+        &mut self,
+        account: AccountId,
+        is_lost: impl Fn(u64) -> bool,
+        fx: &mut Effects,
+    ) {
+        let sessions = self.core.available_sessions(account);
+        if sessions.is_empty() {
+            return;
+        }
+        let Some(data) = self.core.accounts.get_mut(account.0).and_then(|slot| slot.data()) else {
+            return;
+        };
+        let watched: Audience = data
+            .roster
+            .iter()
+            .filter(|item| matches!(item.subscription, Subscription::To | Subscription::Both))
+            .filter(|item| is_lost(item.hash64))
+            .map(|item| (item.hash64, item.bare().into()))
+            .collect();
+        if watched.is_empty() {
+            return;
+        }
+        for session in &sessions {
+            for (_, contact) in &watched {
+                let (stanza, close) = presence::gone(contact);
+                self.core.emit_to(*session, &stanza, close, fx);
             }
-            for session in sessions {
-                let Some(slot) = self.core.sessions.get(session.0) else { continue };
-                let from = slot.text.clone();
-                let kind = PresenceType::Probe;
-                let (stanza, close) = presence::unaddressed(&from, kind);
-                self.fan_out(&from, kind, watched.clone(), &stanza, close, close, fx);
-            }
+        }
+        for session in sessions {
+            let Some(slot) = self.core.sessions.get(session.0) else { continue };
+            let from = slot.text.clone();
+            let kind = PresenceType::Probe;
+            let (stanza, close) = presence::unaddressed(&from, kind);
+            self.fan_out(&from, kind, watched.clone(), &stanza, close, close, fx);
         }
     }
 }

@@ -7,12 +7,14 @@ use super::control::Control;
 use super::effect::Effects;
 use super::feature::Manifest;
 use super::peers::Peer;
+use super::ring::FrameRef;
 use super::session::{Presence, Session, SessionId};
 use super::turn::Turn;
 use super::{Core, Shard, Timer};
-use crate::base::hash::{Map, Set};
+use crate::base::hash::Map;
 use crate::base::instant::Wall;
-use crate::cluster::placement::Owner;
+use crate::cluster::placement::{NodeId, Owner, Placement};
+use crate::cluster::view::Run;
 use crate::frame::Envelope;
 use crate::stream::resume::{Counters, CountersImage};
 use crate::xmpp::jid::{BareJid, Jid};
@@ -25,48 +27,91 @@ use std::time::Duration;
 /// Bytes of an image, at most: larger sessions end instead, and leave what they keep to the log.
 const IMAGE_BYTES_MAX: usize = 8 << 20;
 
-/// Sessions that moved while stanzas of theirs were not handled: their old shard tells the new one of each that is.
+/// What was told of sessions that are not here yet, at most.
+const EARLY_MAX: usize = 65_536;
+
+/// Sessions that moved. Until they are safe with their new owner their old shard can send them again; and it tells the new
+/// one of each of their stanzas that is handled.
 #[derive(Debug, Default)]
 pub(super) struct Moved {
-    /// Those that left: account, name for resumption, and how many answers are still to come.
-    left: Map<SessionId, (BareJid, Box<str>, u32)>,
-    /// Those of them that had come with stanzas of which their first owner tells.
-    passing: Set<SessionId>,
+    /// Those that left from here.
+    left: Map<SessionId, Left>,
+    /// Those that came and went on at once, since owners had changed once more.
+    forwarded: Vec<Image>,
     /// What is to be told at the end of the turn.
     done: Vec<(SessionId, u32)>,
-    /// Those that came, and from where.
-    came: Map<SessionId, Peer>,
+    /// Those that came with open stanzas, and the run of the node that tells of them.
+    came: Map<SessionId, Run>,
+    /// What was told of sessions that are still on their way here: name, stanza, how many things that waits for.
+    early: Vec<(Box<str>, u32, u8)>,
+}
+
+/// A session that left.
+#[derive(Debug)]
+struct Left {
+    jid: BareJid,
+    /// Its name for resumption.
+    id: Box<str>,
+    /// Its stanzas that were open, and how many things each waits for now: what is said is this number, so that it may be
+    /// said again.
+    open: Vec<(u32, u8)>,
+    /// While it may have to be sent again.
+    image: Option<Image>,
+}
+
+/// A session on its way to its new owner.
+#[derive(Debug)]
+struct Image {
+    jid: BareJid,
+    /// Where it was sent.
+    at: FrameRef,
+    text: Box<[u8]>,
+}
+
+impl Left {
+    fn is_done(&self) -> bool {
+        self.open.iter().all(|(_, things)| *things == 0)
+    }
 }
 
 impl Moved {
-    fn left(&mut self, session: SessionId, image: &SessionImage) {
-        let things: u32 = image.counters.things_open();
-        if let Ok(jid) = Jid::parse(&image.jid)
-            && things > 0
-        {
-            let id = image.counters.id.as_str().into();
-            self.left.insert(session, (jid.into_bare(), id, things));
-            if self.came.remove(&session).is_some() {
-                self.passing.insert(session);
-            }
-        }
-    }
-
-    /// Those that were at such an owner are lost with it.
-    pub(super) fn forget(&mut self, is_lost: impl Fn(&BareJid) -> bool) {
-        self.left.retain(|_, (jid, ..)| !is_lost(jid));
-        self.passing.retain(|session| self.left.contains_key(session));
-    }
-
     /// Nobody waits for an answer from here.
     pub(super) fn is_done(&self) -> bool {
-        self.left.keys().all(|session| self.passing.contains(session))
+        self.left.values().all(Left::is_done)
+    }
+
+    /// Whether the session was here, and may still be told something where it is now.
+    pub(super) fn has_left(&self, session: SessionId) -> bool {
+        self.left.contains_key(&session)
     }
 
     pub(super) fn done(&mut self, session: SessionId, number: u32) {
-        if !self.left.is_empty() && self.left.contains_key(&session) {
+        if self.left.is_empty() {
+            return;
+        }
+        let open = self.left.get_mut(&session).map(|left| &mut left.open);
+        let stanza = open.and_then(|open| open.iter_mut().find(|(of, _)| *of == number));
+        if let Some((_, things)) = stanza {
+            *things = things.saturating_sub(1);
             self.done.push((session, number));
         }
+    }
+
+    /// All have let go of what they lost: who left is with the new owner, who came is here.
+    pub(super) fn settled(&mut self) {
+        self.left.retain(|_, left| !left.is_done());
+        self.early = Vec::new();
+    }
+
+    /// This shard has sealed: from now on the new owners answer for what they were sent.
+    pub(super) fn sealed(&mut self) {
+        self.left.values_mut().for_each(|left| left.image = None);
+        self.forwarded = Vec::new();
+    }
+
+    fn images(&mut self) -> impl Iterator<Item = &mut Image> {
+        let left = self.left.values_mut().filter_map(|left| left.image.as_mut());
+        left.chain(&mut self.forwarded)
     }
 }
 
@@ -82,6 +127,10 @@ struct SessionImage {
     open_iqs: Vec<(String, String)>,
     /// What features keep with it, by the name of the slot.
     slots: Vec<(String, Vec<u8>)>,
+    /// Node and incarnation of the run that tells what becomes of its open stanzas.
+    teller: (u32, u64),
+    /// What its client sees of its contacts may be out of date.
+    is_unsure: bool,
 }
 
 #[derive(Archive, Serialize, Deserialize, Debug)]
@@ -106,6 +155,7 @@ impl Shard {
         let core = &mut self.core;
         let Some(slot) = core.sessions.get(session.0) else { return true };
         let Some(counters) = slot.counters.as_deref() else { return false };
+        let teller = core.moved.came.get(&session).copied().unwrap_or(core.peers.own());
         let image = SessionImage {
             jid: slot.text.to_string(),
             since: slot.since.0,
@@ -124,16 +174,24 @@ impl Shard {
                 .map(|(from, id)| (from.to_string(), id.to_string()))
                 .collect(),
             slots,
+            teller: (teller.node.0, teller.incarnation),
+            is_unsure: core.accounts.get(slot.account.0).is_some_and(|account| account.is_unsure),
         };
+        let counters_id = image.counters.id.clone();
         let Ok(bytes) = rkyv::to_bytes::<RkyvError>(&image) else { return false };
         if bytes.len() > IMAGE_BYTES_MAX || core.is_ring_full(peer, fx) {
             return false;
         }
         let text = STANDARD.encode(&bytes);
-        let bare = slot.jid.bare().as_str().to_owned();
-        core.send_control(peer, Control::Session, &bare, text.as_bytes(), fx);
+        let jid = slot.jid.bare().clone();
+        let at = core.send_control(peer, Control::Session, jid.as_str(), text.as_bytes(), fx);
         core.probe.sessions_moved_out += 1;
-        core.moved.left(session, &image);
+        // Where another tells of its stanzas, it tells the new owner.
+        let is_ours = core.moved.came.remove(&session).is_none();
+        let open = image.counters.open_stanzas().filter(|_| is_ours).collect();
+        let image = Image { jid: jid.clone(), at, text: text.into_bytes().into() };
+        let id = counters_id.into();
+        core.moved.left.insert(session, Left { jid, id, open, image: Some(image) });
         self.forget_session(session);
         true
     }
@@ -151,13 +209,8 @@ impl Shard {
     }
 
     /// A session comes with its account.
-    pub(super) fn session_arrives(
-        &mut self,
-        envelope: &Envelope<'_>,
-        from: Peer,
-        fx: &mut Effects,
-    ) {
-        let image = STANDARD.decode(envelope.stanza).ok();
+    pub(super) fn session_arrives(&mut self, text: &[u8], fx: &mut Effects) {
+        let image = STANDARD.decode(text).ok();
         let image = image.filter(|bytes| bytes.len() <= IMAGE_BYTES_MAX);
         let image = image.and_then(|bytes| {
             let mut aligned = rkyv::util::AlignedVec::<16>::new();
@@ -166,17 +219,23 @@ impl Shard {
         });
         let Some(image) = image else { return };
         let Ok(jid) = Jid::parse(&image.jid) else { return };
+        let bare = jid.bare().clone();
         let core = &mut self.core;
-        if core.placement.owner(jid.bare().hash64()) != core.own() {
+        let owner = core.placement.owner(bare.hash64());
+        if owner != core.own() {
             // Owners changed once more while it was on its way.
-            let bare = jid.bare().clone();
-            core.tell_owner(&bare, Control::Session, bare.as_str(), envelope.stanza, fx);
+            if let Some(peer) = core.peers.of(owner) {
+                let at = core.send_control(peer, Control::Session, bare.as_str(), text, fx);
+                core.moved.forwarded.push(Image { jid: bare, at, text: text.into() });
+            }
             return;
         }
         let Some(counters) = Counters::from_image(image.counters) else { return };
         let Some(resumable) = counters.resumable.clone() else { return };
-        let is_open = counters.open_count() > 0;
-        let bare = jid.bare().clone();
+        if core.resumable.contains_key(&resumable.id) {
+            // It came another way, too.
+            return;
+        }
         let Some(account) = core.account(&bare, fx) else { return };
         let ends_at = core.now.mono + Duration::from_secs(resumable.window_s.into());
         let mut session = Session::waiting(jid, account, Wall(image.since));
@@ -195,36 +254,76 @@ impl Shard {
         session.open_iqs =
             image.open_iqs.into_iter().map(|(from, id)| (from.into(), id.into())).collect();
         let id = SessionId(core.sessions.insert(session));
-        if is_open {
-            core.moved.came.insert(id, from);
-        }
-        core.resumable.insert(resumable.id, id);
+        core.resumable.insert(resumable.id.clone(), id);
         if let Some(slot) = core.accounts.get_mut(account.0) {
             slot.sessions.push(id);
+            slot.is_unsure |= image.is_unsure;
         }
         core.wheel.insert(ends_at, Timer::Resume(id));
         core.probe.sessions_moved_in += 1;
+        let (node, incarnation) = image.teller;
+        core.await_news(id, &resumable.id, Run { node: NodeId(node), incarnation });
         self.unpack_session(id, &image.slots, fx);
     }
 
-    /// A stanza of a session that came is handled where it was sent.
+    /// A stanza of a session that came is handled where it was sent, or waits there for one thing less.
     pub(super) fn stanza_done(&mut self, envelope: &Envelope<'_>, text: &str, fx: &mut Effects) {
-        let Some((id, number)) = text.rsplit_once(' ') else { return };
-        let (Ok(jid), Ok(number)) = (BareJid::parse(envelope.from), number.parse()) else {
+        let mut words = text.split(' ');
+        let (Some(id), Some(number), Some(things)) = (words.next(), words.next(), words.next())
+        else {
             return;
         };
-        let core = &mut self.core;
-        if core.tell_owner(&jid, Control::StanzaDone, jid.as_str(), text.as_bytes(), fx) {
-            return;
+        if let (Ok(jid), Ok(number), Ok(things)) =
+            (BareJid::parse(envelope.from), number.parse(), things.parse())
+        {
+            self.core.tell_stanza(&jid, id, number, things, fx);
         }
-        let session = core.resumable.get(id).copied().filter(|session| {
-            core.sessions.get(session.0).is_some_and(|session| *session.jid.bare() == jid)
-        });
-        let Some(session) = session else { return };
-        core.complete(session, number);
-        let counters = core.sessions.get(session.0).and_then(|slot| slot.counters.as_ref());
-        if counters.is_none_or(|counters| counters.open_count() == 0) {
-            core.moved.came.remove(&session);
+    }
+
+    /// Nodes are gone: sessions that were on their way to them go to who has their accounts now, and what was said of
+    /// those that had left is said once more.
+    ///
+    /// - takes: `before`, the owners up to now
+    pub(super) fn send_sessions_again(
+        &mut self,
+        before: &Placement,
+        gone: &[Peer],
+        nodes: &[NodeId],
+        fx: &mut Effects,
+    ) {
+        let core = &mut self.core;
+        let mut moved = std::mem::take(&mut core.moved);
+        let mut ours = Vec::new();
+        for image in moved.images().filter(|image| gone.contains(&Peer(image.at.ring))) {
+            let owner = core.placement.owner(image.jid.hash64());
+            match core.peers.of(owner).filter(|peer| *peer != core.id.into()) {
+                Some(peer) => {
+                    let (from, control) = (image.jid.as_str(), Control::Session);
+                    image.at = core.send_control(peer, control, from, &image.text, fx);
+                }
+                None => ours.push(image.text.clone()),
+            }
+        }
+        core.moved = moved;
+        for text in ours {
+            self.session_arrives(&text, fx);
+        }
+        let core = &mut self.core;
+        let is_lost = |jid: &BareJid| nodes.contains(&before.owner(jid.hash64()).node);
+        let untold: Vec<(BareJid, Box<str>, u32, u8)> = core
+            .moved
+            .left
+            .values()
+            .filter(|left| is_lost(&left.jid))
+            .flat_map(|left| {
+                let one = |(number, things): &(u32, u8)| {
+                    (left.jid.clone(), left.id.clone(), *number, *things)
+                };
+                left.open.iter().map(one)
+            })
+            .collect();
+        for (jid, id, number, things) in untold {
+            core.tell_stanza(&jid, &id, number, things, fx);
         }
     }
 
@@ -259,38 +358,99 @@ impl Shard {
 impl Core {
     /// Tells of stanzas of sessions that left.
     pub(super) fn tell_done(&mut self, fx: &mut Effects) {
-        for (session, number) in std::mem::take(&mut self.moved.done) {
-            let Some((jid, id, things)) = self.moved.left.get_mut(&session) else { continue };
-            *things -= 1;
-            let (jid, text) = (jid.clone(), format!("{id} {number}"));
-            if *things == 0 {
-                self.moved.left.remove(&session);
-                self.moved.passing.remove(&session);
-            }
-            if !self.tell_owner(&jid, Control::StanzaDone, jid.as_str(), text.as_bytes(), fx) {
-                // It came back.
-                let session = self.resumable.get(text.split(' ').next().unwrap_or_default());
-                if let Some(session) = session.copied() {
-                    self.advance(session, |counters| counters.complete(number));
+        let done = std::mem::take(&mut self.moved.done);
+        for (session, number) in &done {
+            let Some(left) = self.moved.left.get(session) else { continue };
+            let things = left.open.iter().find(|(of, _)| of == number).map_or(0, |it| it.1);
+            let (jid, id) = (left.jid.clone(), left.id.clone());
+            self.tell_stanza(&jid, &id, *number, things, fx);
+        }
+        if self.handover.is_settled() {
+            for (session, _) in &done {
+                if self.moved.left.get(session).is_some_and(Left::is_done) {
+                    self.moved.left.remove(session);
                 }
             }
         }
     }
 
+    /// Has the owner of a session hear that its stanza waits for so many things.
+    fn tell_stanza(&mut self, jid: &BareJid, id: &str, number: u32, things: u8, fx: &mut Effects) {
+        let text = format!("{id} {number} {things}");
+        if self.tell_owner(jid, Control::StanzaDone, jid.as_str(), text.as_bytes(), fx) {
+            return;
+        }
+        let session = self.resumable.get(id).copied().filter(|session| {
+            self.sessions.get(session.0).is_some_and(|session| session.jid.bare() == jid)
+        });
+        match session {
+            Some(session) => self.settle_stanza(session, number, things),
+            None if self.handover.holds(jid.hash64()) && self.moved.early.len() < EARLY_MAX => {
+                self.moved.early.push((id.into(), number, things));
+            }
+            None => {}
+        }
+    }
+
+    fn settle_stanza(&mut self, session: SessionId, number: u32, things: u8) {
+        self.advance(session, |counters| counters.settle(number, things));
+        let counters = self.sessions.get(session.0).and_then(|slot| slot.counters.as_ref());
+        if counters.is_none_or(|counters| counters.open_count() == 0) {
+            self.moved.came.remove(&session);
+        }
+    }
+
+    /// A session came: its stanzas that are not handled wait for what `teller` says of them.
+    fn await_news(&mut self, session: SessionId, id: &str, teller: Run) {
+        let counters = self.sessions.get(session.0).and_then(|slot| slot.counters.as_ref());
+        if counters.is_none_or(|counters| counters.open_count() == 0) {
+            return;
+        }
+        if !self.handover.view().is_some_and(|view| view.has(teller)) {
+            return self.forget_open(session);
+        }
+        self.moved.came.insert(session, teller);
+        let mut known: Vec<(u32, u8)> = Vec::new();
+        self.moved.early.retain(|(of, number, things)| {
+            let is_it = **of == *id;
+            known.extend(is_it.then_some((*number, *things)));
+            !is_it
+        });
+        if teller == self.peers.own() {
+            // It came back.
+            let left = self.moved.left.values().filter(|left| *left.id == *id);
+            known.extend(left.flat_map(|left| left.open.iter().copied()));
+        }
+        for (number, things) in known {
+            self.settle_stanza(session, number, things);
+        }
+    }
+
     /// Those who would tell what becomes of open stanzas are gone.
-    pub(super) fn forget_arrivals(&mut self, gone: &[Peer]) {
+    pub(super) fn forget_arrivals(&mut self) {
+        let Some(view) = self.handover.view().cloned() else { return };
         let lost: Vec<SessionId> = self
             .moved
             .came
-            .extract_if(|_, from| gone.contains(from))
+            .extract_if(|_, teller| !view.has(*teller))
             .map(|(session, _)| session)
             .collect();
-        for session in lost {
-            self.advance(session, |counters| {
-                counters.forget_open();
-                true
-            });
-        }
+        lost.into_iter().for_each(|session| self.forget_open(session));
+    }
+
+    fn forget_open(&mut self, session: SessionId) {
+        self.advance(session, |counters| {
+            counters.forget_open();
+            true
+        });
+    }
+
+    /// Whoever was sent a session has it.
+    pub(super) fn have_sessions_arrived(&mut self) -> bool {
+        let outward = &self.outward;
+        self.moved
+            .images()
+            .all(|image| outward[usize::from(image.at.ring)].has_arrived(image.at.number))
     }
 }
 

@@ -387,7 +387,7 @@ impl Shard {
             Input::Secured { conn, facts } => self.secured(conn, facts, fx),
             Input::Closed { conn } => self.closed(conn, fx),
             Input::Frames { from, sent, batch } => self.frames(from, sent, batch, fx),
-            Input::Handled { by, received: _, handled } => self.handled(by, handled),
+            Input::Handled { by, received, handled } => self.handled(by, received, handled),
             Input::Linked(run) => self.linked(run, fx),
             Input::Placed(view) => self.placed(view, fx),
             Input::Relieved => self.relieved(fx),

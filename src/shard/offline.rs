@@ -138,6 +138,7 @@ impl Shard {
         slot.state = state;
         slot.load = None;
         let logins = std::mem::take(&mut slot.logins);
+        self.see_contacts_anew(id, fx);
         self.no_longer_busy(id, Busy::Loading, fx);
         for conn in logins {
             self.release(conn, fx);

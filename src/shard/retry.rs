@@ -41,9 +41,13 @@ impl Shard {
         batch.push_frame(frame);
         for envelope in batch.iter() {
             if envelope.kind == Kind::Control {
-                // What else control frames say was for that node alone.
-                if envelope.subtype == Control::Retry as u8 {
+                if is_wrapped(envelope.subtype) {
+                    // The node that is gone may have handled what nobody had before.
+                    let (epoch, subtype) = (self.core.placement.epoch(), Control::Retry as u8);
+                    let envelope = Envelope { epoch, subtype, ..envelope };
                     self.post_again(&envelope, envelope.to, carried, fx);
+                } else {
+                    self.control_again(&envelope, fx);
                 }
                 continue;
             }
@@ -60,7 +64,7 @@ impl Shard {
                 };
                 if envelope.flags.contains(Flags::STORABLE) {
                     let text = wrap(&origin, frame);
-                    self.post_again(&retry(envelope, &text), to, carried, fx);
+                    self.post_again(&wrapped(envelope, Control::Retry, &text), to, carried, fx);
                 } else {
                     self.post_again(&envelope, to, carried, fx);
                 }
@@ -87,15 +91,21 @@ impl Shard {
                 }
             }
             None => {
-                self.core.bounce(envelope, to, &super::deliver::resource_constraint());
+                self.core.refuse_wrapped(envelope, to);
                 carried.iter().for_each(|one| self.core.settle(*one));
             }
         }
     }
 
     /// A frame that another sent to a node which is gone: it waits for its account as others do, then it is asked whether
-    /// its message is there.
-    pub(super) fn retried(&mut self, envelope: &Envelope<'_>, at: FrameRef, fx: &mut Effects) {
+    /// its message is there, unless it is known to be new.
+    pub(super) fn retried(
+        &mut self,
+        envelope: &Envelope<'_>,
+        at: FrameRef,
+        is_new: bool,
+        fx: &mut Effects,
+    ) {
         let (bare, _) = split(envelope.to);
         let Ok(jid) = BareJid::parse(bare) else { return };
         if self.pass_on(envelope, envelope.to, jid.hash64(), at, fx) {
@@ -107,8 +117,14 @@ impl Shard {
         let Some(account) = self.core.account(&jid, fx) else {
             return self.core.bounce(&inner, envelope.to, &super::deliver::resource_constraint());
         };
+        let limit = self.core.config.limits.pending_stanzas;
+        let waiting = self.core.accounts.get(account.0).map_or(0, |slot| slot.waiting.len());
+        if is_new && waiting >= limit {
+            return self.core.bounce(&inner, envelope.to, &super::deliver::resource_constraint());
+        }
         let hops = envelope.hops;
-        let queued = Queued { retry: Some(origin), hops, ..Queued::new(&inner, envelope.to, at) };
+        let queued =
+            Queued { retry: Some(origin), is_new, hops, ..Queued::new(&inner, envelope.to, at) };
         self.core.hold_frame(at.awaited(inner.flags));
         let Some(slot) = self.core.accounts.get_mut(account.0) else { return };
         let place = match self.core.handover.holds(jid.hash64()) {
@@ -170,22 +186,49 @@ impl Shard {
 
     /// What waited for an account that is another shard's now.
     pub(super) fn send_queued_on(&mut self, queued: &Queued, owner: Owner, fx: &mut Effects) {
-        let core = &mut self.core;
-        let envelope = queued.envelope(core.placement.epoch());
-        let mut batch = frame::Batch::default();
-        let wrapped = queued.retry.and_then(|origin| {
-            core.encoder.append(&mut batch, &envelope).ok()?;
-            Some(wrap(&origin, batch.as_bytes()))
-        });
-        let envelope = match &wrapped {
-            Some(text) => retry(envelope, text),
-            None => envelope,
+        let envelope = queued.envelope(self.core.placement.epoch());
+        let Some(origin) = queued.retry else {
+            return self.send_on(&envelope, envelope.to, owner, queued.at, fx);
         };
-        self.send_on(&envelope, envelope.to, owner, queued.at, fx);
+        let control = if queued.is_new { Control::Passed } else { Control::Retry };
+        self.send_wrapped_on(&envelope, control, &origin, owner, queued.at, fx);
+    }
+
+    /// As `send_on`, with the origin of the frame: its first sender may have to send it again.
+    pub(super) fn send_wrapped_on(
+        &mut self,
+        envelope: &Envelope<'_>,
+        control: Control,
+        origin: &Origin,
+        owner: Owner,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
+        let mut batch = frame::Batch::default();
+        // What is too large is refused as it is.
+        let text = match self.core.encoder.append(&mut batch, envelope) {
+            Ok(_) => wrap(origin, batch.as_bytes()),
+            Err(_) => return self.send_frame_on(envelope, envelope.to, owner, at, fx),
+        };
+        let envelope = wrapped(*envelope, control, &text);
+        self.send_frame_on(&envelope, envelope.to, owner, at, fx);
     }
 }
 
 impl Core {
+    /// There is no room for it on its way, whether it is wrapped or not.
+    pub(super) fn refuse_wrapped(&mut self, envelope: &Envelope<'_>, to: &str) {
+        let is_it = envelope.kind == Kind::Control && is_wrapped(envelope.subtype);
+        match is_it.then(|| unwrap(envelope.stanza)).flatten() {
+            Some((_, batch)) => {
+                for inner in batch.iter() {
+                    self.bounce(&inner, to, &super::deliver::resource_constraint());
+                }
+            }
+            None => self.bounce(envelope, to, &super::deliver::resource_constraint()),
+        }
+    }
+
     /// The account is read anew, or goes to another shard: a message that is looked for in its log waits again, before all
     /// that came later.
     pub(super) fn stop_asking(&mut self, account: AccountId) {
@@ -201,15 +244,19 @@ impl Core {
 }
 
 /// The control frame in whose `text` the frame of `inner` is wrapped.
-fn retry<'a>(inner: Envelope<'a>, text: &'a str) -> Envelope<'a> {
+fn wrapped<'a>(inner: Envelope<'a>, control: Control, text: &'a str) -> Envelope<'a> {
     Envelope {
         kind: Kind::Control,
-        subtype: Control::Retry as u8,
+        subtype: control as u8,
         open_end: 0,
         close_start: 0,
         stanza: text.as_bytes(),
         ..inner
     }
+}
+
+fn is_wrapped(subtype: u8) -> bool {
+    subtype == Control::Retry as u8 || subtype == Control::Passed as u8
 }
 
 fn wrap(origin: &Origin, frame: &[u8]) -> String {

@@ -35,6 +35,8 @@ pub(super) enum Carried {
 #[derive(Debug, Default)]
 pub(super) struct Outward {
     last: u64,
+    /// The other side is known to have received so far.
+    arrived: u64,
     /// In the order of their frames.
     waiting: VecDeque<(u64, Carried)>,
     /// There towards another node.
@@ -58,7 +60,7 @@ pub(super) struct Unhandled {
 impl Outward {
     /// Towards another node, with numbers from behind `first` on.
     pub(super) fn to_node(first: u64) -> Self {
-        Self { last: first, waiting: VecDeque::new(), kept: Some(Box::default()) }
+        Self { last: first, arrived: first, waiting: VecDeque::new(), kept: Some(Box::default()) }
     }
 
     /// The number of the next frame.
@@ -116,6 +118,16 @@ impl Outward {
                 kept.bytes -= frame.len();
             }
         }
+    }
+
+    /// The other side received all frames up to this one.
+    pub(super) fn arrived(&mut self, received: u64) {
+        self.arrived = self.arrived.max(received);
+    }
+
+    /// Whether the other side received this frame, as far as is known of one on another node.
+    pub(super) fn has_arrived(&self, number: u64) -> bool {
+        !self.keeps() || number <= self.arrived
     }
 
     /// The other side is gone: gives what it did not handle.

@@ -544,12 +544,13 @@ impl Core {
                 IqType::Error
             }
         };
-        match reply.session {
-            Some((session, _)) => self.emit(session, &[&out], None, fx),
-            None => {
-                let from = subject.unwrap_or_default();
-                self.leave(Post::whole(from, &reply.to, Kind::Iq, kind.code(), out));
-            }
-        }
+        let own = super::deliver::split(&reply.to).0;
+        let from = match reply.session {
+            // It moved while its request was dealt with, and hears of it where it is.
+            Some((session, _)) if self.moved.has_left(session) => subject.unwrap_or(own),
+            Some((session, _)) => return self.emit(session, &[&out], None, fx),
+            None => subject.unwrap_or_default(),
+        };
+        self.leave(Post::whole(from, &reply.to, Kind::Iq, kind.code(), out));
     }
 }

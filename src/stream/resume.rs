@@ -56,9 +56,10 @@ pub struct CountersImage {
 }
 
 impl CountersImage {
-    /// How often `Counters::complete` is still to be called.
-    pub fn things_open(&self) -> u32 {
-        self.open.iter().map(|things| u32::from(*things)).sum()
+    /// Stanzas of the client that wait for something: number, and how many things.
+    pub fn open_stanzas(&self) -> impl Iterator<Item = (u32, u8)> + '_ {
+        let numbers = (1..).map(|place| self.handled.wrapping_add(place));
+        numbers.zip(self.open.iter().copied()).filter(|(_, things)| *things > 0)
     }
 }
 
@@ -112,6 +113,15 @@ impl Counters {
         let place = self.place(number);
         if let Some(things) = self.open.get_mut(place) {
             *things = things.saturating_sub(1);
+        }
+        self.advance()
+    }
+
+    /// The stanza `number` waits for so many things, or fewer if that is known already. Gives as `complete`.
+    pub fn settle(&mut self, number: u32, things: u8) -> bool {
+        let place = self.place(number);
+        if let Some(known) = self.open.get_mut(place) {
+            *known = things.min(*known);
         }
         self.advance()
     }

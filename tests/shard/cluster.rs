@@ -1,7 +1,7 @@
 //! Several nodes: accounts on one, sockets at their owners, and owners that change.
 
 use crate::acks::{R, a, resume, returning};
-use crate::harness::{Node, attr, bodies, chat};
+use crate::harness::{Client, Node, attr, bodies, chat};
 use crate::iq::befriend;
 use std::time::Duration;
 
@@ -201,5 +201,119 @@ fn what_is_looked_for_in_a_log_stays_before_what_came_later_when_owners_change()
     assert!(nodes.is_settled());
     for name in names {
         assert_eq!(bodies(&nodes.kept(name, false)), ["one", "two", "three"], "{name}");
+    }
+}
+
+/// Clients with XEP-0198, each with its name and what it resumes by.
+fn many(nodes: &mut Node) -> Vec<(String, Client, String)> {
+    let names: Vec<String> = (0..30).map(|number| format!("user{number}")).collect();
+    let online = |name: String| {
+        let (client, id) = nodes.online_acked(&name, "phone");
+        (name, client, id)
+    };
+    names.into_iter().map(online).collect()
+}
+
+/// What a client reads that comes back.
+fn come_back(nodes: &mut Node, name: &str, id: &str) -> String {
+    let again = returning(nodes, name);
+    nodes.send(again, &resume(id, 1));
+    let text = nodes.read(again);
+    assert!(text.contains("<resumed "), "{name}: {text}");
+    text
+}
+
+#[test]
+fn a_request_that_the_store_has_while_its_session_moves_is_answered_where_that_is_then() {
+    let mut nodes = Node::cluster(3, 2, |_| {});
+    nodes.members(&EQUAL[..2], &[]);
+    let clients = many(&mut nodes);
+    nodes.hold_store();
+    let set = "<iq type='set' id='r'><query xmlns='jabber:iq:roster'>\
+               <item jid='friend@here' name='x'/></query></iq>";
+    clients.iter().for_each(|(_, client, _)| nodes.send(*client, set));
+    nodes.members(&EQUAL, &[]);
+    nodes.free_store();
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    let moved: Vec<_> = clients.iter().filter(|it| nodes.node_of(&it.0) == 3).cloned().collect();
+    assert!(moved.len() > 4, "{}", moved.len());
+    for (name, _, id) in moved {
+        let text = come_back(&mut nodes, &name, &id);
+        assert!(text.contains("h='2'") && text.contains("type='result' id='r'"), "{text}");
+    }
+}
+
+#[test]
+fn sessions_on_their_way_to_a_node_that_dies_go_to_the_next_owner() {
+    let mut nodes = Node::cluster(4, 2, |_| {});
+    nodes.members(&EQUAL[..2], &[]);
+    let clients = many(&mut nodes);
+    nodes.hold_rings();
+    nodes.members(&EQUAL, &[]);
+    let moved: Vec<_> = clients.iter().filter(|it| nodes.node_of(&it.0) == 3).cloned().collect();
+    assert!(moved.len() > 4, "{}", moved.len());
+    nodes.kill_node(3);
+    nodes.free_rings();
+    nodes.members(&[(1, 1), (2, 1), (4, 1)], &[]);
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    assert!(moved.iter().any(|it| nodes.node_of(&it.0) == 4));
+    for (name, _, id) in moved {
+        come_back(&mut nodes, &name, &id);
+    }
+}
+
+#[test]
+fn a_session_that_moved_twice_does_not_wait_for_a_node_that_is_gone() {
+    let mut nodes = cluster();
+    let name = nodes.name_at("a", 1);
+    let (alice, id) = nodes.online_acked(&name, "phone");
+    nodes.users(&["bob"]);
+    nodes.hold_store();
+    nodes.send(alice, &chat("bob@here", "not stored yet"));
+    // The store has it still, so the first owner tells of it when it is done.
+    nodes.members(&[(1, 0), (2, 1), (3, 0)], &[]);
+    nodes.members(&[(1, 0), (2, 0), (3, 1)], &[]);
+    nodes.kill_node(1);
+    nodes.members(&[(2, 0), (3, 1)], &[]);
+    nodes.free_store();
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    let text = come_back(&mut nodes, &name, &id);
+    assert!(text.contains("h='1'"), "{text}");
+}
+
+#[test]
+fn watchers_that_move_while_the_node_of_a_contact_dies_see_it_go() {
+    for is_read in [true, false] {
+        let mut nodes = cluster();
+        let without_first = [(1, 0), (2, 1), (3, 1)];
+        nodes.members(&without_first, &[]);
+        let later_at_third = names_at(&nodes, 3, 200);
+        nodes.members(&EQUAL, &[]);
+        nodes.advance(Duration::from_secs(1));
+        let mut later_at_third = later_at_third.into_iter();
+        let here = later_at_third.find(|name| nodes.node_of(name) == 1).expect("some move there");
+        let there = nodes.name_at("b", 2);
+        let (alice, id) = nodes.online_acked(&here, "phone");
+        let bob = nodes.online(&there, "desk");
+        befriend(&mut nodes, alice, bob, [&here, &there]);
+        if !is_read {
+            // It moves before, and its new owner has not read its roster when the other node dies.
+            nodes.hold_store();
+            nodes.members(&without_first, &[]);
+            nodes.advance(Duration::from_secs(1));
+        }
+        nodes.kill_node(2);
+        nodes.members(&[(1, 0), (3, 1)], &[]);
+        nodes.free_store();
+        nodes.advance(Duration::from_secs(1));
+        assert!(nodes.is_settled());
+        let text = come_back(&mut nodes, &here, &id);
+        let gone = format!("<presence from='{there}@here' type='unavailable'");
+        let gone = text.rfind(&gone).unwrap_or_else(|| panic!("{is_read}: {text}"));
+        let seen = text.rfind(&format!("<presence from='{there}@here/desk'"));
+        assert!(seen.is_none_or(|seen| seen < gone), "{is_read}: {text}");
     }
 }
