@@ -11,10 +11,8 @@ requirements.txt go into a virtual environment (`--venv`) and the script runs it
 import argparse
 import asyncio
 import logging
-import os
 import pathlib
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
+from packages import with_slixmpp  # noqa: E402
 from server import Corefire  # noqa: E402
 
 SCENARIO_SECONDS = 60
@@ -49,21 +48,6 @@ def arguments():
     parser.add_argument("--venv", type=pathlib.Path, default=HERE.parents[2] / "target/slixmpp-venv")
     parser.add_argument("--verbose", action="store_true", help="every stanza, to standard error")
     return parser.parse_args()
-
-
-def with_slixmpp(venv):
-    """Returns where slixmpp can be imported; else goes on in the virtual environment."""
-    try:
-        import slixmpp  # noqa: F401
-    except ImportError:
-        python = venv / "bin/python"
-        if pathlib.Path(sys.prefix) == venv.resolve():
-            sys.exit(f"slixmpp is missing from {venv}")
-        if not python.exists():
-            subprocess.run([sys.executable, "-m", "venv", venv], check=True, timeout=120)
-        install = [python, "-m", "pip", "install", "-q", "-r", HERE / "requirements.txt"]
-        subprocess.run(install, check=True, timeout=300)
-        os.execv(python, [python, *sys.argv])
 
 
 async def run_scenarios(server, only):
