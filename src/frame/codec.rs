@@ -281,7 +281,7 @@ impl<'a> Iterator for Frames<'a> {
 /// - takes: memory aligned to 16; `limit`, the bytes of a frame at most
 /// - gives: the frame, and the bytes that it takes: a multiple of 16
 /// - errors: `Incomplete` if more bytes are needed; else the first of these that fails: length, checksum, version,
-///   kind, archive, offsets, UTF-8
+///   kind, archive, offsets, UTF-8 (of stanzas: what nodes tell each other need not be text)
 /// - cost: two passes (checksum, UTF-8); no allocation
 pub fn check(bytes: &[u8], limit: usize) -> Result<(Envelope<'_>, usize), FrameError> {
     if !bytes.as_ptr().addr().is_multiple_of(ALIGN) {
@@ -313,7 +313,9 @@ pub fn check(bytes: &[u8], limit: usize) -> Result<(Envelope<'_>, usize), FrameE
     if !envelope.has_sound_offsets() {
         return Err(FrameError::Offsets);
     }
-    std::str::from_utf8(envelope.stanza).map_err(|_| FrameError::Utf8)?;
+    if kind != Kind::Control {
+        std::str::from_utf8(envelope.stanza).map_err(|_| FrameError::Utf8)?;
+    }
     Ok((envelope, length))
 }
 
@@ -552,6 +554,21 @@ mod tests {
                     assert!(envelope.has_sound_offsets());
                     assert!(envelope.also_to.iter().map(str::len).sum::<usize>() <= len);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_nodes_tell_each_other_need_not_be_text() {
+        let stanza = &[0xff, 0, 0x80][..];
+        for (kind, expected) in [(Kind::Control, None), (Kind::Iq, Some(FrameError::Utf8))] {
+            let told = Envelope { kind, stanza, open_end: 0, close_start: 0, ..envelope(1) };
+            let mut batch = Batch::new();
+            Encoder::new(4096).append(&mut batch, &told).unwrap();
+            let checked = Batch::checked(batch.as_bytes(), 4096);
+            assert_eq!(checked.as_ref().err(), expected.as_ref());
+            if let Ok(checked) = checked {
+                assert_eq!(checked.iter().next().unwrap().stanza, stanza);
             }
         }
     }

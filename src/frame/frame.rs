@@ -98,7 +98,7 @@ pub struct Envelope<'a> {
     pub open_end: u32,
     /// Where the end tag of `stanza` starts: `open_end <= close_start <= stanza.len()`.
     pub close_start: u32,
-    /// UTF-8 text, well-formed and self-contained XML where it comes from our own parser.
+    /// UTF-8 text, well-formed and self-contained XML where it comes from our own parser; of a control frame, any bytes.
     pub stanza: &'a [u8],
 }
 
