@@ -615,6 +615,8 @@ fn limits(config: &Config, shards: u16) -> Limits {
         offline_messages: limits.offline_messages,
         resume: Duration::from_secs(limits.resume_s.into()),
         resume_queue: limits.resume_queue as usize,
+        copies: part(limits.copies) as usize,
+        copy_bytes: part(limits.copy_bytes) as usize,
         sessions_remembered: part(limits.sessions_remembered) as usize,
         component_connections: limits.component_connections as usize,
         component_open_iqs: limits.component_open_iqs as usize,

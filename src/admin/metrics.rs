@@ -71,6 +71,12 @@ pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
             duplicates_dropped,
             sessions_moved_out,
             sessions_moved_in,
+            copy_frames,
+            copy_bytes,
+            copies_refused,
+            copies_revived,
+            copies,
+            copies_bytes,
             posts_dropped,
             faults,
             slow_readers_closed,
@@ -105,6 +111,12 @@ pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
         sum.duplicates_dropped += duplicates_dropped;
         sum.sessions_moved_out += sessions_moved_out;
         sum.sessions_moved_in += sessions_moved_in;
+        sum.copy_frames += copy_frames;
+        sum.copy_bytes += copy_bytes;
+        sum.copies_refused += copies_refused;
+        sum.copies_revived += copies_revived;
+        sum.copies += copies;
+        sum.copies_bytes += copies_bytes;
         sum.posts_dropped += posts_dropped;
         sum.faults += faults;
         sum.slow_readers_closed += slow_readers_closed;
@@ -306,7 +318,19 @@ impl Page<'_> {
         self.counts("cluster_redirects", help, "fate", &values)?;
         let values = [("in", probe.sessions_moved_in), ("out", probe.sessions_moved_out)];
         let help = "Sessions that moved with their accounts";
-        self.counts("cluster_sessions_moved", help, "direction", &values)
+        self.counts("cluster_sessions_moved", help, "direction", &values)?;
+        let help = "Frames that told copies of sessions at other nodes what changed";
+        self.count("cluster_copy_frames", help, probe.copy_frames)?;
+        let help = "Bytes of those frames";
+        self.count("cluster_copy_bytes", help, probe.copy_bytes)?;
+        let help = "Copies of other nodes' sessions that are kept here";
+        self.gauge("cluster_copy_sessions", help, probe.copies)?;
+        let help = "Bytes of the copies that are kept here";
+        self.gauge("cluster_copy_kept_bytes", help, probe.copies_bytes)?;
+        let values = [("refused", probe.copies_refused), ("revived", probe.copies_revived)];
+        let help = "Sessions that were left without a copy, as there was no room for it, and copies that became sessions as \
+                    their owner died";
+        self.counts("cluster_copies", help, "fate", &values)
     }
 
     fn store(&mut self, figures: &Figures) -> fmt::Result {

@@ -126,6 +126,14 @@ impl Placement {
         (first != second).then(|| self.member(second).node)
     }
 
+    /// Who owns the bare JID with this hash if its owner's node leaves. `None` where there is no other node.
+    pub fn successor_of(&self, hash64: u64) -> Option<Owner> {
+        let Seats { first, second } = self.seats(partition(hash64));
+        let member = self.member(second);
+        let shard = shard_at(hash64, member.shards);
+        (first != second).then_some(Owner { node: member.node, shard })
+    }
+
     /// The version of the table: higher is newer.
     pub fn epoch(&self) -> u64 {
         self.epoch
@@ -299,6 +307,13 @@ mod tests {
                     node => Some(node),
                 };
                 assert_eq!(Some(after.node(partition)), expected);
+                // A hash in that partition, of a high shard.
+                let hash = u64::MAX - u64::from(PARTITIONS - 1 - partition);
+                let owner = match before.node(partition) {
+                    node if node == leaver.node => before.successor_of(hash),
+                    _ => Some(before.owner(hash)),
+                };
+                assert_eq!(Some(after.owner(hash)), owner);
             }
         }
     }

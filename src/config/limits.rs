@@ -72,6 +72,9 @@ pub struct Limits {
     pub sessions_remembered: u32,
     /// Stanzas sent to a session and not acknowledged (XEP-0198); past it the session ends.
     pub resume_queue: u32,
+    /// Copies of other nodes' sessions, and their bytes, for the whole node; past it sessions go on without one.
+    pub copies: u32,
+    pub copy_bytes: u32,
     /// Stanzas waiting while an account is read from the store: `resource-constraint`.
     pub pending_stanzas_per_account: u32,
     /// Accounts in memory, for the whole node; the one idle for longest goes first.
@@ -155,6 +158,8 @@ impl Limits {
             resume_s: s.integer("resume_s", 300, 0..=86_400),
             sessions_remembered: s.integer("sessions_remembered", 16_384, 0..=100_000_000),
             resume_queue: s.integer("resume_queue", 2000, 1..=1_000_000),
+            copies: s.integer("copies", 100_000, 0..=100_000_000),
+            copy_bytes: s.integer("copy_bytes", 536_870_912, 0..=4_294_967_295),
             pending_stanzas_per_account: s.integer("pending_stanzas_per_account", 256, 1..=65_536),
             accounts_cached: s.integer("accounts_cached", 100_000, 64..=100_000_000),
             password_checks_queue: s.integer("password_checks_queue", 256, 1..=65_536),

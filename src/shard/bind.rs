@@ -386,6 +386,7 @@ impl Shard {
         }
         writer.close_empty();
         slot.counters = Some(Box::new(Counters::new(resumable)));
+        core.note(session);
         Ok(())
     }
 
@@ -426,7 +427,7 @@ impl Shard {
     /// The new connection takes over the session.
     ///
     /// The client sends again what `<resumed h=''/>` leaves out, and both sides count on from there: so nothing that was
-    /// received may still be open when that number is told.
+    /// received may still be open when that number is told, nor unknown to the session's copy.
     fn take_over(
         &mut self,
         id: ConnId,
@@ -466,8 +467,9 @@ impl Shard {
         let core = &mut self.core;
         let Some(slot) = core.sessions.get_mut(session.0) else { return Ok(Resumption::Failed) };
         let Some(counters) = slot.counters.as_mut() else { return Ok(Resumption::Failed) };
-        if counters.open_count() > 0 {
+        if counters.open_count() > 0 || !counters.is_covered() {
             slot.resuming = Some(id);
+            core.note(session);
             self.hold(id, Hold::Session);
             return Ok(Resumption::Waits);
         }

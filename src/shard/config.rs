@@ -76,6 +76,9 @@ pub struct Limits {
     /// Ended sessions whose handled number is told to who wants to resume one of them; above, the oldest is forgotten,
     /// and its client is told no number.
     pub sessions_remembered: usize,
+    /// Copies that a shard keeps of other nodes' sessions (R4), and their bytes; above, a session goes on without one.
+    pub copies: usize,
+    pub copy_bytes: usize,
     /// Stanzas or logged rows that a session leaves unacknowledged; above, the session ends.
     pub resume_queue: usize,
     /// Stanzas waiting while an account is read from the store; above, `resource-constraint`.
@@ -131,6 +134,8 @@ impl Default for Limits {
             held_bytes: 64 << 10,
             resume: Duration::from_secs(300),
             resume_queue: 2_000,
+            copies: 100_000,
+            copy_bytes: 256 << 20,
             sessions_remembered: 16_384,
             pending_stanzas: 256,
             accounts: 100_000,

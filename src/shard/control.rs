@@ -39,11 +39,13 @@ pub(super) enum Control {
     IdsGiven = 12,
     /// As `Retry`, of a frame that came to a shard which passed it on: it was handled nowhere.
     Passed = 13,
+    /// Of copies of sessions, between their owner and who keeps them; see `copy`.
+    Copy = 14,
 }
 
 impl Control {
     fn from_u8(code: u8) -> Option<Control> {
-        const ALL: [Control; 13] = [
+        const ALL: [Control; 14] = [
             Control::ComponentConnected,
             Control::ComponentGone,
             Control::ComponentAnswered,
@@ -57,6 +59,7 @@ impl Control {
             Control::EndSessions,
             Control::IdsGiven,
             Control::Passed,
+            Control::Copy,
         ];
         ALL.into_iter().find(|control| *control as u8 == code)
     }
@@ -71,7 +74,10 @@ impl Shard {
         if is_of_owner && self.core.park(envelope, envelope.to, at) {
             return;
         }
-        let text = std::str::from_utf8(envelope.stanza).unwrap_or_default();
+        // Copies are no text, and there are many of them.
+        let is_text = control != Control::Copy;
+        let text = std::str::from_utf8(if is_text { envelope.stanza } else { b"" });
+        let text = text.unwrap_or_default();
         match control {
             Control::ComponentConnected | Control::ComponentGone | Control::ComponentAnswered => {
                 self.component_control(control, envelope, from);
@@ -80,6 +86,7 @@ impl Shard {
             Control::Sealed => self.sealed(from, text.parse().unwrap_or(0), fx),
             Control::Retry => self.retried(envelope, at, false, fx),
             Control::Passed => self.retried(envelope, at, true, fx),
+            Control::Copy => self.copy_records(from, envelope.stanza),
             Control::Session => self.session_arrives(envelope.stanza, fx),
             Control::StanzaDone => self.stanza_done(envelope, text, fx),
             Control::AccountChanged | Control::AccountDeleted | Control::EndSessions => {

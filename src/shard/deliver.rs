@@ -2,6 +2,7 @@
 
 use super::account::{Account, AccountId, Busy, Queued, State};
 use super::bounce::stanza_id;
+use super::copy;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
 use super::latency::Path;
@@ -78,10 +79,12 @@ impl Shard {
             return self.control(envelope, at, fx);
         }
         let trace = self.core.trace();
+        let outer = self.core.enter_kept(envelope, at);
         self.deliver_to(envelope, envelope.to, at, fx);
         for to in envelope.also_to {
             self.deliver_to(envelope, to, at, fx);
         }
+        self.core.copies.enter(outer);
         self.core.trace_enter(trace);
     }
 
@@ -385,10 +388,17 @@ impl Shard {
         let _ = method;
         let Some(id) = stanza_id(envelope.stanza) else { return };
         let Some(slot) = self.core.sessions.get_mut(session.0) else { return };
+        let is_open =
+            |(from, open): &(Box<str>, Box<str>)| **from == *envelope.from && **open == *id;
+        if envelope.flags.contains(Flags::RETRY) && slot.open_iqs.iter().any(is_open) {
+            // The session's copy has it, as its owner had before it died.
+            return;
+        }
         if slot.open_iqs.len() >= limit {
             return self.core.bounce(envelope, to, &resource_constraint());
         }
         slot.open_iqs.push((envelope.from.into(), id.into()));
+        slot.changed |= copy::KEPT_WITH_IT;
         self.core.emit(session, &[envelope.stanza], None, fx);
     }
 
@@ -478,9 +488,11 @@ impl Shard {
         if self.core.is_tracing() {
             envelope = self.core.trace_arrived(&envelope, envelope.to, queued.at, true);
         }
+        let outer = self.core.enter_kept(&envelope, queued.at);
         let sound = self.contained(fx, |shard, fx| {
             shard.deliver_ready(account, &envelope, envelope.to, resource, queued.at, fx);
         });
+        self.core.copies.enter(outer);
         if !sound {
             self.core.bounce(&envelope, envelope.to, &super::internal_error());
             self.core.reload(account, fx);

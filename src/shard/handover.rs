@@ -176,6 +176,8 @@ impl Shard {
             self.contacts_lost(&before, &gone_nodes, fx);
         }
         self.lose_accounts(fx);
+        self.core.copies_placed(&gone, super::loss::lost_with(&before, &gone_nodes));
+        self.revive_copies(&gone, fx);
         self.core.tell_others(Control::Marker, fx);
         let parked = std::mem::take(&mut self.core.handover.parked);
         for queued in parked {

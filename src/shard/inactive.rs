@@ -2,6 +2,7 @@
 //! which the newest of each sender counts, and who is typing. It goes out in order, before anything that matters, when the
 //! client is active again, and when it is too much.
 
+use super::copy;
 use super::effect::Effects;
 use super::session::SessionId;
 use super::{Core, Undo};
@@ -43,14 +44,16 @@ impl Core {
             self.no_longer_inactive(session, fx);
         } else if let Some(slot) = self.sessions.get_mut(session.0) {
             slot.held.get_or_insert_default();
+            self.changed(session, copy::KEPT_WITH_IT);
         }
     }
 
     /// The client is looked at, or its connection is gone: a stream that resumes the session begins as active.
     pub(super) fn no_longer_inactive(&mut self, session: SessionId, fx: &mut Effects) {
         self.flush_held(session, fx);
-        if let Some(slot) = self.sessions.get_mut(session.0) {
-            slot.held = None;
+        let held = self.sessions.get_mut(session.0).and_then(|slot| slot.held.take());
+        if held.is_some() {
+            self.changed(session, copy::KEPT_WITH_IT);
         }
     }
 

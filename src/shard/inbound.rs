@@ -1,6 +1,7 @@
 //! Stanzas from our own clients: stamped with their sender, checked, sent on their way.
 
 use super::Shard;
+use super::copy;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
 use super::latency::Path;
@@ -177,6 +178,7 @@ impl Shard {
                     {
                         let to_text = to.to_string();
                         slot.open_iqs.retain(|(from, open)| **from != *to_text || **open != *id);
+                        slot.changed |= copy::KEPT_WITH_IT;
                         let none = Flags::default();
                         self.send_client(
                             session,
@@ -467,6 +469,9 @@ impl Shard {
             outward.arrived(received);
         }
         self.core.frames_handled(by.index(), handled);
+        if self.core.copies.is_on() {
+            self.core.copies_received(by, received);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::account::{AccountId, Busy, Data};
 use super::bounce::Bounce;
+use super::copy;
 use super::deliver::{Line, resource_constraint, service_unavailable, split};
 use super::effect::Effects;
 use super::peers::Peer;
@@ -159,6 +160,7 @@ impl Core {
         let account = slot.account;
         let Some(mut counters) = slot.counters.take() else { return };
         let owner = self.accounts.get(account.0).map(|slot| slot.jid.clone());
+        let mut is_changed = false;
         let unlogged = |sent: &&mut Unacknowledged| {
             sent.log_id.is_none() && sent.bytes.starts_with(b"<message")
         };
@@ -168,6 +170,7 @@ impl Core {
             let Some(id) = self.next_log_id(account, fx) else { break };
             entry.id = id;
             sent.log_id = Some(id);
+            is_changed = true;
             if let Some(slot) = self.accounts.get_mut(account.0) {
                 slot.changing += 1;
                 if let Some(data) = slot.data() {
@@ -179,6 +182,9 @@ impl Core {
         }
         if let Some(slot) = self.sessions.get_mut(session.0) {
             slot.counters = Some(counters);
+        }
+        if is_changed {
+            self.changed(session, copy::ROWS);
         }
     }
 

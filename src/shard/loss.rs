@@ -13,18 +13,19 @@ use crate::xmpp::stanza::PresenceType;
 impl Shard {
     /// - takes: `before`, the owners up to now; `gone`, the nodes that are no more
     pub(super) fn contacts_lost(&mut self, before: &Placement, gone: &[NodeId], fx: &mut Effects) {
-        let lost: Vec<bool> =
-            (0..PARTITIONS).map(|partition| gone.contains(&before.node(partition))).collect();
+        let lost = lost_with(before, gone);
         let accounts: Vec<AccountId> =
             self.core.accounts.iter().map(|(id, _)| AccountId(id)).collect();
         for account in accounts {
             if self.core.is_leaving(account) {
                 continue;
             }
+            let is_awakened = self.core.copies.is_awakened(account);
             let Some(slot) = self.core.accounts.get_mut(account.0) else { continue };
             if slot.data().is_none() {
-                // Its sessions came, and its roster is not read yet.
-                slot.is_unsure |= !slot.sessions.is_empty();
+                // Its sessions came, and its roster is not read yet. Of those that came from copies it is known whom they
+                // lost.
+                slot.is_unsure |= !slot.sessions.is_empty() && !is_awakened;
                 continue;
             }
             self.lose_contacts(account, |hash64| lost[usize::from(partition(hash64))], fx);
@@ -40,7 +41,7 @@ impl Shard {
     }
 
     /// - takes: which of its contacts are gone, as far as is known
-    fn lose_contacts(
+    pub(super) fn lose_contacts(
         &mut self,
         account: AccountId,
         is_lost: impl Fn(u64) -> bool,
@@ -77,4 +78,9 @@ impl Shard {
             self.fan_out(&from, kind, watched.clone(), &stanza, close, close, fx);
         }
     }
+}
+
+/// By partition: whether its owner is among those that are gone.
+pub(super) fn lost_with(before: &Placement, gone: &[NodeId]) -> Vec<bool> {
+    (0..PARTITIONS).map(|partition| gone.contains(&before.node(partition))).collect()
 }

@@ -4,6 +4,7 @@
 //! session that nobody resumes ends at its new owner as it would have ended here.
 
 use super::control::Control;
+use super::copy::Out;
 use super::effect::Effects;
 use super::feature::Manifest;
 use super::peers::Peer;
@@ -117,10 +118,10 @@ impl Moved {
 
 /// Version 1 of the image of a session.
 #[derive(Archive, Serialize, Deserialize, Debug)]
-struct SessionImage {
-    jid: String,
+pub(super) struct SessionImage {
+    pub(super) jid: String,
     since: u64,
-    counters: CountersImage,
+    pub(super) counters: CountersImage,
     presence: Option<PresenceImage>,
     directed: Vec<String>,
     interested: bool,
@@ -131,6 +132,26 @@ struct SessionImage {
     teller: (u32, u64),
     /// What its client sees of its contacts may be out of date.
     is_unsure: bool,
+    /// Something was held back for its client, of which the image has nothing.
+    inactive: bool,
+}
+
+impl SessionImage {
+    /// `None` where it is too large.
+    pub(super) fn write(&self) -> Option<rkyv::util::AlignedVec> {
+        let bytes = rkyv::to_bytes::<RkyvError>(self).ok()?;
+        (bytes.len() <= IMAGE_BYTES_MAX).then_some(bytes)
+    }
+
+    /// What comes from another node is checked.
+    pub(super) fn read(bytes: &[u8]) -> Option<SessionImage> {
+        if bytes.len() > IMAGE_BYTES_MAX {
+            return None;
+        }
+        let mut aligned = rkyv::util::AlignedVec::<16>::new();
+        aligned.extend_from_slice(bytes);
+        rkyv::from_bytes::<SessionImage, RkyvError>(&aligned).ok()
+    }
 }
 
 #[derive(Archive, Serialize, Deserialize, Debug)]
@@ -151,15 +172,46 @@ impl Shard {
         fx: &mut Effects,
     ) -> bool {
         let Some(peer) = self.core.peers.of(owner) else { return false };
-        let slots = self.pack_session(session, fx);
+        if !self.core.sessions.contains(session.0) {
+            return true;
+        }
+        let Some(image) = self.image_of(session, true, fx) else { return false };
         let core = &mut self.core;
         let Some(slot) = core.sessions.get(session.0) else { return true };
-        let Some(counters) = slot.counters.as_deref() else { return false };
+        let Some(bytes) = image.write().filter(|_| !core.is_ring_full(peer, fx)) else {
+            return false;
+        };
+        let text = STANDARD.encode(&bytes);
+        let jid = slot.jid.bare().clone();
+        let at = core.send_control(peer, Control::Session, jid.as_str(), text.as_bytes(), fx);
+        core.probe.sessions_moved_out += 1;
+        // Where another tells of its stanzas, it tells the new owner.
+        let is_ours = core.moved.came.remove(&session).is_none();
+        let open = image.counters.open_stanzas().filter(|_| is_ours).collect();
+        let id = image.counters.id.as_str().into();
+        let image = Image { jid: jid.clone(), at, text: text.into_bytes().into() };
+        core.moved.left.insert(session, Left { jid, id, open, image: Some(image) });
+        let copy = self.forget_session(session);
+        self.core.copy_moves(session, copy, peer);
+        true
+    }
+
+    /// A session as it is; with what its client has not acknowledged, where `whole`.
+    pub(super) fn image_of(
+        &mut self,
+        session: SessionId,
+        whole: bool,
+        fx: &mut Effects,
+    ) -> Option<SessionImage> {
+        let slots = self.pack_session(session, fx);
+        let core = &self.core;
+        let slot = core.sessions.get(session.0)?;
+        let counters = slot.counters.as_deref()?;
         let teller = core.moved.came.get(&session).copied().unwrap_or(core.peers.own());
-        let image = SessionImage {
+        Some(SessionImage {
             jid: slot.text.to_string(),
             since: slot.since.0,
-            counters: counters.image(),
+            counters: if whole { counters.image() } else { counters.image_of_tally() },
             presence: slot.presence.as_deref().map(|presence| PresenceImage {
                 priority: presence.priority,
                 stanza: presence.stanza.to_vec(),
@@ -176,48 +228,27 @@ impl Shard {
             slots,
             teller: (teller.node.0, teller.incarnation),
             is_unsure: core.accounts.get(slot.account.0).is_some_and(|account| account.is_unsure),
-        };
-        let counters_id = image.counters.id.clone();
-        let Ok(bytes) = rkyv::to_bytes::<RkyvError>(&image) else { return false };
-        if bytes.len() > IMAGE_BYTES_MAX || core.is_ring_full(peer, fx) {
-            return false;
-        }
-        let text = STANDARD.encode(&bytes);
-        let jid = slot.jid.bare().clone();
-        let at = core.send_control(peer, Control::Session, jid.as_str(), text.as_bytes(), fx);
-        core.probe.sessions_moved_out += 1;
-        // Where another tells of its stanzas, it tells the new owner.
-        let is_ours = core.moved.came.remove(&session).is_none();
-        let open = image.counters.open_stanzas().filter(|_| is_ours).collect();
-        let image = Image { jid: jid.clone(), at, text: text.into_bytes().into() };
-        let id = counters_id.into();
-        core.moved.left.insert(session, Left { jid, id, open, image: Some(image) });
-        self.forget_session(session);
-        true
+            inactive: slot.held.is_some(),
+        })
     }
 
-    /// The session is another shard's now: nobody is told of an end.
-    fn forget_session(&mut self, session: SessionId) {
+    /// The session is another shard's now: nobody is told of an end. Gives what is known of its copy.
+    pub(super) fn forget_session(&mut self, session: SessionId) -> Option<Box<Out>> {
         let core = &mut self.core;
-        let Some(slot) = core.sessions.remove(session.0) else { return };
+        let slot = core.sessions.remove(session.0)?;
         if let Some(resumable) = slot.counters.and_then(|counters| counters.resumable) {
             core.resumable.remove(&resumable.id);
         }
         if let Some(account) = core.accounts.get_mut(slot.account.0) {
             account.sessions.retain(|other| *other != session);
         }
+        slot.copy
     }
 
     /// A session comes with its account.
     pub(super) fn session_arrives(&mut self, text: &[u8], fx: &mut Effects) {
         let image = STANDARD.decode(text).ok();
-        let image = image.filter(|bytes| bytes.len() <= IMAGE_BYTES_MAX);
-        let image = image.and_then(|bytes| {
-            let mut aligned = rkyv::util::AlignedVec::<16>::new();
-            aligned.extend_from_slice(&bytes);
-            rkyv::from_bytes::<SessionImage, RkyvError>(&aligned).ok()
-        });
-        let Some(image) = image else { return };
+        let Some(image) = image.and_then(|bytes| SessionImage::read(&bytes)) else { return };
         let Ok(jid) = Jid::parse(&image.jid) else { return };
         let bare = jid.bare().clone();
         let core = &mut self.core;
@@ -230,13 +261,29 @@ impl Shard {
             }
             return;
         }
-        let Some(counters) = Counters::from_image(image.counters) else { return };
-        let Some(resumable) = counters.resumable.clone() else { return };
-        if core.resumable.contains_key(&resumable.id) {
-            // It came another way, too.
-            return;
+        let is_unsure = image.counters.is_unsure();
+        if let Some(id) = self.session_of(image, jid, fx) {
+            self.core.probe.sessions_moved_in += 1;
+            if is_unsure {
+                self.awaken(id);
+            }
         }
-        let Some(account) = core.account(&bare, fx) else { return };
+    }
+
+    /// The session of an image waits to be resumed. Gives none where it is there already, or has ended here.
+    pub(super) fn session_of(
+        &mut self,
+        image: SessionImage,
+        jid: Jid,
+        fx: &mut Effects,
+    ) -> Option<SessionId> {
+        if !self.takes_place(&image, &jid) {
+            return None;
+        }
+        let core = &mut self.core;
+        let counters = Counters::from_image(image.counters)?;
+        let resumable = counters.resumable.clone()?;
+        let account = core.account(jid.bare(), fx)?;
         let ends_at = core.now.mono + Duration::from_secs(resumable.window_s.into());
         let mut session = Session::waiting(jid, account, Wall(image.since));
         session.counters = Some(Box::new(counters));
@@ -253,6 +300,7 @@ impl Shard {
         session.interested = image.interested;
         session.open_iqs =
             image.open_iqs.into_iter().map(|(from, id)| (from.into(), id.into())).collect();
+        session.missed = image.inactive;
         let id = SessionId(core.sessions.insert(session));
         core.resumable.insert(resumable.id.clone(), id);
         if let Some(slot) = core.accounts.get_mut(account.0) {
@@ -260,10 +308,11 @@ impl Shard {
             slot.is_unsure |= image.is_unsure;
         }
         core.wheel.insert(ends_at, Timer::Resume(id));
-        core.probe.sessions_moved_in += 1;
         let (node, incarnation) = image.teller;
         core.await_news(id, &resumable.id, Run { node: NodeId(node), incarnation });
         self.unpack_session(id, &image.slots, fx);
+        self.core.note(id);
+        Some(id)
     }
 
     /// A stanza of a session that came is handled where it was sent, or waits there for one thing less.

@@ -18,6 +18,7 @@ mod config;
 mod conn;
 mod contacts;
 mod control;
+mod copy;
 mod deliver;
 mod effect;
 mod ended;
@@ -197,6 +198,8 @@ enum Timer {
     Replay(AccountId),
     /// Owners change: it is seen how far that is.
     Handover,
+    /// Copies that lag by acknowledgements get them.
+    Lagging,
 }
 
 /// What can be undone of one stanza's effects beside `Effects`.
@@ -246,6 +249,7 @@ struct Core {
     inward: Vec<Inward>,
     handover: handover::Handover,
     moved: migration::Moved,
+    copies: copy::Copies,
     /// Of the frame that is being delivered, where it comes again.
     retry_origin: Option<crate::store::Origin>,
     tickets: Map<Ticket, Waiting>,
@@ -333,6 +337,7 @@ impl Shard {
             peers: peers::Peers::new(run, shards),
             handover: handover::Handover::new(),
             moved: migration::Moved::default(),
+            copies: copy::Copies::default(),
             retry_origin: None,
             outward: (0..shards).map(|_| Outward::default()).collect(),
             inward: (0..shards).map(|_| Inward::default()).collect(),
@@ -414,8 +419,14 @@ impl Shard {
         self.core.now = now;
         self.core.meter.leave();
         self.core.trace_enter(None);
+        if self.core.handover.is_cluster() {
+            self.copy_waiting(fx);
+        }
         loop {
             self.core.settle_own();
+            if self.core.copies.is_on() {
+                self.copy_noted(fx);
+            }
             self.core.settle_noted(fx);
             // What that wrote may have filled a queue, and let a session be resumed.
             self.finish(fx);
@@ -425,6 +436,9 @@ impl Shard {
         }
         self.core.write_confirmed(fx);
         self.core.tell_done(fx);
+        if self.core.handover.is_cluster() {
+            self.core.send_copies(fx);
+        }
         self.look_at_handover(fx);
     }
 
@@ -531,6 +545,7 @@ impl Shard {
                 Timer::Resume(session) => self.resume_timed_out(session, fx),
                 Timer::Replay(account) => self.replay_due(account, fx),
                 Timer::Handover => self.handover_due(fx),
+                Timer::Lagging => self.lagging_due(),
             }
         }
         self.core.write_departures(fx);
@@ -568,6 +583,7 @@ impl Shard {
             self.core.undo_tickets(tickets, fx);
             self.core.meter.cut_back(delivered);
             self.core.trace_cut_back(traced);
+            self.core.copies.enter(None);
             self.index = Index::default();
         }
         self.mark = mark;
@@ -587,10 +603,11 @@ impl Core {
                     }
                 }
                 Undo::Sent(session) => {
-                    let session = self.sessions.get_mut(session.0);
-                    if let Some(counters) = session.and_then(|session| session.counters.as_mut()) {
+                    let slot = self.sessions.get_mut(session.0);
+                    if let Some(counters) = slot.and_then(|slot| slot.counters.as_mut()) {
                         counters.unsend(1);
                     }
+                    self.unhold_for_copy(session);
                 }
                 Undo::Held(session) => self.undo_held(session),
                 Undo::Flushed(session, stanzas) => self.undo_flushed(session, stanzas),

@@ -139,6 +139,7 @@ impl Shard {
         slot.load = None;
         let logins = std::mem::take(&mut slot.logins);
         self.see_contacts_anew(id, fx);
+        self.awake(id, fx);
         self.no_longer_busy(id, Busy::Loading, fx);
         for conn in logins {
             self.release(conn, fx);
@@ -423,9 +424,10 @@ impl Shard {
             if !counters.unacknowledged().any(|sent| core.is_refusal(&sent.bytes)) {
                 let most = core.config.limits.sessions_remembered;
                 let owner = slot.jid.bare().hash64();
-                core.ended.insert(resumable.id.clone(), owner, counters.handled(), most);
+                core.ended.insert(resumable.id.clone(), owner, counters.tellable(), most);
             }
         }
+        core.copy_ends(session, slot.copy);
         core.woken.extend(slot.resuming);
         let mut rows: Vec<u64> =
             slot.confirmation.map_or_else(Vec::new, |waiting| waiting.rows.into());

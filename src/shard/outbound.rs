@@ -79,11 +79,11 @@ impl Core {
     /// `<r/>`
     pub(super) fn asked(&mut self, session: SessionId) {
         let now = self.now.mono;
-        let slot = self.sessions.get_mut(session.0);
-        let Some(counters) = slot.and_then(|slot| slot.counters.as_mut()) else { return };
+        let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        let Some(counters) = slot.counters.as_mut() else { return };
         let first = counters.asked_at().is_none();
         counters.ask(now);
-        if first && counters.open_count() > 0 {
+        if first && (counters.open_count() > 0 || slot.copy.is_some()) {
             self.wheel.insert(now + ACK_WAIT, Timer::AckDue(session));
         }
         self.note(session);
@@ -167,6 +167,7 @@ impl Core {
     ) {
         let limits = &self.config.limits;
         let Some(slot) = self.sessions.get_mut(session.0) else { return };
+        let (conn, noted) = (slot.conn, slot.counters.is_some() || row.is_some());
         self.probe.stanzas_out += 1;
         if let Some(counters) = slot.counters.as_mut() {
             let bytes = parts.concat().into_boxed_slice();
@@ -178,6 +179,9 @@ impl Core {
             if full && !self.overflowing.contains(&session) {
                 self.overflowing.push(session);
             }
+            if row.is_none() && slot.copy.is_some() {
+                self.hold_for_copy(session);
+            }
         } else if let Some(row) = row {
             let rows = &mut slot.confirmation.get_or_insert_default().rows;
             rows.push_back(row);
@@ -186,7 +190,6 @@ impl Core {
                 self.overflowing.push(session);
             }
         }
-        let (conn, noted) = (slot.conn, slot.counters.is_some() || row.is_some());
         if let Some(conn) = conn {
             for part in parts {
                 self.write(conn, part, fx);

@@ -2,6 +2,7 @@
 
 use super::absence::Absence;
 use super::account::AccountId;
+use super::copy;
 use super::effect::Effects;
 use super::inbound::Fate;
 use super::peers::Peer;
@@ -145,6 +146,7 @@ impl Shard {
         let stanza: Box<[u8]> = bytes.into();
         slot.presence =
             Some(Box::new(Presence { priority, stanza: stanza.clone(), open_end, close_start }));
+        slot.changed |= copy::KEPT_WITH_IT;
         let text = slot.text.clone();
         self.broadcast(session, PresenceType::Available, &stanza, open_end, close_start, fx);
         if initial {
@@ -159,6 +161,7 @@ impl Shard {
         let core = &mut self.core;
         let Some(slot) = core.sessions.get_mut(session.0) else { return };
         let was_available = slot.presence.take().is_some();
+        slot.changed |= copy::KEPT_WITH_IT;
         if !was_available && slot.directed.is_empty() {
             return;
         }
@@ -565,6 +568,7 @@ impl Core {
     fn note_directed(&mut self, session: SessionId, kind: PresenceType, to: &Jid) -> bool {
         let limit = self.config.limits.directed_presence;
         let Some(slot) = self.sessions.get_mut(session.0) else { return true };
+        slot.changed |= copy::KEPT_WITH_IT;
         match kind {
             PresenceType::Available => {
                 if slot.directed.contains(to) {

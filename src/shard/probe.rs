@@ -35,6 +35,16 @@ pub struct Probe {
     /// Sessions that went with their accounts, and came.
     pub sessions_moved_out: u64,
     pub sessions_moved_in: u64,
+    /// Frames and bytes that told copies of sessions at other nodes what changed.
+    pub copy_frames: u64,
+    pub copy_bytes: u64,
+    /// Sessions that were left without a copy, as there was no room for it.
+    pub copies_refused: u64,
+    /// Copies of dead owners' sessions that became sessions, or were sent on as such.
+    pub copies_revived: u64,
+    /// Copies that are kept here now, and their bytes.
+    pub copies: u64,
+    pub copies_bytes: u64,
     pub posts_dropped: u64,
     pub faults: u64,
     pub slow_readers_closed: u64,

@@ -190,6 +190,11 @@ impl Inward {
         }
     }
 
+    /// The other side knows that this frame is handled.
+    pub(super) fn has_told(&self, number: u64) -> bool {
+        self.told.1 >= number
+    }
+
     /// All frames up to this number are handled.
     pub(super) fn handled(&self) -> u64 {
         self.open.front().map_or(self.received, |&(number, _)| number - 1)

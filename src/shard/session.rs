@@ -1,6 +1,7 @@
 //! A bound resource: its socket, its XEP-0198 state, its presence. Lives on the shard that holds the socket.
 
 use super::account::AccountId;
+use super::copy::Out;
 use super::effect::ConnId;
 use super::inactive::Held;
 use crate::base::ids::Id;
@@ -68,6 +69,11 @@ pub(super) struct Session {
     pub held: Option<Box<Held>>,
     /// State of features, by its type.
     pub slots: Option<Box<SessionSlots>>,
+    /// Its copy elsewhere, and what that does not know yet beside the counters (`copy`).
+    pub copy: Option<Box<Out>>,
+    pub changed: u8,
+    /// It came from a copy that did not have all that its client was to hear of others.
+    pub missed: bool,
 }
 
 /// What features keep with a session. Goes with it, and is never stored.
@@ -114,6 +120,9 @@ impl Session {
             resuming: None,
             held: None,
             slots: None,
+            copy: None,
+            changed: 0,
+            missed: false,
         }
     }
 

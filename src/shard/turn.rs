@@ -1,6 +1,7 @@
 //! What a feature may do while it is called: read the account, change it, send.
 
 use super::account::{AccountId, Data};
+use super::copy;
 use super::effect::{Action, Effects};
 use super::errand::{Errand, Outcome};
 use super::feature::{DiscoRequest, Discovery, Iq, Manifest, Method, Scope, Verdict};
@@ -163,6 +164,7 @@ impl Turn<'_> {
         if let Some(slot) = self.core.sessions.get_mut(session.0) {
             slot.interested = true;
         }
+        self.core.changed(session, copy::KEPT_WITH_IT);
     }
 
     /// Changes the roster; the feature returns `Verdict::Pending` and the request is answered when it is durable.
@@ -189,6 +191,7 @@ impl Turn<'_> {
 
     /// What a feature keeps with the session; made at its first use.
     pub fn session_slot<T: Any + Default>(&mut self, session: SessionId) -> Option<&mut T> {
+        self.core.changed(session, copy::KEPT_WITH_IT);
         Some(self.core.sessions.get_mut(session.0)?.slots.get_or_insert_default().slot())
     }
 
@@ -345,6 +348,7 @@ impl Turn<'_> {
             let from = slot.text.clone();
             let told: Vec<Jid> = slot.directed.iter().filter(|jid| gone(jid)).cloned().collect();
             slot.directed.retain(|jid| !told.contains(jid));
+            self.core.changed(session, copy::KEPT_WITH_IT);
             for jid in told {
                 let to = jid.to_string();
                 self.core.leave(presence::plain(&from, &to, PresenceType::Unavailable));

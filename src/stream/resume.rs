@@ -1,7 +1,7 @@
 //! XEP-0198: Stream Management. Counts stanzas both ways and keeps what the other side has not acknowledged.
 //!
-//! Lives in a session, on the shard that holds its socket. It decides nothing about durability: the shard tells it
-//! which stanzas are handled, and it answers with the number that may be acknowledged.
+//! Lives in a session, on the shard that owns it. It decides nothing about durability: the shard tells it which stanzas
+//! are handled, and which of those a copy elsewhere covers, and it answers with the number that may be acknowledged.
 
 use crate::base::instant::{Instant, Wall};
 use crate::xmpp::ns;
@@ -53,6 +53,8 @@ pub struct CountersImage {
     sent: u32,
     /// Stanza, row in the owner's log, when it went out.
     queue: Vec<(Vec<u8>, Option<u64>, u64)>,
+    /// As in `Counters`.
+    known: Option<u32>,
 }
 
 impl CountersImage {
@@ -61,6 +63,63 @@ impl CountersImage {
         let numbers = (1..).map(|place| self.handled.wrapping_add(place));
         numbers.zip(self.open.iter().copied()).filter(|(_, things)| *things > 0)
     }
+
+    /// Stanzas of the client that are handled.
+    pub fn handled(&self) -> u32 {
+        self.handled
+    }
+
+    /// Whether nobody knows yet how much of what was sent the client received.
+    pub fn is_unsure(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// What is sent to the client, without what is in the queue.
+    pub fn tally(&self) -> Tally {
+        let out = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        let (sent, handled, known) = (self.sent, self.handled, self.known);
+        Tally { handled, sent, acknowledged: sent.wrapping_sub(out), known }
+    }
+
+    /// The stanzas that are not acknowledged, which are taken out.
+    pub fn take_queue(&mut self) -> VecDeque<Unacknowledged> {
+        std::mem::take(&mut self.queue).into_iter().map(unacknowledged).collect()
+    }
+
+    /// Without stanzas whose handling is still open: nobody tells of them where the counters go.
+    pub fn forget_open(&mut self) {
+        self.open.clear();
+    }
+
+    /// What a copy comes to: its client may have received more than the copy holds.
+    pub fn revive(&mut self, tally: Tally, queue: VecDeque<Unacknowledged>) {
+        self.open.clear();
+        self.handled = tally.handled;
+        self.sent = tally.sent;
+        self.known = Some(tally.known.unwrap_or(tally.sent));
+        self.queue = queue
+            .into_iter()
+            .map(|stanza| (stanza.bytes.into_vec(), stanza.log_id, stanza.at.0))
+            .collect();
+    }
+}
+
+fn unacknowledged((bytes, log_id, at): (Vec<u8>, Option<u64>, u64)) -> Unacknowledged {
+    Unacknowledged { bytes: bytes.into(), log_id, at: Wall(at), sent: None }
+}
+
+/// Where both directions are: what a copy of the counters follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub handled: u32,
+    pub sent: u32,
+    pub acknowledged: u32,
+    pub known: Option<u32>,
+}
+
+/// Whether the number `one` comes after `other`; numbers wrap.
+pub fn is_after(one: u32, other: u32) -> bool {
+    one != other && one.wrapping_sub(other) < u32::MAX / 2
 }
 
 /// Both directions of one stream's counting.
@@ -70,6 +129,8 @@ pub struct Counters {
     pub resumable: Option<Resumable>,
     received: u32,
     handled: u32,
+    /// Where there is a copy of the session elsewhere: how much of `handled` that covers.
+    covered: Option<u32>,
     /// One entry per stanza behind `handled`: how many things it waits for.
     open: VecDeque<u8>,
     /// The number last told to the client.
@@ -86,6 +147,9 @@ pub struct Counters {
     queue_bytes: usize,
     /// `sent` when the client was last asked, while its answer is out.
     requested: Option<u32>,
+    /// The session came to life from a copy that knew of stanzas up to this number. The client may have received more,
+    /// so what follows in the queue has no number before the client says where it is.
+    known: Option<u32>,
 }
 
 impl Counters {
@@ -155,6 +219,48 @@ impl Counters {
         self.handled
     }
 
+    /// What the client may be told: what is handled, as far as a copy covers it.
+    pub fn tellable(&self) -> u32 {
+        self.covered.unwrap_or(self.handled)
+    }
+
+    /// Whether all that is handled may be told.
+    pub fn is_covered(&self) -> bool {
+        self.covered.is_none_or(|covered| covered == self.handled)
+    }
+
+    /// From now on no number is told that `cover` has not named, but for those that are handled now.
+    pub fn wait_for_copy(&mut self) {
+        self.covered.get_or_insert(self.handled);
+    }
+
+    /// The copy holds all up to this number.
+    pub fn cover(&mut self, number: u32) {
+        if self.covered.is_some_and(|covered| is_after(number, covered)) {
+            self.covered = Some(number);
+        }
+    }
+
+    /// There is no copy.
+    pub fn uncover(&mut self) {
+        self.covered = None;
+    }
+
+    /// Whether the client waits to be told a number.
+    pub fn owes_answer(&self) -> bool {
+        self.asked.is_some() || self.owed
+    }
+
+    pub fn tally(&self) -> Tally {
+        let Self { handled, sent, acknowledged, known, .. } = *self;
+        Tally { handled, sent, acknowledged, known }
+    }
+
+    /// The newest `count` stanzas that are not acknowledged, oldest first.
+    pub fn newest(&self, count: usize) -> impl ExactSizeIterator<Item = &Unacknowledged> {
+        self.queue.range(self.queue.len().saturating_sub(count)..)
+    }
+
     /// Nobody can tell any more what becomes of the stanzas that are not handled: the client sends them again.
     pub fn forget_open(&mut self) {
         self.received = self.handled;
@@ -176,9 +282,9 @@ impl Counters {
         self.asked.map(|(at, _)| at)
     }
 
-    /// Whether everything up to the stanza `number` is handled.
+    /// Whether everything up to the stanza `number` is handled, and may be told.
     fn has_handled(&self, number: u32) -> bool {
-        self.handled.wrapping_sub(number) < u32::MAX / 2
+        self.tellable().wrapping_sub(number) < u32::MAX / 2
     }
 
     /// The number to tell now, if there is one to tell: everything before a request is done, or the request is `due`,
@@ -186,23 +292,23 @@ impl Counters {
     pub fn answer(&mut self, due: bool) -> Option<u32> {
         let tell = match self.asked {
             Some((_, before)) => due || self.has_handled(before),
-            None => self.owed && self.handled != self.told,
+            None => self.owed && self.tellable() != self.told,
         };
         if !tell {
             return None;
         }
         self.asked = None;
         self.owed = !self.has_handled(self.asked_newest);
-        self.told = self.handled;
-        Some(self.handled)
+        self.told = self.tellable();
+        Some(self.told)
     }
 
     /// The number for `<resumed h=''/>`, which is told without being asked.
     pub fn tell(&mut self) -> u32 {
         self.asked = None;
         self.owed = false;
-        self.told = self.handled;
-        self.handled
+        self.told = self.tellable();
+        self.told
     }
 
     /// Counts a stanza to the client and keeps it.
@@ -239,6 +345,9 @@ impl Counters {
     ///
     /// - errors: `undefined-condition` with `handled-count-too-high` (XEP-0198 §4); nothing is settled then
     pub fn acknowledge(&mut self, h: u32) -> Result<Settled, StreamError> {
+        if let Some(known) = self.known.take() {
+            return Ok(self.begin_at(h, known));
+        }
         let newly = h.wrapping_sub(self.acknowledged);
         if newly as usize > self.queue.len() {
             // An old number again is no fault: acknowledgements may repeat.
@@ -254,14 +363,7 @@ impl Counters {
                 .with_text("acknowledged more stanzas than were sent")
                 .with_detail(detail));
         }
-        let mut settled = Settled::default();
-        for _ in 0..newly {
-            if let Some(stanza) = self.queue.pop_front() {
-                self.queue_bytes -= stanza.bytes.len();
-                settled.log_ids.extend(stanza.log_id);
-                settled.sent.extend(stanza.sent);
-            }
-        }
+        let settled = self.settle_oldest(newly as usize);
         if self.queue.is_empty() {
             // Many sessions are idle, and each had a busy moment.
             self.queue.shrink_to(IDLE_CAPACITY);
@@ -271,6 +373,32 @@ impl Counters {
             self.requested = None;
         }
         Ok(settled)
+    }
+
+    /// The oldest stanzas of the queue are the client's.
+    fn settle_oldest(&mut self, count: usize) -> Settled {
+        let mut settled = Settled::default();
+        for stanza in self.queue.drain(..count.min(self.queue.len())) {
+            self.queue_bytes -= stanza.bytes.len();
+            settled.log_ids.extend(stanza.log_id);
+            settled.sent.extend(stanza.sent);
+        }
+        settled
+    }
+
+    /// The client of a session that came from a copy says what it received: of the queue, no more than the copy `known`
+    /// to be sent. All else that it counted went down with the copy's original; numbers go on from there.
+    fn begin_at(&mut self, h: u32, known: u32) -> Settled {
+        let mut settled = Settled::default();
+        if is_after(h, self.acknowledged) {
+            let count =
+                h.wrapping_sub(self.acknowledged).min(known.wrapping_sub(self.acknowledged));
+            settled = self.settle_oldest(count as usize);
+            self.acknowledged = h;
+        }
+        let out = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        self.sent = self.acknowledged.wrapping_add(out);
+        settled
     }
 
     /// Whether to ask the client now: something is out, and no request waits for its answer. Asked once per turn, so
@@ -313,6 +441,21 @@ impl Counters {
                 .iter()
                 .map(|stanza| (stanza.bytes.to_vec(), stanza.log_id, stanza.at.0))
                 .collect(),
+            known: self.known,
+        }
+    }
+
+    /// As `image`, without the queue.
+    pub fn image_of_tally(&self) -> CountersImage {
+        let resumable = self.resumable.as_ref();
+        CountersImage {
+            id: resumable.map(|it| it.id.to_string()).unwrap_or_default(),
+            window_s: resumable.map_or(0, |it| it.window_s),
+            handled: self.handled,
+            open: Vec::new(),
+            sent: self.sent,
+            queue: Vec::new(),
+            known: self.known,
         }
     }
 
@@ -320,16 +463,7 @@ impl Counters {
     pub fn from_image(image: CountersImage) -> Option<Self> {
         let out = u32::try_from(image.queue.len()).ok()?;
         let received = image.handled.wrapping_add(u32::try_from(image.open.len()).ok()?);
-        let queue: VecDeque<Unacknowledged> = image
-            .queue
-            .into_iter()
-            .map(|(bytes, log_id, at)| Unacknowledged {
-                bytes: bytes.into(),
-                log_id,
-                at: Wall(at),
-                sent: None,
-            })
-            .collect();
+        let queue: VecDeque<Unacknowledged> = image.queue.into_iter().map(unacknowledged).collect();
         Some(Self {
             resumable: Some(Resumable { id: image.id.into(), window_s: image.window_s }),
             received,
@@ -337,6 +471,7 @@ impl Counters {
             open: image.open.into(),
             told: image.handled,
             sent: image.sent,
+            known: image.known,
             acknowledged: image.sent.wrapping_sub(out),
             queue_bytes: queue.iter().map(|stanza| stanza.bytes.len()).sum(),
             queue,
@@ -445,6 +580,51 @@ mod tests {
         assert_eq!(other.acknowledge(2).unwrap().log_ids, [1]);
         assert!(other.acknowledge(4).is_err());
         assert_eq!(other.resumable, counters.resumable);
+    }
+
+    #[test]
+    fn no_number_is_told_that_the_copy_does_not_cover() {
+        let mut counters = Counters::new(None);
+        counters.wait_for_copy();
+        let (first, second) = (counters.receive(), counters.receive());
+        counters.ask(Instant(0));
+        counters.complete(first);
+        counters.complete(second);
+        assert_eq!((counters.answer(false), counters.is_covered()), (None, false));
+        counters.cover(1);
+        assert_eq!(counters.answer(true), Some(1), "it waited long enough");
+        counters.cover(0);
+        counters.cover(2);
+        assert_eq!(counters.answer(false), Some(2), "the rest follows unasked");
+        counters.complete(3);
+        counters.receive();
+        counters.complete(3);
+        assert_eq!(counters.tell(), 2);
+        counters.uncover();
+        assert_eq!(counters.tell(), 3);
+    }
+
+    #[test]
+    fn a_client_that_received_more_than_the_copy_knows_goes_on_from_there() {
+        for (h, left, sent) in [(1, 4, 5), (3, 2, 5), (4, 2, 6), (9, 2, 11), (0, 4, 5)] {
+            let resumable = Resumable { id: "x".into(), window_s: 60 };
+            let mut original = Counters::new(Some(resumable));
+            (0..3).for_each(|id| original.send(stanza(id)));
+            original.acknowledge(1).unwrap();
+            let mut image = original.image_of_tally();
+            let queue = original.newest(2).cloned().collect();
+            image.revive(original.tally(), queue);
+            assert!(image.is_unsure());
+            let mut copy = Counters::from_image(image).unwrap();
+            // Came while it waited, and has no number yet.
+            (7..9).for_each(|id| copy.send(stanza(id)));
+            let again = Counters::from_image(copy.image()).unwrap();
+            assert_eq!(again.image(), copy.image());
+            copy.acknowledge(h).unwrap();
+            assert_eq!((copy.queue_len(), copy.sent()), (left, sent), "{h}");
+            assert!(copy.unacknowledged().any(|stanza| stanza.log_id == Some(7)));
+            assert!(copy.acknowledge(sent + 1).is_err());
+        }
     }
 
     #[test]

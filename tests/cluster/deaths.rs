@@ -50,6 +50,67 @@ fn a_session_is_resumed_at_another_node_after_its_front_was_killed() {
     assert_eq!(absences.count(), 0, "{:?}", two.presences);
 }
 
+/// How long until a session goes on elsewhere after its owner was killed (R4).
+const RESUMED: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_session_is_resumed_elsewhere_after_its_owner_was_killed() {
+    let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };
+    let bob = cluster.new_user(1, "bob", 1);
+    // Both accounts are with the first node, which dies; one socket is there, the other with the second.
+    let users = [cluster.new_user(0, "alice", 1), cluster.new_user(0, "carol", 1)];
+    let mut two = Person::at(&bob, cluster.node(2).plain);
+    let mut people = [0, 1].map(|at| Person::at(&users[at], cluster.node(at).plain));
+    for (person, user) in people.iter_mut().zip(&users) {
+        befriend(person, user, &mut two, &bob);
+        for number in 0..40 {
+            two.message(user, &format!("b{number}"));
+            person.message(&bob, &format!("{user}{number}"));
+        }
+    }
+    two.wait_acked();
+    for person in &mut people {
+        person.wait_acked();
+        person.wait_message("b39");
+    }
+    // What comes while they do not listen is not acknowledged by them.
+    for (person, user) in people.iter_mut().zip(&users) {
+        for number in 40..80 {
+            two.message(user, &format!("b{number}"));
+            person.message(&bob, &format!("{user}{number}"));
+        }
+    }
+    two.wait_acked();
+    let seen = two.presences.len();
+    let began = Instant::now();
+    cluster.kill(0);
+    for user in &users {
+        for number in 80..120 {
+            two.message(user, &format!("b{number}"));
+        }
+    }
+    for person in &mut people {
+        person.wait_gone();
+        let came = person.come(&cluster.doors(1), BACK);
+        let after = began.elapsed();
+        eprintln!("resumed {after:?} after the kill");
+        assert_eq!(came, Came::Resumed, "{:?}", person.troubles);
+        assert!(after < RESUMED, "{after:?}");
+        person.wait_message("b119");
+        person.wait_acked();
+    }
+    two.wait_acked();
+    let all = |what: &str| (0..120).map(|at| format!("{what}{at}")).collect::<Vec<_>>();
+    for (person, user) in people.iter().zip(&users) {
+        assert_eq!(person.firsts(), all("b"), "{user}");
+        let from_them = two.firsts().into_iter().filter(|id| id.starts_with(user.as_str()));
+        assert_eq!(from_them.collect::<Vec<_>>(), all(user)[..80]);
+        // They are seen again though they said nothing of it.
+        assert!(two.sees(user), "{:?}", &two.presences[seen..]);
+    }
+    assert!(two.repeated().len() < 80, "{:?}", two.repeated());
+}
+
 #[test]
 fn what_a_killed_owner_had_acknowledged_is_there_and_contacts_see_who_went_and_came() {
     let Some(mut cluster) = Cluster::start(3, &Finding::Multicast) else { return };

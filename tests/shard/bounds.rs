@@ -470,6 +470,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("failed_logins_tracked", "shard/attempts.rs: the oldest is forgotten"),
     ("token_holders", "fast.rs: the client idle for longest logs in with its password"),
     ("token_life", "fast.rs: it is a time"),
+    ("copies", "copies.rs: the session goes on without a copy"),
+    ("copy_bytes", "copies.rs: likewise"),
     ("quarantine", "register.rs: it is a time"),
     ("quarantine_strangers", "register.rs: it holds for accounts that were made in-band"),
 ];

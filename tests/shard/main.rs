@@ -11,6 +11,7 @@ mod carbons;
 mod cluster;
 mod commands;
 mod components;
+mod copies;
 mod csi;
 mod discovery;
 mod domains;

@@ -578,8 +578,11 @@ impl Client {
             "resumed" => {
                 let h = attr(tag, "h").and_then(|h| h.parse().ok()).unwrap_or(u32::MAX);
                 self.acknowledged(h, model);
-                for (_, stanza, _) in &self.unacknowledged {
+                for (_, stanza, message) in &self.unacknowledged {
                     orders.send.extend_from_slice(stanza);
+                    if let Some(message) = message {
+                        model.messages[*message].again = true;
+                    }
                 }
                 self.resumed += 1;
                 self.phase = Phase::Online;

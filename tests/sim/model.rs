@@ -5,6 +5,9 @@
 //!   behind it; in a cluster, an error counts that is on its way, as it may wait longer for its account than the
 //!   acknowledgement for it does): what a client got and did not confirm before its session was lost it forgets, so the server must
 //!   bring it again. At the end nothing is left in any log.
+//! - **R4**: in a cluster a client resumes its session when the node that had it died, if that had a copy. No number that it
+//!   is told then is below one that it was told before, or above what it sent (`Client::acknowledged`), and R1, R6 and R7 hold
+//!   across the death as they do across any break of its stream.
 //! - **R6**: on one receiving session, a message to a bare JID that its account has not confirmed yet never comes behind
 //!   a later one of the same sender. For accounts with one device this holds throughout. With several devices, what
 //!   went to one of them and never arrived goes to another when its session ends, behind newer ones: there it is
@@ -32,6 +35,8 @@ pub(crate) struct Message {
     pub(crate) refused: bool,
     pub(crate) receipts: u32,
     pub(crate) confirmed: bool,
+    /// Its sender sent it again, as nobody had told it of it.
+    pub(crate) again: bool,
 }
 
 #[derive(Debug)]
@@ -87,8 +92,15 @@ impl Model {
             refused: false,
             receipts: 0,
             confirmed: false,
+            again: false,
         });
         self.messages.len() - 1
+    }
+
+    /// A message may be kept twice that its sender sent again as its owner died: what that had done of it nobody knew.
+    pub(crate) fn may_be_twice(&self, message: usize) -> bool {
+        let message = self.messages.get(message);
+        message.is_some_and(|it| it.again && self.death_at > 0 && it.sent_at <= self.death_at)
     }
 
     pub(crate) fn ask(&mut self, from: usize, session: u32, now: u64) -> usize {

@@ -292,6 +292,8 @@ pub(crate) struct Counts {
     /// Epochs of clusters, and what moved by them.
     pub(crate) epochs: u64,
     pub(crate) moved_sessions: u64,
+    /// Copies that became sessions, as their owners died.
+    pub(crate) revived: u64,
     pub(crate) retried: u64,
     pub(crate) passed_on: u64,
     pub(crate) repeated: u64,
@@ -440,6 +442,7 @@ impl World {
             counts.paused += probe.reads_paused;
             counts.slow += probe.slow_readers_closed;
             counts.moved_sessions += probe.sessions_moved_in;
+            counts.revived += probe.copies_revived;
             counts.retried += probe.frames_retried;
             counts.passed_on += probe.frames_passed_on;
             counts.repeated += probe.frames_repeated;
@@ -581,6 +584,7 @@ impl Counts {
         self.sights += other.sights;
         self.epochs += other.epochs;
         self.moved_sessions += other.moved_sessions;
+        self.revived += other.revived;
         self.retried += other.retried;
         self.passed_on += other.passed_on;
         self.repeated += other.repeated;

@@ -1,0 +1,169 @@
+//! At the successor: copies of sessions that others own. They are no sessions: nobody finds them, and they do nothing,
+//! until an epoch says that their owner is gone.
+
+use super::super::migration::SessionImage;
+use super::super::peers::Peer;
+use super::super::{Core, Shard};
+use super::record::{Record, Records, write_refused};
+use crate::base::hash::Map;
+use crate::stream::resume::{Tally, Unacknowledged};
+use std::collections::VecDeque;
+
+/// Rows that the client confirmed last: the owner may be gone before they are out of the log.
+const CONFIRMED_MAX: usize = 256;
+/// What a copy and a stanza in it take beside their bytes.
+const COPY_BYTES: usize = 512;
+const STANZA_BYTES: usize = 64;
+
+/// One copy.
+#[derive(Debug)]
+pub(super) struct Copy {
+    /// Without what follows.
+    pub image: SessionImage,
+    pub tally: Tally,
+    pub queue: VecDeque<Unacknowledged>,
+    pub confirmed: VecDeque<u64>,
+    /// Bytes of the image.
+    image_bytes: usize,
+    queue_bytes: usize,
+}
+
+impl Copy {
+    fn new(mut image: SessionImage, image_bytes: usize) -> Copy {
+        let tally = image.counters.tally();
+        let queue = image.counters.take_queue();
+        let queue_bytes = queue.iter().map(size).sum();
+        let image_bytes = image_bytes.saturating_sub(queue_bytes).saturating_add(COPY_BYTES);
+        Copy { image, tally, queue, confirmed: VecDeque::new(), image_bytes, queue_bytes }
+    }
+
+    fn bytes(&self) -> usize {
+        self.image_bytes + self.queue_bytes
+    }
+
+    fn advance(&mut self, tally: Tally, stanzas: Vec<Unacknowledged>) {
+        self.queue_bytes += stanzas.iter().map(size).sum::<usize>();
+        self.queue.extend(stanzas);
+        self.tally = tally;
+        let out = tally.sent.wrapping_sub(tally.acknowledged) as usize;
+        while self.queue.len() > out
+            && let Some(stanza) = self.queue.pop_front()
+        {
+            self.queue_bytes -= size(&stanza);
+            if let Some(row) = stanza.log_id {
+                if self.confirmed.len() == CONFIRMED_MAX {
+                    self.confirmed.pop_front();
+                }
+                self.confirmed.push_back(row);
+            }
+        }
+        if self.queue.is_empty() {
+            self.queue.shrink_to(8);
+        }
+    }
+}
+
+fn size(stanza: &Unacknowledged) -> usize {
+    stanza.bytes.len() + STANZA_BYTES
+}
+
+/// By their owner's shard and its number of the session.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    copies: Map<(Peer, u64), Copy>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn insert(&mut self, key: (Peer, u64), copy: Copy) {
+        self.bytes += copy.bytes();
+        self.copies.insert(key, copy);
+    }
+
+    fn remove(&mut self, key: (Peer, u64)) -> Option<Copy> {
+        let copy = self.copies.remove(&key)?;
+        self.bytes -= copy.bytes();
+        Some(copy)
+    }
+
+    /// All whose owners are among these, in an order that depends on nothing else.
+    pub(super) fn take_of(&mut self, owners: &[Peer]) -> Vec<Copy> {
+        let mut keys: Vec<(Peer, u64)> =
+            self.copies.keys().filter(|(owner, _)| owners.contains(owner)).copied().collect();
+        keys.sort_unstable();
+        keys.into_iter().filter_map(|key| self.remove(key)).collect()
+    }
+}
+
+impl Shard {
+    /// Records of another shard.
+    pub(in super::super) fn copy_records(&mut self, from: Peer, text: &[u8]) {
+        for record in Records(text) {
+            match record {
+                Record::Whole { session, image } => self.core.keep_whole((from, session), image),
+                Record::Frame { session, image } => self.core.keep_frame((from, session), image),
+                Record::Delta { session, tally, stanzas } => {
+                    self.core.keep_delta((from, session), tally, stanzas);
+                }
+                Record::End { session } => {
+                    self.core.copies.kept.remove((from, session));
+                }
+                Record::Refused { session } => self.core.copy_refused(from, session),
+            }
+        }
+        self.core.count_copies();
+    }
+}
+
+impl Core {
+    fn keep_whole(&mut self, key: (Peer, u64), bytes: &[u8]) {
+        self.copies.kept.remove(key);
+        let Some(image) = SessionImage::read(bytes) else { return };
+        let copy = Copy::new(image, bytes.len());
+        if self.has_room_for_copy(copy.bytes()) {
+            self.copies.kept.insert(key, copy);
+        } else {
+            self.refuse_copy(key);
+        }
+    }
+
+    fn keep_frame(&mut self, key: (Peer, u64), bytes: &[u8]) {
+        let Some(image) = SessionImage::read(bytes) else { return };
+        self.change_copy(key, |copy| {
+            copy.image = image;
+            copy.image_bytes = bytes.len() + COPY_BYTES;
+        });
+    }
+
+    fn keep_delta(&mut self, key: (Peer, u64), tally: Tally, stanzas: Vec<Unacknowledged>) {
+        self.change_copy(key, |copy| copy.advance(tally, stanzas));
+    }
+
+    fn change_copy(&mut self, key: (Peer, u64), change: impl FnOnce(&mut Copy)) {
+        let kept = &mut self.copies.kept;
+        let Some(copy) = kept.copies.get_mut(&key) else { return };
+        let before = copy.bytes();
+        change(copy);
+        kept.bytes = (kept.bytes - before).saturating_add(copy.bytes());
+        if kept.bytes > self.config.limits.copy_bytes {
+            kept.remove(key);
+            self.refuse_copy(key);
+        }
+    }
+
+    fn has_room_for_copy(&self, bytes: usize) -> bool {
+        let (limits, kept) = (&self.config.limits, &self.copies.kept);
+        kept.copies.len() < limits.copies && kept.bytes + bytes <= limits.copy_bytes
+    }
+
+    fn refuse_copy(&mut self, (owner, session): (Peer, u64)) {
+        if !self.peers.is_gone(owner) {
+            write_refused(self.copies.records_to(owner), session);
+        }
+    }
+
+    pub(super) fn count_copies(&mut self) {
+        self.probe.copies = self.copies.kept.copies.len() as u64;
+        self.probe.copies_bytes = self.copies.kept.bytes as u64;
+    }
+}
