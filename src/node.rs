@@ -3,6 +3,7 @@
 
 mod certificates;
 mod cluster;
+mod everywhere;
 mod log;
 mod reload;
 mod trace;
@@ -19,11 +20,12 @@ use crate::cluster::view::{Run, View};
 use crate::config::{self, Config, ConfigError, Origin, TlsPolicy};
 use crate::features;
 use crate::runtime::clock::Clock;
-use crate::runtime::control::accounts::{self, Accounts, News, account_jid};
-use crate::runtime::control::office::{self, Office};
+use crate::runtime::control::accounts::{self, Accounts, News};
+use crate::runtime::control::cluster::ClusterStatus;
+use crate::runtime::control::office::{self, Found, Office};
 use crate::runtime::control::{
-    ControlHandler, ControlRequest, ControlResponse, Listener, SessionCursor, SessionDetail,
-    ShardStatus, Status, StatusTalker, StatusTalkers, Tell, server,
+    ControlHandler, ControlRequest, ControlResponse, Listener, ShardStatus, Status, StatusTalker,
+    StatusTalkers, Tell, server,
 };
 use crate::runtime::data_dir::DataDir;
 use crate::runtime::errands::{Errands, Runner};
@@ -39,15 +41,11 @@ use crate::runtime::retention::{self, Retention, Rule};
 use crate::runtime::signal::{self, Signal};
 use crate::runtime::storage::{Storage, StoreHandle};
 use crate::runtime::tls::{self, TlsServer};
-use crate::shard::errand::{
-    Announcement, Counts, Errand, Outcome, Page, Registrations, SessionFacts, Shares, UsersQuery,
-    Which, Whose,
-};
+use crate::shard::errand::{Announcement, Errand, Outcome, Registrations, Shares, Which};
 use crate::shard::{AckLevel, Limits, Rates, ShardConfig, Talker, TopTalkers, TrafficRate};
 use crate::store::{Answer, Query, Reader, Write, Written};
 use crate::stream::c2s::C2sPolicy;
 use crate::stream::sasl::ScramHashes;
-use crate::xmpp::datetime;
 use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::xml::framer::XmlLimits;
 use std::fmt::Display;
@@ -67,8 +65,6 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 const ALONE: &str = "the node is in no cluster; see [cluster] in its configuration";
 /// How long one may take over what an operator asks of its sessions.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Sessions told at a time.
-const SESSIONS_PAGE: usize = 1_000;
 /// Elements before login are small and flat.
 const DEPTH_BEFORE_LOGIN: u16 = 8;
 
@@ -181,7 +177,10 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         }
         None => None,
     };
-    let (part, threads) = joined.unzip();
+    let (part, questions, threads) = match joined {
+        Some((part, questions, threads)) => (Some(part), Some(questions), Some(threads)),
+        None => (None, None, None),
+    };
     if part.is_some() && !joins(&waiting)? {
         tracing::info!("stopped before the node was a member");
         return Ok(());
@@ -228,6 +227,13 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let errands = Errands::start(&runner, password_queue, &mailboxes)
         .map_err(|error| told("a thread for errands cannot be started", &error))?;
     drop(runner);
+    let answering = match part.as_ref().zip(questions) {
+        Some((part, questions)) => {
+            let desk = desk.clone();
+            Some(part.answer(questions, move |inquiry| desk.find(inquiry))?)
+        }
+        None => None,
+    };
     let setup = executor::Setup {
         shards,
         config: Arc::new(itself.shard_config(&config, policy)),
@@ -273,6 +279,9 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     storage.stop();
     // The lease goes back when nothing more is written.
     drop(threads);
+    if answering.is_some_and(|thread| thread.join().is_err()) {
+        tracing::error!("the thread that answers other nodes had panicked");
+    }
     tracing::info!("stopped");
     drop(data_dir);
     result
@@ -715,7 +724,7 @@ impl ControlHandler for Desk {
                 Ok(text) => ControlResponse::LatencyLog { text },
                 Err(error) => ControlResponse::error(error),
             },
-            ControlRequest::Whereis { jid } => match accounts::place(&jid, &self.shard_map()) {
+            ControlRequest::Whereis { jid } => match self.whereis(&jid, &config) {
                 Ok(place) => ControlResponse::Place(place),
                 Err(message) => ControlResponse::error(message),
             },
@@ -751,28 +760,10 @@ impl Desk {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks a shard; `None` where it does not answer in time.
-    fn ask<T>(&self, shard: u16, letter: impl FnOnce(Sender<T>) -> Letter) -> Option<T> {
-        let (answer, answered) = channel();
-        self.mailboxes.get(usize::from(shard))?.send(letter(answer));
-        answered.recv_timeout(PATIENCE).ok()
-    }
-
     fn owner(&self, jid: &BareJid) -> u16 {
         let owner = self.view().placement.owner(jid.hash64());
         // A shard of ours sends on what another node's must know.
         if owner.node == self.node { owner.shard.0 } else { 0 }
-    }
-
-    /// - errors: another node has the account's sessions, in words
-    fn check_is_here(&self, jid: &BareJid) -> Result<(), String> {
-        let view = self.view();
-        let owner = view.placement.owner(jid.hash64()).node;
-        if owner == self.node {
-            return Ok(());
-        }
-        let name = view.node(owner).map_or("another node", |node| node.name.as_str());
-        Err(format!("{jid}: its sessions are at {name}; run the command there"))
     }
 
     /// Who owns what, as far as it is known here.
@@ -795,44 +786,6 @@ impl Desk {
 
     fn shard_map(&self) -> ShardMap {
         ShardMap::of(&self.view())
-    }
-
-    fn session_page(
-        &self,
-        jid: Option<&str>,
-        after: Option<SessionCursor>,
-    ) -> Result<ControlResponse, String> {
-        let (whose, at) = match jid {
-            Some(jid) => {
-                let jid = account_jid(jid, &[])?;
-                self.check_is_here(&jid)?;
-                let shard = self.owner(&jid);
-                (Whose::Account(jid), SessionCursor { shard, slot: 0 })
-            }
-            None => (Whose::Anyone, after.unwrap_or(SessionCursor { shard: 0, slot: 0 })),
-        };
-        let next = (at.shard.saturating_add(1) < self.shards)
-            .then(|| SessionCursor { shard: at.shard + 1, slot: 0 });
-        let next = next.filter(|_| whose == Whose::Anyone);
-        let letter = |answer| Letter::Sessions(whose, at.slot, SESSIONS_PAGE, answer);
-        let Page { found, next: slot } = self.ask(at.shard, letter).ok_or_else(|| {
-            format!("shard {} gave no answer in time; try again, or see the log", at.shard)
-        })?;
-        let next = slot.map(|slot| SessionCursor { shard: at.shard, slot }).or(next);
-        Ok(ControlResponse::Sessions { sessions: found.iter().map(session_detail).collect(), next })
-    }
-
-    fn kick(&self, jid: &str) -> Result<ControlResponse, String> {
-        let parsed = Jid::parse(jid).map_err(|fault| {
-            format!("{jid:?} is no address: {fault}; write NAME@DOMAIN or NAME@DOMAIN/RESOURCE")
-        })?;
-        self.check_is_here(parsed.bare())?;
-        let letter = |answer| Letter::EndSessions(parsed.clone(), answer);
-        match self.ask(self.owner(parsed.bare()), letter) {
-            Some(0) => Err(format!("{parsed} has no session; see: corefire session list")),
-            Some(sessions) => Ok(ControlResponse::Kicked { sessions }),
-            None => Err(format!("{parsed}: its shard gave no answer in time; try again")),
-        }
     }
 
     fn status(&self, config: &Config) -> Status {
@@ -916,18 +869,6 @@ fn status_talkers(top: TopTalkers) -> StatusTalkers {
     StatusTalkers { by_stanzas: told(top.by_stanzas), by_bytes: told(top.by_bytes) }
 }
 
-fn session_detail(facts: &SessionFacts) -> SessionDetail {
-    SessionDetail {
-        jid: facts.jid.to_string(),
-        address: facts.peer.map(|peer| peer.to_canonical().to_string()),
-        tls: facts.secure,
-        since: datetime::format(facts.since),
-        idle_s: facts.idle.map(|idle| idle.as_secs()),
-        priority: facts.priority,
-        resumable: facts.resumable,
-    }
-}
-
 /// One request's work on the accounts.
 struct Clerk<'a> {
     desk: &'a Desk,
@@ -983,44 +924,20 @@ impl Office for Clerk<'_> {
         registrations.unwrap_or_else(PoisonError::into_inner).admit(peer, shares, now)
     }
 
-    fn sessions(&mut self, of: &BareJid) -> Vec<SessionFacts> {
-        let letter = |answer| Letter::Sessions(Whose::Account(of.clone()), 0, 0, answer);
-        self.desk.ask(self.desk.owner(of), letter).map_or_else(Vec::new, |page| page.found)
+    fn resources(&mut self, of: &BareJid) -> Result<Vec<String>, String> {
+        self.resources_everywhere(of)
     }
 
-    fn users(&mut self, domain: &str, which: Which, limit: usize) -> (Vec<BareJid>, Counts) {
-        let domain: Arc<str> = domain.into();
-        let (mut jids, mut counts) = (Vec::new(), Counts::default());
-        for shard in 0..self.desk.shards {
-            let mut after = Some(0);
-            while let Some(slot) = after {
-                let limit = limit.saturating_sub(jids.len());
-                let query = UsersQuery { domain: domain.clone(), which, after: slot, limit };
-                let page = self.desk.ask(shard, |answer| Letter::Users(query, answer));
-                let Some((Page { found, next }, counted)) = page else { break };
-                jids.extend(found);
-                counts.online += counted.online;
-                counts.active += counted.active;
-                after = next;
-            }
-        }
-        (jids, counts)
+    fn users(&mut self, domain: &str, which: Which, limit: usize) -> Found {
+        self.users_everywhere(domain, which, limit)
     }
 
-    fn end_sessions(&mut self, jid: &Jid) -> u64 {
-        let letter = |answer| Letter::EndSessions(jid.clone(), answer);
-        self.desk.ask(self.desk.owner(jid.bare()), letter).unwrap_or(0)
+    fn end_sessions(&mut self, jid: &Jid) -> Result<u64, String> {
+        self.end_sessions_everywhere(jid)
     }
 
-    fn announce(&mut self, announcement: &Announcement) {
-        let announcement = Arc::new(announcement.clone());
-        for shard in 0..self.desk.shards {
-            let mut after = Some(0);
-            while let Some(slot) = after {
-                let letter = |answer| Letter::Announce(announcement.clone(), slot, answer);
-                after = self.desk.ask(shard, letter).flatten();
-            }
-        }
+    fn announce(&mut self, announcement: &Announcement) -> Vec<String> {
+        self.announce_everywhere(announcement)
     }
 
     fn stop(&mut self, delay: Duration) -> bool {

@@ -18,7 +18,7 @@
 //!
 //! Groups: `stanza` (`kind`, `path`, `stage`), `login` (`mechanism`, `end`), `run_queue`, `turn`, `stall` and `late` (each
 //! with `shard`), `store_commit`, and `store_batch`, whose unit is `writes`. A series is there once it has counted; its
-//! values are nanoseconds with two significant digits. `curve` has pairs of percentile and value. `last_stall` is null
+//! values are nanoseconds with two significant digits. `"estimate": true` stands where the clocks of two nodes are in it. `curve` has pairs of percentile and value. `last_stall` is null
 //! before the first. `total` and `last_stall` are since the start.
 
 use crate::base::histogram::{Counts, Part, Sum};
@@ -341,6 +341,9 @@ pub struct SeriesReport {
     pub end: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<u16>,
+    /// The clocks of two nodes are in it, which are compared by pings alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimate: bool,
     /// `ns` or `writes`.
     pub unit: String,
     pub total: Percentiles,
@@ -360,6 +363,7 @@ impl SeriesReport {
                 kind: Some(kind.0.to_owned()),
                 path: Some(path.name().to_owned()),
                 stage: Some(stage.name().to_owned()),
+                estimate: stage == Stage::NodeHop || (path, stage) == (Path::Node, Stage::Total),
                 ..group("stanza")
             },
             Series::Login(mechanism, end) => SeriesReport {

@@ -145,8 +145,8 @@ fn members_text(status: &ClusterStatus) -> String {
         );
         if let Some(link) = &node.link {
             let _ = write!(text, ", link {}", link.state);
-            if let Some(rtt) = link.rtt_us {
-                let _ = write!(text, " (round trip {rtt} us)");
+            if let (Some(rtt), Some(ahead)) = (link.rtt_us, link.clock_ahead_us) {
+                let _ = write!(text, " (round trip {rtt} us, clock {ahead:+} us)");
             }
         }
         text.push('\n');

@@ -110,7 +110,8 @@ fn name(series: &SeriesReport) -> String {
     let SeriesReport { group, kind, path, stage, mechanism, end, shard, .. } = series;
     let group = (group != "stanza").then(|| group.clone());
     let shard = shard.map(|shard| format!("shard {shard}"));
-    let parts = [&group, kind, path, stage, mechanism, end, &shard];
+    let estimate = series.estimate.then(|| "(estimate)".to_owned());
+    let parts = [&group, kind, path, stage, mechanism, end, &shard, &estimate];
     parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
@@ -168,5 +169,9 @@ mod tests {
         assert_eq!(words[..4], ["message", "core", "total", "12"]);
         assert_eq!(words[4..].join(" "), "50.0 us 90.0 us 99.0 us 100 us 1.00 ms");
         assert!(text(&report, true).contains("nothing was counted"));
+        let mut series = report.series;
+        series[0].estimate = true;
+        let shown = text(&Report { series, ..Report::default() }, false);
+        assert!(shown.contains("\nmessage core total (estimate) "), "{shown}");
     }
 }

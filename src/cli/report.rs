@@ -7,7 +7,9 @@ use super::backend::Running;
 use super::{Refusal, cluster, print};
 use crate::config::Config;
 use crate::runtime::control::accounts::place;
-use crate::runtime::control::{ControlRequest, ControlResponse, Place, Status};
+use crate::runtime::control::{
+    ControlRequest, ControlResponse, Place, PlaceKind, PlaceSession, Status,
+};
 
 /// Talkers of each kind that are shown.
 const TALKERS: usize = 5;
@@ -56,7 +58,7 @@ pub(super) fn whereis(config: &Config, jid: &str, json: bool) -> Result<(), Refu
 }
 
 fn whereis_text(place: &Place) -> String {
-    let Place { jid, hash64, partition, node, node_id, shard, epoch, clients } = place;
+    let Place { jid, hash64, partition, node, node_id, shard, epoch, clients, .. } = place;
     let mut text =
         format!("{jid}: node {node}, shard {shard} (partition {partition}, hash {hash64})");
     if *epoch > 0 {
@@ -65,6 +67,35 @@ fn whereis_text(place: &Place) -> String {
     }
     if !clients.is_empty() {
         let _ = write!(text, ", clients: {}", clients.join(" "));
+    }
+    let mut line = |what: &dyn std::fmt::Display| {
+        let _ = write!(text, "\n  {what}");
+    };
+    match place.kind {
+        Some(PlaceKind::Account) if place.sessions.is_empty() && place.silent.is_empty() => {
+            line(&"nobody is connected for it");
+        }
+        Some(PlaceKind::Domain) => line(&"a domain of this server: every node serves it"),
+        Some(PlaceKind::Component) if place.connections.is_empty() && place.silent.is_empty() => {
+            line(&"a component's, which is not connected");
+        }
+        Some(PlaceKind::Elsewhere) => line(&"no address of this server"),
+        Some(PlaceKind::Account | PlaceKind::Component) | None => {}
+    }
+    for session in &place.sessions {
+        let PlaceSession { resource, socket, address, since } = session;
+        let at = socket.as_ref().map(|socket| format!("at {socket} ")).unwrap_or_default();
+        match address {
+            Some(address) => line(&format_args!("/{resource}: {at}from {address}, since {since}")),
+            None => line(&format_args!("/{resource}: waits to be resumed, since {since}")),
+        }
+    }
+    for (node, count) in &place.connections {
+        let plural = if *count == 1 { "" } else { "s" };
+        line(&format_args!("a component's: {count} connection{plural} at {node}"));
+    }
+    for node in &place.silent {
+        line(&format_args!("{node} gave no answer in time: what it has is missing here"));
     }
     text
 }
@@ -194,12 +225,51 @@ mod tests {
             shard: 1,
             epoch: 9,
             clients: vec!["a:5222".into(), "b:5222".into()],
+            ..Place::default()
         };
         assert_eq!(
             whereis_text(&place),
             "room@conference.localhost: node n2, shard 1 (partition 255, hash 00ff), node id 2, epoch 9, \
              clients: a:5222 b:5222"
         );
+    }
+
+    #[test]
+    fn who_is_connected_for_an_address_is_shown_below_its_owner() {
+        let since = "2026-11-23T12:00:00.000Z";
+        let session = |resource: &str, address: Option<&str>| PlaceSession {
+            resource: resource.to_owned(),
+            socket: address.map(|_| "n1".to_owned()),
+            address: address.map(str::to_owned),
+            since: since.to_owned(),
+        };
+        let below = |place: &Place| {
+            let text = whereis_text(place);
+            text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let account = Place { kind: Some(PlaceKind::Account), ..Place::default() };
+        assert_eq!(below(&account), ["  nobody is connected for it"]);
+        let sessions = vec![session("phone", Some("192.0.2.1")), session("desk", None)];
+        assert_eq!(
+            below(&Place { sessions, ..account.clone() }),
+            [
+                format!("  /phone: at n1 from 192.0.2.1, since {since}"),
+                format!("  /desk: waits to be resumed, since {since}"),
+            ]
+        );
+        assert_eq!(
+            below(&Place { silent: vec!["n3".into()], ..account }),
+            ["  n3 gave no answer in time: what it has is missing here"]
+        );
+        let component = Place { kind: Some(PlaceKind::Component), ..Place::default() };
+        assert_eq!(below(&component), ["  a component's, which is not connected"]);
+        let connections = [("n1".to_owned(), 1), ("n2".to_owned(), 2)].into();
+        assert_eq!(
+            below(&Place { connections, ..component }),
+            ["  a component's: 1 connection at n1", "  a component's: 2 connections at n2"]
+        );
+        let domain = Place { kind: Some(PlaceKind::Domain), ..Place::default() };
+        assert_eq!(below(&domain), ["  a domain of this server: every node serves it"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `corefire session`: who is connected to the running node, and how to end that.
+//! `corefire session`: who is connected to the running node, or to any node of its cluster, and how to end that.
 
 use clap::Subcommand;
 
@@ -10,7 +10,7 @@ use crate::runtime::control::{ControlRequest, ControlResponse, SessionDetail};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionCommand {
-    /// List the sessions, of one account or of all
+    /// List the sessions, of one account or of all; in a cluster, those at all its nodes
     List {
         /// NAME@DOMAIN
         jid: Option<String>,
@@ -51,24 +51,38 @@ pub(super) fn run(command: &SessionCommand, config: &Config) -> Result<(), Refus
 
 fn list(node: &Running, jid: Option<&str>, as_json: bool) -> Result<(), Refusal> {
     let mut after = None;
+    let mut missing: Vec<String> = Vec::new();
     loop {
         let request = ControlRequest::Sessions { jid: jid.map(str::to_owned), after };
         let response = node.call(&request).map_err(Refusal::Plain)?;
-        let ControlResponse::Sessions { sessions, next } = response else {
+        let ControlResponse::Sessions { sessions, next, silent } = response else {
             return Err(odd_answer());
         };
+        missing.extend(silent);
         for session in &sessions {
             if as_json { print(object(session)?)? } else { print(line(session))? }
         }
         match next {
             Some(_) => after = next,
-            None => return Ok(()),
+            None if missing.is_empty() => return Ok(()),
+            None => return Err(Refusal::Plain(incomplete(&missing))),
         }
     }
 }
 
+fn incomplete(nodes: &[String]) -> String {
+    let nodes = nodes.join(", ");
+    format!("the list is not complete: these nodes gave no answer in time: {nodes}")
+}
+
 fn line(session: &SessionDetail) -> String {
     let SessionDetail { jid, since, .. } = session;
+    let nodes = match (&session.node, &session.socket) {
+        (Some(node), Some(socket)) if node == socket => format!(", at {node}"),
+        (Some(node), Some(socket)) => format!(", at {node} by way of {socket}"),
+        (Some(node), None) => format!(", at {node}"),
+        (None, _) => String::new(),
+    };
     let place = match (&session.address, session.idle_s) {
         (Some(address), Some(idle)) => {
             let tls = if session.tls { "TLS" } else { "no TLS" };
@@ -80,7 +94,7 @@ fn line(session: &SessionDetail) -> String {
         Some(priority) => format!("available, priority {priority}"),
         None => "unavailable".to_owned(),
     };
-    format!("{jid}: {place}, {presence}, since {since}")
+    format!("{jid}: {place}{nodes}, {presence}, since {since}")
 }
 
 #[cfg(test)]
@@ -97,6 +111,7 @@ mod tests {
             idle_s: Some(5),
             priority: Some(-1),
             resumable: true,
+            ..SessionDetail::default()
         };
         assert_eq!(
             line(&session),
@@ -109,5 +124,16 @@ mod tests {
             line(&asleep),
             format!("a@b/c: waits to be resumed, unavailable, since {since}")
         );
+        let elsewhere = SessionDetail {
+            address: Some("192.0.2.1".into()),
+            idle_s: Some(5),
+            node: Some("n1".into()),
+            socket: Some("n2".into()),
+            ..asleep
+        };
+        let told = line(&elsewhere);
+        assert!(told.contains("heard 5 s ago, at n1 by way of n2, unavailable"), "{told}");
+        let told = line(&SessionDetail { socket: Some("n1".into()), ..elsewhere });
+        assert!(told.contains("ago, at n1, unavailable"), "{told}");
     }
 }

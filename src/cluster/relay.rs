@@ -252,6 +252,11 @@ impl<S: Clone> Relay<S> {
         self.owned.contains_key(&conn)
     }
 
+    /// Where the socket of a connection here is; `None` where it is here, too.
+    pub fn socket_of(&self, conn: Id) -> Option<Place> {
+        self.owned.get(&conn).map(|owned| owned.remote.place)
+    }
+
     /// What was received of its client is dealt with, or kept; `reading`: more may come.
     pub fn consumed(&mut self, conn: Id, reading: bool) {
         let Some(owned) = self.owned.get_mut(&conn) else { return };

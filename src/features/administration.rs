@@ -374,16 +374,28 @@ fn roster(outcome: Outcome) -> Result<Shown, StanzaError> {
 fn statistics(outcome: Outcome) -> Result<Shown, StanzaError> {
     let facts = facts(outcome)?;
     let contacts = facts.roster.iter().filter(|item| item.listed).count();
-    let resources = facts.sessions.iter().filter_map(|session| session.jid.resource());
-    let resources = resources.map(str::to_owned).collect();
+    let note = facts.disabled.then(|| ("info", "the account is disabled".to_owned()));
     Ok(Shown {
         fields: vec![
             ("rostersize", "text-single", vec![contacts.to_string()]),
-            ("onlineresources", "text-multi", resources),
+            ("onlineresources", "text-multi", facts.resources),
         ],
-        note: facts.disabled.then(|| ("info", "the account is disabled".to_owned())),
+        note,
         ..Shown::default()
     })
+}
+
+/// What a command shows of an outcome, with the nodes that are not in it.
+pub(super) fn show(command: &Command, outcome: Outcome) -> Result<Shown, StanzaError> {
+    let Outcome::Without(nodes, outcome) = outcome else { return (command.show)(outcome) };
+    let mut shown = (command.show)(*outcome)?;
+    let silent = format!("these nodes gave no answer, and are not in this: {}", nodes.join(", "));
+    let text = match shown.note {
+        Some((_, note)) => format!("{note}; {silent}"),
+        None => silent,
+    };
+    shown.note = Some(("warn", text));
+    Ok(shown)
 }
 
 /// Why a command did not do what it should.

@@ -2,7 +2,7 @@
 //! in, and their answers. The commands themselves are in `administration`; each has one form at most.
 
 use super::Settings;
-use super::administration::{COMMANDS, Command, FORM_TYPE, Shown};
+use super::administration::{COMMANDS, Command, FORM_TYPE, Shown, show};
 use crate::base::instant::Instant;
 use crate::shard::errand::Outcome;
 use crate::shard::{
@@ -149,7 +149,7 @@ impl Feature for Commands {
             return Err(StanzaCondition::InternalServerError.into());
         };
         let Running { command, session } = *running;
-        let Shown { fields, inner, note } = (command.show)(outcome)?;
+        let Shown { fields, inner, note } = show(command, outcome)?;
         let mut payload = Vec::with_capacity(256);
         if let Some((kind, text)) = note {
             Writer::new(&mut payload).start("note").attr("type", kind).open().text(&text).end("note");

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::frame::{FRAME_BYTES_MAX, VERSIONS};
 use crate::runtime::clock::Clock;
 use crate::runtime::cluster::authority::{self, Handle};
+use crate::runtime::cluster::calls::{Calls, Ear, Question};
 use crate::runtime::cluster::gossip::{Gossip, GossipCommand, GossipHandle, GossipSettings};
 use crate::runtime::cluster::lease::Membership;
 use crate::runtime::cluster::links::{
@@ -24,6 +25,7 @@ use crate::runtime::cluster::port::{Carrier, Incoming};
 use crate::runtime::cluster::secret;
 use crate::runtime::cluster::threads::{start_gossip, start_links};
 use crate::runtime::control::cluster::{ClusterEvent, ClusterLink, ClusterNode, ClusterStatus};
+use crate::runtime::control::inquiry::{Finding, Inquiry};
 use crate::runtime::executor::{self, MakeCarrier};
 use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::retention::Owns;
@@ -38,6 +40,9 @@ use std::time::Duration;
 
 /// How often it is seen whether the shards have settled.
 const STEP: Duration = Duration::from_millis(50);
+
+/// How long another node may take to answer what an operator asks.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(6);
 
 /// What the threads tell.
 enum News {
@@ -54,10 +59,40 @@ pub(super) struct Part {
     authority: Handle,
     gossip: GossipHandle,
     links: Links,
+    calls: Calls,
     view: Arc<Mutex<Arc<View>>>,
 }
 
 impl Part {
+    /// Asks other nodes, and waits for what they find; `None` where one did not answer in time, or what it answered makes no
+    /// sense.
+    pub(super) fn ask(&self, of: &[Run], inquiry: &Inquiry) -> Vec<Option<Finding>> {
+        let Ok(text) = serde_json::to_vec(inquiry) else { return vec![None; of.len()] };
+        let answers = self.calls.ask(of, &text, ANSWER_PATIENCE);
+        answers.into_iter().map(|text| serde_json::from_slice(&text?).ok()).collect()
+    }
+
+    /// Answers what other nodes ask, until none of them can any more.
+    pub(super) fn answer(
+        &self,
+        questions: Receiver<Question>,
+        mut find: impl FnMut(Inquiry) -> Finding + Send + 'static,
+    ) -> Result<JoinHandle<()>, super::Error> {
+        let calls = self.calls.clone();
+        thread("inquiries", move || {
+            for question in questions {
+                let finding = match serde_json::from_slice(&question.text) {
+                    Ok(inquiry) => find(inquiry),
+                    // Of a newer node.
+                    Err(error) => Finding::Failed { message: error.to_string() },
+                };
+                if let Ok(text) = serde_json::to_vec(&finding) {
+                    calls.answer(&question, text);
+                }
+            }
+        })
+    }
+
     pub(super) fn view(&self) -> Arc<View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -180,6 +215,16 @@ impl Part {
     }
 }
 
+fn link_figures(peer: &PeerFigures) -> LinkFigures {
+    LinkFigures {
+        node: peer.name.clone(),
+        is_up: peer.state == LinkState::Up,
+        rtt_s: peer.estimate.map(|estimate| estimate.rtt.as_secs_f64()),
+        clock_ahead_s: peer.estimate.map(|estimate| estimate.offset_us as f64 / 1e6),
+        queue_bytes: peer.queue_bytes as u64,
+    }
+}
+
 fn link_status(peer: &PeerFigures) -> ClusterLink {
     ClusterLink {
         state: match peer.state {
@@ -268,6 +313,8 @@ pub(super) fn prepare(config: &Config) -> Result<Entry, super::Error> {
 
 /// Starts the threads. The node takes part as soon as the database says so; `Event::Joined` comes then.
 ///
+/// - gives: what other nodes ask, too, for `Part::answer`
+///
 /// - takes: `run`, as the store gave it; `mailboxes` of the shards, which may start later
 pub(super) fn start(
     entry: Entry,
@@ -276,7 +323,7 @@ pub(super) fn start(
     clock: Clock,
     mailboxes: &[Mailbox],
     events: Sender<Event>,
-) -> Result<(Part, Threads), super::Error> {
+) -> Result<(Part, Receiver<Question>, Threads), super::Error> {
     let Entry { secret, bind, listener } = entry;
     let shards = u16::try_from(mailboxes.len()).unwrap_or(u16::MAX);
     let facts = NodeFacts {
@@ -291,6 +338,9 @@ pub(super) fn start(
     };
     let (news, heard) = channel();
     let of_links = news.clone();
+    let (ear, questions) = Ear::new();
+    let ear = Arc::new(ear);
+    let hears = ear.clone();
     let (links, link_news) = start_links(
         links::Settings {
             listener,
@@ -301,8 +351,15 @@ pub(super) fn start(
             seed: executor::seed(),
         },
         Arc::new(Mailboxes(mailboxes.to_vec())),
-        move |event| {
-            let _ = of_links.send(News::Link(event));
+        move |event| match event {
+            LinkEvent::Asked(from, number, text) => hears.asked(from, number, text),
+            LinkEvent::Answered(from, number, text) => hears.answered(from, number, text),
+            event => {
+                if let LinkEvent::Down(run, _) = &event {
+                    hears.lost(*run);
+                }
+                let _ = of_links.send(News::Link(event));
+            }
         },
     )
     .map_err(|error| told("links to other nodes cannot be made", &error))?;
@@ -343,6 +400,7 @@ pub(super) fn start(
         authority: authority.clone(),
         gossip: gossip_handle.clone(),
         links: links.links().clone(),
+        calls: ear.calls(links.links().clone()),
         view: Arc::new(Mutex::new(Arc::new(View::single(&facts.name, shards, run.incarnation)))),
     };
     let hub = Hub {
@@ -365,7 +423,7 @@ pub(super) fn start(
         others,
         links: Some(links),
     };
-    Ok((part, threads))
+    Ok((part, questions, threads))
 }
 
 fn thread(
@@ -497,6 +555,8 @@ impl Hub {
             }
             LinkEvent::Epoch(_, epoch) => self.part.authority.told(Told::EpochTold(epoch)),
             LinkEvent::Left(run) => self.part.authority.told(Told::Left(run)),
+            // They went where they belong.
+            LinkEvent::Asked(..) | LinkEvent::Answered(..) => {}
         }
     }
 

@@ -24,6 +24,7 @@ use crate::admin::figures::{CoreProbe, ShardFigures};
 use crate::admin::latency::{CorePart, TurnPart};
 use crate::base::network::Networks;
 use crate::base::rng::Rng;
+use crate::cluster::link::Departure;
 use crate::cluster::placement::{NodeId, Owner, Placement, ShardId};
 use crate::shard::errand::Outcome;
 use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Peer, Shard, ShardConfig};
@@ -684,7 +685,9 @@ impl Core {
             }
             // Whoever asked may have lost patience: then nobody takes the answer.
             Letter::Sessions(whose, after, limit, answer) => {
-                let _ = answer.send(shard.session_facts(now, &whose, after, limit));
+                let mut page = shard.session_facts(now, &whose, after, limit);
+                relay::find_sockets(self, &mut page.found);
+                let _ = answer.send(page);
             }
             Letter::Users(query, answer) => {
                 let _ = answer.send(shard.users(now, &query));
@@ -784,12 +787,17 @@ impl Core {
     fn from_node(self: &Rc<Self>, incoming: Incoming) {
         let now = self.clock.now();
         match incoming {
-            Incoming::Piece { from, frames, news, relay } => {
+            Incoming::Piece { from, sent, frames, news, relay } => {
                 {
                     let (mut fx, mut shard) = (self.fx.borrow_mut(), self.shard.borrow_mut());
                     if let Some(peer) = shard.peer(from, &mut fx) {
                         if !frames.is_empty() {
                             self.turns.enter(TurnPart::Frames, now.mono);
+                            if let Some(Departure { at, clock_ahead_us }) = sent {
+                                let took = now.wall.0.saturating_sub(at.0);
+                                let took = Duration::from_micros(took);
+                                shard.came_from_afar(peer, took, clock_ahead_us);
+                            }
                             let input =
                                 Input::Frames { from: peer, sent: now.mono, batch: &frames };
                             shard.handle(now, input, &mut fx);

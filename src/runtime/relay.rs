@@ -14,6 +14,7 @@ use crate::cluster::placement::{NodeId, Owner};
 use crate::cluster::relay::{Event, FrontId, Lost, Refusal, Relay, Remote, messages};
 use crate::cluster::view::{Place, Run, View};
 use crate::frame::Batch;
+use crate::shard::errand::SessionFacts;
 use crate::shard::{ConnId, Input};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use std::cell::RefCell;
@@ -245,6 +246,16 @@ pub(super) fn abort(core: &Rc<Core>, conn: ConnId) {
 pub(super) fn read_again(core: &Rc<Core>, conn: ConnId) {
     if let Some(relays) = &core.relays {
         relays.machine.borrow_mut().consumed(conn.0, true);
+    }
+}
+
+/// Tells of sessions which node their sockets are on.
+pub(super) fn find_sockets(core: &Core, sessions: &mut [SessionFacts]) {
+    let Some(relays) = &core.relays else { return };
+    let machine = relays.machine.borrow();
+    for session in sessions {
+        let front = session.conn.and_then(|conn| machine.socket_of(conn.0));
+        session.front = front.map(|place| place.run.node);
     }
 }
 

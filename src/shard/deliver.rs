@@ -5,7 +5,6 @@ use super::bounce::stanza_id;
 use super::copy;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
-use super::latency::Path;
 use super::log::Kept;
 use super::peers::Peer;
 use super::phase::{Delivered, Direction, Passage, Received};
@@ -56,10 +55,8 @@ impl Shard {
             }
             self.send_posts(fx);
         }
-        // What clocks of two nodes differ by says nothing of the way.
-        if !checked {
-            self.core.meter.crossed(Path::Core, kinds, self.core.now.mono.since(sent));
-        }
+        let took = (!checked).then(|| self.core.now.mono.since(sent));
+        self.core.meter.crossed(kinds, took);
     }
 
     /// Its delivery met a bug: the sender is told, the accounts that it was for start afresh.
@@ -89,8 +86,7 @@ impl Shard {
     }
 
     fn deliver_to(&mut self, envelope: &Envelope<'_>, to: &str, at: FrameRef, fx: &mut Effects) {
-        let path = self.core.path(at);
-        self.core.meter.enter_frame(envelope, path, self.core.now);
+        self.core.enter_frame(envelope, at);
         let traced;
         let mut envelope = envelope;
         if self.core.is_tracing() {
@@ -483,8 +479,7 @@ impl Shard {
     ) {
         let mut envelope = queued.envelope(epoch);
         let (_, resource) = split(envelope.to);
-        let path = self.core.path(queued.at);
-        self.core.meter.enter_frame(&envelope, path, self.core.now);
+        self.core.enter_frame(&envelope, queued.at);
         if self.core.is_tracing() {
             envelope = self.core.trace_arrived(&envelope, envelope.to, queued.at, true);
         }

@@ -1,10 +1,12 @@
 //! Errands: what a shard has done elsewhere, because keys take milliseconds to derive and other owners' accounts and
 //! other shards' sessions are not its own. A side thread runs them and answers; here are the values that pass.
 
+use super::effect::ConnId;
 use super::quarantine::Quarantine;
 use crate::base::hash::Map;
 use crate::base::instant::{Instant, Wall};
 use crate::base::subnet::Subnet;
+use crate::cluster::placement::NodeId;
 use crate::store::RosterItem;
 use crate::xmpp::jid::{BareJid, Jid};
 use std::fmt;
@@ -112,6 +114,8 @@ pub enum Outcome {
         more: bool,
     },
     Counts(Counts),
+    /// What came of it, but for these nodes of the cluster, which gave no answer in time.
+    Without(Vec<String>, Box<Outcome>),
 }
 
 /// Which users are meant.
@@ -142,7 +146,8 @@ pub struct AccountFacts {
     pub slots: Vec<(String, Vec<u8>)>,
     /// Messages that wait for its clients.
     pub log_rows: u32,
-    pub sessions: Vec<SessionFacts>,
+    /// Of its sessions.
+    pub resources: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,8 +162,12 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionFacts {
     pub jid: Jid,
+    /// Its connection, by which the core knows its socket; `None` while the session waits to be resumed.
+    pub conn: Option<ConnId>,
     /// Where its client is; `None` while the session waits to be resumed.
     pub peer: Option<IpAddr>,
+    /// The node of its socket, where that is another one: the core's to say.
+    pub front: Option<NodeId>,
     pub secure: bool,
     /// When it was bound.
     pub since: Wall,

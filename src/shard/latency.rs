@@ -7,13 +7,14 @@
 //! A turn's deliveries to one connection out of one read are one entry: what eight messages in one read cost here is
 //! little more than what one costs.
 
-use super::Core;
 use super::effect::ConnId;
 use super::peers::Peer;
 use super::ring::FrameRef;
+use super::{Core, Shard};
 use crate::base::hash::Map;
 use crate::base::histogram::Counts;
 use crate::base::instant::{Instant, Now};
+use crate::cluster::placement::NodeId;
 use crate::frame::{Envelope, Flags, Kind};
 use crate::stream::sasl::{Mechanism, TokenMechanism};
 use crate::xmpp::stanza::StanzaKind;
@@ -57,6 +58,8 @@ pub enum Stage {
     Route,
     /// From the end of the turn that sent the frame until the other core takes it.
     CoreHop,
+    /// The same to a core of another node: an estimate, as their clocks are compared by pings alone.
+    NodeHop,
     /// From the append to the log until it is durable.
     Store,
     /// From the input that delivered it until the kernel has it: what a turn delivers leaves at the turn's end.
@@ -68,10 +71,11 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ALL: [Stage; 7] = [
+    pub const ALL: [Stage; 8] = [
         Stage::Parse,
         Stage::Route,
         Stage::CoreHop,
+        Stage::NodeHop,
         Stage::Store,
         Stage::Write,
         Stage::Ack,
@@ -83,6 +87,7 @@ impl Stage {
             Stage::Parse => "parse",
             Stage::Route => "route",
             Stage::CoreHop => "core_hop",
+            Stage::NodeHop => "node_hop",
             Stage::Store => "store",
             Stage::Write => "write",
             Stage::Ack => "client_ack",
@@ -218,6 +223,10 @@ pub(super) struct Meter {
     seen: u32,
     /// Where the present stanza went: to another core, if it was sent to one.
     pub way: Path,
+    /// How long the frames that are taken next were on their way from another node.
+    from_afar: Option<Duration>,
+    /// How far clocks of other nodes are before ours, in microseconds, as far as it is known.
+    clocks_ahead: Map<NodeId, i64>,
 }
 
 impl Meter {
@@ -244,8 +253,14 @@ impl Meter {
         self.passage = None;
     }
 
-    /// A frame is delivered from here on.
-    pub(super) fn enter_frame(&mut self, envelope: &Envelope<'_>, path: Path, now: Now) {
+    /// A frame is delivered from here on, from a node whose clock is so far before ours.
+    fn enter_frame(
+        &mut self,
+        envelope: &Envelope<'_>,
+        path: Path,
+        ahead_us: Option<i64>,
+        now: Now,
+    ) {
         let kind = match envelope.kind {
             Kind::Message => StanzaKind::Message,
             Kind::Presence => StanzaKind::Presence,
@@ -256,8 +271,11 @@ impl Meter {
             // What comes again tells its first time.
             return self.leave();
         }
+        // What the clocks of two nodes differ by says nothing of the way.
+        let Some(ahead_us) = ahead_us else { return self.leave() };
         // The wall clock is the one that frames carry. Where it was set meanwhile, that is all which is wrong.
-        let micros = now.wall.0.saturating_sub(envelope.ingress.0);
+        let ingress = envelope.ingress.0.saturating_add_signed(ahead_us.saturating_neg());
+        let micros = now.wall.0.saturating_sub(ingress);
         let read = Instant(now.mono.0.saturating_sub(micros.saturating_mul(1_000)));
         self.passage = Some(Passage { kind, path, read });
     }
@@ -298,12 +316,18 @@ impl Meter {
         self.delivered.truncate(mark);
     }
 
-    pub(super) fn crossed(&mut self, path: Path, kinds: [u32; 3], took: Duration) {
+    /// Frames have come from another core of this node, `took` ago sent; or from another node, `None`.
+    pub(super) fn crossed(&mut self, kinds: [u32; 3], took: Option<Duration>) {
+        let (path, stage, took) = match (took, self.from_afar.take()) {
+            (Some(took), _) => (Path::Core, Stage::CoreHop, took),
+            (None, Some(took)) => (Path::Node, Stage::NodeHop, took),
+            (None, None) => return,
+        };
         if !self.is_on() {
             return;
         }
         for (kind, count) in KINDS.into_iter().zip(kinds).filter(|(_, count)| *count > 0) {
-            self.counts.stanza(kind, path, Stage::CoreHop).record_many(took, count);
+            self.counts.stanza(kind, path, stage).record_many(took, count);
         }
     }
 
@@ -368,7 +392,30 @@ impl Meter {
     }
 }
 
+impl Shard {
+    /// The frames that are taken next left their shard, on another node, so long ago; and that node's clock is so far before
+    /// ours. Both are estimates.
+    pub fn came_from_afar(&mut self, peer: Peer, took: Duration, clock_ahead_us: i64) {
+        let node = self.core.peers.place(peer).run.node;
+        self.core.meter.from_afar = Some(took);
+        self.core.meter.clocks_ahead.insert(node, clock_ahead_us);
+    }
+}
+
 impl Core {
+    /// A frame is delivered from here on.
+    pub(super) fn enter_frame(&mut self, envelope: &Envelope<'_>, at: FrameRef) {
+        let path = self.path(at);
+        let ahead_us = match path {
+            Path::SameShard | Path::Core => Some(0),
+            Path::Node => {
+                let node = self.peers.place(Peer(at.ring)).run.node;
+                self.meter.clocks_ahead.get(&node).copied()
+            }
+        };
+        self.meter.enter_frame(envelope, path, ahead_us, self.now);
+    }
+
     /// The way that a frame from this ring has come.
     pub(super) fn path(&self, at: FrameRef) -> Path {
         if at.ring == self.id.0 {
@@ -421,7 +468,8 @@ mod tests {
         for kind in KINDS {
             for path in Path::ALL {
                 for stage in Stage::ALL {
-                    let none = path == Path::SameShard && stage == Stage::CoreHop
+                    let none = path != Path::Core && stage == Stage::CoreHop
+                        || path != Path::Node && stage == Stage::NodeHop
                         || kind != StanzaKind::Message && stage == Stage::Store;
                     if !none {
                         all.stanza(kind, path, stage).record(Duration::from_millis(1));

@@ -85,7 +85,9 @@ impl Shard {
         let conn = session.conn.and_then(|conn| self.core.conns.get(conn.0));
         SessionFacts {
             jid: session.jid.clone(),
+            conn: session.conn,
             peer: conn.map(|conn| conn.peer),
+            front: None,
             secure: conn.is_some_and(|conn| conn.stream.is_secure()),
             since: session.since,
             idle: self.idle(now, session),

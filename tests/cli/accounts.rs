@@ -305,12 +305,13 @@ impl ControlHandler for Full {
             ControlRequest::LatencyLog => ControlResponse::error("nothing is measured"),
             ControlRequest::Sessions { after: None, .. } => ControlResponse::Sessions {
                 sessions: vec![session("a@localhost/1")],
-                next: Some(SessionCursor { shard: 1, slot: 7 }),
+                next: Some(SessionCursor { node: 3, shard: 1, slot: 7 }),
+                silent: Vec::new(),
             },
             ControlRequest::Sessions { after, .. } => {
-                assert_eq!(after, Some(SessionCursor { shard: 1, slot: 7 }));
+                assert_eq!(after, Some(SessionCursor { node: 3, shard: 1, slot: 7 }));
                 let sessions = vec![session("b@localhost/2")];
-                ControlResponse::Sessions { sessions, next: None }
+                ControlResponse::Sessions { sessions, next: None, silent: Vec::new() }
             }
             ControlRequest::Trace(request) => {
                 let hops = request.jid.iter().map(|jid| TraceHop {
@@ -340,6 +341,7 @@ fn session(jid: &str) -> SessionDetail {
         idle_s: None,
         priority: None,
         resumable: true,
+        ..SessionDetail::default()
     }
 }
 

@@ -11,10 +11,12 @@ mod cluster;
 mod database;
 mod deaths;
 mod finding;
+mod latency;
 mod namespaces;
 #[path = "../node/node.rs"]
 #[expect(dead_code, reason = "the tests of one node use the rest of it")]
 mod node;
+mod operators;
 mod person;
 mod restarts;
 #[path = "../node/restrict.rs"]

@@ -39,6 +39,8 @@ pub(crate) struct Person {
     /// The ids of messages that came, with the number of the session in which they did.
     pub(crate) messages: Vec<(usize, String)>,
     pub(crate) presences: Vec<String>,
+    /// What the server had to say to all.
+    pub(crate) headlines: Vec<String>,
     /// Ids of messages that came back as errors.
     pub(crate) bounced: Vec<String>,
     pub(crate) sessions: usize,
@@ -59,6 +61,7 @@ impl Person {
             handled: 0,
             messages: Vec::new(),
             presences: Vec::new(),
+            headlines: Vec::new(),
             bounced: Vec::new(),
             sessions: 0,
             resumptions: 0,
@@ -313,10 +316,10 @@ impl Person {
         } else if element.starts_with("<message") {
             self.handled += 1;
             let id = attribute(element, "id").unwrap_or_default();
-            if attribute(element, "type").as_deref() == Some("error") {
-                self.bounced.push(id);
-            } else {
-                self.messages.push((self.sessions, id));
+            match attribute(element, "type").as_deref() {
+                Some("error") => self.bounced.push(id),
+                Some("headline") => self.headlines.push(element.to_owned()),
+                _ => self.messages.push((self.sessions, id)),
             }
         } else if element.starts_with("<presence") {
             self.handled += 1;

@@ -207,6 +207,22 @@ fn numbers_lists_rosters_and_statistics_are_shown() {
 }
 
 #[test]
+fn nodes_that_gave_no_answer_are_named_beside_what_the_others_found() {
+    let mut node = node(2);
+    let root = node.online("root", "desk");
+    node.silent = vec!["n3".to_owned(), "n2".to_owned()];
+    let silent = "these nodes gave no answer, and are not in this: n2, n3";
+    let counted = node.command(root, "get-online-users-num", &[]);
+    assert!(counted.contains("<value>1</value>"), "{counted}");
+    assert!(counted.contains("<note type='warn'>") && counted.contains(silent), "{counted}");
+    let listed = node.command(root, "get-online-users-list", &[("max_items", &["none"])]);
+    assert!(listed.contains("root@here") && listed.contains(silent), "{listed}");
+    let done = node.command(root, "announce", &[("announcement", &["snow"])]);
+    assert!(done.contains("<body>snow</body>"), "who can be reached is told: {done}");
+    assert!(done.contains(&format!("<note type='warn'>done; {silent}</note>")), "{done}");
+}
+
+#[test]
 fn an_administrator_ends_sessions_and_stops_the_server_once() {
     let mut node = node(2);
     let root = node.online("root", "desk");

@@ -113,6 +113,8 @@ pub(crate) struct Node {
     pub(crate) writes: usize,
     /// Writes fail as on a disk that gave up.
     pub(crate) store_fails: bool,
+    /// Other nodes of its cluster that give no answer.
+    pub(crate) silent: Vec<String>,
     rings: VecDeque<(usize, usize, Instant, Batch)>,
     rings_hold: bool,
     /// Connections move as they do between nodes.
@@ -128,6 +130,10 @@ pub(crate) struct Node {
     registrations: Registrations,
     /// When an administrator's stop ends the node.
     pub(crate) stops_in: Option<Duration>,
+    /// A node whose wall clock is ahead, and by how much.
+    pub(crate) clock_ahead: Option<(u32, Duration)>,
+    /// Nodes know how far each other's clocks are off.
+    pub(crate) clocks_compared: bool,
 }
 
 /// The configuration of all tests, to be changed by some.
@@ -215,6 +221,7 @@ impl Node {
             queries: 0,
             writes: 0,
             store_fails: false,
+            silent: Vec::new(),
             rings: VecDeque::new(),
             rings_hold: false,
             moves_as_images: false,
@@ -224,6 +231,8 @@ impl Node {
             errands_fail: false,
             registrations: Registrations::default(),
             stops_in: None,
+            clock_ahead: None,
+            clocks_compared: false,
         }
     }
 
@@ -847,9 +856,27 @@ impl Node {
     // ---- the world around the shards
 
     fn input(&mut self, shard: usize, input: Input<'_>) {
+        let mut now = self.now;
+        now.wall.0 += self.ahead_us(shard);
         let Core { shard, fx, lives, .. } = &mut self.cores[shard];
         if *lives {
-            shard.handle(self.now, input, fx);
+            shard.handle(now, input, fx);
+        }
+    }
+
+    fn ahead_us(&self, at: usize) -> u64 {
+        let node = self.cores[at].place.run.node.0;
+        let ahead = self.clock_ahead.filter(|(id, _)| *id == node);
+        ahead.map_or(0, |(_, ahead)| u64::try_from(ahead.as_micros()).unwrap())
+    }
+
+    /// What links tell of frames, once the clocks of both nodes are known to each other.
+    fn compare_clocks(&mut self, at: usize, other: usize, peer: Peer, sent: Instant) {
+        let is_far = self.cores[at].place.run != self.cores[other].place.run;
+        if is_far && self.clocks_compared {
+            let ahead = self.ahead_us(other).cast_signed() - self.ahead_us(at).cast_signed();
+            let took = self.now.mono.since(sent);
+            self.cores[at].shard.came_from_afar(peer, took, ahead);
         }
     }
 
@@ -881,8 +908,9 @@ impl Node {
             while !self.rings_hold
                 && let Some((from, to, sent, batch)) = self.rings.pop_front()
             {
-                if let Some(from) = self.peer(to, from) {
-                    self.input(to, Input::Frames { from, sent, batch: &batch });
+                if let Some(peer) = self.peer(to, from) {
+                    self.compare_clocks(to, from, peer, sent);
+                    self.input(to, Input::Frames { from: peer, sent, batch: &batch });
                 }
                 busy = true;
             }

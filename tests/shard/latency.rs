@@ -77,6 +77,38 @@ fn a_message_between_shards_is_timed_with_its_hop() {
     assert!(told(&node.latencies(from)).is_empty(), "the sender's shard has written nothing");
 }
 
+/// One way is an estimate, and none is made of clocks that nobody has compared.
+#[test]
+fn a_message_between_nodes_is_timed_by_clocks_that_were_compared() {
+    let mut nodes = Node::cluster(2, 1, |_| {});
+    nodes.members(&[(1, 1), (2, 1)], &[]);
+    let (one, other) = (nodes.name_at("a", 1), nodes.name_at("b", 2));
+    let (sender, _recipient) = (nodes.online(&one, "a"), nodes.online(&other, "b"));
+    nodes.measure();
+    let timed = |nodes: &mut Node, from: u32| {
+        nodes.clock_ahead = Some((from, Duration::from_secs(3_600)));
+        nodes.hold_rings();
+        nodes.send(sender, &chat(&format!("{other}@here"), "one"));
+        nodes.advance(Duration::from_micros(400));
+        nodes.writing_takes = Duration::from_micros(300);
+        nodes.free_rings();
+        nodes.writing_takes = Duration::ZERO;
+        nodes.latencies(nodes.owner(&other))
+    };
+    // Either clock an hour ahead of the other.
+    for from in [1, 2] {
+        let latencies = timed(&mut nodes, from);
+        assert!(told(&latencies).is_empty(), "{:?}", told(&latencies));
+    }
+    nodes.clocks_compared = true;
+    for from in [1, 2] {
+        let latencies = timed(&mut nodes, from);
+        has(&latencies, "Message node node_hop", 1, 395..410);
+        has(&latencies, "Message node write", 1, 298..304);
+        has(&latencies, "Message node total", 1, 690..710);
+    }
+}
+
 #[test]
 fn what_answers_an_iq_is_timed_as_an_iq() {
     let mut node = Node::new(1);

@@ -4,7 +4,7 @@
 //!
 //! Who has the lower node id dials and says Hello; the other one says Hello when it has found the dialler among the
 //! members, or Bye with its reason. From then on each sends *pieces* (frames, news and relay of one shard for one shard),
-//! pings, and the newest epoch that it knows. Nothing is numbered or kept here: after a link broke, what it carried may
+//! pings, the newest epoch that it knows, and what operators ask of all nodes. Nothing is numbered or kept here: after a link broke, what it carried may
 //! have arrived or not, in order up to some place. Numbers are the shards' own.
 //!
 //! A peer is not trusted: the length of each record is judged before it is awaited, its checksum before a field is read,
@@ -29,7 +29,7 @@ use timing::Timing;
 
 pub use hello::{ClusterId, PROTOCOL};
 pub use refusal::Refusal;
-pub use timing::Estimate;
+pub use timing::{Departure, Estimate};
 
 /// What is relayed for sockets in one piece, at most: whole messages, which cannot be cut here.
 pub const RELAY_BYTES_MAX: usize = 32 << 20;
@@ -37,13 +37,15 @@ pub const RELAY_BYTES_MAX: usize = 32 << 20;
 pub const PART_BYTES: usize = 1 << 20;
 /// What may wait to be written. Past it the peer is too slow, and the link is given up: frames come again with the next.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// A question or an answer between nodes, at most.
+pub const CALL_BYTES_MAX: usize = 4 << 20;
 /// Turns of the timer (one a second) without a byte after which a link is broken.
 pub const SILENT_TICKS: u32 = 5;
 /// Epochs that a peer is heard on between two turns of the timer; the newest of further ones is told at the turn.
 const EPOCHS_PER_TICK: u32 = 8;
 
-/// Of a Piece, what stands before relay and frames: shards, marks, two numbers.
-const PIECE_HEAD: usize = 24;
+/// Of a Piece, what stands before relay and frames: shards, marks, two numbers, when it was sent.
+const PIECE_HEAD: usize = 32;
 const HAS_NEWS: u32 = 1;
 
 /// What this node is, for all its links.
@@ -63,9 +65,20 @@ pub enum Event {
     /// Both have admitted each other. Frames go in this version.
     Up { facts: Box<NodeFacts>, frames_version: u16 },
     /// Frames are checked; `from` is a shard that the peer has, `to` one that we have.
-    Piece { from: ShardId, to: ShardId, frames: Batch, news: Option<(u64, u64)>, relay: Vec<u8> },
+    Piece {
+        from: ShardId,
+        to: ShardId,
+        sent: Option<Departure>,
+        frames: Batch,
+        news: Option<(u64, u64)>,
+        relay: Vec<u8>,
+    },
     /// The peer knows of this epoch, newer than what it knew of before.
     Epoch(u64),
+    /// The peer asks something under a number of its own.
+    Ask(u64, Vec<u8>),
+    /// The peer answers what was asked under this number, or says so.
+    Answer(u64, Vec<u8>),
     /// The peer leaves on purpose; nothing follows.
     Left,
 }
@@ -179,7 +192,9 @@ impl Link {
                     self.meet(hello, events)?;
                 }
                 (Kind::Piece, &State::Up { shards }) => {
-                    events.push(read_piece(&self.ours, shards, record.sealed, record.open)?);
+                    let timing = &self.timing;
+                    let piece = read_piece(&self.ours, shards, timing, record.sealed, record.open);
+                    events.push(piece?);
                 }
                 (Kind::Ping, State::Up { .. }) => {
                     let number = fields.array::<8>()?;
@@ -197,6 +212,16 @@ impl Link {
                     let epoch = fields.u64()?;
                     fields.end()?;
                     self.hear(epoch, events);
+                }
+                (kind @ (Kind::Ask | Kind::Answer), State::Up { .. }) => {
+                    let number = fields.u64()?;
+                    if fields.0.len() > CALL_BYTES_MAX {
+                        return Err(Refusal::Malformed);
+                    }
+                    let text = fields.0.to_vec();
+                    let is_question = kind == Kind::Ask;
+                    let event = if is_question { Event::Ask } else { Event::Answer };
+                    events.push(event(number, text));
                 }
                 (Kind::Bye, _) => {
                     let code = fields.u8()?;
@@ -301,14 +326,15 @@ impl Link {
         }
     }
 
-    /// Sends what one of our shards has for one of the peer's. Without a link (yet, or any more) it is dropped.
+    /// Sends what one of our shards has for one of the peer's, and when that shard gave it away. Without a link (yet, or any
+    /// more) it is dropped.
     ///
     /// - errors: `Overflow`; the link is over
     /// - cost: one copy
     pub fn piece(
         &mut self,
-        from: ShardId,
-        to: ShardId,
+        (from, to): (ShardId, ShardId),
+        sent: Wall,
         frames: &Batch,
         news: Option<(u64, u64)>,
         relay: &[u8],
@@ -327,12 +353,26 @@ impl Link {
             let part = parts.next().unwrap_or_default();
             let is_last = parts.peek().is_none();
             let (news, relay) = if is_last { (news, relay) } else { (None, &[][..]) };
-            let head = piece_head(from, to, news);
+            let head = piece_head(from, to, sent, news);
             write(&mut self.out, Kind::Piece, [&head, relay], part);
             if is_last {
                 return Ok(());
             }
         }
+    }
+
+    /// Asks the peer something, or answers what it asked under this number. Without a link it is dropped, as what is too
+    /// long is: who asks waits for a time only.
+    ///
+    /// - errors: `Overflow`; the link is over
+    pub fn call(&mut self, number: u64, is_question: bool, text: &[u8]) -> Result<(), Refusal> {
+        if !self.is_up() || text.len() > CALL_BYTES_MAX {
+            return Ok(());
+        }
+        self.make_room(HEADER + 8 + text.len())?;
+        let kind = if is_question { Kind::Ask } else { Kind::Answer };
+        write(&mut self.out, kind, [&number.to_le_bytes(), text], &[]);
+        Ok(())
     }
 
     /// Tells the peer of an epoch, if it is newer than what we told before.
@@ -431,7 +471,12 @@ fn record_bytes_max(frame_bytes_max: usize) -> usize {
     PIECE_HEAD + RELAY_BYTES_MAX + PART_BYTES.max(frame_bytes_max)
 }
 
-fn piece_head(from: ShardId, to: ShardId, news: Option<(u64, u64)>) -> [u8; PIECE_HEAD] {
+fn piece_head(
+    from: ShardId,
+    to: ShardId,
+    sent: Wall,
+    news: Option<(u64, u64)>,
+) -> [u8; PIECE_HEAD] {
     let (received, handled) = news.unwrap_or_default();
     let marks = if news.is_some() { HAS_NEWS } else { 0 };
     let mut head = [0; PIECE_HEAD];
@@ -439,15 +484,22 @@ fn piece_head(from: ShardId, to: ShardId, news: Option<(u64, u64)>) -> [u8; PIEC
     head[2..4].copy_from_slice(&to.0.to_le_bytes());
     head[4..8].copy_from_slice(&marks.to_le_bytes());
     head[8..16].copy_from_slice(&received.to_le_bytes());
-    head[16..].copy_from_slice(&handled.to_le_bytes());
+    head[16..24].copy_from_slice(&handled.to_le_bytes());
+    head[24..].copy_from_slice(&sent.0.to_le_bytes());
     head
 }
 
 /// - takes: the peer's number of shards; the parts of a record
-fn read_piece(ours: &Ours, shards: u16, sealed: &[u8], open: &[u8]) -> Result<Event, Refusal> {
+fn read_piece(
+    ours: &Ours,
+    shards: u16,
+    timing: &Timing,
+    sealed: &[u8],
+    open: &[u8],
+) -> Result<Event, Refusal> {
     let mut fields = Fields(sealed);
     let (from, to, marks) = (fields.u16()?, fields.u16()?, fields.u32()?);
-    let (received, handled) = (fields.u64()?, fields.u64()?);
+    let (received, handled, sent) = (fields.u64()?, fields.u64()?, Wall(fields.u64()?));
     if from >= shards {
         return Err(Refusal::FromShard(from));
     }
@@ -467,6 +519,7 @@ fn read_piece(ours: &Ours, shards: u16, sealed: &[u8], open: &[u8]) -> Result<Ev
     Ok(Event::Piece {
         from: ShardId(from),
         to: ShardId(to),
+        sent: timing.departure(sent),
         frames: Batch::checked(open, ours.frame_bytes_max)?,
         news: (marks == HAS_NEWS).then_some((received, handled)),
         relay: relay.to_vec(),

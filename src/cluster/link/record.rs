@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0–3 | bytes that follow the header |
 //! | 4–7 | CRC-32 (ISO-HDLC) of bytes 8 to 15 and of what follows but its open end, with the length as its initial value |
-//! | 8 | kind: 1 Hello, 2 Piece, 3 Ping, 4 Pong, 5 Epoch, 6 Bye |
+//! | 8 | kind: 1 Hello, 2 Piece, 3 Ping, 4 Pong, 5 Epoch, 6 Bye, 7 Ask, 8 Answer |
 //! | 9–11 | zero |
 //! | 12–15 | bytes of the open end: frames, which have checksums of their own; 0 but for a Piece |
 //!
@@ -25,13 +25,23 @@ pub(super) enum Kind {
     Pong = 4,
     Epoch = 5,
     Bye = 6,
+    Ask = 7,
+    Answer = 8,
 }
 
 impl Kind {
     fn from_u8(code: u8) -> Option<Kind> {
-        [Kind::Hello, Kind::Piece, Kind::Ping, Kind::Pong, Kind::Epoch, Kind::Bye]
-            .into_iter()
-            .find(|kind| *kind as u8 == code)
+        const ALL: [Kind; 8] = [
+            Kind::Hello,
+            Kind::Piece,
+            Kind::Ping,
+            Kind::Pong,
+            Kind::Epoch,
+            Kind::Bye,
+            Kind::Ask,
+            Kind::Answer,
+        ];
+        ALL.into_iter().find(|kind| *kind as u8 == code)
     }
 }
 

@@ -81,11 +81,14 @@ fn words(event: Event) -> String {
     match event {
         Event::Hello(facts) => format!("hello {facts:?}"),
         Event::Up { facts, frames_version } => format!("up {} {frames_version}", facts.name),
-        Event::Piece { from, to, frames, news, relay } => {
+        Event::Piece { from, to, sent, frames, news, relay } => {
             let numbers: Vec<u64> = frames.iter().map(|frame| frame.number).collect();
-            format!("piece {} {} {numbers:?} {news:?} {relay:?}", from.0, to.0)
+            let at = sent.map(|sent| sent.at.0);
+            format!("piece {} {} {at:?} {numbers:?} {news:?} {relay:?}", from.0, to.0)
         }
         Event::Epoch(epoch) => format!("epoch {epoch}"),
+        Event::Ask(number, text) => format!("ask {number} {text:?}"),
+        Event::Answer(number, text) => format!("answer {number} {text:?}"),
         Event::Left => "left".into(),
     }
 }
@@ -108,18 +111,23 @@ fn pair() -> (Link, Link) {
 /// A bit of everything that node 1 may say.
 fn said() -> Vec<u8> {
     let (mut one, _) = pair();
-    one.piece(ShardId(1), ShardId(2), &frames(0..2, b"hi"), Some((9, 8)), b"relay").unwrap();
+    let shards = (ShardId(1), ShardId(2));
+    one.piece(shards, Wall(70), &frames(0..2, b"hi"), Some((9, 8)), b"relay").unwrap();
     one.tick(at(0), &mut Vec::new()).unwrap();
     one.tell(7);
-    one.piece(ShardId(0), ShardId(3), &Batch::new(), None, b"x").unwrap();
+    one.call(3, true, b"?").unwrap();
+    one.call(9, false, b"").unwrap();
+    one.piece((ShardId(0), ShardId(3)), Wall(71), &Batch::new(), None, b"x").unwrap();
     one.leave();
     output(&mut one)
 }
 
-const HEARD: [&str; 4] = [
-    "piece 1 2 [0, 1] Some((9, 8)) [114, 101, 108, 97, 121]",
+const HEARD: [&str; 6] = [
+    "piece 1 2 None [0, 1] Some((9, 8)) [114, 101, 108, 97, 121]",
     "epoch 7",
-    "piece 0 3 [] None [120]",
+    "ask 3 [63]",
+    "answer 9 []",
+    "piece 0 3 None [] None [120]",
     "left",
 ];
 
@@ -189,7 +197,7 @@ fn refused(kind: Kind, sealed: &[u8], open: &[u8]) -> Option<Refusal> {
 
 #[test]
 fn hostile_records_with_right_checksums_are_refused() {
-    let head = |from, to, news| piece_head(ShardId(from), ShardId(to), news);
+    let head = |from, to, news| piece_head(ShardId(from), ShardId(to), Wall(1), news);
     let piece = |head: [u8; PIECE_HEAD], open: &[u8]| refused(Kind::Piece, &head, open);
     assert_eq!(piece(head(3, 3, Some((5, 5))), &[]), None);
     assert_eq!(piece(head(SHARDS, 0, None), &[]), Some(Refusal::FromShard(SHARDS)));
@@ -212,7 +220,12 @@ fn hostile_records_with_right_checksums_are_refused() {
         }
         assert_eq!(refused(kind, &vec![0; length], b"x"), Some(Refusal::Header), "{kind:?}");
     }
-    for code in [0, 7, 255] {
+    for kind in [Kind::Ask, Kind::Answer] {
+        assert_eq!(refused(kind, &[0; 7], &[]), Some(Refusal::Malformed), "{kind:?}");
+        let long = vec![0; 8 + CALL_BYTES_MAX + 1];
+        assert_eq!(refused(kind, &long, &[]), Some(Refusal::Malformed), "{kind:?}");
+    }
+    for code in [0, 9, 255] {
         let mut bytes = Vec::new();
         write(&mut bytes, Kind::Ping, [&[0; 8], &[]], &[]);
         bytes[8] = code;
@@ -226,7 +239,7 @@ fn hostile_records_with_right_checksums_are_refused() {
 #[test]
 fn frames_are_checked_before_they_are_handed_on() {
     let batch = frames(0..3, b"hello");
-    let head = piece_head(ShardId(0), ShardId(0), None);
+    let head = piece_head(ShardId(0), ShardId(0), Wall(1), None);
     let piece = |bytes: &[u8]| refused(Kind::Piece, &head, bytes);
     assert_eq!(piece(batch.as_bytes()), None);
     let cut = &batch.as_bytes()[..batch.len_bytes() - 16];
@@ -243,7 +256,7 @@ fn frames_are_checked_before_they_are_handed_on() {
     assert_eq!(piece(&newer), Some(Refusal::Frame(FrameError::Version(2))));
     let large = frames(0..1, &vec![b'x'; 5_000]);
     let (mut one, _) = pair();
-    one.piece(ShardId(0), ShardId(0), &large, None, &[]).unwrap();
+    one.piece((ShardId(0), ShardId(0)), Wall(1), &large, None, &[]).unwrap();
     let small = Arc::new(Ours { frame_bytes_max: 4096, ..(*ours(2)).clone() });
     let mut two = Link::new(small, State::Up { shards: SHARDS });
     let taken = hear(&mut two, &output(&mut one), 999).1;
@@ -327,7 +340,7 @@ fn a_hello_is_whole_or_refused_and_later_versions_may_say_more() {
 #[test]
 fn nobody_speaks_out_of_order() {
     let mut piece = Vec::new();
-    write(&mut piece, Kind::Piece, [&piece_head(ShardId(0), ShardId(0), None), &[]], &[]);
+    write(&mut piece, Kind::Piece, [&piece_head(ShardId(0), ShardId(0), Wall(1), None), &[]], &[]);
     assert_eq!(hear(&mut Link::accept(ours(2)), &piece, 99).1, Err(Refusal::Order));
     let hello = output(&mut Link::dial(ours(1), facts(2), 0));
     assert_eq!(hear(&mut pair().1, &hello, 99).1, Err(Refusal::Order));
@@ -385,7 +398,7 @@ fn a_peer_that_takes_nothing_is_given_up_at_the_bound() {
     let batch = frames(0..1, &vec![b'x'; 1_000_000]);
     let mut sent = 0;
     let refusal = loop {
-        match one.piece(ShardId(0), ShardId(0), &batch, None, &[]) {
+        match one.piece((ShardId(0), ShardId(0)), Wall(1), &batch, None, &[]) {
             Ok(()) => sent += 1,
             Err(refusal) => break refusal,
         }
@@ -395,13 +408,13 @@ fn a_peer_that_takes_nothing_is_given_up_at_the_bound() {
     // What was taken to be written counts until it is.
     let (mut one, _) = pair();
     let mut bytes = Vec::new();
-    one.piece(ShardId(0), ShardId(0), &batch, None, &[]).unwrap();
+    one.piece((ShardId(0), ShardId(0)), Wall(1), &batch, None, &[]).unwrap();
     one.output(&mut bytes);
     assert_eq!(one.waiting_bytes(), bytes.len());
     one.written(bytes.len());
     assert_eq!(one.waiting_bytes(), 0);
     let relay = vec![0; RELAY_BYTES_MAX + 1];
-    let refused = one.piece(ShardId(0), ShardId(0), &Batch::new(), None, &relay);
+    let refused = one.piece((ShardId(0), ShardId(0)), Wall(1), &Batch::new(), None, &relay);
     assert_eq!(refused, Err(Refusal::Overflow(relay.len())));
     // A flood of pings is answered within the same bound.
     let (_, mut two) = pair();
@@ -417,11 +430,11 @@ fn a_peer_that_takes_nothing_is_given_up_at_the_bound() {
 fn large_batches_go_in_parts_and_news_follows_the_last() {
     let (mut one, mut two) = pair();
     let batch = frames(0..30, &vec![b'x'; 100_000]);
-    one.piece(ShardId(1), ShardId(2), &batch, Some((3, 2)), b"r").unwrap();
+    one.piece((ShardId(1), ShardId(2)), Wall(1), &batch, Some((3, 2)), b"r").unwrap();
     let (told, ended) = hear(&mut two, &output(&mut one), 1 << 16);
     assert_eq!(ended, Ok(()));
     assert_eq!(told.len(), 3);
-    assert_eq!(told[0], "piece 1 2 [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] None []");
+    assert_eq!(told[0], "piece 1 2 None [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] None []");
     assert!(told[2].ends_with("28, 29] Some((3, 2)) [114]"));
 }
 
@@ -445,7 +458,7 @@ fn a_flood_of_epochs_is_told_a_few_times_and_the_newest_at_last() {
 fn without_a_link_nothing_is_sent() {
     let mut one = Link::dial(ours(1), facts(2), 0);
     output(&mut one);
-    one.piece(ShardId(0), ShardId(0), &frames(0..1, b"x"), None, b"x").unwrap();
+    one.piece((ShardId(0), ShardId(0)), Wall(1), &frames(0..1, b"x"), None, b"x").unwrap();
     one.tell(9);
     one.tick(at(1), &mut Vec::new()).unwrap();
     assert!(output(&mut one).is_empty());

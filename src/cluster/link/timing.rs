@@ -23,6 +23,15 @@ pub struct Estimate {
     pub error_us: u64,
 }
 
+/// When something left a peer, by an estimate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// By our own clock.
+    pub at: Wall,
+    /// How far the peer's clock is before ours.
+    pub clock_ahead_us: i64,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Timing {
     /// By the number of the ping.
@@ -31,6 +40,8 @@ pub(super) struct Timing {
     samples: [Option<Estimate>; SAMPLES],
     taken: usize,
     latest: Duration,
+    /// The least delayed of the samples.
+    best: Option<Estimate>,
 }
 
 fn slot(number: u64, of: usize) -> usize {
@@ -57,11 +68,19 @@ impl Timing {
         self.latest = rtt;
         self.samples[self.taken % SAMPLES] = Some(Estimate { rtt, offset_us, error_us: half_us });
         self.taken += 1;
+        self.best = self.samples.iter().flatten().min_by_key(|sample| sample.rtt).copied();
+    }
+
+    /// - takes: when it left, by the peer's clock
+    /// - gives: `None` while nothing is known of that
+    pub(super) fn departure(&self, theirs: Wall) -> Option<Departure> {
+        let clock_ahead_us = self.best?.offset_us;
+        let at = Wall(theirs.0.saturating_add_signed(clock_ahead_us.saturating_neg()));
+        Some(Departure { at, clock_ahead_us })
     }
 
     pub(super) fn estimate(&self) -> Option<Estimate> {
-        let best = self.samples.iter().flatten().min_by_key(|sample| sample.rtt)?;
-        Some(Estimate { rtt: self.latest, ..*best })
+        Some(Estimate { rtt: self.latest, ..self.best? })
     }
 }
 
@@ -91,13 +110,16 @@ mod tests {
             error_us: 100,
         };
         assert_eq!(timing.estimate(), Some(expected));
+        let left = Wall(at(9).wall.0 + 3_600_000_000);
+        let departure = Departure { at: at(9).wall, clock_ahead_us: 3_600_000_000 };
+        assert_eq!(timing.departure(left), Some(departure));
     }
 
     #[test]
     fn answers_nobody_asked_for_and_absurd_clocks_do_no_harm() {
         let mut timing = Timing::default();
         timing.pong(0, Wall(7), at(1));
-        assert_eq!(timing.estimate(), None);
+        assert_eq!((timing.estimate(), timing.departure(Wall(7))), (None, None));
         let number = timing.ping(at(10));
         timing.pong(number + 8, Wall(7), at(11));
         assert_eq!(timing.estimate(), None);

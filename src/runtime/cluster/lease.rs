@@ -168,6 +168,7 @@ mod tests {
         let gate = Gate::new(Some(Membership::new(1)));
         let piece = |incarnation, bytes| Incoming::Piece {
             from: Place { run: Run { node: NodeId(2), incarnation }, shard: ShardId(0) },
+            sent: None,
             frames: Batch::new(),
             news: None,
             relay: vec![0; bytes],

@@ -25,6 +25,7 @@ mod tests;
 
 use super::port::{Carrier, Incoming, Outgoing};
 use super::tls::{LinkTls, LinkTlsError};
+use crate::base::instant::Wall;
 use crate::base::rng::Rng;
 use crate::cluster::link::Ours;
 use crate::cluster::placement::ShardId;
@@ -76,6 +77,10 @@ pub enum LinkEvent {
     Epoch(Run, u64),
     /// The run leaves on purpose. `Down` follows.
     Left(Run),
+    /// The run asks something under a number of its own.
+    Asked(Run, u64, Vec<u8>),
+    /// The run answers what it was asked under this number, or says so.
+    Answered(Run, u64, Vec<u8>),
 }
 
 /// What the links of a node need.
@@ -101,10 +106,20 @@ pub enum LinksError {
 }
 
 enum Order {
-    Piece(Outgoing),
+    /// And when its core gave it away.
+    Piece(Wall, Outgoing),
     Renew(Run),
+    Call(Call),
     Command(Command),
     Stop,
+}
+
+/// A question to another node, or the answer to one of its own.
+struct Call {
+    to: Run,
+    number: u64,
+    is_question: bool,
+    text: Vec<u8>,
 }
 
 /// Sends to the links, and reads how they are. Cloned to every core and side thread.
@@ -112,12 +127,13 @@ enum Order {
 pub struct Links {
     orders: UnboundedSender<Order>,
     board: Arc<Board>,
+    clock: Clock,
 }
 
 impl Carrier for Links {
     fn send(&self, piece: Outgoing) {
         // After the thread has ended there is no link either.
-        let _ = self.orders.send(Order::Piece(piece));
+        let _ = self.orders.send(Order::Piece(self.clock.now().wall, piece));
     }
 
     fn renew(&self, run: Run) {
@@ -129,6 +145,21 @@ impl Links {
     /// Carried out in order, also among the pieces that were sent.
     pub fn command(&self, command: Command) {
         let _ = self.orders.send(Order::Command(command));
+    }
+
+    /// Asks a run something; `LinkEvent::Answered` comes, or does not.
+    pub fn ask(&self, to: Run, number: u64, text: Vec<u8>) {
+        let _ = self.orders.send(Order::Call(Call { to, number, is_question: true, text }));
+    }
+
+    /// Answers what a run has asked under this number.
+    pub fn answer(&self, to: Run, number: u64, text: Vec<u8>) {
+        let _ = self.orders.send(Order::Call(Call { to, number, is_question: false, text }));
+    }
+
+    pub fn is_up(&self, run: Run) -> bool {
+        let peers = self.board.figures().peers;
+        peers.iter().any(|peer| peer.run == run && peer.state == LinkState::Up)
     }
 
     pub fn figures(&self) -> LinksFigures {
@@ -175,7 +206,7 @@ pub fn start(
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let (orders, inbox) = unbounded_channel();
     let board = Arc::new(Board::default());
-    let links = Links { orders, board: board.clone() };
+    let links = Links { orders, board: board.clone(), clock };
     let thread = std::thread::Builder::new().name("links".into()).spawn(move || {
         let hub = Hub::new(ours, tls, sink, events, board, clock, Rng::from_seed(seed));
         LocalSet::new().block_on(&runtime, run(Rc::new(hub), listener, inbox));
@@ -190,8 +221,9 @@ async fn run(hub: Rc<Hub>, listener: TcpListener, mut inbox: UnboundedReceiver<O
     'rounds: while inbox.recv_many(&mut orders, ROUND).await > 0 {
         for order in orders.drain(..) {
             match order {
-                Order::Piece(piece) => hub.send(piece),
+                Order::Piece(at, piece) => hub.send(at, piece),
                 Order::Renew(run) => hub.renew(run),
+                Order::Call(call) => hub.call(&call),
                 Order::Command(Command::Peers(peers)) => doors::set_peers(&hub, peers),
                 Order::Command(Command::Epoch(epoch)) => hub.tell(epoch),
                 Order::Command(Command::Leave) => hub.leave(),

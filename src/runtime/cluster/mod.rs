@@ -3,6 +3,7 @@
 //! the shards' cores have of it all.
 
 pub mod authority;
+pub mod calls;
 pub mod gossip;
 pub mod lease;
 pub mod links;

@@ -1,6 +1,7 @@
 //! Between a core and the links to other nodes: what a turn of the core has for them leaves as one piece for each shard of
 //! another node, and comes to a core in such pieces.
 
+use crate::cluster::link::Departure;
 use crate::cluster::placement::ShardId;
 use crate::cluster::view::{Place, Run};
 use crate::frame::Batch;
@@ -20,8 +21,15 @@ pub struct Outgoing {
 /// What comes from another node. What came in one link comes in its order.
 #[derive(Debug)]
 pub enum Incoming {
-    /// As it was sent: frames (checked), then news, then what concerns sockets.
-    Piece { from: Place, frames: Batch, news: Option<(u64, u64)>, relay: Vec<u8> },
+    /// As it was sent: frames (checked), then news, then what concerns sockets. `sent` is known once the clocks of both have
+    /// been compared.
+    Piece {
+        from: Place,
+        sent: Option<Departure>,
+        frames: Batch,
+        news: Option<(u64, u64)>,
+        relay: Vec<u8>,
+    },
     /// There is a link to this run: what it did not handle is to be sent (again).
     Up(Run),
     /// There is none any more; sockets that were relayed over it are lost. Frames wait for the next one.

@@ -245,6 +245,7 @@ pub fn place(jid: &str, map: &ShardMap) -> Result<Place, String> {
         shard: owner.shard.0,
         epoch: map.epoch,
         clients: member.clients.clone(),
+        ..Place::default()
     })
 }
 

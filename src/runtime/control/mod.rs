@@ -4,12 +4,13 @@
 //! the version of the protocol in it. Requests of one connection are answered in order.
 //!
 //! Here are the values that pass; `server` and `client` are the two ends, `accounts` does what is asked of accounts,
-//! `office` what shards ask, `restore` brings an account in with all that belongs to it; `trace` is what passes for the one
+//! `office` what shards ask, `inquiry` what nodes ask each other, `restore` brings an account in with all that belongs to it; `trace` is what passes for the one
 //! request with more than one answer.
 
 pub mod accounts;
 pub mod client;
 pub mod cluster;
+pub mod inquiry;
 pub mod office;
 pub mod restore;
 pub mod server;
@@ -86,8 +87,11 @@ pub enum ControlRequest {
 }
 
 /// Where a page of sessions begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionCursor {
+    /// Its id.
+    #[serde(default)]
+    pub node: u32,
     pub shard: u16,
     pub slot: u32,
 }
@@ -165,10 +169,13 @@ pub enum ControlResponse {
     /// It was told to its cluster.
     Weighed,
     Reloaded(Reloaded),
-    /// `next`: where the next page begins, if there is one. A page may be empty.
+    /// `next`: where the next page begins, if there is one. A page may be empty. `silent`: nodes of the cluster that gave
+    /// no answer in time, so that their sessions are missing.
     Sessions {
         sessions: Vec<SessionDetail>,
         next: Option<SessionCursor>,
+        #[serde(default)]
+        silent: Vec<String>,
     },
     /// So many sessions were ended.
     Kicked {
@@ -235,7 +242,7 @@ pub struct AccountDetail {
 }
 
 /// A session, as `corefire session list` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionDetail {
     /// Full.
     pub jid: String,
@@ -250,6 +257,12 @@ pub struct SessionDetail {
     pub priority: Option<i8>,
     /// It can be resumed (XEP-0198).
     pub resumable: bool,
+    /// The node of the cluster that has it.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// The node that its client is connected to; none while it waits to be resumed.
+    #[serde(default)]
+    pub socket: Option<String>,
 }
 
 /// A running node, as `corefire status` shows it.
@@ -320,10 +333,13 @@ pub struct ShardStatus {
 }
 
 /// Who owns an address, as `corefire whereis` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Prepared.
     pub jid: String,
+    /// What it is at this server, as far as its domain says. None where no node runs.
+    #[serde(default)]
+    pub kind: Option<PlaceKind>,
     /// 16 hexadecimal digits.
     pub hash64: String,
     pub partition: u16,
@@ -338,6 +354,40 @@ pub struct Place {
     /// Where clients reach this very node, `HOST:PORT` each.
     #[serde(default)]
     pub clients: Vec<String>,
+    /// Of an account.
+    #[serde(default)]
+    pub sessions: Vec<PlaceSession>,
+    /// Connections of a component, by the names of the nodes that they are on.
+    #[serde(default)]
+    pub connections: BTreeMap<String, u64>,
+    /// Nodes that gave no answer in time: what they have is missing.
+    #[serde(default)]
+    pub silent: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlaceKind {
+    /// Of a domain that is served here, whether there is one of that name or not.
+    Account,
+    /// It is served here, by each node.
+    Domain,
+    /// It, or its domain, is a component's.
+    Component,
+    /// Nothing of this server.
+    Elsewhere,
+}
+
+/// A session, as `corefire whereis` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceSession {
+    pub resource: String,
+    /// The node that its client is connected to; none while it waits to be resumed.
+    pub socket: Option<String>,
+    /// Where its client is.
+    pub address: Option<String>,
+    /// XEP-0082.
+    pub since: String,
 }
 
 /// Answers requests; called from several side threads at a time, may block.
@@ -464,6 +514,10 @@ mod tests {
             shard: 1,
             epoch: u64::MAX,
             clients: vec!["[::1]:5222".into()],
+            kind: Some(PlaceKind::Component),
+            sessions: vec![PlaceSession::default()],
+            connections: [("n".to_owned(), 2)].into(),
+            silent: vec!["m".into()],
         };
         let responses = [
             ControlResponse::Done,

@@ -2,9 +2,7 @@
 
 use super::Password;
 use super::accounts::{self, Accounts, Fault, News};
-use crate::shard::errand::{
-    AccountFacts, Announcement, Counts, Errand, Outcome, Secret, SessionFacts, Which,
-};
+use crate::shard::errand::{AccountFacts, Announcement, Counts, Errand, Outcome, Secret, Which};
 use crate::shard::{Quarantine, Slot};
 use crate::store::{Answer, Query, Write};
 use crate::xmpp::jid::{BareJid, Jid};
@@ -19,18 +17,32 @@ pub trait Office: Accounts {
     /// Whether a stranger may make an account now.
     fn admit(&mut self, peer: IpAddr) -> bool;
 
-    fn sessions(&mut self, of: &BareJid) -> Vec<SessionFacts>;
+    /// Of an account's sessions.
+    ///
+    /// - errors: the node that has them, which gave no answer in time
+    fn resources(&mut self, of: &BareJid) -> Result<Vec<String>, String>;
 
     /// The first `limit` users of a domain that are found, and how many there are.
-    fn users(&mut self, domain: &str, which: Which, limit: usize) -> (Vec<BareJid>, Counts);
+    fn users(&mut self, domain: &str, which: Which, limit: usize) -> Found;
 
     /// Gives how many sessions it ended.
-    fn end_sessions(&mut self, jid: &Jid) -> u64;
+    ///
+    /// - errors: the node that has them, which gave no answer in time
+    fn end_sessions(&mut self, jid: &Jid) -> Result<u64, String>;
 
-    fn announce(&mut self, announcement: &Announcement);
+    /// Gives the nodes that did not say that they have announced it.
+    fn announce(&mut self, announcement: &Announcement) -> Vec<String>;
 
     /// Ends the node after `delay`. False where it is to end already.
     fn stop(&mut self, delay: Duration) -> bool;
+}
+
+/// Users of a domain, at all nodes but those that are `silent`.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub jids: Vec<BareJid>,
+    pub counts: Counts,
+    pub silent: Vec<String>,
 }
 
 /// Runs an errand and answers it once. Blocks for the store, the shards and the derivation of keys.
@@ -59,46 +71,56 @@ pub fn run(office: &mut dyn Office, errand: Errand, answer: &mut dyn FnMut(Outco
             each(jids, |jid| accounts::set_disabled(office, jid, disabled))
         }
         Errand::EndSessions { jids } => {
-            let unknown: Vec<Jid> =
-                jids.into_iter().filter(|jid| office.end_sessions(jid) == 0).collect();
-            if unknown.is_empty() { Outcome::Done } else { Outcome::Unknown(unknown) }
+            let (mut unknown, mut silent) = (Vec::new(), Vec::new());
+            for jid in jids {
+                match office.end_sessions(&jid) {
+                    Ok(0) => unknown.push(jid),
+                    Ok(_) => {}
+                    Err(node) => silent.push(node),
+                }
+            }
+            let done = if unknown.is_empty() { Outcome::Done } else { Outcome::Unknown(unknown) };
+            without(silent, done)
         }
         Errand::Account { jid } => account(office, &jid),
         Errand::Accounts { domain, only_disabled, limit } => {
             list(office, &domain, only_disabled, limit)
         }
         Errand::Users { domain, which, limit } => {
-            let (jids, counts) = office.users(&domain, which, limit);
+            let Found { jids, counts, silent } = office.users(&domain, which, limit);
             let all = match which {
                 Which::Online => counts.online,
                 Which::Active => counts.active,
                 Which::Idle => counts.online - counts.active,
             };
             let more = all > jids.len() as u64;
-            Outcome::Jids { jids, more }
+            without(silent, Outcome::Jids { jids, more })
         }
         Errand::Count { domain } => {
-            let (_, counts) = office.users(&domain, Which::Online, 0);
+            let Found { counts, silent, .. } = office.users(&domain, Which::Online, 0);
             match office.read(Query::CountAccounts { domain: domain.as_ref().to_owned() }) {
                 Ok(Answer::Counted { accounts, disabled }) => {
-                    Outcome::Counts(Counts { accounts, disabled, ..counts })
+                    without(silent, Outcome::Counts(Counts { accounts, disabled, ..counts }))
                 }
                 _ => Outcome::Failed,
             }
         }
-        Errand::Announce(announcement) => {
-            office.announce(&announcement);
-            Outcome::Done
-        }
+        Errand::Announce(announcement) => without(office.announce(&announcement), Outcome::Done),
         Errand::Stop { delay, announcement } => match office.stop(delay) {
             true => {
-                announcement.iter().for_each(|announcement| office.announce(announcement));
-                Outcome::Done
+                let silent = announcement.map(|announcement| office.announce(&announcement));
+                without(silent.unwrap_or_default(), Outcome::Done)
             }
             false => Outcome::Busy,
         },
     };
     answer(outcome);
+}
+
+fn without(mut nodes: Vec<String>, outcome: Outcome) -> Outcome {
+    nodes.sort();
+    nodes.dedup();
+    if nodes.is_empty() { outcome } else { Outcome::Without(nodes, Box::new(outcome)) }
 }
 
 fn known(password: Secret) -> Password {
@@ -170,13 +192,20 @@ fn register(
 fn account(office: &mut dyn Office, jid: &BareJid) -> Outcome {
     match accounts::record(office, jid) {
         Ok(None) => Outcome::Account(None),
-        Ok(Some(record)) => Outcome::Account(Some(Box::new(AccountFacts {
-            disabled: record.disabled,
-            roster: record.roster,
-            slots: record.slots,
-            log_rows: record.log_rows,
-            sessions: office.sessions(jid),
-        }))),
+        Ok(Some(record)) => {
+            let (resources, silent) = match office.resources(jid) {
+                Ok(resources) => (resources, Vec::new()),
+                Err(node) => (Vec::new(), vec![node]),
+            };
+            let facts = AccountFacts {
+                disabled: record.disabled,
+                roster: record.roster,
+                slots: record.slots,
+                log_rows: record.log_rows,
+                resources,
+            };
+            without(silent, Outcome::Account(Some(Box::new(facts))))
+        }
         Err(fault) => outcome(Err(fault)),
     }
 }

@@ -46,7 +46,7 @@ impl Carrier for Wire {
         let from = Place { run: self.run, shard: piece.from };
         let Outgoing { to, frames, news, relay, .. } = piece;
         if let Some(mailboxes) = self.mailboxes.lock().unwrap().get(&to.run) {
-            let incoming = Incoming::Piece { from, frames, news, relay };
+            let incoming = Incoming::Piece { from, sent: None, frames, news, relay };
             mailboxes[usize::from(to.shard.0)].send(Letter::Link(incoming));
         }
     }

@@ -109,7 +109,7 @@ fn hear(who: u8, bytes: &[u8], piece: usize) -> (Vec<String>, Option<Refusal>, V
 
 fn size_of(event: &Event) -> usize {
     match event {
-        Event::Piece { from, to, frames, news, relay } => {
+        Event::Piece { from, to, frames, news, relay, .. } => {
             assert!(from.0 < SHARDS && to.0 < SHARDS);
             assert!(news.is_none_or(|(received, handled)| handled <= received));
             let stanzas: usize = frames.iter().map(|frame| frame.stanza.len()).sum();
@@ -117,6 +117,7 @@ fn size_of(event: &Event) -> usize {
             frames.len_bytes() + relay.len()
         }
         Event::Hello(facts) => facts.name.len() + facts.version.len(),
+        Event::Ask(_, text) | Event::Answer(_, text) => text.len(),
         Event::Up { .. } | Event::Epoch(_) | Event::Left => 0,
     }
 }

@@ -6,6 +6,7 @@ takes every way that there is between nodes.
 
 import asyncio
 import itertools
+import json
 import os
 import secrets
 
@@ -146,6 +147,23 @@ async def all_chat_with_all(world):
         check(heard == bodies, f"{two.boundjid} heard {heard} of {one.bare}, wanted {bodies}")
 
 
+async def an_operator_asks_at_any_node(world):
+    """Each tells the same of all sessions: who has them, and where their sockets are."""
+    wanted = {
+        (person.boundjid.full, world.nodes[owner].name, world.nodes[socket].name)
+        for (owner, socket), person in world.people.items()
+    }
+    for asked in world.nodes:
+        listed = [json.loads(line) for line in asked.run("session", "list", "--json").splitlines()]
+        found = [(one["jid"], one["node"], one["socket"]) for one in listed]
+        check(sorted(found) == sorted(wanted), f"session list at {asked.name}: {found}, not {wanted}")
+        for full, owner, socket in wanted:
+            told = asked.whereis(full)
+            check((told["node"], told["kind"], told["silent"]) == (owner, "account", []), f"{told}")
+            sockets = [(one["resource"], one["socket"]) for one in told["sessions"]]
+            check(sockets == [(full.partition("/")[2], socket)], f"whereis at {asked.name}: {told}")
+
+
 async def presence_comes_and_goes(world):
     """One logs out, comes again at another node, and is cut off: the others see each of it once it happened."""
     for owner in range(NODES):
@@ -259,6 +277,7 @@ async def a_node_goes_and_comes(world):
 ALL = (
     the_nodes_found_each_other,
     all_chat_with_all,
+    an_operator_asks_at_any_node,
     presence_comes_and_goes,
     one_archive_is_paged_at_each_node,
     another_maker_s_client_writes_across,

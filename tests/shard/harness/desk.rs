@@ -2,10 +2,8 @@
 
 use super::{ITERATIONS, Node};
 use corefire::runtime::control::accounts::{Accounts, News};
-use corefire::runtime::control::office::{self, Office};
-use corefire::shard::errand::{
-    Announcement, Counts, Errand, Outcome, SessionFacts, Shares, UsersQuery, Which,
-};
+use corefire::runtime::control::office::{self, Found, Office};
+use corefire::shard::errand::{Announcement, Counts, Errand, Outcome, Shares, UsersQuery, Which};
 use corefire::shard::{Input, Ticket};
 use corefire::store::{self, Answer, Query, Reader as _, Write, Writer as _, Written};
 use corefire::xmpp::jid::{BareJid, Jid};
@@ -87,11 +85,12 @@ impl Office for Desk<'_> {
         self.node.registrations.admit(peer, shares, self.node.now.mono)
     }
 
-    fn sessions(&mut self, of: &BareJid) -> Vec<SessionFacts> {
-        self.node.session_facts(of.local().unwrap())
+    fn resources(&mut self, of: &BareJid) -> Result<Vec<String>, String> {
+        let sessions = self.node.session_facts(of.local().unwrap());
+        Ok(sessions.iter().map(|session| session.jid.resource().unwrap().to_owned()).collect())
     }
 
-    fn users(&mut self, domain: &str, which: Which, limit: usize) -> (Vec<BareJid>, Counts) {
+    fn users(&mut self, domain: &str, which: Which, limit: usize) -> Found {
         let (mut jids, mut all) = (Vec::new(), Counts::default());
         for core in &self.node.cores {
             let query = UsersQuery { domain: domain.into(), which, after: 0, limit };
@@ -102,22 +101,23 @@ impl Office for Desk<'_> {
             all.active += counts.active;
         }
         jids.truncate(limit);
-        (jids, all)
+        Found { jids, counts: all, silent: self.node.silent.clone() }
     }
 
-    fn end_sessions(&mut self, jid: &Jid) -> u64 {
+    fn end_sessions(&mut self, jid: &Jid) -> Result<u64, String> {
         let before = self.node.sessions();
         let owner = self.node.owner_of(jid.bare());
         self.node.input(owner, Input::EndSessions(jid.clone()));
-        (before - self.node.sessions()) as u64
+        Ok((before - self.node.sessions()) as u64)
     }
 
-    fn announce(&mut self, announcement: &Announcement) {
+    fn announce(&mut self, announcement: &Announcement) -> Vec<String> {
         for shard in 0..self.node.cores.len() {
             let announcement = Arc::new(announcement.clone());
             self.node.input(shard, Input::Announce { announcement, after: 0 });
             assert_eq!(self.node.cores[shard].shard.next_page(0), None);
         }
+        self.node.silent.clone()
     }
 
     fn stop(&mut self, delay: Duration) -> bool {

@@ -5,8 +5,8 @@ use super::super::port::{Incoming, Outgoing};
 use super::super::tls::LinkTls;
 use super::ended::Ended;
 use super::figures::{Board, LinkState, PeerFigures};
-use super::{LinkEvent, Sink};
-use crate::base::instant::{Instant, Now};
+use super::{Call, LinkEvent, Sink};
+use crate::base::instant::{Instant, Now, Wall};
 use crate::base::limit::{Meter, Rate};
 use crate::base::rng::Rng;
 use crate::cluster::link::{Event, Link, Ours};
@@ -292,12 +292,16 @@ impl Hub {
         let mut pieces = 0;
         for event in events.drain(..) {
             match event {
-                Event::Piece { from, to, frames, news, relay } => {
+                Event::Piece { from, to, sent, frames, news, relay } => {
                     pieces += 1;
                     let from = Place { run: id.run, shard: from };
-                    self.sink.deliver(to, Incoming::Piece { from, frames, news, relay });
+                    self.sink.deliver(to, Incoming::Piece { from, sent, frames, news, relay });
                 }
                 Event::Epoch(epoch) => self.event(LinkEvent::Epoch(id.run, epoch)),
+                Event::Ask(number, text) => self.event(LinkEvent::Asked(id.run, number, text)),
+                Event::Answer(number, text) => {
+                    self.event(LinkEvent::Answered(id.run, number, text));
+                }
                 Event::Left => {
                     self.event(LinkEvent::Left(id.run));
                     return Err(Ended::Left);
@@ -329,7 +333,8 @@ impl Hub {
 
     // What goes out.
 
-    pub(super) fn send(&self, piece: Outgoing) {
+    /// - takes: when its core gave it away
+    pub(super) fn send(&self, at: Wall, piece: Outgoing) {
         let node = piece.to.run.node;
         let sent = {
             let mut peers = self.peers.borrow_mut();
@@ -345,7 +350,7 @@ impl Hub {
             }
             let mut link = live.link.borrow_mut();
             let Outgoing { from, to, frames, news, relay } = &piece;
-            let sent = link.piece(*from, to.shard, frames, *news, relay);
+            let sent = link.piece((*from, to.shard), at, frames, *news, relay);
             sent.map(|()| link.waiting_bytes())
         };
         match sent {
@@ -354,6 +359,21 @@ impl Hub {
                 figures.queue_bytes = waiting;
             }),
             Err(refusal) => self.end(node, &Ended::Refused(refusal)),
+        }
+    }
+
+    /// Without a link to that run it is dropped.
+    pub(super) fn call(&self, call: &Call) {
+        let node = call.to.node;
+        let sent = {
+            let peers = self.peers.borrow();
+            let peer = peers.get(&node).filter(|peer| peer.facts.run == call.to);
+            let Some(live) = peer.and_then(|peer| peer.live.as_ref()) else { return };
+            live.writer.notify_one();
+            live.link.borrow_mut().call(call.number, call.is_question, &call.text)
+        };
+        if let Err(refusal) = sent {
+            self.end(node, &Ended::Refused(refusal));
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use super::super::calls::Ear;
 use super::super::tls::{LinkTls, expected_name};
 use super::*;
 use crate::base::instant::Wall;
@@ -106,7 +107,7 @@ impl Node {
 
     fn expect_piece(&self, run: Run, number: u64) {
         let (to, incoming) = self.next();
-        let Incoming::Piece { from, frames, news, relay } = incoming else {
+        let Incoming::Piece { from, frames, news, relay, .. } = incoming else {
             panic!("{incoming:?}")
         };
         assert_eq!((to, from), (ShardId(1), Place { run, shard: ShardId(0) }));
@@ -308,6 +309,44 @@ fn a_cut_link_comes_again() {
 }
 
 #[test]
+fn nodes_answer_each_other_and_who_does_not_is_not_waited_for() {
+    let (one, mut two) = pair();
+    let (ear, _questions) = Ear::new();
+    let calls = ear.calls(one.thread.links().clone());
+    let mut heard = one.events;
+    let ears = std::thread::spawn(move || {
+        while let Some(event) = heard.blocking_recv() {
+            if let LinkEvent::Answered(from, number, text) = event {
+                ear.answered(from, number, text);
+            }
+        }
+    });
+    let (run, stranger) = (two.facts.run, Run { node: NodeId(9), incarnation: 1 });
+    let links = two.thread.links().clone();
+    let answering = std::thread::spawn(move || {
+        let mut next = || loop {
+            if let LinkEvent::Asked(from, number, text) = two.event() {
+                return (from, number, text);
+            }
+        };
+        let (from, number, text) = next();
+        // What nobody asked, and an answer to the question.
+        links.answer(from, number + 77, b"nonsense".to_vec());
+        links.answer(from, number, [&text[..], b"!"].concat());
+        // To the second there is no answer.
+        next().2
+    });
+    let began = Instant::now();
+    let answers = calls.ask(&[stranger, run], b"well", PATIENCE);
+    assert_eq!(answers, [None, Some(b"well!".to_vec())]);
+    assert!(began.elapsed() < PATIENCE / 2, "nobody waits for who has no link");
+    assert_eq!(calls.ask(&[run], b"again", Duration::from_millis(50)), [None]);
+    assert_eq!(answering.join().unwrap(), b"again");
+    drop((calls, one.thread));
+    ears.join().unwrap();
+}
+
+#[test]
 fn what_is_sent_without_a_link_is_dropped_and_counted() {
     let one = Node::start(1, SECRET);
     let awaited = facts(2, "127.0.0.1:9".parse().unwrap());
@@ -436,7 +475,7 @@ fn a_member_that_lies_is_refused_by_what_it_lied_about() {
     let mut impostor = Impostor::dial(&two.facts, "node-1", one.clone());
     assert!(matches!(impostor.hear(), Ok(Event::Up { .. })));
     two.expect_up(one.run);
-    impostor.link.piece(ShardId(5), ShardId(0), &frame(1), None, &[]).unwrap();
+    impostor.link.piece((ShardId(5), ShardId(0)), Wall(1), &frame(1), None, &[]).unwrap();
     impostor.flush();
     assert_eq!(impostor.hear().unwrap_err(), Refusal::ByPeer("shards"));
     two.expect_down(one.run);
@@ -457,7 +496,7 @@ fn a_second_connection_of_a_peer_takes_the_place_of_the_first() {
     two.expect_up(one.run);
     second
         .link
-        .piece(ShardId(0), ShardId(1), &frame(4), Some((4, 2)), &4_u64.to_le_bytes())
+        .piece((ShardId(0), ShardId(1)), Wall(1), &frame(4), Some((4, 2)), &4_u64.to_le_bytes())
         .unwrap();
     second.flush();
     two.expect_piece(one.run, 4);
