@@ -135,7 +135,10 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let mut own_reader = place.reader()?;
     let retention_reader = place.reader()?;
     let tls = certificates::tls_server(&config, data_dir.path())?;
-    let decoy_secret = decoy_secret(data_dir.path())?;
+    let decoy_secret = match &entry {
+        Some(entry) => entry.decoy_secret(),
+        None => decoy_secret(data_dir.path())?,
+    };
     let listening = listen(&config, shards)?;
     let admin_listener = match config.admin.listen {
         Some(address) => Some(listener::listen_alone("admin.listen", address)?),

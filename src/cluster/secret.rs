@@ -47,6 +47,8 @@ pub enum Label {
     Authority,
     /// Names the cluster; not secret.
     Cluster,
+    /// Makes up the salts of accounts that do not exist: alike at every node, so that asking several tells nothing.
+    Decoys,
 }
 
 impl Label {
@@ -56,6 +58,7 @@ impl Label {
             Label::Gossip => b"gossip",
             Label::Authority => b"certificate authority",
             Label::Cluster => b"cluster id",
+            Label::Decoys => b"decoy salts",
         }
     }
 }
@@ -156,7 +159,8 @@ mod tests {
         let secret = Secret::new(GOOD).unwrap();
         let again = Secret::new(&format!("  {GOOD}\n")).unwrap();
         let other = Secret::new(&GOOD.replace('u', "v")).unwrap();
-        let labels = [Label::Beacons, Label::Gossip, Label::Authority, Label::Cluster];
+        let labels =
+            [Label::Beacons, Label::Gossip, Label::Authority, Label::Cluster, Label::Decoys];
         let keys: Vec<[u8; 32]> = labels.iter().map(|label| secret.derive(*label)).collect();
         for (at, label) in labels.into_iter().enumerate() {
             assert_eq!(keys[at], again.derive(label));

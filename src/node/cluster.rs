@@ -293,6 +293,13 @@ pub(super) struct Entry {
     listener: TcpListener,
 }
 
+impl Entry {
+    /// The secret from which accounts that do not exist get their salts: the same at each node.
+    pub(super) fn decoy_secret(&self) -> [u8; 32] {
+        self.secret.derive(Label::Decoys)
+    }
+}
+
 /// Reads the secret and takes the address for links: what can be wrong about them is told before anything is opened.
 pub(super) fn prepare(config: &Config) -> Result<Entry, super::Error> {
     let missing = |key: &str| super::Error::Other(format!("cluster.{key} is not set"));

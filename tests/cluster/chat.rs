@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use crate::client::Client;
 use crate::cluster::{Cluster, Finding, PASSWORD};
 use crate::person::Person;
@@ -32,6 +35,31 @@ fn an_account_made_at_one_node_logs_in_at_each() {
         let told = cluster.places[at].run(&["user", "list"]);
         assert!(told.contains(&format!("{user}@localhost")), "{told}");
     }
+}
+
+/// Who asks several nodes for a name must not learn from what differs that nobody has it.
+#[test]
+fn a_name_that_nobody_has_gets_the_same_salt_at_each_node() {
+    let Some((cluster, users)) = three() else { return };
+    let salts = |name: &str| {
+        [0, 1, 2].map(|at| {
+            let mut client = Client::starttls(cluster.node(at));
+            client.open();
+            client.auth(
+                "SCRAM-SHA-256",
+                &BASE64.encode(format!("n,,n={name},r=fyko+d2lbbFgONRv9qkxdawL")),
+            );
+            let text = client.expect("</challenge>");
+            let challenge = text.rsplit_once("</challenge>").unwrap().0.rsplit_once('>').unwrap().1;
+            let challenge = String::from_utf8(BASE64.decode(challenge).unwrap()).unwrap();
+            challenge.split(',').find_map(|part| part.strip_prefix("s=")).unwrap().to_owned()
+        })
+    };
+    for name in [users[1].as_str(), "nobody", "nobody-else"] {
+        let found = salts(name);
+        assert!(found.iter().all(|salt| *salt == found[0]), "{name}: {found:?}");
+    }
+    assert_ne!(salts("nobody")[0], salts("nobody-else")[0]);
 }
 
 #[test]
