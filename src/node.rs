@@ -732,11 +732,8 @@ impl ControlHandler for Desk {
                 Err(message) => ControlResponse::error(message),
             },
             ControlRequest::ShardMap => ControlResponse::ShardMap(self.shard_map()),
-            ControlRequest::Cluster => match &self.part {
-                Some(part) => {
-                    let status = part.status(self.node, &config.node_name(), self.clock);
-                    ControlResponse::Cluster(Box::new(status))
-                }
+            ControlRequest::Cluster => match self.cluster_status() {
+                Some(status) => ControlResponse::Cluster(Box::new(status)),
                 None => ControlResponse::error(ALONE),
             },
             ControlRequest::Weigh { weight } => match &self.part {
@@ -781,6 +778,11 @@ impl Desk {
 
     fn cluster_figures(&self) -> Option<ClusterFigures> {
         Some(self.part.as_ref()?.figures(self.clock))
+    }
+
+    fn cluster_status(&self) -> Option<ClusterStatus> {
+        let part = self.part.as_ref()?;
+        Some(part.status(self.node, &self.config().node_name(), self.clock))
     }
 
     fn shutdown_patience(&self) -> Duration {

@@ -101,7 +101,7 @@ pub struct Figures {
 }
 
 /// The node's part in its cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterFigures {
     pub epoch: u64,
     pub is_settled: bool,
@@ -110,4 +110,19 @@ pub struct ClusterFigures {
     pub links_up: u64,
     pub queue_bytes: u64,
     pub refused: u64,
+    /// To each other node that there should be one to.
+    pub links: Vec<LinkFigures>,
+}
+
+/// A link to another node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LinkFigures {
+    /// Its name.
+    pub node: String,
+    pub is_up: bool,
+    /// Of the last ping; none before one was answered.
+    pub rtt_s: Option<f64>,
+    /// An estimate: how far its clock is before ours, in seconds.
+    pub clock_ahead_s: Option<f64>,
+    pub queue_bytes: u64,
 }

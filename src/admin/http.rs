@@ -33,6 +33,7 @@ pub enum Page {
     Status,
     Overview,
     Latency,
+    Cluster,
     ShardMap,
     /// A file of the admin page.
     Asset(&'static Asset),
@@ -72,7 +73,7 @@ impl Refused {
                 "needs: Authorization: Bearer TOKEN, from admin-token in the data directory\n"
             }
             Refused::NotFound => {
-                "there is /livez, /readyz, /metrics, /status, /api/v1/overview, /api/v1/latency and /api/v1/shard-map\n"
+                "there is /livez, /readyz, /metrics, /status, /api/v1/overview, /api/v1/latency, /api/v1/cluster and /api/v1/shard-map\n"
             }
         }
     }
@@ -152,6 +153,7 @@ impl Door {
             "/status" => Some(Page::Status),
             "/api/v1/overview" => Some(Page::Overview),
             "/api/v1/latency" => Some(Page::Latency),
+            "/api/v1/cluster" => Some(Page::Cluster),
             "/api/v1/shard-map" => Some(Page::ShardMap),
             path => Asset::at(path).map(Page::Asset),
         };
@@ -220,6 +222,7 @@ mod tests {
             "/status",
             "/api/v1/overview",
             "/api/v1/latency",
+            "/api/v1/cluster",
             "/api/v1/shard-map",
             "/page/",
             "/page/main.js/",
@@ -239,6 +242,7 @@ mod tests {
         assert_eq!(with("Bearer f00d", "/api/v1/latency"), Ok(Page::Latency));
         assert_eq!(with("Bearer f00d", "/nothing"), Err(Refused::NotFound));
         assert_eq!(with("Bearer f00d", "/api/v1/shard-map"), Ok(Page::ShardMap));
+        assert_eq!(with("Bearer f00d", "/api/v1/cluster"), Ok(Page::Cluster));
         let nobody = Door { token: String::new(), ..door() };
         let empty = Request { authorization: Some("Bearer "), ..get("/status") };
         assert_eq!(nobody.page(&empty), Err(Refused::Token));

@@ -1,8 +1,8 @@
 //! The figures as OpenMetrics text. Names are `corefire_PART_WHAT`, and end in `_total` where they only grow; labels are
-//! words of ours, never addresses.
+//! words of ours and names of nodes, never addresses.
 
 use super::exposition::Exposition;
-use super::figures::{COMMIT_BUCKETS_US, CoreProbe, Figures, ShardFigures};
+use super::figures::{COMMIT_BUCKETS_US, CoreProbe, Figures, LinkFigures, ShardFigures};
 use crate::shard::Probe;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -23,6 +23,14 @@ pub fn text(figures: Figures, latencies: Exposition) -> Result<String, fmt::Erro
     let mut text = String::with_capacity(8 << 10);
     encode(&mut text, &registry)?;
     Ok(text)
+}
+
+/// How often messages crossed from node to node.
+const HOPS: [&str; 5] = ["0", "1", "2", "3", "more"];
+
+/// Messages that clients got, by that.
+pub fn hops(shards: &[ShardFigures]) -> impl Iterator<Item = (&'static str, u64)> {
+    HOPS.into_iter().zip(summed(shards).hops)
 }
 
 #[derive(Debug)]
@@ -174,6 +182,24 @@ impl Page<'_> {
         Ok(())
     }
 
+    /// One gauge for each other node; what is not known is left out.
+    fn by_link(
+        &mut self,
+        name: &str,
+        help: &str,
+        links: &[LinkFigures],
+        value: impl Fn(&LinkFigures) -> Option<f64>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for link in links {
+            if let Some(value) = value(link) {
+                let label = [("node", link.node.as_str())];
+                ConstGauge::new(value).encode(family.encode_family(&label)?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn node(&mut self, figures: &Figures) -> fmt::Result {
         let mut info =
             self.0.encode_descriptor("node_build", "The program", None, MetricType::Info)?;
@@ -290,6 +316,16 @@ impl Page<'_> {
         self.gauge("cluster_links_up", "Links to other nodes", cluster.links_up)?;
         let help = "Bytes that wait to be written to other nodes";
         self.gauge("cluster_links_queue_bytes", help, cluster.queue_bytes)?;
+        let links = &cluster.links;
+        let help = "Whether there is a link to that node";
+        self.by_link("cluster_link_up", help, links, |link| Some(f64::from(u8::from(link.is_up))))?;
+        let help = "The last round trip to that node";
+        self.by_link("cluster_link_round_trip_seconds", help, links, |link| link.rtt_s)?;
+        let help = "An estimate of how far that node's clock is before this one's";
+        self.by_link("cluster_link_clock_ahead_seconds", help, links, |link| link.clock_ahead_s)?;
+        let help = "Bytes that wait to be written to that node";
+        let bytes = |link: &LinkFigures| Some(link.queue_bytes as f64);
+        self.by_link("cluster_link_queue_bytes", help, links, bytes)?;
         let help = "Beacons, gossip and handshakes that were refused";
         self.count("cluster_refused", help, cluster.refused)?;
         self.counts(
@@ -304,8 +340,7 @@ impl Page<'_> {
                 ("duplicate", probe.duplicates_dropped),
             ],
         )?;
-        let words = ["0", "1", "2", "3", "more"];
-        let hops: Vec<(&str, u64)> = words.into_iter().zip(probe.hops).collect();
+        let hops: Vec<(&str, u64)> = HOPS.into_iter().zip(probe.hops).collect();
         let help = "Messages that clients got, by how often they crossed from node to node";
         self.counts("cluster_messages", help, "hops", &hops)?;
         let sum =
@@ -389,7 +424,7 @@ fn seconds(micros: u64) -> f64 {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::admin::figures::StoreFigures;
+    use crate::admin::figures::{ClusterFigures, StoreFigures};
     use crate::admin::latency::Board;
 
     fn shard(number: u16) -> ShardFigures {
@@ -413,8 +448,22 @@ mod tests {
             ..StoreFigures::default()
         };
         let shards = vec![shard(0), shard(1)];
-        let figures =
-            Figures { version: "9".into(), shards, store, is_ready: true, ..Figures::default() };
+        let link = |node: &str, rtt_s: Option<f64>| LinkFigures {
+            node: node.to_owned(),
+            is_up: rtt_s.is_some(),
+            rtt_s,
+            clock_ahead_s: rtt_s.map(|_| -0.5),
+            queue_bytes: 7,
+        };
+        let links = vec![link("n2", Some(0.00025)), link("n3", None)];
+        let figures = Figures {
+            version: "9".into(),
+            shards,
+            store,
+            cluster: Some(ClusterFigures { epoch: 4, links, ..ClusterFigures::default() }),
+            is_ready: true,
+            ..Figures::default()
+        };
         text(figures, Exposition::of(&Board::default())).unwrap()
     }
 
@@ -432,6 +481,18 @@ mod tests {
         has(&text, "corefire_shard_connections{shard=\"1\"} 7");
         has(&text, "corefire_node_ready 1");
         has(&text, "corefire_node_build_info{version=\"9\"} 1");
+    }
+
+    #[test]
+    fn each_link_has_its_gauges_and_what_is_not_known_is_left_out() {
+        let text = scrape();
+        has(&text, "corefire_cluster_epoch 4");
+        has(&text, "corefire_cluster_link_up{node=\"n2\"} 1.0");
+        has(&text, "corefire_cluster_link_up{node=\"n3\"} 0.0");
+        has(&text, "corefire_cluster_link_round_trip_seconds{node=\"n2\"} 0.00025");
+        has(&text, "corefire_cluster_link_clock_ahead_seconds{node=\"n2\"} -0.5");
+        has(&text, "corefire_cluster_link_queue_bytes{node=\"n3\"} 7.0");
+        assert!(!text.contains("round_trip_seconds{node=\"n3\"}"), "{text}");
     }
 
     #[test]

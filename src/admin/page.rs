@@ -24,7 +24,7 @@ pub struct Asset {
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// All of them. A new file gets its line here.
-static ASSETS: [Asset; 9] = [
+static ASSETS: [Asset; 10] = [
     Asset {
         path: "/",
         content_type: "text/html; charset=utf-8",
@@ -41,6 +41,7 @@ static ASSETS: [Asset; 9] = [
         text: include_str!("page/icon.svg"),
     },
     Asset { path: "/page/main.js", content_type: SCRIPT, text: include_str!("page/main.js") },
+    Asset { path: "/page/cluster.js", content_type: SCRIPT, text: include_str!("page/cluster.js") },
     Asset { path: "/page/dom.js", content_type: SCRIPT, text: include_str!("page/dom.js") },
     Asset { path: "/page/units.js", content_type: SCRIPT, text: include_str!("page/units.js") },
     Asset { path: "/page/history.js", content_type: SCRIPT, text: include_str!("page/history.js") },

@@ -4,7 +4,7 @@
 //! and the authority of what it heard.
 
 use super::{Event, told};
-use crate::admin::figures::ClusterFigures;
+use crate::admin::figures::{ClusterFigures, LinkFigures};
 use crate::base::rng::Rng;
 use crate::cluster::authority::{Reason, Told};
 use crate::cluster::membership::{Health, MemberEvent};
@@ -126,6 +126,7 @@ impl Part {
             links_up: links.peers.iter().filter(|peer| peer.state == LinkState::Up).count() as u64,
             queue_bytes: links.peers.iter().map(|peer| peer.queue_bytes as u64).sum(),
             refused,
+            links: links.peers.iter().map(link_figures).collect(),
         }
     }
 

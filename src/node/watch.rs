@@ -9,12 +9,14 @@ use crate::admin::metrics;
 use crate::admin::overview::{self, NodeFacts};
 use crate::base::hash::hash64;
 use crate::cluster::map::ShardMap;
+use crate::runtime::control::cluster::ClusterView;
 use crate::runtime::executor::Beats;
 use crate::runtime::http::PageHandler;
 use crate::runtime::latency::Latency;
 use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::process;
 use crate::runtime::storage::StoreHandle;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -22,6 +24,9 @@ use std::time::{Duration, Instant};
 
 /// How long a scrape waits for shards; those that are late are told with their last figures.
 const SCRAPE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Of `/api/v1/cluster`.
+const CLUSTER_SCHEMA: u32 = 1;
 
 /// One per node. Asked by the threads of the admin address and by the main thread.
 pub(super) struct Watch {
@@ -134,6 +139,18 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// - errors: the node does not serve yet
+    fn cluster(&self) -> Option<serde_json::Result<String>> {
+        let cluster = self.desk.get()?.cluster_status();
+        let hops = match &cluster {
+            Some(_) => metrics::hops(&self.shard_figures().0).collect(),
+            None => BTreeMap::new(),
+        };
+        Some(serde_json::to_string(&ClusterView { schema: CLUSTER_SCHEMA, cluster, hops }))
+    }
+}
+
 impl PageHandler for Watch {
     fn page(&self, page: Page) -> Reply {
         match page {
@@ -152,6 +169,7 @@ impl PageHandler for Watch {
             Page::Status => json(self.desk.get().map(|desk| desk.status_json())),
             Page::Overview => json(self.overview()),
             Page::Latency => json(Some(serde_json::to_string(&self.latency.report()))),
+            Page::Cluster => json(self.cluster()),
             Page::ShardMap => {
                 let map = self.desk.get().map(|desk| desk.shard_map());
                 let text = map.as_ref().map(ShardMap::to_json);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Pages that people open, in Chromium without a window: the load tool's report, and a node's admin page.
+"""Pages that people open, in Chromium without a window: the load tool's report, and a node's admin page, alone and in a
+cluster.
 
     run.py                          all checks
     run.py --only report            one of them
@@ -10,6 +11,7 @@ status 1 at the first that fails. playwright-core goes into a folder below `--pa
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import shutil
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 
-from support.node import Node, talk
+from support.node import Node, free_port, talk
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -81,7 +83,41 @@ def admin(place):
             place.look("admin", ADMIN=node.admin, TOKEN=node.token())
 
 
-CHECKS = {"report": report, "admin": admin}
+def cluster(place):
+    """The page of a node in a cluster of three, on a PostgreSQL of their own; one of them is killed while it is shown."""
+    if "COREFIRE_POSTGRES" not in os.environ:
+        again = [ROOT / "tools/with-postgres", "-c", "max_connections=100", sys.executable, HERE / "run.py",
+                 "--only", "cluster", "--packages", place.modules.parent]
+        if place.shots is not None:
+            again += ["--shots", place.shots]
+        subprocess.run(again, check=True, timeout=2 * CHECK_SECONDS)
+        return
+    subprocess.run(["cargo", "build", "--quiet", "--bin", "corefire"], check=True, cwd=ROOT)
+    program = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/corefire"
+    with tempfile.TemporaryDirectory(prefix="corefire-cluster-") as folder, contextlib.ExitStack() as nodes:
+        secret, group = pathlib.Path(folder) / "secret", free_port()
+        subprocess.run([program, "cluster", "init", secret], check=True, stdout=subprocess.DEVNULL)
+        running = []
+        for name in ("n1", "n2", "n3"):
+            home = pathlib.Path(folder) / name
+            home.mkdir()
+            running.append(nodes.enter_context(Node(program, home, [
+                f"node.name={name}", f"storage.url={os.environ['COREFIRE_POSTGRES']}", "cluster.enabled=true",
+                f"cluster.secret_file={secret}", f"cluster.bind=127.0.0.1:{free_port()}",
+                f"cluster.multicast.group=239.192.0.78:{group}", "cluster.multicast.interface=127.0.0.1",
+            ])))
+            running[-1].start()
+        first, second, victim = running
+        people = [f"user{number}" for number in range(6)]
+        for name in people:
+            first.user(name)
+        # Wherever their accounts are, some of this goes from node to node.
+        plans = [[(name, "r", f"{people[5 - at]}@chat.example", 20, 200) for at, name in enumerate(people)][half::2] for half in (0, 1)]
+        with talk(first, plans[0]), talk(second, plans[1]):
+            place.look("cluster", ADMIN=first.admin, TOKEN=first.token(), VICTIM=str(victim.process.pid))
+
+
+CHECKS = {"report": report, "admin": admin, "cluster": cluster}
 
 
 def main():

@@ -1,5 +1,6 @@
 // The page's life: asks for the token, then for what the node tells every two seconds, and shows it.
 
+import * as cluster from "./cluster.js";
 import { at, h } from "./dom.js";
 import { History } from "./history.js";
 import * as panels from "./panels.js";
@@ -10,7 +11,7 @@ const PATIENCE_MS = 5_000;
 const TOKEN = "corefire-admin-token";
 
 const history = new History();
-const shown = { overview: null, change: null, latency: null, stage: "total" };
+const shown = { overview: null, change: null, latency: null, cluster: null, stage: "total" };
 let token = sessionStorage.getItem(TOKEN);
 let paused = false;
 let timer = 0;
@@ -41,7 +42,7 @@ function askForToken(fault) {
   token = null;
   sessionStorage.removeItem(TOKEN);
   history.clear();
-  Object.assign(shown, { overview: null, change: null, latency: null });
+  Object.assign(shown, { overview: null, change: null, latency: null, cluster: null });
   at("board").hidden = true;
   at("controls").hidden = true;
   at("login").hidden = false;
@@ -58,6 +59,7 @@ function draw() {
   if (!overview || at("board").hidden) return;
   panels.tiles(overview, change, latency);
   panels.shards(overview, change, latency);
+  cluster.board(shown.cluster, overview);
   panels.throughput(overview, history);
   panels.busy(overview, history);
   panels.curves(latency, stage);
@@ -87,6 +89,7 @@ function tell(overview) {
     overview.shards.some((shard) => shard.late) && "a shard is late",
     overview.store.failing && "the store fails",
     soon && "a certificate expires soon",
+    ...cluster.faults(shown.cluster?.cluster),
   ].filter(Boolean);
   if (!overview.ready) state("bad", `Not ready: ${overview.not_ready ?? "unknown"}`);
   else if (faults.length) state("warn", `Ready, but ${faults.join(", ")}`);
@@ -97,7 +100,8 @@ async function look() {
   clearTimeout(timer);
   const asked = token;
   try {
-    const [overview, latency] = await Promise.all([ask("/api/v1/overview"), ask("/api/v1/latency")]);
+    const paths = ["/api/v1/overview", "/api/v1/latency", "/api/v1/cluster"];
+    const [overview, latency, members] = await Promise.all(paths.map(ask));
     if (asked !== token || paused) return;
     if (!overview) throw new Error("the node tells no overview");
     sessionStorage.setItem(TOKEN, token);
@@ -105,6 +109,7 @@ async function look() {
     if (!history.points.length) shown.change = null;
     shown.overview = overview;
     shown.latency = latency;
+    shown.cluster = members;
     at("login").hidden = true;
     at("board").hidden = false;
     at("controls").hidden = false;

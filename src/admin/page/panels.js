@@ -23,7 +23,7 @@ const word = (name) => WORDS[name] ?? visible(String(name)).replaceAll("_", " ")
 
 function nameOf(series) {
   switch (series.group) {
-    case "stanza": return [series.kind, word(series.path), word(series.stage)];
+    case "stanza": return [series.kind, word(series.path), `${word(series.stage)}${series.estimate ? " (estimate)" : ""}`];
     case "login": return ["login", visible(String(series.mechanism)), word(series.end)];
     default: return [word(series.group), series.shard == null ? "" : `shard ${series.shard}`, ""];
   }

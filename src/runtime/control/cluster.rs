@@ -3,6 +3,16 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// What `/api/v1/cluster` tells. Fields are added and stay; `schema` rises when one changes its meaning.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ClusterView {
+    pub schema: u32,
+    /// As of `corefire cluster status --json`; none where the node serves alone.
+    pub cluster: Option<ClusterStatus>,
+    /// Messages that clients of this node's accounts got, by how often they crossed from node to node: "0" to "3", "more".
+    pub hops: BTreeMap<&'static str, u64>,
+}
+
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterStatus {

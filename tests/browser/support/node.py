@@ -19,6 +19,12 @@ PASSWORD = "secret"
 TALK_SECONDS = 150
 
 
+def free_port():
+    """Another process could still take it before the node does."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return held.getsockname()[1]
+
+
 class Node:
     """Runs until the `with` is over."""
 
