@@ -512,6 +512,7 @@ impl Itself {
             answer_after: ANSWER_AFTER,
             node: self.node,
             location: config.cluster.clients.first().map(|at| at.as_str().into()),
+            redirects: config.c2s.redirect == config::Redirect::Owner,
             ..shard_config(config, policy, self.shards, self.incarnation, self.decoy_secret)
         }
     }
@@ -541,6 +542,7 @@ pub fn shard_config(
         components: config.components.secrets.clone(),
         node: NodeId::default(),
         location: None,
+        redirects: false,
         incarnation,
     }
 }

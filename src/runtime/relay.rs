@@ -372,7 +372,17 @@ fn happened(core: &Rc<Core>, relays: &Relays, from: Place, event: Event<'_, Rc<S
             }
         }
         Event::Closed(conn) => closed(core, ConnId(conn)),
-        Event::Stop(conn) => end_stream(core, ConnId(conn), StreamCondition::SystemShutdown),
+        Event::Stop(conn) => {
+            let here = core.shard.borrow().own_address();
+            match here {
+                Some(host) => {
+                    let mut fx = core.fx.borrow_mut();
+                    let now = core.clock.now();
+                    core.shard.borrow_mut().redirect(now, ConnId(conn), &host, &mut fx);
+                }
+                None => end_stream(core, ConnId(conn), StreamCondition::SystemShutdown),
+            }
+        }
         Event::Aborted(socket) => {
             connection::with_front(&socket, |front| front.id = None);
             connection::drop_socket(&socket);

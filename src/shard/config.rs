@@ -177,6 +177,9 @@ pub struct ShardConfig {
     pub node: NodeId,
     /// Where clients reach this very node: told for resumption (XEP-0198 §3, `location`).
     pub location: Option<Arc<str>>,
+    /// Clients whose account moves, or whose node stops, are sent to the account's node (RFC 6120 §4.9.3.19), where that has
+    /// an address of its own.
+    pub redirects: bool,
     /// This start of the node; part of each logged stanza's origin.
     pub incarnation: u64,
 }
@@ -197,6 +200,7 @@ impl ShardConfig {
             answer_after: Duration::ZERO,
             node: NodeId::default(),
             location: None,
+            redirects: false,
             incarnation: 1,
         }
     }

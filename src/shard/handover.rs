@@ -346,11 +346,13 @@ impl Shard {
         let Some(slot) = self.core.sessions.get_mut(session.0) else { return };
         let Some(conn) = slot.conn.take() else { return };
         slot.ends_at = None;
+        let account = slot.jid.bare().clone();
         self.core.no_longer_inactive(session, fx);
         if let Some(conn) = self.core.conns.get_mut(conn.0) {
             conn.session = None;
         }
-        self.close(conn, Some(moved()), fx);
+        let why = self.core.moved_to(&account);
+        self.close(conn, Some(why), fx);
         self.core.log_unacknowledged(session, fx);
     }
 
@@ -524,6 +526,16 @@ impl Core {
             self.inward.push(super::Inward::from_node(super::peers::first_number(own)));
         }
         fx.make_room(self.outward.len());
+    }
+}
+
+impl Core {
+    /// Why the stream of a session ends whose account has moved: with where to go, if clients are told.
+    fn moved_to(&self, account: &BareJid) -> StreamError {
+        let owner = self.placement.owner(account.hash64()).node;
+        let view = self.handover.view.as_ref().filter(|_| self.config.redirects);
+        let address = view.and_then(|view| view.node(owner)?.clients.first());
+        address.map_or_else(moved, |host| StreamError::see_other_host(host))
     }
 }
 

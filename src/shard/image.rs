@@ -13,6 +13,7 @@ use rkyv::rancor::Failure;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The first byte of an image. Another archive is another version.
@@ -117,6 +118,11 @@ impl Shard {
     pub fn redirect(&mut self, now: Now, conn: ConnId, host: &str, fx: &mut Effects) {
         self.core.now = now;
         self.close(conn, Some(StreamError::see_other_host(host)), fx);
+    }
+
+    /// Where clients are sent whose account is here, if they are.
+    pub fn own_address(&self) -> Option<Arc<str>> {
+        self.core.config.location.clone().filter(|_| self.core.config.redirects)
     }
 
     /// Where a connection comes from.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Finding};
 use crate::person::Person;
+use corefire_load::launch::free_address;
 
 /// One who writes to another; who is cut off comes again.
 struct Talk {
@@ -132,5 +133,36 @@ fn a_node_that_joins_takes_its_share_and_sessions_move_with_it() {
     for person in [&talk.sender, &talk.recipient] {
         assert_eq!(person.sessions, 1, "{:?}", person.troubles);
         assert!(person.resumptions <= 1, "{:?}", person.troubles);
+    }
+}
+
+/// Its client sat with another node than its account's, which stops: it is told where its account is.
+#[test]
+fn whoever_is_sent_away_by_a_node_that_stops_is_told_where_to_go() {
+    let links: Vec<_> = (0..2).map(|_| free_address().unwrap()).collect();
+    let group = free_address().unwrap().port();
+    let Some(mut cluster) = Cluster::at(&links, &[], |at, place| {
+        place
+            .set(&format!("cluster.multicast.group=239.192.0.77:{group}"))
+            .set("cluster.multicast.interface=127.0.0.1")
+            .set(&format!("cluster.clients=[\"n{}.example.org:5222\"]", at + 1))
+            .set("c2s.redirect=owner")
+    }) else {
+        return;
+    };
+    (0..2).for_each(|at| cluster.boot(at));
+    cluster.expect_all();
+    let users = [0, 1].map(|owner| cluster.new_user(owner, "user", 0));
+    // The second is sent on first, comes back as clients do that cannot, and is let in. The first is at home.
+    let mut people = users.each_ref().map(|user| Person::at(user, cluster.node(0).plain));
+    people.iter_mut().for_each(Person::wait_acked);
+    cluster.take(0).stop();
+    for person in &mut people {
+        person.wait_gone();
+        let told = person.troubles.iter().rev().find(|it| it.starts_with("<stream:error"));
+        let told = told.unwrap_or_else(|| panic!("{:?}", person.troubles));
+        assert!(told.contains(">n2.example.org:5222</see-other-host>"), "{told}");
+        person.come(&cluster.doors(1), Duration::from_secs(20));
+        assert_eq!(person.resumptions, 1, "{:?}", person.troubles);
     }
 }

@@ -101,6 +101,25 @@ fn a_node_that_joins_takes_over_sessions_that_can_be_resumed() {
 }
 
 #[test]
+fn clients_of_a_drained_node_are_told_where_to_go_and_resume_there() {
+    let mut nodes = Node::cluster(3, 1, |config| config.redirects = true);
+    nodes.members(&EQUAL, &[]);
+    let names: Vec<String> = (0..4).map(|at| nodes.name_at(&format!("user{at}-"), 3)).collect();
+    let clients: Vec<_> = names.iter().map(|name| nodes.online_acked(name, "phone")).collect();
+    nodes.members(&[(1, 1), (2, 1), (3, 0)], &[]);
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    for (name, (client, id)) in names.iter().zip(&clients) {
+        let told = nodes.read(*client);
+        let there = format!(">node-{}.here:5222</see-other-host>", nodes.node_of(name));
+        assert!(told.contains("<see-other-host ") && told.contains(&there), "{name}: {told}");
+        let again = returning(&mut nodes, name);
+        nodes.send(again, &resume(id, 1));
+        assert!(nodes.read(again).contains("<resumed "));
+    }
+}
+
+#[test]
 fn frames_that_a_dead_node_did_not_handle_reach_the_new_owner_once() {
     for durable in [false, true] {
         let mut nodes = cluster();

@@ -298,7 +298,7 @@ impl Node {
                 shards: u16::try_from(cores().count()).unwrap(),
                 weight: *weight,
                 link: "127.0.0.1:1".parse().unwrap(),
-                clients: Vec::new(),
+                clients: vec![format!("node-{id}.here:5222")],
                 frames: (1, 1),
                 version: String::new(),
             }
