@@ -5,6 +5,7 @@
 
 mod layers;
 mod limits;
+mod mutants;
 mod paths;
 mod project;
 mod sources;
