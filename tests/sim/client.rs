@@ -101,6 +101,9 @@ pub(crate) struct Client {
     inbound: bool,
     received: u32,
     resume_id: Option<String>,
+    /// When its session began at the earliest, and when the stream was lost that its server knew last.
+    bound_at: u64,
+    pub(crate) lost_at: Option<u64>,
     /// Messages not yet confirmed: the count of receipts and the number of the stanza.
     unconfirmed: VecDeque<(u64, u32, usize)>,
     receipts: u64,
@@ -171,6 +174,8 @@ impl Client {
             inbound: false,
             received: 0,
             resume_id: None,
+            bound_at: 0,
+            lost_at: None,
             unconfirmed: VecDeque::new(),
             receipts: 0,
             logins: 0,
@@ -220,7 +225,7 @@ impl Client {
         if self.ahead {
             self.auth(&mut orders, chance);
             orders.send.extend_from_slice(header().as_bytes());
-            self.bind(&mut orders, model);
+            self.bind(&mut orders, model, now);
             self.first_stanzas(&mut orders);
             if !self.quiet {
                 for _ in 0..chance.below(4) {
@@ -261,8 +266,9 @@ impl Client {
         );
     }
 
-    fn bind(&mut self, orders: &mut Orders, model: &mut Model) {
+    fn bind(&mut self, orders: &mut Orders, model: &mut Model, now: u64) {
         self.forget();
+        self.bound_at = now;
         self.session = Some(model.session());
         self.phase = Phase::Binding;
         orders.send.extend_from_slice(
@@ -563,7 +569,7 @@ impl Client {
                     // That number confirms as an acknowledgement does.
                     self.confirm(model, |_, number| number <= h);
                 }
-                None => self.bind(orders, model),
+                None => self.bind(orders, model, now),
             },
             "proceed" => orders.secure = true,
             "stream:features" => {}
@@ -585,6 +591,7 @@ impl Client {
                     }
                 }
                 self.resumed += 1;
+                self.lost_at = None;
                 self.phase = Phase::Online;
                 orders.online = true;
                 if self.quiet {
@@ -598,8 +605,10 @@ impl Client {
                     self.acknowledged(h, model);
                 }
                 model.accounts[self.account].disturbed_at = now;
+                let lost_at = self.lost_at.unwrap_or(0);
+                model.not_resumed(self.index, self.bound_at, lost_at, now);
                 self.forget();
-                self.bind(orders, model);
+                self.bind(orders, model, now);
             }
             "r" => {
                 if let Some(session) = self.session {
@@ -618,6 +627,7 @@ impl Client {
                     return;
                 }
                 self.phase = Phase::Online;
+                self.lost_at = None;
                 self.logins += 1;
                 orders.online = true;
                 if !ahead {

@@ -133,8 +133,15 @@ fn promises_hold_under_every_seed() {
         _ => seed,
     });
     let (failures, counts, seeds) = campaign(kept.chain(seeds), until);
-    println!("{seeds} seeds in {:?}: {counts:?}", began.elapsed());
+    println!("{seeds} seeds in {}: {counts:?}", pace(&counts, began));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// How long it took, and how much faster than real time it went.
+fn pace(counts: &Counts, began: Instant) -> String {
+    let took = began.elapsed();
+    let faster = counts.simulated as f64 / took.as_secs_f64();
+    format!("{took:.1?}, {} simulated seconds, {faster:.0} times real time", counts.simulated)
 }
 
 /// Seeds that once failed.
@@ -158,7 +165,7 @@ fn promises_hold_in_clusters_under_every_seed() {
         .map(|seed| CLUSTERS + seed % ARCHIVES + if seed % 2 == 1 { ARCHIVES } else { 0 });
     let kept = kept().filter(|seed| *seed >= CLUSTERS);
     let (failures, counts, seeds) = campaign(kept.chain(seeds), until);
-    println!("{seeds} seeds of clusters in {:?}: {counts:?}", began.elapsed());
+    println!("{seeds} seeds of clusters in {}: {counts:?}", pace(&counts, began));
     assert!(seeds < 50 || counts.revived > 0, "no session outlived its owner");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -5,9 +5,11 @@
 //!   behind it; in a cluster, an error counts that is on its way, as it may wait longer for its account than the
 //!   acknowledgement for it does): what a client got and did not confirm before its session was lost it forgets, so the server must
 //!   bring it again. At the end nothing is left in any log.
-//! - **R4**: in a cluster a client resumes its session when the node that had it died, if that had a copy. No number that it
-//!   is told then is below one that it was told before, or above what it sent (`Client::acknowledged`), and R1, R6 and R7 hold
-//!   across the death as they do across any break of its stream.
+//! - **R2**: no message is twice in an archive, and pages tell the same as the whole (`world/settled.rs`); one that its client
+//!   sent again, as its owner died before it told, may be.
+//! - **R4**: a session that can be resumed is, for as long as was promised, unless it held more than it may, or the node died
+//!   that had it, and had no copy of it. No number that its client is told then is below one that it was told before, or above
+//!   what it sent (`Client::acknowledged`), and R1, R6 and R7 hold across the death as they do across any break of its stream.
 //! - **R6**: on one receiving session, a message to a bare JID that its account has not confirmed yet never comes behind
 //!   a later one of the same sender. For accounts with one device this holds throughout. With several devices, what
 //!   went to one of them and never arrived goes to another when its session ends, behind newer ones: there it is
@@ -17,7 +19,10 @@
 //!   session lives too has got it and chose to be silent. In a cluster, a node that dies may have had the request or its
 //!   answer: nobody waits for those that were asked before the last death.
 //! - **R8**: in quiet, each client sees as available its account's clients and those whose accounts let it, and nobody
-//!   else; again 10 s after a crash, or after cuts and the time that sessions sleep (`world.rs`, against the rosters kept).
+//!   else; again 10 s after a crash, or after cuts and the time that sessions sleep (`world/settled.rs`, against the rosters
+//!   kept).
+//! - **R9**: nobody writes for an account whose owner is another by the published rule, or while another's writes for it
+//!   are under way; nobody acts by a lease once others act by an epoch that took it over (`world/cluster.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,6 +70,10 @@ pub(crate) struct Model {
     /// Per receiving session and sender: the newest message, and all of them.
     newest: BTreeMap<(u32, usize), usize>,
     seen: BTreeSet<(u32, usize)>,
+    /// How long a session may be resumed, in µs; `None` where that cannot be counted on.
+    pub(crate) resume: Option<u64>,
+    /// When a node died last.
+    pub(crate) crash_at: u64,
     /// When a node of a cluster died last.
     pub(crate) death_at: u64,
     pub(crate) failure: Option<String>,
@@ -142,6 +151,18 @@ impl Model {
         if late && !again && !excused && strict {
             self.fail(|| {
                 format!("R6: m{message} of client {from} came behind m{newer} in session {session} at {now}")
+            });
+        }
+    }
+
+    /// A client was told that its session is not there.
+    ///
+    /// - takes: `bound_at`, when the session began at the earliest; `lost_at`, when its stream was lost
+    pub(crate) fn not_resumed(&mut self, client: usize, bound_at: u64, lost_at: u64, now: u64) {
+        let Some(resume) = self.resume.filter(|_| self.crash_at < bound_at) else { return };
+        if now < lost_at + resume {
+            self.fail(|| {
+                format!("R4: the session of client {client}, whose stream was lost at {lost_at}, is not there at {now}")
             });
         }
     }

@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     pub(super) fn connect(&mut self, client: usize) {
-        if self.client_links[client].is_some() {
+        if self.client_links[client].is_some() || self.absent.contains(&client) {
             return;
         }
         let Some(link) = self.open_link(Peer::Client(client)) else {
@@ -67,6 +67,7 @@ impl World {
     pub(super) fn leave(&mut self, client: usize, link: LinkId) {
         self.links[link.0].deaf = true;
         self.client_links[client] = None;
+        self.clients[client].lost_at.get_or_insert(self.now);
         self.clients[client].disconnected();
         let account = self.clients[client].account;
         self.model.accounts[account].disturbed_at = self.now;

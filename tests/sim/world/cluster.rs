@@ -1,18 +1,19 @@
-//! Several nodes in a world: their runs, the links between them, and the authority that decides who is a member.
-//!
-//! The authority is a script of what `cluster::authority` promises: epochs rise by one, a run that is taken over is fenced
-//! with the epoch that does so, and nobody acts by that epoch while the run may believe in its lease. A link keeps order
-//! and loses what is under way when it breaks; then `Input::Linked` comes at either side, at a time of its own.
+//! Several nodes in a world: their runs, and what goes wrong with them and between them.
 
+use super::authority::Seat;
+use super::database::Database;
+use super::links::Way;
+use super::swim::Ear;
 use super::*;
+use corefire::cluster::authority::{Input as Ask, Request, Wish};
 use corefire::cluster::placement::Owner;
-use corefire::shard::Peer as RingPeer;
 use std::ops::Range;
 
-/// As in `cluster::authority`, in µs.
-const LEASE: u64 = 3 * SECOND;
-const RENEW: u64 = SECOND;
-const MARGIN: u64 = SECOND / 4;
+/// By what clocks are wrong, in µs.
+const STEPS: [i64; 4] = [-3_600 * SECOND as i64, 3_600 * SECOND as i64, -2_000_000, 300_000];
+
+/// Of a hundred clusters, those with the real gossip, which takes time.
+const SWIM: u64 = 12;
 
 /// What a seed decides of a cluster.
 #[derive(Clone, Debug)]
@@ -21,23 +22,34 @@ pub(crate) struct ClusterPlan {
     /// Those that are there from the start.
     founders: u32,
     faults: Vec<(u64, Fault)>,
-    /// How long it takes at most until a node hears of an epoch.
-    slow: u64,
+    /// How long a question to the authority is on its way at most, and its answer.
+    pub(super) slow: u64,
     /// Between nodes.
-    far: u64,
+    pub(super) far: u64,
+    /// Gossip is the real one, and loses so many of a hundred datagrams.
+    pub(super) swim: bool,
+    pub(super) loss: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Fault {
     Kill(u32),
     /// It stands still.
     Stall(u32, u64),
     /// The link between two breaks, and is there again after so long.
     Break(u32, u32, u64),
-    /// It reaches no other node, nor the authority where that is said.
-    Isolate(u32, u64, bool),
+    /// It breaks so often.
+    Flap(u32, u32, u64),
+    /// Nothing comes from the first to the second for so long; the other way is open.
+    OneWay(u32, u32, u64),
+    /// These hear nothing of the others, nor these of them, for so long.
+    Split(Vec<u32>, u64),
+    /// It cannot reach the authority.
+    Away(u32, u64),
     /// The authority does not answer.
     Silence(u64),
+    /// Its clock of the day is set, by so many µs.
+    Clock(u32, i64),
     Weight(u32, u32),
     /// It owns nothing any more, then ends, then starts again.
     Leave(u32),
@@ -56,7 +68,7 @@ impl ClusterPlan {
             faults.push((chance.below(span), Fault::Join(node)));
         }
         // A world has a few kinds of trouble, so that each is also seen alone.
-        let kinds: Vec<u64> = (0..chance.within(1, 3)).map(|_| chance.below(7)).collect();
+        let kinds: Vec<u64> = (0..chance.within(1, 3)).map(|_| chance.below(12)).collect();
         let count = chance.within(1, 8);
         for _ in 0..count {
             let at = SECOND + chance.below(20 * SECOND);
@@ -67,9 +79,21 @@ impl ClusterPlan {
                 0 if !calm => Fault::Kill(node),
                 1 if !calm => Fault::Stall(node, long),
                 2 if !calm => Fault::Break(node, other, long),
-                3 if !calm => Fault::Isolate(node, long, chance.percent(50)),
+                3 if !calm => {
+                    if chance.percent(50) {
+                        faults.push((at, Fault::Away(node, long)));
+                    }
+                    Fault::Split(vec![node], long)
+                }
                 4 => Fault::Silence(long),
                 5 => Fault::Leave(node),
+                7 if !calm => Fault::OneWay(node, other, long),
+                8 if !calm => Fault::Flap(node, other, chance.within(2, 12)),
+                9 if !calm => {
+                    Fault::Split((1..=nodes).filter(|_| chance.percent(50)).collect(), long)
+                }
+                10 if !calm => Fault::Away(node, long),
+                11 if !calm => Fault::Clock(node, STEPS[chance.index(STEPS.len())]),
                 _ => Fault::Weight(node, [0, 1, 1, 3][chance.index(4)]),
             };
             faults.push((at, fault));
@@ -78,8 +102,10 @@ impl ClusterPlan {
             nodes,
             founders,
             faults,
-            slow: [20_000, 500_000, 3 * SECOND][chance.index(3)],
+            slow: [10_000, 200_000, 1_500_000][chance.index(3)],
             far: [2_000, 20_000, 300_000][chance.index(3)],
+            swim: chance.percent(SWIM),
+            loss: if calm { 0 } else { [0, 4, 20][chance.index(3)] },
         }
     }
 }
@@ -91,10 +117,14 @@ pub(super) struct NodeRun {
     pub(super) cores: Range<usize>,
     pub(super) lives: bool,
     pub(super) storage: Option<Storage>,
-    pub(super) fenced: bool,
     pub(super) stalled_until: u64,
-    lease_until: u64,
+    pub(super) lease_until: u64,
     leaving: bool,
+    /// Its part in deciding who owns what.
+    pub(super) seat: Option<Seat>,
+    pub(super) ear: Option<Ear>,
+    /// Somebody acts by an epoch that took it over.
+    pub(super) is_replaced: bool,
 }
 
 impl NodeRun {
@@ -104,53 +134,45 @@ impl NodeRun {
             cores,
             lives: true,
             storage: Some(storage),
-            fenced: false,
             stalled_until: 0,
             lease_until: 0,
             leaving: false,
+            seat: None,
+            ear: None,
+            is_replaced: false,
         }
     }
 }
 
-/// One direction of a link, between two runs.
-#[derive(Default)]
-struct Way {
-    is_up: bool,
-    generation: u32,
-    at: u64,
-    cargo: VecDeque<FarCargo>,
-}
-
-enum FarCargo {
-    Piece { from: usize, to: usize, frames: Batch, news: Option<(u64, u64)> },
-    Conn { link: LinkId, to: usize, image: Vec<u8> },
-}
-
-/// The authority, and the links.
+/// The database, the links, and what is broken now.
 #[derive(Default)]
 pub(super) struct Cluster {
-    pub(super) epoch: u64,
-    /// By node: its run, and its weight.
-    members: BTreeMap<u32, (usize, u32)>,
-    views: BTreeMap<u64, Arc<View>>,
-    /// Nobody acts by newer epochs before that.
-    adopt_at: u64,
-    ways: BTreeMap<(usize, usize), Way>,
-    silent_until: u64,
-    isolated: BTreeMap<u32, (u64, bool)>,
+    pub(super) database: Database,
+    pub(super) views: BTreeMap<u64, Arc<View>>,
+    pub(super) ways: BTreeMap<(usize, usize), Way>,
+    pub(super) silent_until: u64,
+    /// Nodes that cannot reach the database until then.
+    pub(super) away: BTreeMap<u32, u64>,
+    /// Nothing comes from the first node to the second until then.
+    cut: BTreeMap<(u32, u32), u64>,
+    /// How far the clocks of nodes are ahead.
+    pub(super) clocks: BTreeMap<u32, i64>,
     /// The newest epoch that each core was told.
     told: BTreeMap<usize, u64>,
 }
 
 pub(super) enum Happening {
     Fault(Fault),
-    Join(usize),
-    Lease(usize),
-    View(usize, Arc<View>),
-    /// Others take this run for dead.
-    Suspect(usize),
-    MayLeave(usize),
+    /// For the authority of a run.
+    Tell(usize, Ask),
+    /// A question of a run, and when it was asked, is at the database.
+    Asked(usize, u64, Request),
+    Gossip(usize),
+    /// A datagram for a run, or something is due in its gossip.
+    Hear(usize, Option<Vec<u8>>),
     LinkUp(usize, usize),
+    /// Nothing has come over it for long, if it still is that generation.
+    LinkSilent(usize, usize),
     Arrive(usize, usize, u32),
 }
 
@@ -171,7 +193,7 @@ impl World {
     }
 
     /// The run of a node that lives.
-    fn run_of(&self, node: u32) -> Option<usize> {
+    pub(super) fn run_of(&self, node: u32) -> Option<usize> {
         self.runs.iter().rposition(|run| run.lives && run.id.node.0 == node)
     }
 
@@ -179,7 +201,7 @@ impl World {
         self.run_of(node).is_some()
     }
 
-    fn at_cluster(&mut self, at: u64, happening: Happening) {
+    pub(super) fn at_cluster(&mut self, at: u64, happening: Happening) {
         self.plan_at(at, Event::Cluster(happening));
     }
 
@@ -233,16 +255,13 @@ impl World {
 
     /// A run began: it has a lease, finds the others, wants to be a member.
     pub(super) fn started(&mut self, run: usize) {
-        self.runs[run].lease_until = self.now + LEASE;
-        self.at_cluster(self.now + RENEW, Happening::Lease(run));
+        self.take_seat(run);
         for other in 0..run {
             if self.runs[other].lives {
                 let delay = self.chance.delay(300_000);
                 self.at_cluster(self.now + delay, Happening::LinkUp(other, run));
             }
         }
-        let delay = self.chance.delay(300_000);
-        self.at_cluster(self.now + delay, Happening::Join(run));
     }
 
     pub(super) fn crashed(&mut self, run: usize) {
@@ -250,135 +269,19 @@ impl World {
             return;
         }
         self.model.death_at = self.now;
+        (self.runs[run].seat, self.runs[run].ear) = (None, None);
         for other in 0..self.runs.len() {
             self.break_link(run, other);
         }
-        let delay = 300_000 + self.chance.below(1_700_000);
-        self.at_cluster(self.now + delay, Happening::Suspect(run));
     }
 
-    fn is_reachable(&self, run: usize) -> bool {
-        let cut = self.cluster.isolated.get(&self.runs[run].id.node.0);
-        self.cluster.silent_until <= self.now
-            && !cut.is_some_and(|(until, of_store)| *of_store && *until > self.now)
+    /// Whether what one node sends to another comes there.
+    pub(super) fn reaches(&self, from: u32, to: u32) -> bool {
+        self.cut_until(from, to) <= self.now
     }
 
-    // ---- the authority
-
-    fn propose(&mut self) {
-        let (shards, slow) = (self.plan.shards, self.plan.cluster.as_ref().map_or(0, |it| it.slow));
-        let cluster = &mut self.cluster;
-        cluster.epoch += 1;
-        let nodes = cluster.members.iter().map(|(node, (run, weight))| NodeFacts {
-            name: format!("node-{node}"),
-            run: self.runs[*run].id,
-            shards,
-            weight: *weight,
-            link: ([127, 0, 0, 1], 1).into(),
-            clients: Vec::new(),
-            frames: (1, 1),
-            version: String::new(),
-        });
-        let view = Arc::new(View::new(cluster.epoch, nodes.collect()));
-        cluster.views.insert(cluster.epoch, view.clone());
-        let members: Vec<usize> = cluster.members.values().map(|(run, _)| *run).collect();
-        for run in members {
-            if !self.runs[run].lives {
-                continue;
-            }
-            let delay = self.chance.delay(slow);
-            let cut = self.cluster.isolated.get(&self.runs[run].id.node.0);
-            let until = cut.filter(|(_, of_store)| *of_store).map_or(0, |(until, _)| *until);
-            let at = (self.now + delay).max(self.cluster.adopt_at).max(until);
-            self.at_cluster(at, Happening::View(run, view.clone()));
-        }
-    }
-
-    /// Others take a run for dead: it is fenced, and they own what was its.
-    fn take_over(&mut self, run: usize) {
-        let node = self.runs[run].id.node.0;
-        let is_member = self.cluster.members.get(&node).is_some_and(|(of, _)| *of == run);
-        // Somebody who lives must ask for it.
-        let proposer = self.cluster.members.values().any(|(other, _)| {
-            *other != run && self.runs[*other].lives && self.is_reachable(*other)
-        });
-        if !is_member {
-            return;
-        }
-        if !proposer {
-            return self.at_cluster(self.now + 500_000, Happening::Suspect(run));
-        }
-        if self.log {
-            eprintln!("{} run {run} of node {node} is taken over", self.now);
-        }
-        self.runs[run].fenced = true;
-        self.cluster.members.remove(&node);
-        let over = self.runs[run].lease_until + MARGIN;
-        self.cluster.adopt_at = self.cluster.adopt_at.max(over);
-        self.propose();
-    }
-
-    fn join(&mut self, run: usize) {
-        if !self.runs[run].lives {
-            return;
-        }
-        if !self.is_reachable(run) {
-            return self.at_cluster(self.now + 200_000, Happening::Join(run));
-        }
-        let node = self.runs[run].id.node.0;
-        if let Some((old, _)) = self.cluster.members.insert(node, (run, 1)) {
-            self.runs[old].fenced = true;
-            let over = self.runs[old].lease_until + MARGIN;
-            self.cluster.adopt_at = self.cluster.adopt_at.max(over);
-        }
-        self.propose();
-    }
-
-    fn renew(&mut self, run: usize) {
-        if !self.runs[run].lives {
-            return;
-        }
-        let stalled = self.runs[run].stalled_until;
-        if stalled > self.now {
-            let delay = self.chance.delay(300_000);
-            return self.at_cluster(stalled + delay, Happening::Lease(run));
-        }
-        if !self.is_reachable(run) {
-            return self.at_cluster(self.now + 200_000, Happening::Lease(run));
-        }
-        if self.runs[run].fenced {
-            return self.crash(run);
-        }
-        self.runs[run].lease_until = self.now + LEASE;
-        self.at_cluster(self.now + RENEW, Happening::Lease(run));
-        for core in self.runs[run].cores.clone() {
-            let slot = &mut self.cores[core];
-            while let Some(given) = slot.kept_back.pop_back() {
-                slot.inputs.push_front(given);
-            }
-            if !slot.inputs.is_empty() && !slot.planned {
-                slot.planned = true;
-                self.plan_in(1, Event::Run(core));
-            }
-        }
-    }
-
-    fn may_leave(&mut self, run: usize) {
-        let node = self.runs[run].id.node.0;
-        let is_member = self.cluster.members.get(&node).is_some_and(|(of, _)| *of == run);
-        if !self.runs[run].lives || !is_member {
-            return;
-        }
-        let epoch = self.cluster.epoch;
-        let mut cores = self.runs[run].cores.clone();
-        let is_done = cores.all(|core| self.cores[core].shard.settled_epoch() == epoch);
-        if !is_done || !self.is_reachable(run) || self.cluster.members.len() < 2 {
-            return self.at_cluster(self.now + 200_000, Happening::MayLeave(run));
-        }
-        self.cluster.members.remove(&node);
-        self.runs[run].fenced = true;
-        self.propose();
-        self.crash(run);
+    pub(super) fn cut_until(&self, from: u32, to: u32) -> u64 {
+        self.cluster.cut.get(&(from, to)).copied().unwrap_or(0)
     }
 
     pub(super) fn cluster_happens(&mut self, happening: Happening) {
@@ -386,19 +289,12 @@ impl World {
             Happening::Fault(fault) if !self.quiet => self.fault(fault),
             Happening::Fault(Fault::Join(node)) => self.boot(node),
             Happening::Fault(_) => {}
-            Happening::Join(run) => self.join(run),
-            Happening::Lease(run) => self.renew(run),
-            Happening::View(run, view) => {
-                if !self.runs[run].lives {
-                    return;
-                }
-                for core in self.runs[run].cores.clone() {
-                    self.give(core, Given::Placed(view.clone()));
-                }
-            }
-            Happening::Suspect(run) => self.take_over(run),
-            Happening::MayLeave(run) => self.may_leave(run),
+            Happening::Tell(run, input) => self.tell(run, input),
+            Happening::Asked(run, sent, request) => self.asked(run, sent, request),
+            Happening::Gossip(run) => self.gossip(run),
+            Happening::Hear(run, datagram) => self.hear(run, datagram),
             Happening::LinkUp(one, two) => self.link_up(one, two),
+            Happening::LinkSilent(one, two) => self.link_silent(one, two),
             Happening::Arrive(from, to, generation) => self.arrive(from, to, generation),
         }
     }
@@ -414,9 +310,9 @@ impl World {
                 }
             }
             Fault::Stall(node, span) => {
-                let Some(run) = self.run_of(node) else { return };
-                self.runs[run].stalled_until = self.now + span;
-                self.suspect_maybe(run, span);
+                if let Some(run) = self.run_of(node) {
+                    self.runs[run].stalled_until = self.now + span;
+                }
             }
             Fault::Break(node, other, span) => {
                 let (Some(one), Some(two)) = (self.run_of(node), self.run_of(other)) else {
@@ -425,42 +321,58 @@ impl World {
                 self.break_link(one, two);
                 self.at_cluster(self.now + span, Happening::LinkUp(one, two));
             }
-            Fault::Isolate(node, span, of_store) => {
-                let Some(run) = self.run_of(node) else { return };
-                self.cluster.isolated.insert(node, (self.now + span, of_store));
-                for other in 0..self.runs.len() {
-                    if other != run && self.runs[other].lives {
-                        self.break_link(run, other);
-                        let delay = self.chance.delay(300_000);
-                        self.at_cluster(self.now + span + delay, Happening::LinkUp(run, other));
-                    }
+            Fault::Flap(node, other, count) => {
+                let span = self.chance.within(10_000, 400_000);
+                self.fault(Fault::Break(node, other, span));
+                if count > 0 {
+                    let delay = span + self.chance.below(SECOND);
+                    let again = Fault::Flap(node, other, count - 1);
+                    self.at_cluster(self.now + delay, Happening::Fault(again));
                 }
-                self.suspect_maybe(run, span);
+            }
+            Fault::OneWay(node, other, span) if node != other => self.sever(&[(node, other)], span),
+            Fault::OneWay(..) => {}
+            Fault::Split(side, span) => {
+                let nodes = self.plan.cluster.as_ref().map_or(0, |plan| plan.nodes);
+                let apart = |one: &u32, two: &u32| side.contains(one) != side.contains(two);
+                let pairs: Vec<(u32, u32)> = (1..=nodes)
+                    .flat_map(|one| (1..=nodes).map(move |two| (one, two)))
+                    .filter(|(one, two)| apart(one, two))
+                    .collect();
+                self.sever(&pairs, span);
+            }
+            Fault::Away(node, span) => {
+                self.cluster.away.insert(node, self.now + span);
             }
             Fault::Silence(span) => {
                 self.cluster.silent_until = self.cluster.silent_until.max(self.now + span);
             }
+            Fault::Clock(node, by) => {
+                *self.cluster.clocks.entry(node).or_default() = by;
+            }
             Fault::Weight(node, weight) => {
-                if let Some((_, slot)) = self.cluster.members.get_mut(&node) {
-                    *slot = weight;
-                    self.propose();
+                if let Some(run) = self.run_of(node) {
+                    self.tell(run, Ask::Wish(Wish::Weight(weight)));
                 }
             }
             Fault::Leave(node) => {
-                let Some((run, weight)) = self.cluster.members.get_mut(&node) else { return };
-                *weight = 0;
-                let run = *run;
+                let Some(run) = self.run_of(node) else { return };
                 self.runs[run].leaving = true;
-                self.propose();
-                self.at_cluster(self.now + 200_000, Happening::MayLeave(run));
+                self.tell(run, Ask::Wish(Wish::Leave));
             }
             Fault::Join(node) => self.boot(node),
         }
     }
 
-    fn suspect_maybe(&mut self, run: usize, span: u64) {
-        if span > 3 * SECOND / 2 && self.chance.percent(70) {
-            self.at_cluster(self.now + 3 * SECOND / 2, Happening::Suspect(run));
+    /// Nothing comes from the first of each pair to the second any more. Who sends is told at once, or finds out.
+    fn sever(&mut self, pairs: &[(u32, u32)], span: u64) {
+        let is_told = self.chance.percent(50);
+        for (from, to) in pairs {
+            let until = self.cut_until(*from, *to).max(self.now + span);
+            self.cluster.cut.insert((*from, *to), until);
+            if let (Some(one), Some(two)) = (self.run_of(*from), self.run_of(*to)) {
+                self.link_cut(one, two, is_told);
+            }
         }
     }
 
@@ -470,7 +382,8 @@ impl World {
             run.stalled_until = run.stalled_until.min(self.now);
         }
         self.cluster.silent_until = 0;
-        self.cluster.isolated.clear();
+        self.cluster.cut.clear();
+        self.cluster.away.clear();
     }
 
     /// Liveness: half a minute after the last fault all who run are members, and know who owns what.
@@ -478,7 +391,7 @@ impl World {
         if self.plan.cluster.is_none() || self.model.failure.is_some() {
             return;
         }
-        let epoch = self.cluster.epoch;
+        let epoch = self.cluster.database.epoch;
         for core in 0..self.cores.len() {
             let slot = &self.cores[core];
             if !slot.lives {
@@ -487,7 +400,7 @@ impl World {
             let settled = slot.shard.settled_epoch();
             let place = slot.place;
             let told = self.cluster.told.get(&core).copied().unwrap_or(0);
-            if settled != epoch {
+            if settled != epoch || !self.cluster.database.is_member(place.run) {
                 return self.model.fail(|| {
                     format!("liveness: {place:?} settled {settled}, told {told}, of {epoch}")
                 });
@@ -503,20 +416,30 @@ impl World {
 
     // ---- R9
 
+    /// Nobody acts by a lease when others act by an epoch that took it over.
+    pub(super) fn check_lease(&mut self, core: usize) {
+        let run = self.cores[core].run;
+        if self.runs[run].is_replaced {
+            let place = self.cores[core].place;
+            self.model.fail(|| format!("R9: {place:?} acts though it was taken over"));
+        }
+    }
+
     /// Nobody writes for an account while another may: what is under way for it, is of one run.
     pub(super) fn check_owners(&mut self, core: usize, writes: &[(Ticket, Write)]) {
         if self.plan.cluster.is_none() || writes.is_empty() {
             return;
         }
         let (run, place) = (self.cores[core].run, self.cores[core].place);
-        if self.runs[run].fenced {
+        if self.is_fenced(run) {
             return;
         }
         let owner = Owner { node: place.run.node, shard: place.shard };
         let settled = self.cores[core].shard.settled_epoch();
         for (_, write) in writes {
             let Some(account) = write.owner() else { continue };
-            let others = self.runs.iter().enumerate().filter(|(at, it)| *at != run && !it.fenced);
+            let others =
+                self.runs.iter().enumerate().filter(|(at, _)| *at != run && !self.is_fenced(*at));
             let mut pending =
                 others.flat_map(|(_, it)| it.storage.iter().flat_map(Storage::pending));
             if pending.any(|other| other.owner() == Some(account)) {
@@ -525,7 +448,7 @@ impl World {
                 return self.model.fail(|| text);
             }
             let Some(view) = self.cluster.views.get(&settled) else { continue };
-            if view.placement.owner(account.hash64()) != owner {
+            if drawn(&view.nodes, account) != owner {
                 let text =
                     format!("R9: {place:?} writes for {account:?} at {settled}: {}", show(write));
                 return self.model.fail(|| text);
@@ -537,147 +460,20 @@ impl World {
         let told = self.cluster.told.entry(core).or_default();
         *told = epoch.max(*told);
     }
+}
 
-    // ---- links
-
-    fn link_up(&mut self, one: usize, two: usize) {
-        if one == two || !self.runs[one].lives || !self.runs[two].lives {
-            return;
-        }
-        let cut = |run: usize| {
-            let cut = self.cluster.isolated.get(&self.runs[run].id.node.0);
-            cut.map_or(0, |(until, _)| *until)
-        };
-        let until = cut(one).max(cut(two));
-        if until > self.now {
-            return self.at_cluster(until + 1, Happening::LinkUp(one, two));
-        }
-        if self.cluster.ways.get(&(one, two)).is_some_and(|way| way.is_up) {
-            return;
-        }
-        for (from, to) in [(one, two), (two, one)] {
-            let way = self.cluster.ways.entry((from, to)).or_default();
-            way.is_up = true;
-            way.generation += 1;
-            let id = self.runs[to].id;
-            for core in self.runs[from].cores.clone() {
-                self.give(core, Given::Linked(id));
-            }
-        }
-    }
-
-    fn break_link(&mut self, one: usize, two: usize) {
-        if !self.cluster.ways.get(&(one, two)).is_some_and(|way| way.is_up) {
-            return;
-        }
-        for (from, to) in [(one, two), (two, one)] {
-            let Some(way) = self.cluster.ways.get_mut(&(from, to)) else { continue };
-            way.is_up = false;
-            way.generation += 1;
-            let cargo = std::mem::take(&mut way.cargo);
-            // What is in already comes through.
-            let most = cargo.len() as u64;
-            let through = self.chance.below(most + 1) as usize;
-            for (at, cargo) in cargo.into_iter().enumerate() {
-                match cargo {
-                    cargo if at < through => self.unload(to, cargo),
-                    FarCargo::Conn { link, .. } => self.lose_moving(link),
-                    FarCargo::Piece { .. } => {}
-                }
-            }
-        }
-        // Sockets that were relayed over it are lost.
-        for link in 0..self.links.len() {
-            let state = &self.links[link];
-            let (front, owner) = (state.front, self.cores[state.shard].run);
-            if state.gone || ![(one, two), (two, one)].contains(&(front, owner)) {
-                continue;
-            }
-            self.disturb(LinkId(link));
-            self.lose(LinkId(link));
-            let at = self.links[link].down_at + self.chance.below(1000);
-            self.plan_at(at, Event::DownEnd(LinkId(link)));
-        }
-    }
-
-    /// A connection is lost on its way to another node.
-    pub(super) fn lose_moving(&mut self, link: LinkId) {
-        self.links[link.0].gone = true;
-        self.disturb(link);
-        let at = self.links[link.0].down_at + self.chance.below(1000);
-        self.plan_at(at, Event::DownEnd(link));
-    }
-
-    pub(super) fn move_far(&mut self, core: usize, conn: ConnId, link: LinkId, to: Owner) {
-        let now = self.clock();
-        let Some(image) = self.cores[core].shard.extract_image(now, conn) else { return };
-        self.cores[core].conns.remove(&conn);
-        self.links[link.0].conn = None;
-        self.counts.moves += 1;
-        let from = self.cores[core].run;
-        let member = self
-            .run_of(to.node.0)
-            .filter(|run| self.cluster.ways.get(&(from, *run)).is_some_and(|way| way.is_up));
-        let Some(run) = member else { return self.lose_moving(link) };
-        let to = self.runs[run].cores.start + usize::from(to.shard.0);
-        self.load(from, run, FarCargo::Conn { link, to, image });
-    }
-
-    pub(super) fn ship_far(&mut self, core: usize, mut news: Vec<(RingPeer, (u64, u64))>) {
-        let shards = usize::from(self.plan.shards);
-        for at in shards..self.cores[core].fx.outbox.len() {
-            let peer = RingPeer(at as u16);
-            let told = news.iter().position(|(of, _)| *of == peer);
-            let slot = &mut self.cores[core];
-            if slot.fx.outbox[at].is_empty() && told.is_none() {
-                continue;
-            }
-            let frames = std::mem::take(&mut slot.fx.outbox[at]);
-            let (place, from) = (slot.shard.place(peer), slot.run);
-            let news = told.map(|at| news.swap_remove(at).1);
-            let Some(run) = self.runs.iter().position(|run| run.id == place.run) else { continue };
-            if self.cluster.ways.get(&(from, run)).is_some_and(|way| way.is_up) {
-                let to = self.runs[run].cores.start + usize::from(place.shard.0);
-                self.load(from, run, FarCargo::Piece { from: core, to, frames, news });
-            }
-        }
-    }
-
-    fn load(&mut self, from: usize, to: usize, cargo: FarCargo) {
-        let delay = self.chance.delay(self.plan.cluster.as_ref().map_or(0, |plan| plan.far));
-        let Some(way) = self.cluster.ways.get_mut(&(from, to)) else { return };
-        way.cargo.push_back(cargo);
-        way.at = (way.at + 1).max(self.now + delay);
-        let (at, generation) = (way.at, way.generation);
-        self.at_cluster(at, Happening::Arrive(from, to, generation));
-    }
-
-    fn arrive(&mut self, from: usize, to: usize, generation: u32) {
-        let Some(way) = self.cluster.ways.get_mut(&(from, to)) else { return };
-        if way.generation == generation
-            && let Some(cargo) = way.cargo.pop_front()
-        {
-            self.unload(to, cargo);
-        }
-    }
-
-    fn unload(&mut self, run: usize, cargo: FarCargo) {
-        let lives = self.runs[run].lives;
-        match cargo {
-            FarCargo::Piece { from, to, frames, news } if lives => {
-                let from = self.cores[from].place;
-                if !frames.is_empty() {
-                    self.give(to, Given::Frames(from, frames));
-                }
-                if let Some((received, handled)) = news {
-                    self.give(to, Given::Handled(from, received, handled));
-                }
-            }
-            FarCargo::Conn { link, to, image } if lives => {
-                self.give(to, Given::AdoptImage(link, image));
-            }
-            FarCargo::Conn { link, .. } => self.lose_moving(link),
-            FarCargo::Piece { .. } => {}
-        }
-    }
+/// The owner of an account by the rule as it is published, in fractions: they are never so close that it matters.
+fn drawn(members: &[NodeFacts], account: &BareJid) -> Owner {
+    let hash = account.hash64();
+    let partition = (hash % 4096) as u16;
+    let all_drained = members.iter().all(|member| member.weight == 0);
+    let cost = |member: &NodeFacts| {
+        let weight = if all_drained { 1.0 } else { f64::from(member.weight) };
+        let text = [member.name.as_bytes(), &[0], &partition.to_be_bytes()].concat();
+        (64.0 - (corefire::base::hash::hash64(&text).max(1) as f64).log2()) / weight
+    };
+    let owner = members.iter().min_by(|one, two| cost(one).total_cmp(&cost(two)));
+    let owner = owner.expect("an epoch has members");
+    let shard = ((hash >> 32) * u64::from(owner.shards)) >> 32;
+    Owner { node: owner.run.node, shard: ShardId(shard as u16) }
 }

@@ -5,11 +5,15 @@
 //! the numbers of `ring_news` go over one ring in order; a connection's bytes go in order; the store answers each shard
 //! in the order of its writes, and reads whenever it likes.
 
+mod authority;
 mod clients;
 mod cluster;
+mod database;
+mod links;
 mod network;
 mod node;
 mod settled;
+mod swim;
 
 use crate::DOMAIN;
 use crate::chance::Chance;
@@ -298,6 +302,8 @@ pub(crate) struct Counts {
     pub(crate) passed_on: u64,
     pub(crate) repeated: u64,
     pub(crate) duplicates: u64,
+    /// Seconds that passed in the world.
+    pub(crate) simulated: u64,
 }
 
 pub(crate) struct World {
@@ -322,6 +328,8 @@ pub(crate) struct World {
     client_links: Vec<Option<LinkId>>,
     rogue_links: Vec<Option<LinkId>>,
     quiet: bool,
+    /// Clients that do not come back.
+    absent: BTreeSet<usize>,
     /// Nothing breaks in this run.
     calm: bool,
     log: bool,
@@ -351,7 +359,14 @@ impl World {
             |user| Write::CreateAccount { owner: address(user), credentials: CREDENTIALS.clone() };
         let batch: Vec<Write> = (0..owners).map(create).collect();
         disk.open().0.commit(&batch).expect("a store in memory");
+        let limits = &plan.limits;
+        let counts = plan.read_faults == 0
+            && limits.resume_queue >= 2_000
+            && limits.output_bytes >= 1 << 20
+            && limits.accounts >= 1_000;
+        let resume = counts.then_some(limits.resume.as_micros() as u64);
         let mut model = Model::default();
+        model.resume = resume;
         let mut clients = Vec::new();
         for account in 0..plan.accounts {
             let devices = chance.within(1, plan.devices as u64) as usize;
@@ -382,6 +397,7 @@ impl World {
             links: Vec::new(),
             clients,
             quiet: false,
+            absent: BTreeSet::new(),
             log: std::env::var_os("COREFIRE_SIM_LOG").is_some(),
         };
         match world.plan.cluster.as_ref().map(|plan| plan.nodes) {
@@ -436,7 +452,7 @@ impl World {
         for run in &self.runs {
             counts.commits += run.storage.as_ref().map_or(0, |storage| storage.commits);
         }
-        counts.epochs = self.cluster.epoch;
+        counts.simulated = self.now / SECOND;
         for core in &self.cores {
             let probe = core.shard.probe();
             counts.paused += probe.reads_paused;
@@ -474,6 +490,13 @@ impl World {
             self.happen(event);
         }
         self.now = until;
+    }
+
+    /// Of a run of a node, whose clock may be wrong.
+    fn clock_of(&self, run: usize) -> Now {
+        let ahead = self.cluster.clocks.get(&self.runs[run].id.node.0).copied().unwrap_or(0);
+        let Now { mono, wall } = self.clock();
+        Now { mono, wall: Wall(wall.0.saturating_add_signed(ahead)) }
     }
 
     fn clock(&self) -> Now {
@@ -589,5 +612,6 @@ impl Counts {
         self.passed_on += other.passed_on;
         self.repeated += other.repeated;
         self.duplicates += other.duplicates;
+        self.simulated += other.simulated;
     }
 }

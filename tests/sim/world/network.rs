@@ -9,7 +9,7 @@ impl World {
             return None;
         }
         let shard = doors[self.chance.index(doors.len())];
-        let now = self.clock();
+        let now = self.clock_of(self.cores[shard].run);
         let ip = std::net::IpAddr::from([127, 0, 0, 1]);
         let conn = self.cores[shard].shard.accept(now, ip, None);
         let link = LinkId(self.links.len());
@@ -83,6 +83,9 @@ impl World {
     pub(super) fn disturb(&mut self, link: LinkId) {
         if let Peer::Client(client) = self.links[link.0].peer {
             self.model.accounts[self.clients[client].account].disturbed_at = self.now;
+            if self.client_links[client] == Some(link) {
+                self.clients[client].lost_at.get_or_insert(self.now);
+            }
         }
     }
 

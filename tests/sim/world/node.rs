@@ -7,6 +7,9 @@ impl World {
         if self.is_up(node) {
             return;
         }
+        if self.plan.cluster.is_some() && !self.may_start(node) {
+            return self.plan_in(200_000, Event::Boot(node));
+        }
         let run = self.runs.len();
         let storage = Storage::open(self.disk.clone(), self.plan.store_faults);
         let policy = C2sPolicy {
@@ -28,7 +31,7 @@ impl World {
         let id = Run { node: NodeId(node), incarnation: storage.incarnation };
         self.runs.push(cluster::NodeRun::new(id, first..first + usize::from(shards), storage));
         let placement = Arc::new(Placement::single(shards));
-        let now = self.clock();
+        let now = self.clock_of(run);
         let boot = 1 + 2 * run as u64;
         let seed = self.seed;
         let cores = (0..shards).map(|shard| Core {
@@ -67,12 +70,11 @@ impl World {
             eprintln!("{} run {run} {:?} ends", self.now, self.runs[run].id);
         }
         self.counts.crashes += 1;
+        self.model.crash_at = self.now;
         self.check_faults();
+        let kept = self.chance.percent(50) && !self.is_fenced(run);
         let slot = &mut self.runs[run];
         slot.lives = false;
-        let fenced = slot.fenced;
-        let kept = self.chance.percent(50) && !fenced;
-        let slot = &mut self.runs[run];
         if let Some(storage) = slot.storage.take() {
             self.counts.commits += storage.commits;
             storage.crash(kept);
@@ -147,12 +149,15 @@ impl World {
             true => waiting,
             false => self.chance.within(1, waiting.max(1) as u64) as usize,
         };
-        let now = self.clock();
+        let now = self.clock_of(self.cores[core].run);
         for _ in 0..count {
             let Some(given) = self.cores[core].inputs.pop_front() else { break };
-            if given.needs_lease(self.cores[core].place.run) && !self.has_lease(core) {
-                self.cores[core].kept_back.push_back(given);
-                continue;
+            if given.needs_lease(self.cores[core].place.run) {
+                if !self.has_lease(core) {
+                    self.cores[core].kept_back.push_back(given);
+                    continue;
+                }
+                self.check_lease(core);
             }
             self.hand_over(core, given, now);
         }
@@ -162,6 +167,9 @@ impl World {
             self.check_faults();
         }
         self.carry_out(core);
+        if self.plan.cluster.is_some() {
+            self.look_at_settled(self.cores[core].run);
+        }
         if !self.cores[core].inputs.is_empty() && !self.cores[core].planned {
             self.cores[core].planned = true;
             let delay = self.chance.delay(1_000);
@@ -486,7 +494,7 @@ impl World {
     }
 
     pub(super) fn commit(&mut self, run: usize) {
-        if self.runs[run].fenced {
+        if self.is_fenced(run) {
             return self.crash(run);
         }
         let Some(storage) = &mut self.runs[run].storage else { return };

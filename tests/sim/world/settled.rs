@@ -113,6 +113,9 @@ impl World {
     /// In quiet: the node crashes, or some clients are cut or leave. Ten seconds after all are back, and the sessions over
     /// that nobody resumed, everybody sees again who is there.
     pub(super) fn disturb_again(&mut self) {
+        // Who loses its stream now and does not come back, is to be seen no more.
+        let all = 0..self.clients.len();
+        self.absent = all.filter(|_| self.chance.percent(30)).collect();
         if self.chance.percent(30) {
             self.crash_one();
         } else {
@@ -128,6 +131,7 @@ impl World {
         // A cut is noticed, or a client away long enough for the server to notice, within this.
         self.run_for(resume + 10 * SECOND + 10 * SECOND);
         self.check_presence("a fault in quiet");
+        self.absent.clear();
     }
 
     /// R8, against the rosters as they are kept.
