@@ -10,6 +10,7 @@
 
 mod chance;
 mod client;
+mod growth;
 mod model;
 mod rogue;
 mod storage;
