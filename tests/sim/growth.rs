@@ -283,7 +283,7 @@ impl Net {
                     discovery::Output::Join(link) => {
                         self.nodes[node].membership.join(at(now).mono, link, &mut out);
                     }
-                    discovery::Output::ToGroup(bytes) => self.to_group(node, &bytes),
+                    discovery::Output::ToGroup(bytes) => self.tell_group(node, &bytes),
                     discovery::Output::ToSeed(..) | discovery::Output::Resolve(_) => {}
                 }
             }
@@ -293,7 +293,7 @@ impl Net {
         self.now = until;
     }
 
-    fn to_group(&mut self, from: usize, bytes: &[u8]) {
+    fn tell_group(&mut self, from: usize, bytes: &[u8]) {
         self.traffic.beacons += 1;
         self.traffic.beacon_bytes += bytes.len() as u64;
         for to in (0..self.nodes.len()).filter(|to| *to != from) {
