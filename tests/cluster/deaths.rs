@@ -96,6 +96,8 @@ fn a_session_is_resumed_elsewhere_after_its_owner_was_killed() {
         eprintln!("resumed {after:?} after the kill");
         assert_eq!(came, Came::Resumed, "{:?}", person.troubles);
         assert!(after < RESUMED, "{after:?}");
+    }
+    for person in &mut people {
         person.wait_message("b119");
         person.wait_acked();
     }

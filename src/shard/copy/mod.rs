@@ -141,8 +141,11 @@ impl Copies {
 impl Shard {
     /// The copies of those sessions that were looked at in this turn learn what changed.
     pub(super) fn copy_noted(&mut self, fx: &mut Effects) {
-        for at in 0..self.core.noted.len() {
-            self.copy_session(self.core.noted[at], fx);
+        let mut at = 0;
+        // One that has no copy any more may let others go on.
+        while let Some(session) = self.core.noted.get(at).copied() {
+            self.copy_session(session, fx);
+            at += 1;
         }
     }
 
@@ -203,20 +206,27 @@ impl Shard {
                 is_due: false,
             })
         });
-        if out.to != to && out.state == State::There {
-            out.old.push(out.to);
+        let mut left = None;
+        match out.state {
+            State::There if out.to != to => out.old.push(out.to),
+            // It may be on its way still, and is not waited for.
+            State::Sent if out.to != to => left = Some(out.to),
+            _ => {}
         }
         out.old.retain(|old| *old != to);
         (out.to, out.epoch, out.state) = (to, epoch, State::Sent);
         slot.changed = 0;
         out.tally = counters.tally();
+        // It has all that was sent by now, whatever numbers that had.
+        out.held.iter_mut().for_each(|(number, _)| *number = out.tally.sent);
+        counters.wait_for_copy();
+        let tally = out.tally;
+        if let Some(left) = left {
+            core.end_copy(left, session);
+        }
         let Some(image) = image.filter(|_| !is_full) else {
             return core.copy_refused(to, session.0.to_u64());
         };
-        counters.wait_for_copy();
-        // It has all that was sent by now, whatever numbers that had.
-        out.held.iter_mut().for_each(|(number, _)| *number = out.tally.sent);
-        let tally = out.tally;
         record::write_whole(core.copies.records_to(to), session.0.to_u64(), &image);
         core.copies.carry(to, session, &tally);
         core.send_full_frame(to, fx);

@@ -144,7 +144,6 @@ fn read_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// The outer one is for what is none at all.
-#[expect(clippy::option_option, reason = "a number that is not there is one of two things")]
 fn read_optional(rest: &mut &[u8]) -> Option<Option<u64>> {
     match *rest.split_off_first()? {
         0 => Some(None),
