@@ -178,6 +178,10 @@ impl World {
             return self.model.fail(|| format!("R9: two epochs {}", view.epoch()));
         }
         self.counts.epochs = self.counts.epochs.max(view.epoch());
+        if view.nodes.iter().all(|node| node.weight == 0) {
+            // Where all are drained all own something, also one that leaves: its sessions go down with it.
+            self.model.crash_at = self.now;
+        }
         for other in 0..self.runs.len() {
             if self.is_fenced(other) && !view.has(self.runs[other].id) {
                 self.runs[other].is_replaced = true;
