@@ -72,7 +72,8 @@ impl Core {
             Some(&bounce.from),
             error,
         );
-        self.leave(Post::refusal(&bounce.to, &bounce.from, bounce.kind, code, stanza));
+        let refusal = Post::refusal(&bounce.to, &bounce.from, bounce.kind, code, stanza);
+        self.leave(Post { answers: self.copies.frame(), ..refusal });
     }
 }
 

@@ -278,6 +278,8 @@ impl Shard {
     fn send_unhandled_again(&mut self, gone: &[Peer], fx: &mut Effects) {
         for peer in gone {
             let mut unhandled = self.core.outward[peer.index()].give_up();
+            // They are sent again by us, who are here.
+            self.core.forget_answers(peer.index());
             fx.outbox[peer.index()].clear();
             let place = self.core.peers.place(*peer);
             for (number, frame) in std::mem::take(&mut unhandled.frames) {

@@ -399,6 +399,9 @@ impl Shard {
             } else if sent.is_none() {
                 self.core.probe.posts_dropped += 1;
             }
+            if let (Some(sent), Some(at)) = (sent, post.answers) {
+                self.core.answered_by(at, sent);
+            }
         }
     }
 
@@ -467,6 +470,9 @@ impl Shard {
     pub(super) fn handled(&mut self, by: Peer, received: u64, handled: u64) {
         if let Some(outward) = self.core.outward.get_mut(by.index()) {
             outward.arrived(received);
+            while let Some(at) = self.core.outward[by.index()].answered() {
+                self.core.release_frame(Some(at));
+            }
         }
         self.core.frames_handled(by.index(), handled);
         if self.core.copies.is_on() {

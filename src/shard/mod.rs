@@ -576,8 +576,9 @@ impl Shard {
             self.core.probe.faults += 1;
             fx.cut_back(&mark);
             self.core.posts.truncate(posts);
-            for (outward, last) in self.core.outward.iter_mut().zip(last) {
-                outward.cut_back(last);
+            for (ring, last) in last.into_iter().enumerate() {
+                self.core.outward[ring].cut_back(last);
+                self.core.forget_answers(ring);
             }
             self.core.cut_back_output(undo);
             self.core.undo_tickets(tickets, fx);

@@ -1,6 +1,7 @@
 //! Towards a client: stanzas into its socket and its queue, and the counting of XEP-0198 both ways.
 
 use super::effect::Effects;
+use super::peers::Peer;
 use super::post::Post;
 use super::ring::{Carried, FrameRef};
 use super::session::SessionId;
@@ -45,6 +46,22 @@ impl Core {
     pub(super) fn release_frame(&mut self, awaited: Option<FrameRef>) {
         if let Some(at) = awaited {
             self.inward[usize::from(at.ring)].release(at.number);
+        }
+    }
+
+    /// `at` is answered by our frame `sent`. To whoever sent `at`, its handling is told behind that; elsewhere, a node that
+    /// dies before it has the answer must not leave the stanza told as handled.
+    pub(super) fn answered_by(&mut self, at: FrameRef, sent: FrameRef) {
+        if sent.ring != at.ring && !self.peers.is_local(Peer(sent.ring)) {
+            self.hold_frame(Some(at));
+            self.outward[usize::from(sent.ring)].answer(sent.number, at);
+        }
+    }
+
+    /// Answers on this ring that were cut back, or whose way is gone, hold nothing up.
+    pub(super) fn forget_answers(&mut self, ring: usize) {
+        while let Some(at) = self.outward[ring].unanswered() {
+            self.release_frame(Some(at));
         }
     }
 

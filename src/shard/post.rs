@@ -1,5 +1,6 @@
 //! An envelope that owns what it says: for stanzas that wait.
 
+use super::ring::FrameRef;
 use crate::base::instant::Wall;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 
@@ -14,6 +15,8 @@ pub(super) struct Post {
     pub flags: Flags,
     /// Of what it is or comes of, where that is watched.
     pub trace: Option<u64>,
+    /// The frame that it is the answer to, where somebody keeps that: not handled before this has arrived.
+    pub answers: Option<FrameRef>,
     pub stanza: Vec<u8>,
     pub open_end: u32,
     pub close_start: u32,
@@ -29,6 +32,7 @@ impl Post {
             subtype: envelope.subtype,
             flags: envelope.flags,
             trace: envelope.trace,
+            answers: None,
             stanza: envelope.stanza.to_vec(),
             open_end: envelope.open_end,
             close_start: envelope.close_start,
@@ -66,6 +70,7 @@ impl Post {
             subtype,
             flags: Flags::default(),
             trace: None,
+            answers: None,
             open_end: u32::try_from(open_end.min(close_start)).unwrap_or(0),
             close_start: u32::try_from(close_start).unwrap_or(0),
             stanza,

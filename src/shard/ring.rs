@@ -41,6 +41,8 @@ pub(super) struct Outward {
     waiting: VecDeque<(u64, Carried)>,
     /// There towards another node.
     kept: Option<Box<Kept>>,
+    /// Frames of others that are answered by ours with these numbers, in order: they wait until those have arrived.
+    answers: VecDeque<(u64, FrameRef)>,
 }
 
 /// Frames that are not handled.
@@ -60,7 +62,7 @@ pub(super) struct Unhandled {
 impl Outward {
     /// Towards another node, with numbers from behind `first` on.
     pub(super) fn to_node(first: u64) -> Self {
-        Self { last: first, arrived: first, waiting: VecDeque::new(), kept: Some(Box::default()) }
+        Self { last: first, arrived: first, kept: Some(Box::default()), ..Self::default() }
     }
 
     /// The number of the next frame.
@@ -123,6 +125,22 @@ impl Outward {
     /// The other side received all frames up to this one.
     pub(super) fn arrived(&mut self, received: u64) {
         self.arrived = self.arrived.max(received);
+    }
+
+    /// The frame `at` of another waits until ours with this number has arrived.
+    pub(super) fn answer(&mut self, number: u64, at: FrameRef) {
+        self.answers.push_back((number, at));
+    }
+
+    /// A frame of another whose answer has arrived, one at a time.
+    pub(super) fn answered(&mut self) -> Option<FrameRef> {
+        self.answers.pop_front_if(|(number, _)| *number <= self.arrived).map(|(_, at)| at)
+    }
+
+    /// A frame of another whose answer was cut back, or is on no way any more; one at a time, newest first.
+    pub(super) fn unanswered(&mut self) -> Option<FrameRef> {
+        let is_over = self.kept.is_none();
+        self.answers.pop_back_if(|(number, _)| is_over || *number > self.last).map(|(_, at)| at)
     }
 
     /// Whether the other side received this frame, as far as is known of one on another node.

@@ -114,6 +114,11 @@ impl Copies {
         self.is_on
     }
 
+    /// The frame that is being delivered, where somebody keeps it until it is handled.
+    pub(super) fn frame(&self) -> Option<FrameRef> {
+        self.frame
+    }
+
     /// Sessions of the account came from copies, and it is not read yet.
     pub(super) fn is_awakened(&self, account: AccountId) -> bool {
         self.awakened.contains_key(&account)
