@@ -637,12 +637,20 @@ pub(super) fn is_result(envelope: &Envelope<'_>) -> bool {
 /// Where in the line of an account that moves here a stanza waits: what was sent to an old owner, and came on from there or
 /// was sent again, may come behind what the same sender sent later and directly.
 pub(super) fn place_of(account: &Account, queued: &Queued) -> usize {
-    let way = |one: &Queued| (one.at.ring, one.hops, one.retry.is_some());
-    let age = |one: &Queued| (!one.post.flags.contains(Flags::LEFT), one.ingress);
-    let later = account.waiting.iter().position(|other| {
-        age(other) > age(queued) && other.post.from == queued.post.from && way(other) != way(queued)
+    let is_left = |one: &Queued| one.post.flags.contains(Flags::LEFT);
+    let way = |one: &Queued| (one.at.ring, one.hops, one.retry.is_some(), is_left(one));
+    let age = |one: &Queued| (!is_left(one), one.ingress);
+    let waiting = || {
+        let line = account.waiting.iter().enumerate();
+        line.filter(|(_, other)| other.post.from == queued.post.from)
+    };
+    // What came one way stays in order whatever the clock of its sender's node was set to meanwhile.
+    let mut same = waiting().filter(|(_, other)| way(other) == way(queued));
+    let first = same.next_back().map_or(0, |(place, _)| place + 1);
+    let mut later = waiting().filter(|(place, other)| {
+        *place >= first && way(other) != way(queued) && age(other) > age(queued)
     });
-    later.unwrap_or(account.waiting.len())
+    later.next().map_or(account.waiting.len(), |(place, _)| place)
 }
 
 /// Bare JID and resource of a prepared address.
