@@ -277,10 +277,17 @@ impl Client {
 
     fn receive(&mut self) -> std::io::Result<usize> {
         let mut buffer = [0; 16 << 10];
-        let length = match &mut self.wire {
-            Wire::Plain(socket) => socket.read(&mut buffer)?,
-            Wire::Tls(tls) => tls.read(&mut buffer)?,
-            Wire::None => 0,
+        let length = loop {
+            let read = match &mut self.wire {
+                Wire::Plain(socket) => socket.read(&mut buffer),
+                Wire::Tls(tls) => tls.read(&mut buffer),
+                Wire::None => Ok(0),
+            };
+            match read {
+                // Of a read with a time-out, where the process was stopped and goes on.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
         };
         self.received.extend_from_slice(&buffer[..length]);
         Ok(length)
