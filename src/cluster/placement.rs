@@ -120,14 +120,9 @@ impl Placement {
         self.member(self.seats(partition).first).node
     }
 
-    /// The next node in the partition's order: its owner if the first one left. `None` where there is no other.
-    pub fn successor(&self, partition: u16) -> Option<NodeId> {
-        let Seats { first, second } = self.seats(partition);
-        (first != second).then(|| self.member(second).node)
-    }
-
-    /// Who owns the bare JID with this hash if its owner's node leaves. `None` where there is no other node.
-    pub fn successor_of(&self, hash64: u64) -> Option<Owner> {
+    /// Who owns the bare JID with this hash if its owner's node leaves: the next in its partition's order. `None` where
+    /// there is no other.
+    pub fn successor(&self, hash64: u64) -> Option<Owner> {
         let Seats { first, second } = self.seats(partition(hash64));
         let member = self.member(second);
         let shard = shard_at(hash64, member.shards);
@@ -240,6 +235,10 @@ mod tests {
         Member { node: NodeId(node), name: format!("node-{node}"), weight, shards: 4 }
     }
 
+    fn node_behind(placement: &Placement, partition: u16) -> Option<NodeId> {
+        placement.successor(partition.into()).map(|owner| owner.node)
+    }
+
     #[test]
     fn logarithms_are_exact_at_powers_and_close_between() {
         assert_eq!((log2(1), log2(2), log2(1 << 63)), (0, 1 << 32, 63 << 32));
@@ -276,7 +275,7 @@ mod tests {
         for hash in [0, 1 << 32, u64::MAX, 0x1234_5678_9abc_def0] {
             let owner = placement.owner(hash);
             assert_eq!((owner.node, owner.shard), (NodeId(0), shard_at(hash, 8)));
-            assert_eq!(placement.successor(partition(hash)), None);
+            assert_eq!(placement.successor(hash), None);
         }
         assert_eq!(shard_at(u64::MAX, 8), ShardId(7));
         assert_eq!(shard_at(u64::MAX, 0), ShardId(0));
@@ -287,7 +286,9 @@ mod tests {
     fn a_drained_member_owns_nothing_unless_all_are() {
         let placement = Placement::new(1, &[member(1, 0), member(2, 1), member(3, 1)]);
         assert!((0..PARTITIONS).all(|partition| placement.node(partition) != NodeId(1)));
-        assert!((0..PARTITIONS).all(|partition| placement.successor(partition) != Some(NodeId(1))));
+        assert!(
+            (0..PARTITIONS).all(|partition| node_behind(&placement, partition) != Some(NodeId(1)))
+        );
         let drained = Placement::new(1, &[member(1, 0), member(2, 0)]);
         let equal = Placement::new(1, &[member(1, 1), member(2, 1)]);
         assert!((0..PARTITIONS).all(|partition| drained.node(partition) == equal.node(partition)));
@@ -303,14 +304,14 @@ mod tests {
             let after = Placement::new(2, &rest);
             for partition in 0..PARTITIONS {
                 let expected = match before.node(partition) {
-                    node if node == leaver.node => before.successor(partition),
+                    node if node == leaver.node => node_behind(&before, partition),
                     node => Some(node),
                 };
                 assert_eq!(Some(after.node(partition)), expected);
                 // A hash in that partition, of a high shard.
                 let hash = u64::MAX - u64::from(PARTITIONS - 1 - partition);
                 let owner = match before.node(partition) {
-                    node if node == leaver.node => before.successor_of(hash),
+                    node if node == leaver.node => before.successor(hash),
                     _ => Some(before.owner(hash)),
                 };
                 assert_eq!(Some(after.owner(hash)), owner);

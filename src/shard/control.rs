@@ -74,8 +74,9 @@ impl Shard {
         if is_of_owner && self.core.park(envelope, envelope.to, at) {
             return;
         }
-        // Copies are no text, and there are many of them.
-        let is_text = control != Control::Copy;
+        // Those that carry images and frames are no text.
+        let is_text =
+            !matches!(control, Control::Copy | Control::Session | Control::Retry | Control::Passed);
         let text = std::str::from_utf8(if is_text { envelope.stanza } else { b"" });
         let text = text.unwrap_or_default();
         match control {

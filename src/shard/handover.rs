@@ -168,15 +168,19 @@ impl Shard {
         handover.has_sealed = false;
         handover.barrier = None;
         gone.iter().for_each(|peer| core.components.lose(*peer));
-        let gone_nodes: Vec<_> = gone.iter().map(|peer| core.peers.place(*peer).run.node).collect();
         self.send_unhandled_again(&gone, fx);
         if !gone.is_empty() {
-            self.send_sessions_again(&before, &gone, &gone_nodes, fx);
+            let core = &mut self.core;
+            let nodes: Vec<_> = gone.iter().map(|peer| core.peers.place(*peer).run.node).collect();
+            let lost: Arc<[bool]> =
+                (0..PARTITIONS).map(|partition| nodes.contains(&before.node(partition))).collect();
+            self.send_sessions_again(&lost, &gone, fx);
             // Sessions that go take along what their clients must hear of it.
-            self.contacts_lost(&before, &gone_nodes, fx);
+            self.contacts_lost(&lost, fx);
+            self.core.copies.lost = lost;
         }
         self.lose_accounts(fx);
-        self.core.copies_placed(&gone, super::loss::lost_with(&before, &gone_nodes));
+        self.core.copies_placed(&gone);
         self.revive_copies(&gone, fx);
         self.core.tell_others(Control::Marker, fx);
         let parked = std::mem::take(&mut self.core.handover.parked);
@@ -278,8 +282,8 @@ impl Shard {
     fn send_unhandled_again(&mut self, gone: &[Peer], fx: &mut Effects) {
         for peer in gone {
             let mut unhandled = self.core.outward[peer.index()].give_up();
-            // They are sent again by us, who are here.
-            self.core.forget_answers(peer.index());
+            // Answers are sent again by us, who are here; sessions that went there are lost with it, and so are their copies.
+            self.core.lose_arrivals(peer.index());
             fx.outbox[peer.index()].clear();
             let place = self.core.peers.place(*peer);
             for (number, frame) in std::mem::take(&mut unhandled.frames) {
@@ -529,9 +533,7 @@ impl Core {
         }
         fx.make_room(self.outward.len());
     }
-}
 
-impl Core {
     /// Why the stream of a session ends whose account has moved: with where to go, if clients are told.
     fn moved_to(&self, account: &BareJid) -> StreamError {
         let owner = self.placement.owner(account.hash64()).node;

@@ -468,16 +468,8 @@ impl Shard {
 
     /// Another shard received our frames up to `received`, and handled them up to `handled`.
     pub(super) fn handled(&mut self, by: Peer, received: u64, handled: u64) {
-        if let Some(outward) = self.core.outward.get_mut(by.index()) {
-            outward.arrived(received);
-            while let Some(at) = self.core.outward[by.index()].answered() {
-                self.core.release_frame(Some(at));
-            }
-        }
+        self.core.frames_arrived(by, received);
         self.core.frames_handled(by.index(), handled);
-        if self.core.copies.is_on() {
-            self.core.copies_received(by, received);
-        }
     }
 }
 

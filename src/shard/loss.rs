@@ -6,14 +6,13 @@ use super::account::AccountId;
 use super::effect::Effects;
 use super::phase::Audience;
 use super::presence;
-use crate::cluster::placement::{NodeId, PARTITIONS, Placement, partition};
+use crate::cluster::placement::partition;
 use crate::store::Subscription;
 use crate::xmpp::stanza::PresenceType;
 
 impl Shard {
-    /// - takes: `before`, the owners up to now; `gone`, the nodes that are no more
-    pub(super) fn contacts_lost(&mut self, before: &Placement, gone: &[NodeId], fx: &mut Effects) {
-        let lost = lost_with(before, gone);
+    /// - takes: by partition, whether its owner was among those that are gone
+    pub(super) fn contacts_lost(&mut self, lost: &[bool], fx: &mut Effects) {
         let accounts: Vec<AccountId> =
             self.core.accounts.iter().map(|(id, _)| AccountId(id)).collect();
         for account in accounts {
@@ -78,9 +77,4 @@ impl Shard {
             self.fan_out(&from, kind, watched.clone(), &stanza, close, close, fx);
         }
     }
-}
-
-/// By partition: whether its owner is among those that are gone.
-pub(super) fn lost_with(before: &Placement, gone: &[NodeId]) -> Vec<bool> {
-    (0..PARTITIONS).map(|partition| gone.contains(&before.node(partition))).collect()
 }

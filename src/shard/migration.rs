@@ -14,13 +14,11 @@ use super::turn::Turn;
 use super::{Core, Shard, Timer};
 use crate::base::hash::Map;
 use crate::base::instant::Wall;
-use crate::cluster::placement::{NodeId, Owner, Placement};
+use crate::cluster::placement::{NodeId, Owner, partition};
 use crate::cluster::view::Run;
 use crate::frame::Envelope;
 use crate::stream::resume::{Counters, CountersImage};
 use crate::xmpp::jid::{BareJid, Jid};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::time::Duration;
@@ -66,7 +64,7 @@ struct Image {
     jid: BareJid,
     /// Where it was sent.
     at: FrameRef,
-    text: Box<[u8]>,
+    bytes: Box<[u8]>,
 }
 
 impl Left {
@@ -181,18 +179,17 @@ impl Shard {
         let Some(bytes) = image.write().filter(|_| !core.is_ring_full(peer, fx)) else {
             return false;
         };
-        let text = STANDARD.encode(&bytes);
         let jid = slot.jid.bare().clone();
-        let at = core.send_control(peer, Control::Session, jid.as_str(), text.as_bytes(), fx);
+        let at = core.send_control(peer, Control::Session, jid.as_str(), &bytes, fx);
         core.probe.sessions_moved_out += 1;
         // Where another tells of its stanzas, it tells the new owner.
         let is_ours = core.moved.came.remove(&session).is_none();
         let open = image.counters.open_stanzas().filter(|_| is_ours).collect();
         let id = image.counters.id.as_str().into();
-        let image = Image { jid: jid.clone(), at, text: text.into_bytes().into() };
+        let image = Image { jid: jid.clone(), at, bytes: bytes.as_slice().into() };
         core.moved.left.insert(session, Left { jid, id, open, image: Some(image) });
         let copy = self.forget_session(session);
-        self.core.copy_moves(session, copy, peer);
+        self.core.copy_moves(session, copy, at);
         true
     }
 
@@ -246,9 +243,8 @@ impl Shard {
     }
 
     /// A session comes with its account.
-    pub(super) fn session_arrives(&mut self, text: &[u8], fx: &mut Effects) {
-        let image = STANDARD.decode(text).ok();
-        let Some(image) = image.and_then(|bytes| SessionImage::read(&bytes)) else { return };
+    pub(super) fn session_arrives(&mut self, bytes: &[u8], fx: &mut Effects) {
+        let Some(image) = SessionImage::read(bytes) else { return };
         let Ok(jid) = Jid::parse(&image.jid) else { return };
         let bare = jid.bare().clone();
         let core = &mut self.core;
@@ -256,8 +252,8 @@ impl Shard {
         if owner != core.own() {
             // Owners changed once more while it was on its way.
             if let Some(peer) = core.peers.of(owner) {
-                let at = core.send_control(peer, Control::Session, bare.as_str(), text, fx);
-                core.moved.forwarded.push(Image { jid: bare, at, text: text.into() });
+                let at = core.send_control(peer, Control::Session, bare.as_str(), bytes, fx);
+                core.moved.forwarded.push(Image { jid: bare, at, bytes: bytes.into() });
             }
             return;
         }
@@ -332,14 +328,8 @@ impl Shard {
     /// Nodes are gone: sessions that were on their way to them go to who has their accounts now, and what was said of
     /// those that had left is said once more.
     ///
-    /// - takes: `before`, the owners up to now
-    pub(super) fn send_sessions_again(
-        &mut self,
-        before: &Placement,
-        gone: &[Peer],
-        nodes: &[NodeId],
-        fx: &mut Effects,
-    ) {
+    /// - takes: by partition, whether its owner was among those that are gone
+    pub(super) fn send_sessions_again(&mut self, lost: &[bool], gone: &[Peer], fx: &mut Effects) {
         let core = &mut self.core;
         let mut moved = std::mem::take(&mut core.moved);
         let mut ours = Vec::new();
@@ -348,17 +338,17 @@ impl Shard {
             match core.peers.of(owner).filter(|peer| *peer != core.id.into()) {
                 Some(peer) => {
                     let (from, control) = (image.jid.as_str(), Control::Session);
-                    image.at = core.send_control(peer, control, from, &image.text, fx);
+                    image.at = core.send_control(peer, control, from, &image.bytes, fx);
                 }
-                None => ours.push(image.text.clone()),
+                None => ours.push(image.bytes.clone()),
             }
         }
         core.moved = moved;
-        for text in ours {
-            self.session_arrives(&text, fx);
+        for bytes in ours {
+            self.session_arrives(&bytes, fx);
         }
         let core = &mut self.core;
-        let is_lost = |jid: &BareJid| nodes.contains(&before.owner(jid.hash64()).node);
+        let is_lost = |jid: &BareJid| lost[usize::from(partition(jid.hash64()))];
         let untold: Vec<(BareJid, Box<str>, u32, u8)> = core
             .moved
             .left

@@ -578,7 +578,7 @@ impl Shard {
             self.core.posts.truncate(posts);
             for (ring, last) in last.into_iter().enumerate() {
                 self.core.outward[ring].cut_back(last);
-                self.core.forget_answers(ring);
+                self.core.lose_arrivals(ring);
             }
             self.core.cut_back_output(undo);
             self.core.undo_tickets(tickets, fx);

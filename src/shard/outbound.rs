@@ -3,7 +3,7 @@
 use super::effect::Effects;
 use super::peers::Peer;
 use super::post::Post;
-use super::ring::{Carried, FrameRef};
+use super::ring::{Arrival, Carried, FrameRef};
 use super::session::SessionId;
 use super::{Core, Timer};
 use crate::base::instant::Wall;
@@ -54,14 +54,36 @@ impl Core {
     pub(super) fn answered_by(&mut self, at: FrameRef, sent: FrameRef) {
         if sent.ring != at.ring && !self.peers.is_local(Peer(sent.ring)) {
             self.hold_frame(Some(at));
-            self.outward[usize::from(sent.ring)].answer(sent.number, at);
+            let outward = &mut self.outward[usize::from(sent.ring)];
+            outward.await_arrival(sent.number, Arrival::Answer(at));
         }
     }
 
-    /// Answers on this ring that were cut back, or whose way is gone, hold nothing up.
-    pub(super) fn forget_answers(&mut self, ring: usize) {
-        while let Some(at) = self.outward[ring].unanswered() {
-            self.release_frame(Some(at));
+    /// The other side has all our frames up to this one.
+    pub(super) fn frames_arrived(&mut self, by: Peer, received: u64) {
+        let Some(outward) = self.outward.get_mut(by.index()) else { return };
+        outward.arrived(received);
+        while let Some(arrival) = self.outward[by.index()].next_arrival() {
+            match arrival {
+                Arrival::Copied(covered) => self.covered(by, covered),
+                other => self.wait_is_over(other),
+            }
+        }
+    }
+
+    /// Frames of this ring were cut back, or their way is gone: they hold nothing up.
+    pub(super) fn lose_arrivals(&mut self, ring: usize) {
+        while let Some(arrival) = self.outward[ring].lost_arrival() {
+            self.wait_is_over(arrival);
+        }
+    }
+
+    /// The frame has arrived, or never will.
+    fn wait_is_over(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Answer(at) => self.release_frame(Some(at)),
+            Arrival::Copied(_) => {}
+            Arrival::Moved(session, copies) => self.end_copies(copies, session),
         }
     }
 

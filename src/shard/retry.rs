@@ -15,8 +15,6 @@ use crate::cluster::view::Place;
 use crate::frame::{self, Envelope, Flags, Kind, Recipients};
 use crate::store::{Answer, Origin, Query};
 use crate::xmpp::jid::BareJid;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
 
 /// How far clocks may be apart, and a commit late, for a row to be found.
@@ -63,8 +61,8 @@ impl Shard {
                     ..envelope
                 };
                 if envelope.flags.contains(Flags::STORABLE) {
-                    let text = wrap(&origin, frame);
-                    self.post_again(&wrapped(envelope, Control::Retry, &text), to, carried, fx);
+                    let bytes = wrap(&origin, frame);
+                    self.post_again(&wrapped(envelope, Control::Retry, &bytes), to, carried, fx);
                 } else {
                     self.post_again(&envelope, to, carried, fx);
                 }
@@ -206,11 +204,11 @@ impl Shard {
     ) {
         let mut batch = frame::Batch::default();
         // What is too large is refused as it is.
-        let text = match self.core.encoder.append(&mut batch, envelope) {
+        let bytes = match self.core.encoder.append(&mut batch, envelope) {
             Ok(_) => wrap(origin, batch.as_bytes()),
             Err(_) => return self.send_frame_on(envelope, envelope.to, owner, at, fx),
         };
-        let envelope = wrapped(*envelope, control, &text);
+        let envelope = wrapped(*envelope, control, &bytes);
         self.send_frame_on(&envelope, envelope.to, owner, at, fx);
     }
 }
@@ -243,14 +241,14 @@ impl Core {
     }
 }
 
-/// The control frame in whose `text` the frame of `inner` is wrapped.
-fn wrapped<'a>(inner: Envelope<'a>, control: Control, text: &'a str) -> Envelope<'a> {
+/// The control frame in whose `bytes` the frame of `inner` is wrapped.
+fn wrapped<'a>(inner: Envelope<'a>, control: Control, bytes: &'a [u8]) -> Envelope<'a> {
     Envelope {
         kind: Kind::Control,
         subtype: control as u8,
         open_end: 0,
         close_start: 0,
-        stanza: text.as_bytes(),
+        stanza: bytes,
         ..inner
     }
 }
@@ -259,18 +257,17 @@ fn is_wrapped(subtype: u8) -> bool {
     subtype == Control::Retry as u8 || subtype == Control::Passed as u8
 }
 
-fn wrap(origin: &Origin, frame: &[u8]) -> String {
+fn wrap(origin: &Origin, frame: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(ORIGIN_BYTES + frame.len());
     bytes.extend_from_slice(&origin.incarnation.to_be_bytes());
     bytes.extend_from_slice(&origin.link.to_be_bytes());
     bytes.extend_from_slice(&origin.number.to_be_bytes());
     bytes.extend_from_slice(frame);
-    STANDARD.encode(bytes)
+    bytes
 }
 
 /// The other way. What comes from another node is checked.
-fn unwrap(text: &[u8]) -> Option<(Origin, frame::Batch)> {
-    let bytes = STANDARD.decode(text).ok()?;
+fn unwrap(bytes: &[u8]) -> Option<(Origin, frame::Batch)> {
     let (origin, inner) = bytes.split_at_checked(ORIGIN_BYTES)?;
     let (incarnation, rest) = origin.split_first_chunk::<8>()?;
     let (link, number) = rest.split_first_chunk::<4>()?;

@@ -4,8 +4,11 @@
 //! are kept until then, too: the way there may break, and the node may be gone before it has handled them. Inward: which
 //! frames of the other are still open, so that *handled* never passes one whose message is not safe yet (DESIGN §4).
 
+use super::copy::Covered;
+use super::peers::Peer;
 use super::session::SessionId;
 use crate::frame::Flags;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 /// A frame that came in over a ring: whose *handled* number waits for it.
@@ -31,6 +34,18 @@ pub(super) enum Carried {
     Frame(FrameRef),
 }
 
+/// What waits until the other side has a frame of ours. It may not have *handled* it, as frames before it wait, and those
+/// may be for something here.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// A frame of another that ours answers: not handled before.
+    Answer(FrameRef),
+    /// Copies of sessions have what the frame told of them.
+    Copied(Covered),
+    /// A session is where it should be: its copies go, which are there.
+    Moved(SessionId, SmallVec<[Peer; 1]>),
+}
+
 /// Our frames to one shard.
 #[derive(Debug, Default)]
 pub(super) struct Outward {
@@ -41,8 +56,8 @@ pub(super) struct Outward {
     waiting: VecDeque<(u64, Carried)>,
     /// There towards another node.
     kept: Option<Box<Kept>>,
-    /// Frames of others that are answered by ours with these numbers, in order: they wait until those have arrived.
-    answers: VecDeque<(u64, FrameRef)>,
+    /// What waits until frames have arrived, in their order.
+    arrivals: VecDeque<(u64, Arrival)>,
 }
 
 /// Frames that are not handled.
@@ -127,20 +142,22 @@ impl Outward {
         self.arrived = self.arrived.max(received);
     }
 
-    /// The frame `at` of another waits until ours with this number has arrived.
-    pub(super) fn answer(&mut self, number: u64, at: FrameRef) {
-        self.answers.push_back((number, at));
+    /// `what` waits until the frame with this number has arrived.
+    pub(super) fn await_arrival(&mut self, number: u64, what: Arrival) {
+        self.arrivals.push_back((number, what));
     }
 
-    /// A frame of another whose answer has arrived, one at a time.
-    pub(super) fn answered(&mut self) -> Option<FrameRef> {
-        self.answers.pop_front_if(|(number, _)| *number <= self.arrived).map(|(_, at)| at)
+    /// What waited for a frame that has arrived, one at a time.
+    pub(super) fn next_arrival(&mut self) -> Option<Arrival> {
+        self.arrivals.pop_front_if(|(number, _)| *number <= self.arrived).map(|(_, what)| what)
     }
 
-    /// A frame of another whose answer was cut back, or is on no way any more; one at a time, newest first.
-    pub(super) fn unanswered(&mut self) -> Option<FrameRef> {
+    /// What waits for a frame that was cut back, or is on no way any more; one at a time, newest first.
+    pub(super) fn lost_arrival(&mut self) -> Option<Arrival> {
         let is_over = self.kept.is_none();
-        self.answers.pop_back_if(|(number, _)| is_over || *number > self.last).map(|(_, at)| at)
+        self.arrivals
+            .pop_back_if(|(number, _)| is_over || *number > self.last)
+            .map(|(_, what)| what)
     }
 
     /// Whether the other side received this frame, as far as is known of one on another node.

@@ -55,7 +55,7 @@ proptest! {
             if owner != left.node {
                 prop_assert_eq!(without.node(partition), owner);
             } else {
-                prop_assert_eq!(Some(without.node(partition)), with.successor(partition));
+                prop_assert_eq!(Some(without.node(partition)), with.successor(partition.into()).map(|owner| owner.node));
             }
         }
     }

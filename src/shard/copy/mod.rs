@@ -13,7 +13,7 @@ use super::account::AccountId;
 use super::control::Control;
 use super::effect::Effects;
 use super::peers::Peer;
-use super::ring::FrameRef;
+use super::ring::{Arrival, FrameRef};
 use super::session::SessionId;
 use super::{Core, Shard, Timer};
 use crate::base::hash::Map;
@@ -68,25 +68,16 @@ enum State {
 #[derive(Debug, Default)]
 struct Way {
     records: Vec<u8>,
-    /// What they cover: at first without the number of their frame.
-    carried: Vec<Carried>,
-    out: VecDeque<(u64, Carried)>,
+    /// What they cover.
+    covered: Vec<Covered>,
 }
 
+/// How far the copy of a session knows it.
 #[derive(Clone, Copy, Debug)]
-struct Carried {
+pub(super) struct Covered {
     session: SessionId,
     handled: u32,
     sent: u32,
-}
-
-/// A session that left with its account: its copies go when it is where it should be.
-#[derive(Debug)]
-struct Moving {
-    session: SessionId,
-    to: Peer,
-    number: u64,
-    copies: SmallVec<[Peer; 1]>,
 }
 
 /// One per shard.
@@ -102,10 +93,9 @@ pub(super) struct Copies {
     /// Sessions that are to have a copy elsewhere.
     todo: VecDeque<SessionId>,
     lagging: Vec<SessionId>,
-    moving: Vec<Moving>,
     kept: keep::Kept,
     /// Partitions whose owner died last, and accounts whose sessions came to life by that.
-    lost: Arc<[bool]>,
+    pub(super) lost: Arc<[bool]>,
     awakened: Map<AccountId, revive::Awakened>,
 }
 
@@ -134,7 +124,7 @@ impl Copies {
     fn carry(&mut self, peer: Peer, session: SessionId, tally: &Tally) {
         let Tally { handled, sent, .. } = *tally;
         let way = self.ways.entry(peer).or_default();
-        way.carried.push(Carried { session, handled, sent });
+        way.covered.push(Covered { session, handled, sent });
     }
 
     /// The frame that is being delivered, where somebody keeps it until it is handled. Gives the one before.
@@ -315,7 +305,7 @@ impl Shard {
 impl Core {
     /// Where the copies of an account's sessions are; `None` where there is no other node for them.
     fn successor(&self, hash64: u64) -> Option<Peer> {
-        let successor = self.placement.successor_of(hash64)?;
+        let successor = self.placement.successor(hash64)?;
         self.peers.of(successor).filter(|peer| !self.peers.is_local(*peer))
     }
 
@@ -365,33 +355,23 @@ impl Core {
         if records.is_empty() {
             return;
         }
-        self.send_control(peer, Control::Copy, "", &records, fx);
+        let at = self.send_control(peer, Control::Copy, "", &records, fx);
         self.probe.copy_frames += 1;
         self.probe.copy_bytes += records.len() as u64;
-        let number = self.outward[peer.index()].last();
         records.clear();
         records.shrink_to(FRAME_BYTES);
         if let Some(way) = self.copies.ways.get_mut(&peer) {
             way.records = records;
-            way.out.extend(way.carried.drain(..).map(|carried| (number, carried)));
+            let outward = &mut self.outward[peer.index()];
+            for covered in way.covered.drain(..) {
+                outward.await_arrival(at.number, Arrival::Copied(covered));
+            }
         }
     }
 
-    /// A shard has all frames up to this number: copies there hold what these carried. (It may not have *handled* them, as
-    /// frames before them wait; that may be for a copy here.)
-    pub(super) fn copies_received(&mut self, by: Peer, received: u64) {
-        let Some(way) = self.copies.ways.get_mut(&by) else { return self.moved_in(by, received) };
-        let mut covered: SmallVec<[Carried; 16]> = SmallVec::new();
-        while let Some((_, carried)) = way.out.pop_front_if(|(number, _)| *number <= received) {
-            covered.push(carried);
-        }
-        for carried in covered {
-            self.covered(by, carried);
-        }
-        self.moved_in(by, received);
-    }
-
-    fn covered(&mut self, by: Peer, Carried { session, handled, sent }: Carried) {
+    /// A copy at that shard knows a session so far.
+    pub(super) fn covered(&mut self, by: Peer, covered: Covered) {
+        let Covered { session, handled, sent } = covered;
         let Some(slot) = self.sessions.get_mut(session.0) else { return };
         let (Some(counters), Some(out)) = (slot.counters.as_deref_mut(), slot.copy.as_deref_mut())
         else {
@@ -413,9 +393,7 @@ impl Core {
         for at in released {
             self.release_frame(Some(at));
         }
-        for old in old {
-            self.end_copy(old, session);
-        }
+        self.end_copies(old, session);
         if is_waited_for {
             self.note(session);
         }
@@ -478,9 +456,7 @@ impl Core {
         self.probe.copies_refused += 1;
         let old = std::mem::take(&mut out.old);
         self.go_uncovered(session);
-        for old in old {
-            self.end_copy(old, session);
-        }
+        self.end_copies(old, session);
         self.end_copy(by, session);
     }
 
@@ -498,9 +474,7 @@ impl Core {
             counters.uncover();
             self.woken.extend(slot.resuming.filter(|_| counters.open_count() == 0));
         }
-        for (_, at) in held.into_iter().flatten() {
-            self.release_frame(Some(at));
-        }
+        self.release_held(held.unwrap_or_default());
         self.settle_own();
         self.note(session);
     }
@@ -508,15 +482,28 @@ impl Core {
     /// The session has ended.
     pub(super) fn copy_ends(&mut self, session: SessionId, out: Option<Box<Out>>) {
         let Some(out) = out else { return };
-        for (_, at) in out.held {
+        let copies = self.let_go(*out);
+        self.end_copies(copies, session);
+    }
+
+    /// Nothing waits for the copies of a session any more. Gives where they are.
+    fn let_go(&mut self, out: Out) -> SmallVec<[Peer; 1]> {
+        self.release_held(out.held);
+        let mut copies = out.old;
+        if !matches!(out.state, State::Refused(_)) {
+            copies.push(out.to);
+        }
+        copies
+    }
+
+    fn release_held(&mut self, held: VecDeque<(u32, FrameRef)>) {
+        for (_, at) in held {
             self.release_frame(Some(at));
         }
-        for peer in out.old {
-            self.end_copy(peer, session);
-        }
-        if !matches!(out.state, State::Refused(_)) {
-            self.end_copy(out.to, session);
-        }
+    }
+
+    pub(super) fn end_copies(&mut self, copies: SmallVec<[Peer; 1]>, session: SessionId) {
+        copies.into_iter().for_each(|at| self.end_copy(at, session));
     }
 
     fn end_copy(&mut self, at: Peer, session: SessionId) {
@@ -525,47 +512,22 @@ impl Core {
         }
     }
 
-    /// The session goes to another shard with the frame that was sent there last. Until it is there, its copies count.
-    pub(super) fn copy_moves(&mut self, session: SessionId, out: Option<Box<Out>>, to: Peer) {
+    /// The session goes to another shard with this frame. Until that is there, its copies count.
+    pub(super) fn copy_moves(&mut self, session: SessionId, out: Option<Box<Out>>, at: FrameRef) {
         let Some(out) = out else { return };
-        for (_, at) in out.held {
-            self.release_frame(Some(at));
-        }
-        let mut copies = out.old;
-        if !matches!(out.state, State::Refused(_)) {
-            copies.push(out.to);
-        }
-        let number = self.outward[to.index()].last();
-        self.copies.moving.push(Moving { session, to, number, copies });
-    }
-
-    fn moved_in(&mut self, by: Peer, received: u64) {
-        if self.copies.moving.is_empty() {
-            return;
-        }
-        let is_there = |one: &mut Moving| one.to == by && one.number <= received;
-        let there: Vec<Moving> = self.copies.moving.extract_if(.., is_there).collect();
-        for Moving { session, copies, .. } in there {
-            copies.into_iter().for_each(|at| self.end_copy(at, session));
-        }
+        let copies = self.let_go(*out);
+        let outward = &mut self.outward[usize::from(at.ring)];
+        outward.await_arrival(at.number, Arrival::Moved(session, copies));
     }
 
     /// The owners of an epoch are known, and what was lost by it is on its way.
     ///
-    /// - takes: `gone`, shards that are no more; `lost`, the partitions that they owned
-    pub(super) fn copies_placed(&mut self, gone: &[Peer], lost: Vec<bool>) {
+    /// - takes: `gone`, shards that are no more
+    pub(super) fn copies_placed(&mut self, gone: &[Peer]) {
         self.copies.is_on = self.placement.members().len() > 1;
         for peer in gone {
             self.copies.ways.remove(peer);
             self.copies.written.retain(|written| written != peer);
-        }
-        // Who went there is lost with it, and so are its copies.
-        let moved = self.copies.moving.extract_if(.., |one| gone.contains(&one.to));
-        for Moving { session, copies, .. } in moved.collect::<Vec<_>>() {
-            copies.into_iter().for_each(|at| self.end_copy(at, session));
-        }
-        if !gone.is_empty() {
-            self.copies.lost = lost.into();
         }
         let epoch = self.placement.epoch();
         let sessions: Vec<SessionId> =

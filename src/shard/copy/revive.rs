@@ -11,8 +11,6 @@ use super::keep::Copy;
 use crate::cluster::placement::{Owner, partition};
 use crate::stream::resume::is_after;
 use crate::xmpp::jid::Jid;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
 
 /// An account with sessions from copies: what they heard of contacts may be wrong.
@@ -108,7 +106,6 @@ impl Core {
     fn send_image(&mut self, jid: &Jid, image: &SessionImage, owner: Owner, fx: &mut Effects) {
         let Some(peer) = self.peers.of(owner) else { return };
         let Some(bytes) = image.write().filter(|_| !self.is_ring_full(peer, fx)) else { return };
-        let text = STANDARD.encode(&bytes);
-        self.send_control(peer, Control::Session, jid.bare().as_str(), text.as_bytes(), fx);
+        self.send_control(peer, Control::Session, jid.bare().as_str(), &bytes, fx);
     }
 }
