@@ -15,14 +15,13 @@ import pathlib
 import signal
 import sys
 import tempfile
-import time
-import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support"), str(HERE.parent / "slixmpp")]
 sys.dont_write_bytecode = True
 from nodes import INSIDE, NAMESPACES, Cluster, enter  # noqa: E402
 from packages import with_slixmpp  # noqa: E402
+from running import run_scenarios  # noqa: E402
 
 SCENARIO_SECONDS = 60
 ALL_SECONDS = 240
@@ -37,23 +36,10 @@ def arguments():
     return parser.parse_args()
 
 
-async def run_scenarios(cluster):
+async def run_all(cluster):
     import scenarios
 
-    world = await scenarios.World.of(cluster)
-    for scenario in scenarios.ALL:
-        name, started = scenario.__name__, time.monotonic()
-        try:
-            await asyncio.wait_for(scenario(world), SCENARIO_SECONDS)
-        except asyncio.TimeoutError:
-            print(f"FAILED {name}: not done within {SCENARIO_SECONDS} s", flush=True)
-            return False
-        except Exception as error:  # Whatever it is, it is this scenario's failure.
-            print(f"FAILED {name}: {error or type(error).__name__}", flush=True)
-            traceback.print_exc()
-            return False
-        print(f"ok {name} ({time.monotonic() - started:.1f} s)", flush=True)
-    return True
+    return await run_scenarios(scenarios.ALL, await scenarios.World.of(cluster), SCENARIO_SECONDS)
 
 
 def main():
@@ -68,7 +54,7 @@ def main():
         cluster = Cluster(options.binary, folder, os.environ[INSIDE] == NAMESPACES)
         try:
             cluster.start()
-            is_ok = asyncio.run(run_scenarios(cluster))
+            is_ok = asyncio.run(run_all(cluster))
         finally:
             troubles = cluster.stop()
             if troubles or not is_ok:

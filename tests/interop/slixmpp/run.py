@@ -15,12 +15,11 @@ import pathlib
 import signal
 import sys
 import tempfile
-import time
-import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 from packages import with_slixmpp  # noqa: E402
+from running import run_scenarios  # noqa: E402
 from server import Corefire  # noqa: E402
 
 SCENARIO_SECONDS = 60
@@ -50,26 +49,11 @@ def arguments():
     return parser.parse_args()
 
 
-async def run_scenarios(server, only):
+async def run_all(server, only):
     import scenarios
 
-    for scenario in scenarios.ALL:
-        name = scenario.__name__
-        if only and name not in only:
-            continue
-        started = time.monotonic()
-        try:
-            note = await asyncio.wait_for(scenario(server), SCENARIO_SECONDS)
-        except asyncio.TimeoutError:
-            print(f"FAILED {name}: not done within {SCENARIO_SECONDS} s", flush=True)
-            return False
-        except Exception as error:  # Whatever it is, it is this scenario's failure.
-            print(f"FAILED {name}: {error or type(error).__name__}", flush=True)
-            traceback.print_exc()
-            return False
-        seconds = time.monotonic() - started
-        print(f"ok {name}" + (f" ({note})" if note else f" ({seconds:.1f} s)"), flush=True)
-    return True
+    wanted = [scenario for scenario in scenarios.ALL if not only or scenario.__name__ in only]
+    return await run_scenarios(wanted, server, SCENARIO_SECONDS)
 
 
 def main():
@@ -102,7 +86,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("FAILED: terminated"))
 
     if not options.binary:
-        sys.exit(0 if asyncio.run(run_scenarios(server, options.only)) else 1)
+        sys.exit(0 if asyncio.run(run_all(server, options.only)) else 1)
     with tempfile.TemporaryDirectory(prefix="corefire-slixmpp-") as directory:
         server.component, server.secret = f"bot.{options.domain}", "hush"
         components = [(server.component, server.secret)]
@@ -115,7 +99,7 @@ def main():
             server.host, server.port = "127.0.0.1", corefire.port
             server.direct_port = corefire.direct_port
             server.component_port = corefire.component_port
-            is_ok = asyncio.run(run_scenarios(server, options.only))
+            is_ok = asyncio.run(run_all(server, options.only))
         finally:
             trouble = corefire.stop()
         if trouble:
