@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+use corefire_load::cli::parsed;
 use corefire_load::drive::{Flow, run_share};
 use corefire_load::launch::{Corefire, ScratchDir, Server, free_address};
 use corefire_load::plan::{Plan, Request, Share, Target};
@@ -63,13 +64,9 @@ fn scenario(options: &Options) -> String {
 }
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    let options: Options = match parsed(std::env::args_os()) {
         Ok(options) => options,
-        Err(error) => {
-            // Nothing to do about a closed terminal.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(is_fault) => return ExitCode::from(if is_fault { 2 } else { 0 }),
     };
     let mut alone = None;
     for nodes in &options.nodes {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Parser;
 
 use corefire_load::Error;
+use corefire_load::cli::parsed;
 use corefire_load::drive::{Failure, Flow, ShareReport, run_share};
 use corefire_load::launch::{Corefire, ScratchDir, Server};
 use corefire_load::plan::{Plan, PlanError, Random, Request, Share, Target as Aim};
@@ -82,13 +83,9 @@ fn scenario(options: &Options) -> String {
 }
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    let options: Options = match parsed(std::env::args_os()) {
         Ok(options) => options,
-        Err(error) => {
-            // Nothing to do about a closed terminal.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(is_fault) => return ExitCode::from(if is_fault { 2 } else { 0 }),
     };
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |t| t.as_nanos() as u64);
     let seed = options.seed.unwrap_or(clock >> 8);

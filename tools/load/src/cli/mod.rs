@@ -155,14 +155,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The same, for callers in this process.
 pub fn execute(arguments: impl Iterator<Item = OsString>) -> Exit {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let arguments: Arguments = match parsed(arguments) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let is_fault = error.use_stderr();
-            // Nothing to do about a closed terminal.
-            let _ = error.print();
-            return if is_fault { Exit::Usage } else { Exit::Pass };
-        }
+        Err(is_fault) => return if is_fault { Exit::Usage } else { Exit::Pass },
     };
     let outcome = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
@@ -181,6 +176,15 @@ pub fn execute(arguments: impl Iterator<Item = OsString>) -> Exit {
             exit
         }
     }
+}
+
+/// A command line, or, once that is printed, whether what was asked for is a fault (and not help).
+pub fn parsed<T: Parser>(arguments: impl Iterator<Item = OsString>) -> Result<T, bool> {
+    T::try_parse_from(arguments).map_err(|error| {
+        // Nothing to do about a closed terminal.
+        let _ = error.print();
+        error.use_stderr()
+    })
 }
 
 /// An exit code and the lines for the operator.
