@@ -541,6 +541,7 @@ pub fn shard_config(
         admins: config.admins.clone(),
         components: config.components.secrets.clone(),
         node: NodeId::default(),
+        direct: true,
         location: None,
         redirects: false,
         incarnation,

@@ -74,6 +74,7 @@ pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
             frames_in,
             hops,
             frames_repeated,
+            messages_sent_directly,
             frames_passed_on,
             frames_retried,
             duplicates_dropped,
@@ -114,6 +115,7 @@ pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
         sum.frames_in += frames_in;
         sum.hops.iter_mut().zip(hops).for_each(|(sum, count)| *sum += count);
         sum.frames_repeated += frames_repeated;
+        sum.messages_sent_directly += messages_sent_directly;
         sum.frames_passed_on += frames_passed_on;
         sum.frames_retried += frames_retried;
         sum.duplicates_dropped += duplicates_dropped;
@@ -343,6 +345,8 @@ impl Page<'_> {
         let hops: Vec<(&str, u64)> = HOPS.into_iter().zip(probe.hops).collect();
         let help = "Messages that clients got, by how often they crossed from node to node";
         self.counts("cluster_messages", help, "hops", &hops)?;
+        let help = "Messages of clients whose account is on another node, sent straight to where they are for";
+        self.count("cluster_messages_direct", help, probe.messages_sent_directly)?;
         let sum =
             |count: fn(&CoreProbe) -> u64| figures.shards.iter().map(|one| count(&one.core)).sum();
         let values = [

@@ -8,11 +8,12 @@
 
 mod wire;
 
-pub use wire::{IMAGE_BYTES_MAX, Malformed, Message, Messages, Said, messages};
+pub use wire::{IMAGE_BYTES_MAX, Leave, Malformed, Message, Messages, Said, messages};
 
 use super::view::{Place, Run};
 use crate::base::hash::Map;
 use crate::base::ids::{Id, Slab};
+use crate::base::instant::Wall;
 use wire::append;
 
 /// Bytes of a client that its owner has not dealt with: what a socket that is held has beside the kernel's buffer.
@@ -56,6 +57,14 @@ pub enum Event<'a, S> {
     Output { front: FrontId, bytes: &'a [u8], said: Said },
     /// What waited for credit may be sent.
     MayWrite(Id),
+    /// The front may send messages of its client itself. Call `sends`, or `sends_not`.
+    Leave(FrontId, Leave<'a>),
+    /// It may no more.
+    NoLeave(FrontId),
+    /// The front does, from that time on; or it does no more.
+    FrontChanged(Id, Option<Wall>),
+    /// As `Input`: one stanza, which the front has sent.
+    Sent { conn: Id, number: u32, at: Wall, bytes: &'a [u8] },
     /// Its client is gone, and it is forgotten.
     Closed(Id),
     /// The node of its socket stops: end its stream.
@@ -83,6 +92,8 @@ struct Front<S> {
     credit: u32,
     /// Read beyond the credit, or before there was any.
     queue: Vec<u8>,
+    /// Bytes that were sent to the owner.
+    sent: u64,
     /// Bytes that the owner may still send.
     room: u32,
     /// Bytes that the socket has taken since the owner was told.
@@ -96,6 +107,8 @@ struct Owned {
     room: u32,
     /// Bytes that were taken since the front was told.
     taken: u32,
+    /// All that came.
+    received: u64,
     /// Bytes that may be sent to the front.
     credit: u32,
     /// Something waits for credit.
@@ -147,6 +160,7 @@ impl<S: Clone> Relay<S> {
             conn: None,
             credit: INPUT_WINDOW,
             queue: Vec::new(),
+            sent: 0,
             room: OUTPUT_WINDOW,
             taken: 0,
         };
@@ -186,6 +200,7 @@ impl<S: Clone> Relay<S> {
             return;
         }
         front.credit -= length as u32;
+        front.sent += length as u64;
         let (place, mut queue) = (front.place, std::mem::take(&mut front.queue));
         self.tell(place, &Message::Input { conn, bytes: &queue[..length] });
         if length < queue.len()
@@ -193,6 +208,39 @@ impl<S: Clone> Relay<S> {
         {
             queue.drain(..length);
             front.queue = queue;
+        }
+    }
+
+    /// Bytes that can be sent to the owner at once.
+    pub fn credit(&self, front: FrontId) -> usize {
+        let front = self.fronts.get(front.0).filter(|front| front.is_reading());
+        front.map_or(0, |front| front.credit as usize)
+    }
+
+    /// A stanza of its client has been sent from here.
+    ///
+    /// - takes: no more than `credit`
+    pub fn sent(&mut self, id: FrontId, number: u32, at: Wall, bytes: &[u8]) {
+        let Some(front) = self.fronts.get_mut(id.0) else { return };
+        let Some(conn) = front.conn else { return };
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        front.credit = front.credit.saturating_sub(length);
+        front.sent += u64::from(length);
+        let place = front.place;
+        self.tell(place, &Message::Sent { conn, number, at, bytes });
+    }
+
+    /// From here on its messages are sent from here: not before `Event::Leave`.
+    pub fn sends(&mut self, id: FrontId, at: Wall) {
+        if let Some(Front { place, conn: Some(conn), .. }) = self.fronts.get(id.0) {
+            self.tell(*place, &Message::Sends { conn: *conn, at });
+        }
+    }
+
+    /// They are not, or no more.
+    pub fn sends_not(&mut self, id: FrontId) {
+        if let Some(Front { place, conn: Some(conn), .. }) = self.fronts.get(id.0) {
+            self.tell(*place, &Message::SendsNot { conn: *conn });
         }
     }
 
@@ -235,6 +283,7 @@ impl<S: Clone> Relay<S> {
             remote,
             room: INPUT_WINDOW,
             taken: 0,
+            received: 0,
             credit: OUTPUT_WINDOW,
             blocked: false,
             ended: false,
@@ -288,6 +337,21 @@ impl<S: Clone> Relay<S> {
         length
     }
 
+    /// The front may send messages itself, behind all that has come.
+    pub fn give_leave(&mut self, conn: Id, leave: &Leave<'_>) {
+        if let Some(owned) = self.owned.get(&conn) {
+            let (Remote { place, front }, behind) = (owned.remote, owned.received);
+            self.tell(place, &Message::Leave { front, behind, leave: *leave });
+        }
+    }
+
+    /// It may no more.
+    pub fn take_leave_back(&mut self, conn: Id) {
+        if let Some(Remote { place, front }) = self.owned.get(&conn).map(|owned| owned.remote) {
+            self.tell(place, &Message::NoLeave { front });
+        }
+    }
+
     /// Drops a connection at once. Gives false for one that is not relayed.
     pub fn abort(&mut self, conn: Id) -> bool {
         let Some(owned) = self.owned.remove(&conn) else { return false };
@@ -339,7 +403,21 @@ impl<S: Clone> Relay<S> {
                 let id = self.front(from, front)?;
                 return Some(Event::Aborted(self.fronts.remove(id.0)?.socket));
             }
+            Message::Leave { front, behind, leave } => {
+                let id = self.front(from, front)?;
+                let front = self.fronts.get(id.0)?;
+                if front.sent == behind && front.is_reading() {
+                    return Some(Event::Leave(id, leave));
+                }
+                // What it said meanwhile is not known to whoever allowed it.
+                self.sends_not(id);
+                return None;
+            }
+            Message::NoLeave { front } => return Some(Event::NoLeave(self.front(from, front)?)),
             Message::Input { .. }
+            | Message::Sent { .. }
+            | Message::Sends { .. }
+            | Message::SendsNot { .. }
             | Message::OutputCredit { .. }
             | Message::Closed { .. }
             | Message::Stop { .. } => {}
@@ -349,6 +427,9 @@ impl<S: Clone> Relay<S> {
 
     fn take_for_owner<'a>(&mut self, from: Place, message: Message<'a>) -> Option<Event<'a, S>> {
         let (Message::Input { conn, .. }
+        | Message::Sent { conn, .. }
+        | Message::Sends { conn, .. }
+        | Message::SendsNot { conn }
         | Message::OutputCredit { conn, .. }
         | Message::Closed { conn }
         | Message::Stop { conn }) = message
@@ -359,7 +440,9 @@ impl<S: Clone> Relay<S> {
         // One that is over here was told so: what was on its way meanwhile is for nobody. Others' are not theirs to name.
         let owned = self.owned.get_mut(&conn).filter(|owned| owned.remote.place == from)?;
         match message {
-            Message::Input { bytes, .. } => {
+            Message::Sends { at, .. } => Some(Event::FrontChanged(conn, Some(at))),
+            Message::SendsNot { .. } => Some(Event::FrontChanged(conn, None)),
+            Message::Input { bytes, .. } | Message::Sent { bytes, .. } => {
                 let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                 let Some(room) = owned.room.checked_sub(length) else {
                     self.abort(conn);
@@ -367,7 +450,11 @@ impl<S: Clone> Relay<S> {
                 };
                 owned.room = room;
                 owned.taken += length;
-                Some(Event::Input { conn, bytes })
+                owned.received += u64::from(length);
+                Some(match message {
+                    Message::Sent { number, at, .. } => Event::Sent { conn, number, at, bytes },
+                    _ => Event::Input { conn, bytes },
+                })
             }
             Message::OutputCredit { bytes, .. } => {
                 owned.credit = owned.credit.saturating_add(bytes).min(OUTPUT_WINDOW);

@@ -160,6 +160,11 @@ impl Feature for Blocking {
         )
     }
 
+    fn lets_messages_pass(&self, turn: &mut Turn<'_>, account: AccountId) -> bool {
+        let data = turn.account(account);
+        data.and_then(|data| data.slot_in_use::<BlockList>()).is_none_or(|list| list.0.is_empty())
+    }
+
     fn on_received(&mut self, turn: &mut Turn<'_>, received: &Received<'_>) -> Passage {
         let blocks = turn
             .account(received.account)
@@ -221,8 +226,7 @@ impl Blocking {
         }
         let data = turn.account(account).ok_or(StanzaCondition::InternalServerError)?;
         let list = data.slot::<BlockList>();
-        let new: Vec<Jid> =
-            items.into_iter().filter(|jid| !list.has(&jid.to_string())).collect();
+        let new: Vec<Jid> = items.into_iter().filter(|jid| !list.has(&jid.to_string())).collect();
         if list.0.len() + new.len() > limit {
             return Err(StanzaCondition::NotAcceptable);
         }

@@ -3,8 +3,8 @@
 
 use super::Settings;
 use crate::shard::{
-    Answers, Delivered, Direction, Feature, Iq, Manifest, Method, Passage, Phase, Scope, Sent,
-    SessionId, Spec, Turn, Verdict,
+    AccountId, Answers, Delivered, Direction, Feature, Iq, Manifest, Method, Passage, Phase, Scope,
+    Sent, SessionId, Spec, Turn, Verdict,
 };
 use crate::xmpp::ns;
 use crate::xmpp::stanza::{MessageType, Stanza, StanzaKind};
@@ -96,6 +96,10 @@ impl Feature for Carbons {
         }
     }
 
+    fn lets_messages_pass(&self, _turn: &mut Turn<'_>, _account: AccountId) -> bool {
+        true
+    }
+
     fn on_delivered(&mut self, turn: &mut Turn<'_>, delivered: &Delivered<'_>) {
         let Some(targets) = targets(turn, delivered) else { return };
         let mut index = Index::default();
@@ -152,8 +156,7 @@ fn targets(turn: &Turn<'_>, delivered: &Delivered<'_>) -> Option<SmallVec<[Sessi
     let wants = |session: &SessionId| {
         turn.session_slot_in_use::<Wanted>(*session).is_some_and(|wanted| wanted.0)
             && !delivered.sessions.contains(session)
-            && !(to_oneself
-                && turn.session_jid(*session).is_some_and(|jid| jid.is(delivered.from)))
+            && !(to_oneself && turn.session_jid(*session).is_some_and(|jid| jid.is(delivered.from)))
     };
     let wanted: SmallVec<[SessionId; 4]> = sessions.into_iter().filter(wants).collect();
     (!wanted.is_empty()).then_some(wanted)

@@ -2,7 +2,9 @@
 //! who stands in the sender's own roster with a subscription in either direction, which the other side has agreed to.
 
 use super::Settings;
-use crate::shard::{Feature, Leave, Manifest, Passage, Phase, Quarantine, Sent, Slot, Turn};
+use crate::shard::{
+    AccountId, Feature, Leave, Manifest, Passage, Phase, Quarantine, Sent, Slot, Turn,
+};
 use crate::store::{Subscription, Write};
 use crate::xmpp::stanza::StanzaKind;
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
@@ -59,6 +61,12 @@ impl Feature for InQuarantine {
             turn.write_beside(sent.account, Write::PutSlot { owner, name, value: kept });
         }
         Passage::Pass
+    }
+
+    fn lets_messages_pass(&self, turn: &mut Turn<'_>, account: AccountId) -> bool {
+        let data = turn.account(account);
+        let quarantine = data.and_then(|data| data.slot_in_use::<Quarantine>());
+        quarantine.is_none_or(|quarantine| quarantine.until().is_none())
     }
 }
 

@@ -26,6 +26,7 @@ use crate::base::network::Networks;
 use crate::base::rng::Rng;
 use crate::cluster::link::Departure;
 use crate::cluster::placement::{NodeId, Owner, Placement, ShardId};
+use crate::cluster::relay::Leave;
 use crate::shard::errand::Outcome;
 use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Peer, Shard, ShardConfig};
 use futures_lite::future::or;
@@ -578,6 +579,11 @@ impl Core {
             Action::Close(conn) => connection::close(self, conn),
             Action::Abort(conn) => connection::abort(self, conn),
             Action::ReadAgain(conn) => connection::read_again(self, conn),
+            Action::GiveLeave { conn, token, root, number, jid } => {
+                relay::give_leave(self, conn, &Leave { token, root, number, jid: &jid });
+            }
+            Action::TakeLeaveBack(conn) => relay::take_leave_back(self, conn),
+            Action::FrontGoesOn(token) => relay::goes_on(self, token),
             Action::Move { conn, to } if to.node != self.node => relay::open(self, conn, to),
             Action::Move { conn, to: Owner { shard: to, .. } } => {
                 if self.socket(conn).is_none() {
@@ -780,6 +786,7 @@ impl Core {
         let sockets: Vec<Rc<Socket>> =
             self.sockets.borrow().iter().flatten().map(|(_, socket)| socket.clone()).collect();
         sockets.iter().for_each(|socket| connection::wake(socket));
+        relay::all_go_on(self);
         self.mailbox.bell().ring();
     }
 

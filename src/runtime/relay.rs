@@ -11,13 +11,13 @@ use super::redirect::{Redirects, Steer};
 use crate::base::hash::Map;
 use crate::base::instant::Instant;
 use crate::cluster::placement::{NodeId, Owner};
-use crate::cluster::relay::{Event, FrontId, Lost, Refusal, Relay, Remote, messages};
+use crate::cluster::relay::{Event, FrontId, Leave, Lost, Refusal, Relay, Remote, messages};
 use crate::cluster::view::{Place, Run, View};
 use crate::frame::Batch;
 use crate::shard::errand::SessionFacts;
-use crate::shard::{ConnId, Input};
+use crate::shard::{ConnId, FrontSaid, Input};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -30,6 +30,8 @@ pub(super) struct Relays {
     redirects: RefCell<Redirects>,
     /// Sockets here with output, each once.
     dirty: RefCell<Vec<Rc<Socket>>>,
+    /// Sockets here whose messages are sent from here, by the token of their stream.
+    sending: RefCell<Map<u64, FrontId>>,
     /// Connections here that are closed, and when they end at the latest.
     ending: RefCell<VecDeque<(Instant, ConnId)>>,
 }
@@ -38,6 +40,8 @@ pub(super) struct Relays {
 pub(super) struct Front {
     /// Its name in the machine, for as long as the owner may speak of it.
     pub id: Option<FrontId>,
+    /// Of its stream, while its client's messages are sent from here.
+    sends: Cell<Option<u64>>,
     output: Vec<u8>,
     /// Bytes at the start of `output` that have left.
     left: usize,
@@ -76,6 +80,7 @@ impl Relays {
             linked: RefCell::default(),
             redirects: RefCell::default(),
             dirty: RefCell::default(),
+            sending: RefCell::default(),
             ending: RefCell::default(),
         }
     }
@@ -139,8 +144,9 @@ pub(super) fn open(core: &Rc<Core>, conn: ConnId, to: Owner) {
     };
     core.forget(conn);
     let id = relays.machine.borrow_mut().open(place, socket.clone(), &image);
+    let (sends, output) = (Cell::new(None), Vec::new());
     let front =
-        Front { id: Some(id), output: Vec::new(), left: 0, closing: false, may_end, dirty: false };
+        Front { id: Some(id), sends, output, left: 0, closing: false, may_end, dirty: false };
     connection::become_front(&socket, front);
     let patience = core.settings.borrow().handshake_timeout;
     core.end_by(&socket, patience);
@@ -155,14 +161,79 @@ fn end_stream(core: &Rc<Core>, conn: ConnId, condition: StreamCondition) {
 /// What a client said goes to its owner.
 pub(super) fn input(core: &Core, front: &Front, bytes: &[u8]) {
     if let (Some(id), Some(relays)) = (front.id, &core.relays) {
-        relays.machine.borrow_mut().input(id, bytes);
+        if let Some(token) = front.sends.get() {
+            core.shard.borrow_mut().front_input(token, bytes);
+            send_on(core, relays, front, id, token);
+        } else {
+            relays.machine.borrow_mut().input(id, bytes);
+        }
         core.flush.notify();
+    }
+}
+
+/// What a client said is sent from here, as far as it goes. Whoever may not act for accounts does not for others' either,
+/// since some of what is sent is for accounts here.
+fn send_on(core: &Core, relays: &Relays, front: &Front, id: FrontId, token: u64) {
+    while !core.is_suspended() {
+        let mut machine = relays.machine.borrow_mut();
+        let credit = machine.credit(id);
+        let said = {
+            let mut fx = core.fx.borrow_mut();
+            core.shard.borrow_mut().front_next(core.clock.now(), token, credit, &mut fx)
+        };
+        match said {
+            FrontSaid::Sent { number, at, bytes } => machine.sent(id, number, at, &bytes),
+            FrontSaid::Pass(bytes) => machine.input(id, &bytes),
+            FrontSaid::Stops(bytes) => {
+                machine.sends_not(id);
+                machine.input(id, &bytes);
+                front.sends.set(None);
+                relays.sending.borrow_mut().remove(&token);
+                break;
+            }
+            FrontSaid::Gone => {
+                front.sends.set(None);
+                relays.sending.borrow_mut().remove(&token);
+                break;
+            }
+            FrontSaid::Waits => break,
+        }
+    }
+    core.flush.notify();
+}
+
+/// What a client had to wait for is there.
+pub(super) fn goes_on(core: &Core, token: u64) {
+    let Some(relays) = &core.relays else { return };
+    let id = relays.sending.borrow().get(&token).copied();
+    let socket = id.and_then(|id| relays.machine.borrow().socket(id));
+    if let (Some(id), Some(socket)) = (id, socket) {
+        connection::with_front(&socket, |front| send_on(core, relays, front, id, token));
+        connection::wake(&socket);
+    }
+}
+
+/// All clients whose messages are sent from here are read on.
+pub(super) fn all_go_on(core: &Core) {
+    let Some(relays) = &core.relays else { return };
+    let tokens: Vec<u64> = relays.sending.borrow().keys().copied().collect();
+    tokens.into_iter().for_each(|token| goes_on(core, token));
+}
+
+/// Nothing more of a front's client is sent from here.
+fn sends_no_more(core: &Core, front: &Front) {
+    if let (Some(token), Some(relays)) = (front.sends.take(), &core.relays) {
+        relays.sending.borrow_mut().remove(&token);
+        core.shard.borrow_mut().front_ended(token);
     }
 }
 
 pub(super) fn is_reading(core: &Core, front: &Front) -> bool {
     match (front.id, &core.relays) {
-        (Some(id), Some(relays)) => relays.machine.borrow().is_reading(id),
+        (Some(id), Some(relays)) => {
+            let waits = |token| core.is_suspended() || !core.shard.borrow().front_is_reading(token);
+            relays.machine.borrow().is_reading(id) && !front.sends.get().is_some_and(waits)
+        }
         _ => false,
     }
 }
@@ -177,6 +248,7 @@ pub(super) fn is_overdue(core: &Core, front: &Front) -> bool {
 
 /// The socket of a front is gone.
 pub(super) fn ended(core: &Core, front: &Front) {
+    sends_no_more(core, front);
     if let (Some(id), Some(relays)) = (front.id, &core.relays) {
         relays.machine.borrow_mut().close(id);
         core.flush.notify();
@@ -186,6 +258,7 @@ pub(super) fn ended(core: &Core, front: &Front) {
 /// The owner is out of reach: the stream ends here, in order where it stands between two elements.
 fn end_front(core: &Rc<Core>, relays: &Relays, socket: &Rc<Socket>, condition: StreamCondition) {
     let ends = connection::with_front(socket, |front| {
+        sends_no_more(core, front);
         front.id = None;
         if front.may_end && !front.closing {
             StreamError::new(condition).write(&mut front.output);
@@ -242,6 +315,20 @@ pub(super) fn abort(core: &Rc<Core>, conn: ConnId) {
     }
 }
 
+/// The front of a connection may send messages itself.
+pub(super) fn give_leave(core: &Core, conn: ConnId, leave: &Leave<'_>) {
+    if let Some(relays) = &core.relays {
+        relays.machine.borrow_mut().give_leave(conn.0, leave);
+    }
+}
+
+/// It may no more.
+pub(super) fn take_leave_back(core: &Core, conn: ConnId) {
+    if let Some(relays) = &core.relays {
+        relays.machine.borrow_mut().take_leave_back(conn.0);
+    }
+}
+
 /// Reading was stopped and goes on.
 pub(super) fn read_again(core: &Rc<Core>, conn: ConnId) {
     if let Some(relays) = &core.relays {
@@ -278,6 +365,7 @@ fn adopt(core: &Rc<Core>, relays: &Relays, remote: Remote, image: &[u8]) {
         match adopted {
             Ok(conn) => {
                 core.connections.enter();
+                core.shard.borrow_mut().fronted_by(conn, remote.place);
                 return relays.machine.borrow_mut().accept(remote, conn.0);
             }
             Err(error) => {
@@ -328,7 +416,13 @@ fn happened(core: &Rc<Core>, relays: &Relays, from: Place, event: Event<'_, Rc<S
     match event {
         Event::Open { remote, image } => adopt(core, relays, remote, image),
         Event::MayRead(front) => {
-            if let Some(socket) = relays.machine.borrow().socket(front) {
+            let socket = relays.machine.borrow().socket(front);
+            if let Some(socket) = socket {
+                connection::with_front(&socket, |it| {
+                    if let Some(token) = it.sends.get() {
+                        send_on(core, relays, it, front, token);
+                    }
+                });
                 connection::wake(&socket);
             }
         }
@@ -349,10 +443,56 @@ fn happened(core: &Rc<Core>, relays: &Relays, from: Place, event: Event<'_, Rc<S
             };
             relays.machine.borrow_mut().consumed(conn.0, reading);
         }
+        Event::Sent { conn, number, at, bytes } => {
+            let conn = ConnId(conn);
+            let reading = {
+                let (mut shard, mut fx) = (core.shard.borrow_mut(), core.fx.borrow_mut());
+                let input = Input::Told { conn, number, at, bytes };
+                shard.handle(core.clock.now(), input, &mut fx);
+                shard.is_reading(conn)
+            };
+            relays.machine.borrow_mut().consumed(conn.0, reading);
+        }
+        Event::FrontChanged(conn, sends) => {
+            let (mut shard, mut fx) = (core.shard.borrow_mut(), core.fx.borrow_mut());
+            let input = Input::FrontChanged { conn: ConnId(conn), sends };
+            shard.handle(core.clock.now(), input, &mut fx);
+        }
+        Event::Leave(front, leave) => {
+            let now = core.clock.now();
+            let socket = relays.machine.borrow().socket(front);
+            let begins = socket.is_some_and(|socket| {
+                let begins = |it: &mut Front| {
+                    let begins =
+                        !it.closing && core.shard.borrow_mut().front_begins(now, from, &leave);
+                    it.sends.set(begins.then_some(leave.token));
+                    begins
+                };
+                connection::with_front(&socket, begins) == Some(true)
+            });
+            if begins {
+                relays.sending.borrow_mut().insert(leave.token, front);
+                relays.machine.borrow_mut().sends(front, now.wall);
+            } else {
+                relays.machine.borrow_mut().sends_not(front);
+            }
+        }
+        Event::NoLeave(front) => {
+            if let Some(socket) = relays.machine.borrow().socket(front) {
+                connection::with_front(&socket, |it| {
+                    if let Some(token) = it.sends.get() {
+                        core.shard.borrow_mut().front_stops(token);
+                    }
+                });
+            }
+        }
         Event::Output { front, bytes, said } => {
             let Some(socket) = relays.machine.borrow().socket(front) else { return };
             connection::with_front(&socket, |front| {
                 front.output.extend_from_slice(bytes);
+                if said.closing {
+                    sends_no_more(core, front);
+                }
                 front.closing |= said.closing;
                 front.may_end = said.may_end;
                 if !std::mem::replace(&mut front.dirty, true) {
@@ -384,7 +524,10 @@ fn happened(core: &Rc<Core>, relays: &Relays, from: Place, event: Event<'_, Rc<S
             }
         }
         Event::Aborted(socket) => {
-            connection::with_front(&socket, |front| front.id = None);
+            connection::with_front(&socket, |front| {
+                sends_no_more(core, front);
+                front.id = None;
+            });
             connection::drop_socket(&socket);
         }
         Event::Gap => {

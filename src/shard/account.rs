@@ -192,6 +192,8 @@ pub(super) struct Queued {
     pub post: Post,
     /// Where it was sent first, if that is gone: it may be in the log already.
     pub retry: Option<Origin>,
+    /// The row is not older than this, if it is there; `None`: than `ingress`.
+    pub since: Option<Wall>,
     /// It is not in the log.
     pub is_new: bool,
     /// Cores that it crossed.
@@ -206,6 +208,7 @@ impl Queued {
             hops: envelope.hops,
             post: Post::of(envelope, to),
             retry: None,
+            since: None,
             is_new: false,
         }
     }

@@ -105,6 +105,7 @@ impl Shard {
 
     fn started(&mut self, session: SessionId, fx: &mut Effects) {
         self.core.prepare_ids(session, fx);
+        self.core.wait_for_fronts(session);
         self.tell_session(session, SessionChange::Started, fx);
     }
 
@@ -515,6 +516,7 @@ impl Shard {
         core.login_ends(id, LoginEnd::Resumed);
         core.note(session);
         core.wheel.insert(core.now.mono + core.config.limits.silence, Timer::Silence(id));
+        core.wait_for_fronts(session);
         self.maybe_replay(account, fx);
     }
 }

@@ -29,6 +29,9 @@ impl Bounce {
 impl Core {
     /// Sends a stanza back to its sender as an error. Errors and results are never answered.
     pub(super) fn bounce(&mut self, envelope: &Envelope<'_>, to: &str, error: &StanzaError) {
+        if let Some((_, inner)) = super::direct::unwrap(envelope) {
+            return self.bounce(&inner, to, error);
+        }
         if envelope.kind == Kind::Presence {
             // Presence is not answered with errors by an account: that would tell strangers who is here.
             self.probe.presence_dropped += 1;

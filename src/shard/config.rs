@@ -175,6 +175,8 @@ pub struct ShardConfig {
     pub answer_after: Duration,
     /// The node that the shard is of, as the placement names it.
     pub node: NodeId,
+    /// Fronts send messages of our accounts' clients themselves.
+    pub direct: bool,
     /// Where clients reach this very node: told for resumption (XEP-0198 §3, `location`).
     pub location: Option<Arc<str>>,
     /// Clients whose account moves, or whose node stops, are sent to the account's node (RFC 6120 §4.9.3.19), where that has
@@ -199,6 +201,7 @@ impl ShardConfig {
             components: Vec::new(),
             answer_after: Duration::ZERO,
             node: NodeId::default(),
+            direct: true,
             location: None,
             redirects: false,
             incarnation: 1,

@@ -1,6 +1,7 @@
 //! A client connection: its bytes are cut into elements, its output gathers until the turn ends.
 
 use super::component::Link;
+use super::direct::Fronted;
 use super::effect::{Action, ConnId, Effects};
 use super::latency::LoginBy;
 use super::login::Login;
@@ -16,7 +17,7 @@ use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::Stanza;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::framer::{Framer, Step, XmlLimits};
-use crate::xmpp::xml::reader;
+use crate::xmpp::xml::reader::{self, StreamContext};
 use std::net::IpAddr;
 
 /// Why a connection's elements wait.
@@ -59,6 +60,8 @@ pub(super) struct Conn {
     withheld: bool,
     /// Its socket is on another node.
     pub is_relayed: bool,
+    /// That node, once it is known.
+    pub fronted: Option<Box<Fronted>>,
     /// Its output waits for room in the kernel.
     pub blocked: bool,
     pub hold: Hold,
@@ -95,6 +98,7 @@ impl Conn {
             dirty: false,
             withheld: false,
             is_relayed: false,
+            fronted: None,
             blocked: false,
             hold: Hold::No,
             login: None,
@@ -123,6 +127,10 @@ impl Conn {
 
     pub(super) fn unread(&self) -> &[u8] {
         &self.unread
+    }
+
+    pub(super) fn has_usual_context(&self, usual: &StreamContext) -> bool {
+        std::ptr::eq(self.stream.context(usual), usual)
     }
 
     pub(super) fn unsent(&self) -> &[u8] {
@@ -395,8 +403,17 @@ impl Shard {
             return;
         }
         let (taken, stanzas) = self.elements(id, bytes, fx);
+        self.taken(id, taken);
         self.keep(id, &bytes[taken.min(bytes.len())..]);
         self.charge(id, stanzas, bytes.len());
+    }
+
+    /// So many of the bytes that were unread are dealt with.
+    fn taken(&mut self, id: ConnId, length: usize) {
+        let conn = self.core.conns.get_mut(id.0);
+        if let Some(fronted) = conn.and_then(|conn| conn.fronted.as_deref_mut()) {
+            fronted.taken(length);
+        }
     }
 
     fn keep(&mut self, id: ConnId, rest: &[u8]) {
@@ -431,6 +448,7 @@ impl Shard {
         let mut unread = std::mem::take(&mut conn.unread);
         let (taken, stanzas) = self.elements(id, &unread, fx);
         let taken = taken.min(unread.len());
+        self.taken(id, taken);
         match self.core.conns.get_mut(id.0) {
             Some(conn) if taken < unread.len() => {
                 unread.drain(..taken);
@@ -487,9 +505,23 @@ impl Shard {
                 }
                 Ok(Step::Stanza(range)) => {
                     let element = &bytes[at + range.start..at + range.end];
-                    match self.element(id, element, fx) {
+                    let told = conn.fronted.as_deref().map(|it| it.told(at + range.end));
+                    let told = told.transpose().map(Option::flatten);
+                    let is_told = matches!(told, Ok(Some(_)));
+                    let result = told.and_then(|told| {
+                        self.core.told = told;
+                        self.element(id, element, fx)
+                    });
+                    self.core.told = None;
+                    match result {
                         Ok(Flow::Again) => return (at + range.start, count),
                         other => {
+                            if is_told
+                                && let Some(conn) = self.core.conns.get_mut(id.0)
+                                && let Some(fronted) = conn.fronted.as_deref_mut()
+                            {
+                                fronted.next_told();
+                            }
                             at += range.end;
                             count += 1;
                             other
@@ -608,6 +640,7 @@ impl Shard {
         self.core.meter.forget(id);
         self.core.origins.leave(conn.network, &self.core.config.limits.rates);
         self.core.probe.connections -= 1;
+        self.core.front_left(conn.fronted.take(), fx);
         let session = conn.session;
         if conn.component.is_some() {
             self.component_closed(id, &mut conn, fx);
@@ -638,6 +671,8 @@ impl Shard {
         }
         conn.hold = Hold::Closing;
         conn.login = None;
+        let fronted = conn.fronted.take();
+        core.front_left(fronted, fx);
         core.write(id, &out, fx);
         core.give_back(out);
         fx.actions.push(Action::Close(id));

@@ -41,11 +41,19 @@ pub(super) enum Control {
     Passed = 13,
     /// Of copies of sessions, between their owner and who keeps them; see `copy`.
     Copy = 14,
+    /// A message that went straight from its sender's front. See `direct`.
+    Direct = 15,
+    /// Messages that a front sent are handled: on a line for each stream its token, and their numbers.
+    DirectDone = 16,
+    /// To a front: the stream of this token is over. Answered by `DirectEnded`.
+    DirectEnd = 17,
+    /// All that the front sent for it is handled: its token, and the number of the last message.
+    DirectEnded = 18,
 }
 
 impl Control {
     fn from_u8(code: u8) -> Option<Control> {
-        const ALL: [Control; 14] = [
+        const ALL: [Control; 18] = [
             Control::ComponentConnected,
             Control::ComponentGone,
             Control::ComponentAnswered,
@@ -60,6 +68,10 @@ impl Control {
             Control::IdsGiven,
             Control::Passed,
             Control::Copy,
+            Control::Direct,
+            Control::DirectDone,
+            Control::DirectEnd,
+            Control::DirectEnded,
         ];
         ALL.into_iter().find(|control| *control as u8 == code)
     }
@@ -93,6 +105,10 @@ impl Shard {
             Control::AccountChanged | Control::AccountDeleted | Control::EndSessions => {
                 self.account_control(control, envelope.from, text, fx);
             }
+            Control::Direct => self.direct_arrives(envelope, at, fx),
+            Control::DirectDone => self.core.direct_done(from, text),
+            Control::DirectEnd => self.core.front_asked(from, text, fx),
+            Control::DirectEnded => self.core.direct_ended(from, text),
             Control::IdsGiven => {
                 let numbers = text.split_once(' ');
                 let numbers = numbers.and_then(|(partition, next)| {

@@ -8,6 +8,7 @@ use crate::frame::{Batch, Mark};
 use crate::store::{Query, Write};
 use crate::xmpp::credentials::ScramKeys;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A client connection of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +31,12 @@ pub enum Action {
     Abort(ConnId),
     /// Reading was stopped and goes on.
     ReadAgain(ConnId),
+    /// The front of this connection may send messages itself; see `cluster::relay::Leave`.
+    GiveLeave { conn: ConnId, token: u64, root: u32, number: u32, jid: Arc<str> },
+    /// It may no more.
+    TakeLeaveBack(ConnId),
+    /// The client of this stream, whose socket is here, may be read on: `Shard::front_next`.
+    FrontGoesOn(u64),
     /// Slow work for a side thread: does this password give these keys?
     CheckPassword(PasswordCheck),
     /// Work for a side thread; `Input::Administered` brings what came of it, always.

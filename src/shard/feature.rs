@@ -211,6 +211,13 @@ pub trait Feature {
         Passage::Pass
     }
 
+    /// Whether `on_sent` lets each message of the account's clients to another account pass, and need not see it, until one
+    /// of its clients changes something by an IQ of type `set`. `on_sent` is called all the same, where it can be too late.
+    /// Copies (XEP-0280) are seen by `on_sent` in any case.
+    fn lets_messages_pass(&self, _turn: &mut Turn<'_>, _account: AccountId) -> bool {
+        false
+    }
+
     /// A stanza for one of our accounts. The first feature that does not let it pass decides.
     fn on_received(&mut self, _turn: &mut Turn<'_>, _received: &Received<'_>) -> Passage {
         Passage::Pass

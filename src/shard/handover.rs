@@ -169,6 +169,8 @@ impl Shard {
         handover.barrier = None;
         gone.iter().for_each(|peer| core.components.lose(*peer));
         self.send_unhandled_again(&gone, fx);
+        self.fronts_lost(&gone, fx);
+        self.core.fronts_placed(&gone);
         if !gone.is_empty() {
             let core = &mut self.core;
             let nodes: Vec<_> = gone.iter().map(|peer| core.peers.place(*peer).run.node).collect();

@@ -50,6 +50,9 @@ impl Shard {
         {
             return Err(StreamError::new(StreamCondition::InvalidFrom));
         }
+        if let Some(told) = &core.told {
+            told.check(kind, slot.counters.as_ref().map(|counters| counters.received()))?;
+        }
         let number = slot.counters.as_mut().map(|counters| counters.receive());
         let account = slot.account;
         let to = match stanza.to() {
@@ -66,7 +69,12 @@ impl Shard {
             }
             (Ok(to), kind) => {
                 let sent = Sent { session, account, kind, to: to.as_ref(), stanza: *stanza };
-                match (self.ask_sent(&sent, fx), kind) {
+                let mut passage = self.ask_sent(&sent, fx);
+                if self.core.told.is_some() {
+                    // It has gone already.
+                    passage = Passage::Pass;
+                }
+                match (passage, kind) {
                     (Passage::Pass, StanzaKind::Message) => {
                         self.client_message(session, number, to, stanza, fx)
                     }
@@ -251,6 +259,9 @@ impl Shard {
             account,
             subject: subject.as_deref().unwrap_or(own.as_str()),
         };
+        if let (Some(account), Method::Set) = (account, method) {
+            self.take_leave_back(account, fx);
+        }
         self.ask_features(&request, reply, fx)
     }
 
@@ -268,6 +279,7 @@ impl Shard {
         fx: &mut Effects,
     ) -> Fate {
         let core = &mut self.core;
+        let told = core.told.take();
         let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
         let account = slot.account;
         // Subscriptions belong to accounts, not to resources (RFC 6121 §3).
@@ -293,7 +305,7 @@ impl Shard {
             epoch: core.placement.epoch(),
             number: 0,
             hops: core.hops_to(session),
-            ingress: core.now.wall,
+            ingress: told.map_or(core.now.wall, |told| told.at()),
             trace: core.trace(),
             flags: flags.with(tracked),
             from: &from,
@@ -305,7 +317,14 @@ impl Shard {
             close_start,
             stanza: &bytes,
         };
-        let sent = self.post(&envelope, to.bare().hash64(), fx);
+        let sent = match &told {
+            Some(told) => Some(self.core.sent_by_front(told, &envelope, stanza.bytes)),
+            None => {
+                let hash64 = to.bare().hash64();
+                let sent = self.post_client(session, number, &envelope, stanza.bytes, hash64, fx);
+                sent.map(Fate::Sent)
+            }
+        };
         let mut row = None;
         if sent.is_some() && flags.contains(Flags::ARCHIVABLE) && self.core.config.archive {
             row = self.core.keep_sent(session, number, to, &envelope, fx);
@@ -327,7 +346,7 @@ impl Shard {
         }
         self.core.give_back(bytes);
         match sent {
-            Some(at) => Fate::Sent(at),
+            Some(fate) => fate,
             None => {
                 if let Some(kind) = stanza.kind() {
                     self.refuse(session, kind, stanza, StanzaCondition::ResourceConstraint, fx);

@@ -5,7 +5,7 @@ use super::config::ShardConfig;
 use super::effect::{ConnId, Ticket};
 use super::errand::{Announcement, Outcome};
 use super::peers::Peer;
-use crate::base::instant::Instant;
+use crate::base::instant::{Instant, Wall};
 use crate::cluster::view::{Run, View};
 use crate::frame::Batch;
 use crate::store::{Answer, Written};
@@ -18,6 +18,10 @@ use std::sync::Arc;
 pub enum Input<'a> {
     /// Plain text of a connection, any cut of it.
     Bytes { conn: ConnId, bytes: &'a [u8] },
+    /// As `Bytes`: one stanza, which the front of the connection sent to where it is for, with its number and when it came.
+    Told { conn: ConnId, number: u32, at: Wall, bytes: &'a [u8] },
+    /// The front makes use of `Action::GiveLeave`, from that time on by its clock; or it does no more.
+    FrontChanged { conn: ConnId, sends: Option<Wall> },
     /// The handshake that `StartTls` asked for is done.
     Secured { conn: ConnId, facts: TlsFacts },
     /// The peer is gone, or the handshake failed, or the output that went before `Close` has left.

@@ -5,6 +5,7 @@
 
 use super::control::Control;
 use super::copy::Out;
+use super::direct::Tail;
 use super::effect::Effects;
 use super::feature::Manifest;
 use super::peers::Peer;
@@ -28,6 +29,9 @@ const IMAGE_BYTES_MAX: usize = 8 << 20;
 
 /// What was told of sessions that are not here yet, at most.
 const EARLY_MAX: usize = 65_536;
+
+/// The slot of what a front may have sent, which is no feature's.
+const TAIL: &str = "direct";
 
 /// Sessions that moved. Until they are safe with their new owner their old shard can send them again; and it tells the new
 /// one of each of their stanzas that is handled.
@@ -200,7 +204,9 @@ impl Shard {
         whole: bool,
         fx: &mut Effects,
     ) -> Option<SessionImage> {
-        let slots = self.pack_session(session, fx);
+        let mut slots = self.pack_session(session, fx);
+        let tail = self.core.tail_of(session);
+        slots.extend(tail.map(|tail| (TAIL.to_owned(), tail.to_bytes())));
         let core = &self.core;
         let slot = core.sessions.get(session.0)?;
         let counters = slot.counters.as_deref()?;
@@ -294,6 +300,8 @@ impl Shard {
         });
         session.directed = image.directed.iter().filter_map(|jid| Jid::parse(jid).ok()).collect();
         session.interested = image.interested;
+        let tail = image.slots.iter().find(|(name, _)| name == TAIL);
+        session.tail = tail.and_then(|(_, bytes)| Tail::from_bytes(bytes)).map(Box::new);
         session.open_iqs =
             image.open_iqs.into_iter().map(|(from, id)| (from.into(), id.into())).collect();
         session.missed = image.inactive;

@@ -20,6 +20,7 @@ mod contacts;
 mod control;
 mod copy;
 mod deliver;
+mod direct;
 mod effect;
 mod ended;
 pub mod errand;
@@ -64,6 +65,7 @@ pub use archive::{ArchiveDefault, ArchivePreferences, Disorder};
 pub use config::{AckLevel, Limits, ShardConfig};
 pub use conn::{MovedConn, Output};
 pub use contacts::{ContactRef, Contacts};
+pub use direct::FrontSaid;
 pub use effect::{Action, ConnId, Effects, PasswordCheck, Ticket};
 pub use feature::{
     Answers, DiscoRequest, Discovery, Feature, Form, Identity, Iq, Item, Manifest, Method, Scope,
@@ -250,6 +252,10 @@ struct Core {
     handover: handover::Handover,
     moved: migration::Moved,
     copies: copy::Copies,
+    directs: direct::Directs,
+    fronts: direct::Fronts,
+    /// What a front says of the stanza that is being read.
+    told: Option<direct::Told>,
     /// Of the frame that is being delivered, where it comes again.
     retry_origin: Option<crate::store::Origin>,
     tickets: Map<Ticket, Waiting>,
@@ -338,6 +344,9 @@ impl Shard {
             handover: handover::Handover::new(),
             moved: migration::Moved::default(),
             copies: copy::Copies::default(),
+            directs: direct::Directs::default(),
+            fronts: direct::Fronts::default(),
+            told: None,
             retry_origin: None,
             outward: (0..shards).map(|_| Outward::default()).collect(),
             inward: (0..shards).map(|_| Inward::default()).collect(),
@@ -389,6 +398,8 @@ impl Shard {
         self.core.trace_enter(None);
         match input {
             Input::Bytes { conn, bytes } => self.bytes(conn, bytes, fx),
+            Input::Told { conn, number, at, bytes } => self.told_bytes(conn, number, at, bytes, fx),
+            Input::FrontChanged { conn, sends } => self.front_changed(conn, sends),
             Input::Secured { conn, facts } => self.secured(conn, facts, fx),
             Input::Closed { conn } => self.closed(conn, fx),
             Input::Frames { from, sent, batch } => self.frames(from, sent, batch, fx),
@@ -439,6 +450,8 @@ impl Shard {
         if self.core.handover.is_cluster() {
             self.core.send_copies(fx);
         }
+        self.give_leave(fx);
+        self.core.tell_owners(fx);
         self.look_at_handover(fx);
     }
 
@@ -574,6 +587,7 @@ impl Shard {
         self.core.contained -= 1;
         if !sound {
             self.core.probe.faults += 1;
+            (self.core.retry_origin, self.core.told) = (None, None);
             fx.cut_back(&mark);
             self.core.posts.truncate(posts);
             for (ring, last) in last.into_iter().enumerate() {

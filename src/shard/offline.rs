@@ -600,7 +600,8 @@ impl Core {
             let number = self.outward[usize::from(ring)].number();
             self.inward[usize::from(ring)].received(number);
             let at = FrameRef { ring, number };
-            let queued = Queued { at, ingress, hops: 0, post, retry: None, is_new: false };
+            let queued =
+                Queued { at, ingress, hops: 0, post, retry: None, since: None, is_new: false };
             if let Some(slot) = self.accounts.get_mut(id.0) {
                 slot.waiting.push_front(queued);
             }

@@ -32,6 +32,7 @@ impl Core {
         match carried {
             Carried::Stanza(session, number) => self.complete(session, number),
             Carried::Frame(at) => self.release_frame(Some(at)),
+            Carried::Direct(token, number) => self.front_settled(token, number),
         }
     }
 
@@ -164,6 +165,8 @@ impl Core {
             let Some(slot) = self.sessions.get_mut(session.0) else { continue };
             slot.noted = false;
             let Some(conn) = slot.conn else { continue };
+            self.may_get_leave(session, conn);
+            let Some(slot) = self.sessions.get_mut(session.0) else { continue };
             if let Some(counters) = slot.counters.as_mut() {
                 let ack = counters.answer(false);
                 let request = counters.request();

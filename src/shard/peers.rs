@@ -76,6 +76,13 @@ impl Peers {
         }
     }
 
+    /// The peer of a place of another node, where that takes part now.
+    pub(super) fn member(&self, place: Place) -> Option<Peer> {
+        let peer = *self.places.get(&place)?;
+        let remote = self.remote.get(usize::from(peer.0.checked_sub(self.shards)?))?;
+        (remote.part == Part::Member).then_some(peer)
+    }
+
     pub(super) fn is_local(&self, peer: Peer) -> bool {
         peer.0 < self.shards
     }

@@ -130,6 +130,11 @@ impl Phases {
         }
     }
 
+    /// Whether something holds of all features that see what clients send.
+    pub(super) fn all_sent(&self, holds: impl FnMut(usize) -> bool) -> bool {
+        self.sent.iter().map(|place| usize::from(*place)).all(holds)
+    }
+
     pub(super) fn wants_delivered(&self) -> bool {
         !self.delivered.is_empty()
     }

@@ -26,6 +26,8 @@ pub struct Probe {
     pub hops: [u64; 5],
     /// Of other nodes, that were there already or came ahead of others; they are not missed.
     pub frames_repeated: u64,
+    /// Messages of clients whose account is on another node, sent from here to where they are for.
+    pub messages_sent_directly: u64,
     /// For accounts that are another's: sent on.
     pub frames_passed_on: u64,
     /// Sent to new owners, as the old one is gone.

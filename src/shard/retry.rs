@@ -44,6 +44,11 @@ impl Shard {
                     let (epoch, subtype) = (self.core.placement.epoch(), Control::Retry as u8);
                     let envelope = Envelope { epoch, subtype, ..envelope };
                     self.post_again(&envelope, envelope.to, carried, fx);
+                } else if envelope.subtype == Control::Direct as u8 {
+                    let (epoch, flags) =
+                        (self.core.placement.epoch(), envelope.flags.with(Flags::RETRY));
+                    let envelope = Envelope { epoch, flags, ..envelope };
+                    self.post_again(&envelope, envelope.to, carried, fx);
                 } else {
                     self.control_again(&envelope, fx);
                 }
@@ -146,7 +151,8 @@ impl Shard {
         slot.busy = Busy::Retry;
         let owner = slot.jid.clone();
         let leeway = u64::try_from(LEEWAY.as_micros()).unwrap_or(u64::MAX);
-        let since = Wall(queued.ingress.0.saturating_sub(leeway));
+        let since = queued.since.unwrap_or(queued.ingress);
+        let since = Wall(since.0.saturating_sub(leeway));
         let waiting = Waiting::Origin { account, queued: Box::new(queued) };
         let ticket = core.ticket(waiting);
         fx.queries.push((ticket, Query::HasOrigin { owner, origin, since }));

@@ -32,6 +32,8 @@ pub(super) enum Carried {
     Stanza(SessionId, u32),
     /// A frame that was sent on.
     Frame(FrameRef),
+    /// A message of a client whose socket is here: the token of its stream, and its number.
+    Direct(u64, u32),
 }
 
 /// What waits until the other side has a frame of ours. It may not have *handled* it, as frames before it wait, and those
@@ -52,6 +54,7 @@ pub(super) struct Outward {
     last: u64,
     /// The other side is known to have received so far.
     arrived: u64,
+    handled: u64,
     /// In the order of their frames.
     waiting: VecDeque<(u64, Carried)>,
     /// There towards another node.
@@ -77,7 +80,8 @@ pub(super) struct Unhandled {
 impl Outward {
     /// Towards another node, with numbers from behind `first` on.
     pub(super) fn to_node(first: u64) -> Self {
-        Self { last: first, arrived: first, kept: Some(Box::default()), ..Self::default() }
+        let kept = Some(Box::default());
+        Self { last: first, arrived: first, handled: first, kept, ..Self::default() }
     }
 
     /// The number of the next frame.
@@ -116,6 +120,7 @@ impl Outward {
 
     /// The other side handled all frames up to `handled`: gives what is done by that, one at a time.
     pub(super) fn done(&mut self, handled: u64) -> Option<Carried> {
+        self.handled = self.handled.max(handled);
         if let Some(kept) = &mut self.kept {
             while let Some((_, frame)) = kept.frames.pop_front_if(|(number, _)| *number <= handled)
             {
@@ -173,6 +178,11 @@ impl Outward {
 
     pub(super) fn last(&self) -> u64 {
         self.last
+    }
+
+    /// The other side handled all frames up to this one.
+    pub(super) fn handled(&self) -> u64 {
+        self.handled
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::account::AccountId;
 use super::copy::Out;
+use super::direct::Tail;
 use super::effect::ConnId;
 use super::inactive::Held;
 use crate::base::ids::Id;
@@ -67,6 +68,8 @@ pub(super) struct Session {
     pub ends_at: Option<Instant>,
     /// There while its client is inactive (XEP-0352).
     pub held: Option<Box<Held>>,
+    /// What its client sends again may have been sent by a front that is gone.
+    pub tail: Option<Box<Tail>>,
     /// State of features, by its type.
     pub slots: Option<Box<SessionSlots>>,
     /// Its copy elsewhere, and what that does not know yet beside the counters (`copy`).
@@ -119,6 +122,7 @@ impl Session {
             ends_at: None,
             resuming: None,
             held: None,
+            tail: None,
             slots: None,
             copy: None,
             changed: 0,

@@ -214,6 +214,11 @@ impl Counters {
         self.handled != before
     }
 
+    /// Stanzas of the client.
+    pub fn received(&self) -> u32 {
+        self.received
+    }
+
     /// Stanzas of the client that are handled, whether or not it was told.
     pub fn handled(&self) -> u32 {
         self.handled

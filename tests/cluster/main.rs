@@ -11,6 +11,7 @@ mod cluster;
 mod database;
 mod deaths;
 mod finding;
+mod hops;
 mod latency;
 mod namespaces;
 #[path = "../node/node.rs"]

@@ -12,12 +12,15 @@
 
 #[path = "harness/desk.rs"]
 mod desk;
+#[path = "harness/fronts.rs"]
+mod fronts;
 #[path = "harness/trace.rs"]
 mod trace;
 
 use corefire::base::instant::{Instant, Now, Wall};
 use corefire::base::rng::Rng;
 use corefire::cluster::placement::{NodeId, Owner, Placement, ShardId, store_partition};
+use corefire::cluster::relay::Leave;
 use corefire::cluster::view::{NodeFacts, Place, Run, View};
 use corefire::frame::Batch;
 use corefire::shard::errand::{Outcome, Registrations, SessionFacts, Whose};
@@ -75,6 +78,13 @@ struct Core {
     place: Place,
     /// Its node was not killed.
     lives: bool,
+    relays: fronts::Relays,
+}
+
+impl Core {
+    fn node(&self) -> u32 {
+        self.place.run.node.0
+    }
 }
 
 struct Socket {
@@ -88,6 +98,8 @@ struct Socket {
     open: bool,
     wants_tls: bool,
     moves: usize,
+    /// There while its connection is on another node.
+    front: Option<fronts::Fronted>,
 }
 
 enum Request {
@@ -117,6 +129,15 @@ pub(crate) struct Node {
     pub(crate) silent: Vec<String>,
     rings: VecDeque<(usize, usize, Instant, Batch)>,
     rings_hold: bool,
+    /// What fronts and owners tell each other: from which core, to which.
+    relayed: VecDeque<(usize, usize, Vec<u8>)>,
+    /// Between which nodes all waits.
+    held_ways: Vec<(u32, u32)>,
+    /// What was handled, which nobody was told for that.
+    held_news: Vec<(usize, usize, u64, u64)>,
+    keeps_fronts: bool,
+    /// Nodes that are started are to send directly.
+    pub(crate) is_direct: bool,
     /// Connections move as they do between nodes.
     pub(crate) moves_as_images: bool,
     /// Those that did.
@@ -204,6 +225,7 @@ impl Node {
             fx: Effects::new(shards),
             place: Place { run, shard: ShardId(id) },
             lives: true,
+            relays: fronts::Relays::default(),
         };
         let store = MemoryStore::new();
         let (writer, _) = store.open();
@@ -224,6 +246,11 @@ impl Node {
             silent: Vec::new(),
             rings: VecDeque::new(),
             rings_hold: false,
+            relayed: VecDeque::new(),
+            held_ways: Vec::new(),
+            held_news: Vec::new(),
+            keeps_fronts: false,
+            is_direct: true,
             moves_as_images: false,
             images: Vec::new(),
             writing_takes: Duration::ZERO,
@@ -266,6 +293,7 @@ impl Node {
                 fx: Effects::new(shards),
                 place: Place { run, shard },
                 lives: true,
+                relays: fronts::Relays::default(),
             });
         }
     }
@@ -281,6 +309,7 @@ impl Node {
             self.requests.retain(|(asker, ..)| *asker != at);
             self.sockets.iter_mut().filter(|it| it.shard == at).for_each(|it| it.open = false);
         }
+        self.lose_fronts_of(id);
     }
 
     pub(crate) fn lose_news_of(&mut self, id: u32) {
@@ -585,6 +614,7 @@ impl Node {
             open: true,
             wants_tls: false,
             moves: 0,
+            front: None,
         });
         Client(self.sockets.len() - 1)
     }
@@ -654,7 +684,9 @@ impl Node {
     pub(crate) fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
         let Socket { shard, conn, open, .. } = self.sockets[client.0];
         assert!(open, "{client:?} is closed and sends {:?}", String::from_utf8_lossy(bytes));
-        self.input(shard, Input::Bytes { conn, bytes });
+        if !self.front_bytes(client.0, bytes) {
+            self.input(shard, Input::Bytes { conn, bytes });
+        }
         self.run();
     }
 
@@ -690,7 +722,9 @@ impl Node {
         let socket = &mut self.sockets[client.0];
         socket.open = false;
         let (shard, conn) = (socket.shard, socket.conn);
-        self.input(shard, Input::Closed { conn });
+        if !self.front_cut(client.0) {
+            self.input(shard, Input::Closed { conn });
+        }
         self.run();
     }
 
@@ -905,8 +939,17 @@ impl Node {
             for shard in 0..self.cores.len() {
                 busy |= self.turn(shard);
             }
+            while let Some(at) =
+                self.relayed.iter().position(|(from, to, _)| !self.is_held_way(*from, *to))
+                && let Some((from, to, piece)) = self.relayed.remove(at)
+            {
+                self.piece_came(from, to, &piece);
+                busy = true;
+            }
             while !self.rings_hold
-                && let Some((from, to, sent, batch)) = self.rings.pop_front()
+                && let Some(at) =
+                    self.rings.iter().position(|(from, to, ..)| !self.is_held_way(*from, *to))
+                && let Some((from, to, sent, batch)) = self.rings.remove(at)
             {
                 if let Some(peer) = self.peer(to, from) {
                     self.compare_clocks(to, from, peer, sent);
@@ -964,6 +1007,7 @@ impl Node {
             }
         }
         dirty.into_iter().for_each(|conn| self.flush(at, conn));
+        busy |= self.pieces(at);
         let now = self.now.mono;
         let due = self.withheld.extract_if(.., |(shard, _, moment)| *shard == at && *moment <= now);
         for (_, conn, _) in due.collect::<Vec<_>>() {
@@ -976,6 +1020,10 @@ impl Node {
             self.act(at, action);
         }
         for (of, received, handled) in news {
+            if let Some(to) = self.lives_at(of).filter(|to| self.is_held_way(at, *to)) {
+                self.held_news.push((at, to, received, handled));
+                continue;
+            }
             let lost = self.news_lost_of == Some(self.cores[at].place.run.node);
             if let Some(to) = self.lives_at(of).filter(|_| !lost)
                 && let Some(by) = self.peer(to, at)
@@ -994,8 +1042,11 @@ impl Node {
                 self.sockets[client].wants_tls = true;
             }
             Action::Move { conn, to } => {
-                let client = self.client(at, conn);
                 let elsewhere = to.node != self.cores[at].place.run.node;
+                if elsewhere && self.keeps_fronts {
+                    return self.open_front(at, conn, to);
+                }
+                let client = self.client(at, conn);
                 let to = self.core_of(to);
                 let conn = if self.moves_as_images || elsewhere {
                     let image = self.cores[at].shard.extract_image(self.now, conn);
@@ -1013,6 +1064,13 @@ impl Node {
                 (socket.shard, socket.conn) = (to, conn);
                 socket.moves += 1;
             }
+            Action::Close(conn) if self.flush_owned(at, conn) => {}
+            Action::Abort(conn) if self.abort_owned(at, conn) => {}
+            Action::GiveLeave { conn, token, root, number, jid } => {
+                self.give_leave(at, conn, &Leave { token, root, number, jid: &jid });
+            }
+            Action::TakeLeaveBack(conn) => self.take_leave_back(at, conn),
+            Action::FrontGoesOn(token) => self.front_goes_on(at, token),
             Action::Close(conn) | Action::Abort(conn) => {
                 let Some(client) = self.find(at, conn) else { return };
                 if matches!(action, Action::Close(_)) {
@@ -1022,7 +1080,7 @@ impl Node {
                     self.input(at, Input::Closed { conn });
                 }
             }
-            Action::ReadAgain(_) => {}
+            Action::ReadAgain(conn) => self.read_again(at, conn),
             Action::CheckPassword(check) => {
                 let verdict = Some(check.known && check.password == PASSWORD);
                 self.input(at, Input::PasswordChecked { conn: check.conn, verdict });
@@ -1037,6 +1095,9 @@ impl Node {
     }
 
     fn flush(&mut self, at: usize, conn: ConnId) {
+        if self.flush_owned(at, conn) {
+            return;
+        }
         let Some(client) = self.find(at, conn) else { return };
         let shard = &mut self.cores[at].shard;
         let socket = &mut self.sockets[client];
@@ -1068,7 +1129,9 @@ impl Node {
         self.sockets[client].inbox = kept.into_bytes();
         for id in ids {
             let pong = format!("<iq type='result' id='{id}'/>");
-            self.input(shard, Input::Bytes { conn, bytes: pong.as_bytes() });
+            if !self.front_bytes(client, pong.as_bytes()) {
+                self.input(shard, Input::Bytes { conn, bytes: pong.as_bytes() });
+            }
         }
     }
 

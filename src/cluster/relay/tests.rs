@@ -36,6 +36,10 @@ enum Seen {
     Closed(Id),
     Stop(Id),
     Aborted(u32),
+    Leave(u64),
+    NoLeave,
+    FrontChanged(Id, Option<Wall>),
+    Sent(Id, u32, Vec<u8>),
     Gap,
 }
 
@@ -52,6 +56,10 @@ fn take_piece(machine: &mut Relay<u32>, from: Place, piece: &[u8]) -> Vec<Seen> 
             Event::Closed(conn) => Seen::Closed(conn),
             Event::Stop(conn) => Seen::Stop(conn),
             Event::Aborted(socket) => Seen::Aborted(socket),
+            Event::Leave(_, leave) => Seen::Leave(leave.token),
+            Event::NoLeave(_) => Seen::NoLeave,
+            Event::FrontChanged(conn, sends) => Seen::FrontChanged(conn, sends),
+            Event::Sent { conn, number, bytes, .. } => Seen::Sent(conn, number, bytes.to_vec()),
             Event::Gap => Seen::Gap,
         })
         .collect()
@@ -151,6 +159,39 @@ fn output_beyond_the_credit_waits_at_the_owner() {
     assert_eq!(pair.at_front(), [Seen::Output(output[..10].into(), LAST)]);
 }
 
+const LEAVE: Leave<'static> = Leave { token: 8, root: 7, number: 6, jid: "a@b/c" };
+
+#[test]
+fn front_may_send_behind_what_it_has_forwarded_and_nothing_before_that() {
+    let mut pair = Pair::default();
+    let (front, conn) = pair.open(1);
+    pair.front.input(front, b"<a/>");
+    pair.owner.give_leave(conn, &LEAVE);
+    assert_eq!(pair.at_front(), [], "it has said more than the owner knew");
+    let wanted = [Seen::Input(conn, b"<a/>".into()), Seen::FrontChanged(conn, None)];
+    assert_eq!(pair.at_owner(), wanted);
+    pair.owner.give_leave(conn, &LEAVE);
+    assert_eq!(pair.at_front(), [Seen::Leave(8)]);
+    pair.front.sends(front, Wall(4));
+    let before = pair.front.credit(front);
+    pair.front.sent(front, 7, Wall(5), b"<message/>");
+    assert_eq!(pair.front.credit(front), before - 10);
+    pair.front.input(front, b" ");
+    let wanted = [
+        Seen::FrontChanged(conn, Some(Wall(4))),
+        Seen::Sent(conn, 7, b"<message/>".into()),
+        Seen::Input(conn, b" ".into()),
+    ];
+    assert_eq!(pair.at_owner(), wanted);
+    pair.owner.take_leave_back(conn);
+    assert_eq!(pair.at_front(), [Seen::NoLeave]);
+    pair.front.sends_not(front);
+    assert_eq!(pair.at_owner(), [Seen::FrontChanged(conn, None)]);
+    // What waits for credit is not to be overtaken.
+    pair.front.input(front, &vec![b'x'; INPUT_WINDOW as usize]);
+    assert_eq!(pair.front.credit(front), 0);
+}
+
 /// What a peer would write that keeps to nothing.
 fn forged(message: &Message<'_>) -> Vec<u8> {
     let mut piece = Vec::new();
@@ -203,6 +244,8 @@ fn nobody_speaks_for_the_connections_of_others() {
         Message::Closed { conn: conn.to_u64() },
         Message::Stop { conn: conn.to_u64() },
         Message::Input { conn: conn.to_u64(), bytes: b"x" },
+        Message::Sent { conn: conn.to_u64(), number: 1, at: Wall(1), bytes: b"x" },
+        Message::SendsNot { conn: conn.to_u64() },
     ] {
         assert_eq!(take_piece(&mut pair.owner, place(3), &forged(&message)), [], "{message:?}");
     }
@@ -210,6 +253,8 @@ fn nobody_speaks_for_the_connections_of_others() {
         Message::Aborted { front: front.0.to_u64() },
         Message::Output { front: front.0.to_u64(), said: LAST, bytes: b"x" },
         Message::Refused { front: front.0.to_u64(), why: Refusal::Full },
+        Message::Leave { front: front.0.to_u64(), behind: 0, leave: LEAVE },
+        Message::NoLeave { front: front.0.to_u64() },
     ] {
         assert_eq!(take_piece(&mut pair.front, place(3), &forged(&message)), [], "{message:?}");
     }
@@ -302,6 +347,11 @@ fn all() -> Vec<Message<'static>> {
         Message::Closed { conn: 2 },
         Message::Aborted { front: 1 },
         Message::Stop { conn: 2 },
+        Message::Leave { front: 1, behind: 5, leave: LEAVE },
+        Message::NoLeave { front: 1 },
+        Message::Sends { conn: 2, at: Wall(9) },
+        Message::SendsNot { conn: 2 },
+        Message::Sent { conn: 2, number: 3, at: Wall(9), bytes: b"in" },
     ]
 }
 
@@ -321,7 +371,7 @@ fn cut_and_foreign_pieces_are_refused_where_they_stop_to_make_sense() {
             assert_eq!(messages(&piece[..cut]).collect::<Vec<_>>(), [Err(Malformed)]);
         }
     }
-    for kind in [0, 12, 255] {
+    for kind in [0, 17, 255] {
         assert_eq!(messages(&[kind; 40]).collect::<Vec<_>>(), [Err(Malformed)]);
     }
     let mut long = vec![5];

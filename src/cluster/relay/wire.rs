@@ -2,9 +2,13 @@
 //! its length before it. The two nodes may be of different versions; a kind that is not known ends the piece.
 
 use super::{INPUT_WINDOW, OUTPUT_WINDOW, Refusal};
+use crate::base::instant::Wall;
 
 /// An image may have so many bytes: what a client says in the turn that names its account, and what it has not taken.
 pub const IMAGE_BYTES_MAX: u32 = 1 << 20;
+
+/// Three parts and what stands between them (RFC 7622 §3.1).
+const JID_BYTES_MAX: u32 = 3 * 1023 + 2;
 
 /// How output leaves the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +67,45 @@ pub enum Message<'a> {
     Stop {
         conn: u64,
     },
+    /// The front may send messages of the client itself, behind all that it has forwarded so far: so many bytes.
+    Leave {
+        front: u64,
+        behind: u64,
+        leave: Leave<'a>,
+    },
+    /// It may no more.
+    NoLeave {
+        front: u64,
+    },
+    /// It does, from that time on by its clock.
+    Sends {
+        conn: u64,
+        at: Wall,
+    },
+    /// It does not, from here on.
+    SendsNot {
+        conn: u64,
+    },
+    /// As `Input`: one stanza, which the front has sent; its number, and when it came.
+    Sent {
+        conn: u64,
+        number: u32,
+        at: Wall,
+        bytes: &'a [u8],
+    },
+}
+
+/// What a front must know to read what its client says, and to send it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leave<'a> {
+    /// Names the stream.
+    pub token: u64,
+    /// What the stream began with: see `Framer::between_stanzas`.
+    pub root: u32,
+    /// Of the last stanza (XEP-0198).
+    pub number: u32,
+    /// Full JID of the client.
+    pub jid: &'a str,
 }
 
 /// A piece that another node did not write, or that of a version which says more.
@@ -117,6 +160,26 @@ pub(super) fn append(message: &Message<'_>, out: &mut Vec<u8>) {
         Message::Closed { conn } => put(9, conn),
         Message::Aborted { front } => put(10, front),
         Message::Stop { conn } => put(11, conn),
+        Message::Leave { front, behind, leave } => {
+            put(12, front);
+            out.extend_from_slice(&behind.to_le_bytes());
+            out.extend_from_slice(&leave.token.to_le_bytes());
+            out.extend_from_slice(&leave.root.to_le_bytes());
+            out.extend_from_slice(&leave.number.to_le_bytes());
+            put_text(leave.jid.as_bytes(), out);
+        }
+        Message::NoLeave { front } => put(13, front),
+        Message::Sends { conn, at } => {
+            put(14, conn);
+            out.extend_from_slice(&at.0.to_le_bytes());
+        }
+        Message::SendsNot { conn } => put(15, conn),
+        Message::Sent { conn, number, at, bytes } => {
+            put(16, conn);
+            out.extend_from_slice(&number.to_le_bytes());
+            out.extend_from_slice(&at.0.to_le_bytes());
+            put_text(bytes, out);
+        }
     }
 }
 
@@ -167,6 +230,20 @@ impl<'a> Messages<'a> {
             9 => Message::Closed { conn: number },
             10 => Message::Aborted { front: number },
             11 => Message::Stop { conn: number },
+            12 => {
+                let (behind, token) = (self.number()?, self.number()?);
+                let (root, count) = (self.length()?, self.length()?);
+                let jid = std::str::from_utf8(self.text(JID_BYTES_MAX)?).ok()?;
+                let leave = Leave { token, root, number: count, jid };
+                Message::Leave { front: number, behind, leave }
+            }
+            13 => Message::NoLeave { front: number },
+            14 => Message::Sends { conn: number, at: Wall(self.number()?) },
+            15 => Message::SendsNot { conn: number },
+            16 => {
+                let (count, at) = (self.length()?, Wall(self.number()?));
+                Message::Sent { conn: number, number: count, at, bytes: self.text(INPUT_WINDOW)? }
+            }
             _ => return None,
         })
     }

@@ -159,6 +159,8 @@ impl Node {
                 self.shard.handle(now, input, &mut self.fx);
             }
             Action::Move { .. } => panic!("there is one shard"),
+            // There are no fronts.
+            Action::GiveLeave { .. } | Action::TakeLeaveBack(_) | Action::FrontGoesOn(_) => {}
             Action::ReadAgain(_) => {}
         }
     }

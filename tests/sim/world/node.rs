@@ -401,6 +401,8 @@ impl World {
                 self.disturb(link);
                 self.lose(link);
             }
+            // Sockets are with their connections.
+            Action::GiveLeave { .. } | Action::TakeLeaveBack(_) | Action::FrontGoesOn(_) => {}
             Action::ReadAgain(conn) => {
                 let Some(link) = link_of(&conn) else { return };
                 let delay = self.chance.delay(1000);

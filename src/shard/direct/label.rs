@@ -1,0 +1,147 @@
+//! How a message travels that a front sends: a control frame whose text is a label and the stanza, so that whoever has the
+//! frame can send it again, and who stores the message knows it by the label, whichever way it comes.
+//!
+//! The label names the message as its sender's stream does: the stream's token, the number of the stanza (XEP-0198) and
+//! a hash of what the client wrote. A client that sends again what was not acknowledged gives it the same.
+
+use crate::base::hash::hash64;
+use crate::base::instant::Wall;
+use crate::frame::{Envelope, Kind, Recipients};
+use crate::shard::control::Control;
+use crate::store::Origin;
+use crate::xmpp::stanza::MessageType;
+
+/// Four numbers and the type, as hexadecimal digits.
+const BYTES: usize = 16 + 8 + 16 + 16 + 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard) struct Label {
+    pub origin: Origin,
+    /// No row of the message is older.
+    pub since: Wall,
+    pub kind: MessageType,
+}
+
+/// What the store knows the stanza by.
+///
+/// - takes: `stanza`, as the client wrote it
+pub(super) fn origin(token: u64, number: u32, stanza: &[u8]) -> Origin {
+    // Stores keep numbers of 63 bits.
+    Origin { incarnation: token, link: number, number: hash64(stanza) >> 1 }
+}
+
+impl Label {
+    fn append(&self, out: &mut Vec<u8>) {
+        let Origin { incarnation, link, number } = self.origin;
+        let (since, kind) = (self.since.0, self.kind.code());
+        let text = format!("{incarnation:016x}{link:08x}{number:016x}{since:016x}{kind:x}");
+        out.extend_from_slice(text.as_bytes());
+    }
+
+    /// What comes from another node is checked.
+    fn split(bytes: &[u8]) -> Option<(Label, &[u8])> {
+        let (label, stanza) = bytes.split_at_checked(BYTES)?;
+        let mut rest = std::str::from_utf8(label).ok()?;
+        let mut next = |digits: usize| {
+            let (number, left) = rest.split_at_checked(digits)?;
+            rest = left;
+            number.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(())?;
+            u64::from_str_radix(number, 16).ok()
+        };
+        let (incarnation, link) = (next(16)?, u32::try_from(next(8)?).ok()?);
+        let (number, since) = (next(16)?, Wall(next(16)?));
+        let kind = MessageType::from_code(u8::try_from(next(1)?).ok()?);
+        let kind = kind.filter(|kind| matches!(kind, MessageType::Chat | MessageType::Normal))?;
+        Some((Label { origin: Origin { incarnation, link, number }, since, kind }, stanza))
+    }
+
+    /// The frame of `inner`, whose text goes to `out`.
+    pub(super) fn wrap<'a>(&self, inner: &Envelope<'a>, out: &'a mut Vec<u8>) -> Envelope<'a> {
+        self.append(out);
+        out.extend_from_slice(inner.stanza);
+        let length = u32::try_from(BYTES).unwrap_or(u32::MAX);
+        Envelope {
+            kind: Kind::Control,
+            subtype: Control::Direct as u8,
+            open_end: inner.open_end + length,
+            close_start: inner.close_start + length,
+            stanza: out,
+            ..*inner
+        }
+    }
+}
+
+/// The message of a frame that was made by `Label::wrap`; `None` for others.
+pub(in crate::shard) fn unwrap<'a>(outer: &Envelope<'a>) -> Option<(Label, Envelope<'a>)> {
+    if outer.kind != Kind::Control || outer.subtype != Control::Direct as u8 {
+        return None;
+    }
+    let (label, stanza) = Label::split(outer.stanza)?;
+    let length = u32::try_from(BYTES).ok()?;
+    let inner = Envelope {
+        kind: Kind::Message,
+        subtype: label.kind.code(),
+        open_end: outer.open_end.checked_sub(length)?,
+        close_start: outer.close_start.checked_sub(length)?,
+        also_to: Recipients::NONE,
+        stanza,
+        ..*outer
+    };
+    Some((label, inner))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::frame::Flags;
+
+    fn message(stanza: &[u8]) -> Envelope<'_> {
+        Envelope {
+            epoch: 3,
+            number: 0,
+            hops: 0,
+            ingress: Wall(5),
+            trace: None,
+            flags: Flags::STORABLE,
+            from: "alice@here/phone",
+            to: "bob@here",
+            also_to: Recipients::NONE,
+            kind: Kind::Message,
+            subtype: MessageType::Chat.code(),
+            open_end: 9,
+            close_start: 9,
+            stanza,
+        }
+    }
+
+    #[test]
+    fn message_comes_out_as_it_went_in() {
+        let inner = message(b"<message></message>");
+        let origin = origin(1 << 62, 7, b"<message/>");
+        let label = Label { origin, since: Wall(4), kind: MessageType::Chat };
+        let mut out = Vec::new();
+        let outer = label.wrap(&inner, &mut out);
+        assert_eq!(unwrap(&outer).unwrap(), (label, inner));
+        assert!(unwrap(&inner).is_none());
+        for cut in 0..BYTES {
+            assert!(unwrap(&Envelope { stanza: &outer.stanza[..cut], ..outer }).is_none());
+        }
+        assert!(unwrap(&Envelope { open_end: 3, ..outer }).is_none());
+        let mut odd = outer.stanza.to_vec();
+        odd[0] = b'+';
+        assert!(unwrap(&Envelope { stanza: &odd, ..outer }).is_none());
+        odd[0] = b'0';
+        odd[BYTES - 1] = b'4';
+        assert!(unwrap(&Envelope { stanza: &odd, ..outer }).is_none(), "errors are not sent so");
+    }
+
+    #[test]
+    fn equal_words_at_another_place_of_the_stream_are_another_message() {
+        let one = origin(9, 1, b"<message/>");
+        assert_eq!(one, origin(9, 1, b"<message/>"));
+        assert_ne!(one, origin(9, 2, b"<message/>"));
+        assert_ne!(one, origin(8, 1, b"<message/>"));
+        assert_ne!(one, origin(9, 1, b"<message></message>"));
+    }
+}
