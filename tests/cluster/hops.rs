@@ -43,9 +43,9 @@ fn all_write(cluster: &Cluster, stem: &str, door: impl Fn(usize, usize) -> usize
     std::thread::sleep(std::time::Duration::from_millis(200));
     let before = hops(cluster);
     for round in 0..2 {
-        for from in 0..9 {
+        for (from, person) in people.iter_mut().enumerate() {
             for to in (0..9).filter(|to| *to != from) {
-                people[from].message(&users[to].1, &format!("{round}.{from}.{to}"));
+                person.message(&users[to].1, &format!("{round}.{from}.{to}"));
             }
         }
         for (at, person) in people.iter_mut().enumerate() {

@@ -13,6 +13,10 @@ pub(in crate::shard) struct Fronted {
     /// Once it was allowed to send.
     pub(super) token: Option<u64>,
     pub(super) leave: LeaveState,
+    /// How often in a row the front made no use of it.
+    pub(super) refused: u8,
+    /// It is among those that are looked at.
+    pub(super) is_candidate: bool,
     /// Stanzas among the unread bytes that the front has sent, by where they end.
     pub(super) told: VecDeque<(usize, Told)>,
     /// The epoch, and the newest numbers of all rings in it: frames up to them are older than what the front sends.
@@ -61,6 +65,8 @@ impl Fronted {
             place,
             token: None,
             leave: LeaveState::None,
+            refused: 0,
+            is_candidate: false,
             told: VecDeque::new(),
             barrier: None,
         }

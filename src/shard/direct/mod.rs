@@ -11,7 +11,7 @@
 //! | what ends | what becomes of messages on their way |
 //! |---|---|
 //! | the recipient's owner | the front sends them to the new one, which looks whether it has them |
-//! | the front's node | the owner of the stream does, those that the front had told of; the client sends again those it had not, which the new way has the label of the old one for, so that they are known |
+//! | the front's node | the owner of the stream does, those that the front had told of; what the client says of others, still by this connection or again by the next, goes with the label that the front gave it, so that it is known |
 //! | the connection, or the way between front and owner | the owner asks the front how far it was (`DirectEnd`), and serves the next stream of the account when all that was sent is handled (`DirectEnded`) |
 //! | the owner of the stream | the front brings them to their end; who comes again knows nothing of them, as after any death of an owner |
 //!
@@ -47,7 +47,6 @@ use crate::cluster::view::Place;
 use crate::frame::{Envelope, Flags, Kind};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza::MessageType;
-use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use fronted::{LeaveState, broken};
 use label::{Label, origin};
 use std::collections::VecDeque;
@@ -56,6 +55,10 @@ use tail::is_before;
 
 /// Messages that a front may have out, or have told of before they were read: it keeps to fewer.
 const TOLD_MAX: usize = 1_024;
+/// Sessions that are looked at in a turn for whether their fronts may send.
+const LOOKED_AT_MAX: usize = 64;
+/// How often in a row a front is allowed to send as soon as it has declined.
+const REFUSED_MAX: u8 = 4;
 /// For how long after a resumption it is unknown which stanzas come again, where a front died that knew it.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -92,7 +95,7 @@ pub(super) struct Directs {
     /// New streams of their accounts, which wait for that.
     waiting: Vec<(u64, ConnId)>,
     /// Sessions that may be allowed it.
-    candidates: Vec<SessionId>,
+    candidates: VecDeque<(SessionId, ConnId)>,
 }
 
 // ---- at the owner of the stream
@@ -112,14 +115,23 @@ impl Shard {
         match sends {
             Some(at) if fronted.leave == LeaveState::Given => {
                 fronted.leave = LeaveState::Used;
+                fronted.refused = 0;
                 let direct = fronted.token.and_then(|token| self.core.directs.here.get_mut(&token));
                 if let Some(direct) = direct {
                     direct.since = at;
                 }
             }
             Some(_) => {}
-            // It is looked at again when something of the session is handled.
-            None => fronted.leave = LeaveState::None,
+            // The client may just have said more. One that will not is asked again when something of the session is handled.
+            None => {
+                fronted.leave = LeaveState::None;
+                fronted.refused = fronted.refused.saturating_add(1);
+                if fronted.refused <= REFUSED_MAX
+                    && let Some(session) = conn.session
+                {
+                    self.core.may_get_leave(session, id);
+                }
+            }
         }
     }
 
@@ -140,48 +152,66 @@ impl Shard {
             matches!(fronted.leave, LeaveState::Used | LeaveState::Ending)
                 && direct.is_some_and(|it| it.open.len() + fronted.told.len() < TOLD_MAX)
         });
-        match fronted {
-            Some(fronted) => {
-                let token = fronted.token.unwrap_or_default();
-                fronted.told.push_back((end, Told { token, number, at }));
-                self.bytes(id, bytes, fx);
-            }
-            None => self.close(id, Some(broken()), fx),
+        if let Some(fronted) = fronted {
+            let token = fronted.token.unwrap_or_default();
+            fronted.told.push_back((end, Told { token, number, at }));
+            return self.bytes(id, bytes, fx);
         }
+        // The node of the front has left, and the socket is still there: who stores the message knows it by its label.
+        let session = conn.session.filter(|_| conn.fronted.is_none());
+        let slot = session.and_then(|session| self.core.sessions.get(session.0));
+        if slot.is_some_and(|slot| slot.tail.is_some()) {
+            return self.bytes(id, bytes, fx);
+        }
+        self.close(id, Some(broken()), fx);
     }
 
     /// Fronts whose clients are quiet may send what comes next; the end of a turn.
     pub(super) fn give_leave(&mut self, fx: &mut Effects) {
-        for session in std::mem::take(&mut self.core.directs.candidates) {
-            self.consider(session, fx);
+        for _ in 0..self.core.directs.candidates.len().min(LOOKED_AT_MAX) {
+            let Some((session, conn)) = self.core.directs.candidates.pop_front() else { return };
+            if let Some(conn) = self.core.conns.get_mut(conn.0)
+                && let Some(fronted) = conn.fronted.as_deref_mut()
+            {
+                fronted.is_candidate = false;
+            }
+            if self.consider(session, fx) {
+                self.core.may_get_leave(session, conn);
+            }
         }
     }
 
-    fn consider(&mut self, session: SessionId, fx: &mut Effects) {
+    /// Gives whether it must be looked at again, since what it waits for tells nobody when it comes.
+    fn consider(&mut self, session: SessionId, fx: &mut Effects) -> bool {
         let core = &mut self.core;
-        let settled = core.handover.is_cluster() && core.handover.is_settled();
-        let Some(slot) = core.sessions.get_mut(session.0) else { return };
+        if !core.config.direct || !core.handover.is_cluster() || core.stopping {
+            return false;
+        }
+        let settled = core.handover.is_settled();
+        let Some(slot) = core.sessions.get_mut(session.0) else { return false };
         let (account, counters) = (slot.account, slot.counters.as_deref());
-        let Some((id, counters)) = slot.conn.zip(counters) else { return };
+        let Some((id, counters)) = slot.conn.zip(counters) else { return false };
         if slot.tail.as_ref().is_some_and(|tail| tail.is_over(counters.received(), core.now.mono)) {
             slot.tail = None;
         }
         let is_quiet = counters.open_count() == 0 && slot.tail.is_none();
         let (number, text, hash64) =
             (counters.received(), slot.text.clone(), slot.jid.bare().hash64());
-        if !core.config.direct || !settled || !is_quiet || core.stopping || core.is_tracing() {
-            return;
+        if !is_quiet || core.is_tracing() {
+            return false;
         }
-        let Some(conn) = core.conns.get_mut(id.0) else { return };
+        let Some(conn) = core.conns.get_mut(id.0) else { return false };
         let root = conn.root();
         let is_plain = conn.stream.is_bound() && conn.has_usual_context(&core.usual);
         if conn.is_held() || !conn.unread().is_empty() || !is_plain {
-            return;
+            return false;
         }
-        let Some(fronted) = conn.fronted.as_deref_mut() else { return };
-        let (Some(front), Some(root)) = (core.peers.member(fronted.place), root) else { return };
+        let Some(fronted) = conn.fronted.as_deref_mut() else { return false };
+        let (Some(front), Some(root)) = (core.peers.member(fronted.place), root) else {
+            return false;
+        };
         if fronted.leave != LeaveState::None {
-            return;
+            return false;
         }
         // What the account's earlier streams sent from here must not be overtaken.
         let epoch = core.placement.epoch();
@@ -195,13 +225,16 @@ impl Shard {
             (*of, *barrier) = (epoch, (0..).zip(ways).map(newest).collect());
         }
         let is_behind = ways.iter().zip(barrier.iter()).all(|(way, last)| way.handled() >= *last);
-        if !is_behind || !self.lets_all_pass(account, fx) {
-            return;
+        if !settled || !is_behind {
+            return true;
+        }
+        if !self.lets_all_pass(account, fx) {
+            return false;
         }
         let core = &mut self.core;
         let fresh = core.rng.next_u64() >> 2 | 1 << 62;
-        let Some(conn) = core.conns.get_mut(id.0) else { return };
-        let Some(fronted) = conn.fronted.as_deref_mut() else { return };
+        let Some(conn) = core.conns.get_mut(id.0) else { return false };
+        let Some(fronted) = conn.fronted.as_deref_mut() else { return false };
         let token = *fronted.token.get_or_insert(fresh);
         fronted.leave = LeaveState::Given;
         core.directs.here.entry(token).or_insert_with(|| Direct {
@@ -216,6 +249,7 @@ impl Shard {
         // Whoever has the session next must know what was sent by it.
         core.changed(session, super::copy::KEPT_WITH_IT);
         fx.actions.push(Action::GiveLeave { conn: id, token, root, number, jid: text });
+        false
     }
 
     /// Nothing that features see of an account's stanzas could be refused or changed.
@@ -281,7 +315,8 @@ impl Shard {
         sent
     }
 
-    /// Fronts that are gone: what they had told of is sent from here, and their connections are over.
+    /// Fronts that are gone: what they had told of is sent from here. Their connections end when they are closed, or when
+    /// there is no way to them.
     pub(super) fn fronts_lost(&mut self, gone: &[Peer], fx: &mut Effects) {
         let here = self.core.directs.here.values();
         let mut conns: Vec<ConnId> =
@@ -289,8 +324,8 @@ impl Shard {
         // The order of a map must not show.
         conns.sort_unstable_by_key(|conn| conn.0);
         for conn in conns {
-            let error = StreamError::new(StreamCondition::RemoteConnectionFailed);
-            self.close(conn, Some(error), fx);
+            let fronted = self.core.conns.get_mut(conn.0).and_then(|conn| conn.fronted.take());
+            self.core.front_left(fronted, fx);
         }
         let leaving = &mut self.core.directs.leaving;
         let mut lost: Vec<(u64, Direct)> =
@@ -324,9 +359,12 @@ impl Shard {
 impl Core {
     /// The session may be one whose front could send.
     pub(super) fn may_get_leave(&mut self, session: SessionId, conn: ConnId) {
-        let fronted = self.conns.get(conn.0).and_then(|conn| conn.fronted.as_deref());
-        if fronted.is_some_and(|fronted| fronted.leave == LeaveState::None) {
-            self.directs.candidates.push(session);
+        let fronted = self.conns.get_mut(conn.0).and_then(|conn| conn.fronted.as_deref_mut());
+        if let Some(fronted) = fronted
+            && fronted.leave == LeaveState::None
+            && !std::mem::replace(&mut fronted.is_candidate, true)
+        {
+            self.directs.candidates.push_back((session, conn));
         }
     }
 
