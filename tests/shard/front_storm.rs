@@ -402,10 +402,6 @@ fn all(kills: bool) {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
-    println!(
-        "promised {}, by fronts {}, sent again {}, known already {}",
-        sent[0], sent[1], sent[2], sent[3]
-    );
     assert!(sent[1] > sent[0] / 4 || !direct, "little is sent by fronts: {sent:?}");
 }
 
