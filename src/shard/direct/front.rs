@@ -191,13 +191,17 @@ impl Shard {
         let (mut way, mut number) = (Way::Behind, None);
         if read.is_ok() {
             let stanza = Stanza { bytes: &unread[range.clone()], index: &index };
-            way = self.core.front_way(token, &stanza, fx);
+            way = self.core.front_way(token, &stanza);
             let cut = self.core.fronts.by_token.get(&token).map_or(0, |front| front.number);
             number = stanza.kind().map(|_| cut.wrapping_add(1));
         }
         let out = self.core.fronts.by_token.get(&token).map_or(0, |front| front.out);
         let mut waits = match way {
-            Way::Direct(_) => out >= OUT_MAX || credit < range.end,
+            // Where much waits, each client has one message out: it is not for its owner to carry what is too much here.
+            Way::Direct(_) => {
+                let most = if self.core.is_pressed(fx) { 1 } else { OUT_MAX };
+                out >= most || credit < range.end
+            }
             Way::Beside => false,
             Way::Behind => out > 0 && read.is_ok(),
         };
@@ -296,9 +300,8 @@ impl Front {
 
 impl Core {
     /// What a stanza is, as its owner would find it.
-    fn front_way(&mut self, token: u64, stanza: &Stanza<'_>, fx: &Effects) -> Way {
+    fn front_way(&mut self, token: u64, stanza: &Stanza<'_>) -> Way {
         let Some(kind) = stanza.kind() else { return Way::Beside };
-        let pressed = self.is_pressed(fx);
         let Some(front) = self.fronts.by_token.get(&token) else { return Way::Behind };
         let is_own = |from: &str| from == &*front.text || from == front.jid.bare().as_str();
         if stanza.from().is_some_and(|from| !is_own(&from)) {
@@ -325,7 +328,6 @@ impl Core {
                     && to.bare() != front.jid.bare()
                     && !front.stopped
                     && !front.ends
-                    && !pressed
                     && !self.is_tracing()
                     && stanza.bytes.len() <= STANZA_BYTES_MAX
                     && matches!(stanza.message_type(), MessageType::Chat | MessageType::Normal)
