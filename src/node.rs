@@ -3,6 +3,7 @@
 
 mod certificates;
 mod cluster;
+mod drain;
 mod everywhere;
 mod log;
 mod reload;
@@ -63,6 +64,8 @@ const READERS: usize = 2;
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 /// To whoever asks a node without a cluster for its cluster.
 const ALONE: &str = "the node is in no cluster; see [cluster] in its configuration";
+/// To whoever drains the last node that owns anything.
+const NO_HEIR: &str = "no other member takes accounts (there is none, or all are drained): nobody can take what the node owns";
 /// How long one may take over what an operator asks of its sessions.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Elements before login are small and flat.
@@ -97,6 +100,8 @@ enum Event {
     Fenced,
     /// The node is a member of its cluster.
     Joined,
+    /// It has let its clients go, as it was told to.
+    Drained,
     /// It has given away all that it owned.
     Left,
 }
@@ -299,21 +304,27 @@ fn joins(events: &Receiver<Event>) -> Result<bool, Error> {
             Ok(Event::Signal(Signal::Stop) | Event::Stop | Event::Left) | Err(_) => {
                 return Ok(false);
             }
-            Ok(Event::Signal(Signal::Hangup) | Event::CoreEnded(_)) => {}
+            Ok(Event::Signal(Signal::Hangup) | Event::CoreEnded(_) | Event::Drained) => {}
         }
     }
 }
 
-/// Gives away what the node owns, as far as that is possible in time.
-fn leave(events: &Receiver<Event>, part: &cluster::Part, patience: Duration) {
+/// Lets the node's clients go and gives away what it owns, as far as that is possible in time.
+fn leave(events: &Receiver<Event>, desk: &Desk, part: &cluster::Part, patience: Duration) {
     tracing::info!("leaving the cluster");
-    part.leave();
-    let until = Instant::now() + patience;
+    let began = Instant::now();
+    part.drain(desk.drain_span(patience / 2));
+    // What is not given away by then goes at once.
+    let (mut is_drained, mut until) = (false, began + patience.mul_f32(0.75));
     loop {
         match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(Event::Left | Event::Fenced | Event::CoreEnded(_)) => return,
             // Once more: at once.
             Ok(Event::Signal(Signal::Stop)) => return,
+            Ok(Event::Drained) | Err(RecvTimeoutError::Timeout) if !is_drained => {
+                (is_drained, until) = (true, began + patience);
+                part.leave();
+            }
             Ok(_) => {}
             Err(_) => {
                 tracing::warn!("the cluster was not left in time; the others take over");
@@ -343,11 +354,11 @@ fn wait(
             }
             Ok(Event::Signal(Signal::Stop) | Event::Stop) => {
                 if let Some(part) = &desk.part {
-                    leave(events, part, desk.shutdown_patience());
+                    leave(events, desk, part, desk.shutdown_patience());
                 }
                 break;
             }
-            Ok(Event::Joined) => {}
+            Ok(Event::Joined | Event::Drained) => {}
             Ok(Event::Left) => break,
             Ok(Event::Fenced) => {
                 // It serves nobody any more; whoever starts it again has it ask for the store as anyone does.
@@ -739,6 +750,10 @@ impl ControlHandler for Desk {
                 Some(status) => ControlResponse::Cluster(Box::new(status)),
                 None => ControlResponse::error(ALONE),
             },
+            ControlRequest::Drain => match self.drain() {
+                Ok(()) => ControlResponse::Draining,
+                Err(why) => ControlResponse::error(why),
+            },
             ControlRequest::Weigh { weight } => match &self.part {
                 Some(part) => {
                     part.weigh(weight);
@@ -786,6 +801,34 @@ impl Desk {
     fn cluster_status(&self) -> Option<ClusterStatus> {
         let part = self.part.as_ref()?;
         Some(part.status(self.node, &self.config().node_name(), self.clock))
+    }
+
+    /// Lets the node's clients go, unless it does so already.
+    ///
+    /// - errors: why not
+    fn drain(&self) -> Result<(), &'static str> {
+        let part = self.part.as_ref().ok_or(ALONE)?;
+        if part.progress().is_some_and(|progress| !progress.is_done()) {
+            return Ok(());
+        }
+        if drain::weight_of_others(&part.view(), self.node) == 0 {
+            return Err(NO_HEIR);
+        }
+        let longest = Duration::from_secs(self.config().cluster.drain_s.into());
+        part.drain(self.drain_span(longest));
+        Ok(())
+    }
+
+    /// How long clients are given to go: those whose accounts are here, and those who are here with accounts of others.
+    fn drain_span(&self, longest: Duration) -> Duration {
+        let figures = watch::collect(&self.mailboxes, STATUS_PATIENCE);
+        let clients = figures.iter().map(|shard| shard.sessions + shard.fronts).sum();
+        crate::cluster::drain::span(clients, self.config().cluster.drain_per_s, longest)
+    }
+
+    /// The node has let its clients go, or does so: it wants no others.
+    fn is_drained(&self) -> bool {
+        self.part.as_ref().is_some_and(|part| part.progress().is_some())
     }
 
     fn shutdown_patience(&self) -> Duration {

@@ -26,6 +26,8 @@ pub struct ShardFigures {
     pub shard: u16,
     pub connections: u64,
     pub sessions: u64,
+    /// Sockets here whose connections are at other nodes.
+    pub fronts: u64,
     pub accounts: u64,
     /// Components that may connect, with how many connections each has here.
     pub components: BTreeMap<String, u64>,

@@ -20,6 +20,8 @@ pub struct Health {
     pub store_is_failing: bool,
     /// The node is in a cluster, and may not act as the owner of anything.
     pub lacks_lease: bool,
+    /// The node lets its clients go, or has.
+    pub is_drained: bool,
 }
 
 impl Health {
@@ -42,6 +44,9 @@ impl Health {
         if self.lacks_lease {
             return Err("the node has no lease in its cluster".into());
         }
+        if self.is_drained {
+            return Err("the node is drained".into());
+        }
         Ok(())
     }
 }
@@ -57,6 +62,7 @@ mod tests {
             shard_silence_ms: vec![0, 99],
             store_is_failing: false,
             lacks_lease: false,
+            is_drained: false,
         };
         assert_eq!(well.check(), Ok(()));
         let why = |health: Health| health.check().err().unwrap_or_default();
@@ -65,6 +71,7 @@ mod tests {
         let stalled = Health { shard_silence_ms: vec![0, 7_900], ..well.clone() };
         assert_eq!(why(stalled), "shard 1 has stood still for 7 s");
         assert!(why(Health { lacks_lease: true, ..well.clone() }).contains("lease"));
+        assert_eq!(why(Health { is_drained: true, ..well.clone() }), "the node is drained");
         assert!(why(Health { store_is_failing: true, ..well }).contains("store"));
     }
 }

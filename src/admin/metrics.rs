@@ -316,6 +316,9 @@ impl Page<'_> {
         self.gauge("cluster_lease", help, cluster.has_lease.into())?;
         self.gauge("cluster_members", "Nodes that own accounts, or may", cluster.members)?;
         self.gauge("cluster_links_up", "Links to other nodes", cluster.links_up)?;
+        let help = "Connections of clients here whose accounts are at other nodes";
+        let fronts = figures.shards.iter().map(|shard| shard.fronts).sum();
+        self.gauge("cluster_fronts", help, fronts)?;
         let help = "Bytes that wait to be written to other nodes";
         self.gauge("cluster_links_queue_bytes", help, cluster.queue_bytes)?;
         let links = &cluster.links;

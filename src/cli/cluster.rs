@@ -29,7 +29,8 @@ pub(super) enum ClusterCommand {
     Events,
     /// Make a secret for all nodes of a new cluster; copy the file to each of them
     Init { file: PathBuf },
-    /// Give the running node another share of the accounts, until it is started again
+    /// Give the running node another share of the accounts, until it is started again; all that move do so at once, and a
+    /// drain is over
     Weight { weight: u32 },
     /// Show the shard map: what other programs compute the owner of an address from
     Map {
@@ -84,13 +85,20 @@ fn weigh(config: &Config, weight: u32) -> Result<(), Refusal> {
     }
 }
 
-/// How long a node may take to give away what it owns.
+/// How long a node may take beyond the time that it gives its clients.
 const DRAIN: Duration = Duration::from_secs(120);
+/// How often it is said how far it is.
+const TOLD: Duration = Duration::from_secs(2);
 
-/// Has the running node give away its accounts, and returns when it owns none.
+/// Has the running node let its clients go, and returns when it owns no account. Where it does that already, only waits.
 pub(super) fn drain(config: &Config) -> Result<(), Refusal> {
-    weigh(config, 0)?;
-    let until = Instant::now() + DRAIN;
+    match running(config)?.call(&ControlRequest::Drain).map_err(Refusal::Plain)? {
+        ControlResponse::Draining => {}
+        _ => return Err(odd_answer()),
+    }
+    let began = Instant::now();
+    let until = began + DRAIN + Duration::from_secs(config.cluster.drain_s.into());
+    let (mut said, mut said_at) = (String::new(), began);
     loop {
         let status = status(config)?;
         let own = status.nodes.iter().find(|node| node.health == "this");
@@ -100,15 +108,31 @@ pub(super) fn drain(config: &Config) -> Result<(), Refusal> {
                 "the node is the only member of its cluster: nobody can take what it owns";
             return Err(Refusal::Plain(message.to_owned()));
         }
-        if status.is_settled && own.is_some_and(|node| node.weight == 0 && node.partitions == 0) {
+        let Some(drain) = &status.drain else {
+            let message = "the node was given another weight: it is drained no more";
+            return Err(Refusal::Plain(message.to_owned()));
+        };
+        let owns = own.map_or(0, |node| node.partitions);
+        if drain.is_done && status.is_settled && owns == 0 {
             return print("the node owns no account any more; it may be stopped");
         }
         if Instant::now() > until {
             let why = status.waiting.unwrap_or_else(|| "see: corefire cluster status".to_owned());
             return Err(Refusal::Plain(format!("the node still owns accounts: {why}")));
         }
+        let left = still_to_go(owns, drain.connections_left);
+        if said_at.elapsed() >= TOLD && left != said {
+            print(&left)?;
+            (said, said_at) = (left, Instant::now());
+        }
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+fn still_to_go(partitions: usize, connections: u64) -> String {
+    format!(
+        "still to go: {partitions} partitions, {connections} connections of other nodes' accounts"
+    )
 }
 
 fn status_text(status: &ClusterStatus) -> String {
@@ -120,6 +144,19 @@ fn status_text(status: &ClusterStatus) -> String {
         (None, false, true) => writeln!(text, "accounts move"),
         (None, true, true) => writeln!(text, "all is where it belongs"),
     };
+    if let Some(drain) = &status.drain {
+        let own = status.nodes.iter().find(|node| node.health == "this");
+        let owns = own.map_or(0, |node| node.partitions);
+        let _ = match drain.is_done {
+            true => writeln!(text, "{} is drained", status.node),
+            false => writeln!(
+                text,
+                "{} is being drained; {}",
+                status.node,
+                still_to_go(owns, drain.connections_left)
+            ),
+        };
+    }
     text.push_str(&members_text(status));
     for (what, count) in &status.refused {
         let _ = writeln!(text, "refused {what}: {count}");

@@ -102,7 +102,10 @@ enum Command {
     /// Check the database, or move it
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Have the running node give its accounts to the other nodes of its cluster, and wait until it owns none
+    /// Have the running node give its accounts and clients to the other nodes of its cluster, and wait until it owns none
+    ///
+    /// Clients are told to go at the pace of [cluster] drain_per_s and drain_s, and it is said how many are left; the node
+    /// goes on if this command is ended. `corefire cluster weight` stops it.
     Drain,
     /// Show how long stanzas, logins, turns and commits take in the running node
     Latency {

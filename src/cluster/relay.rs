@@ -67,7 +67,7 @@ pub enum Event<'a, S> {
     Sent { conn: Id, number: u32, at: Wall, bytes: &'a [u8] },
     /// Its client is gone, and it is forgotten.
     Closed(Id),
-    /// The node of its socket stops: end its stream.
+    /// The node of its socket stops, or lets its clients go: end its stream.
     Stop(Id),
     /// It is over, and forgotten: drop its socket.
     Aborted(S),
@@ -263,6 +263,21 @@ impl<S: Clone> Relay<S> {
         // One that is not taken yet is told of when it is.
         if let Some(Front { place, conn: Some(conn), .. }) = self.fronts.remove(front.0) {
             self.tell(place, &Message::Closed { conn });
+        }
+    }
+
+    /// Sockets here whose owners have taken them.
+    pub fn accepted_fronts(&self) -> Vec<FrontId> {
+        let taken = self.fronts.iter().filter(|(_, front)| front.conn.is_some());
+        taken.map(|(id, _)| FrontId(id)).collect()
+    }
+
+    /// One socket is to go elsewhere: its owner ends the stream, in order.
+    pub fn let_go(&mut self, front: FrontId) {
+        if let Some((place, conn)) =
+            self.fronts.get(front.0).and_then(|front| Some((front.place, front.conn?)))
+        {
+            self.tell(place, &Message::Stop { conn });
         }
     }
 

@@ -21,6 +21,9 @@ pub struct Cluster {
     /// `HOST:PORT`; empty: none.
     pub dns: String,
     pub weight: u32,
+    /// Clients that are let go in a second when the node is drained; more where it would take longer than `drain_s`.
+    pub drain_per_s: u32,
+    pub drain_s: u32,
     /// Where clients reach this very node, as `HOST:PORT`.
     pub clients: Vec<String>,
     pub multicast: Multicast,
@@ -56,7 +59,9 @@ pub(super) fn cluster(s: &mut Section<'_>, store: &Place) -> Cluster {
             "" => Ok(String::new()),
             text => host_and_port(text),
         }),
-        weight: s.integer("weight", 1, 0..=WEIGHT_MAX),
+        weight: s.integer("weight", 100, 0..=WEIGHT_MAX),
+        drain_per_s: s.integer("drain_per_s", 100, 1..=1_000_000),
+        drain_s: s.integer("drain_s", 120, 0..=3_600),
         clients: s.list("clients", &[], &["xmpp-1.example.org:5222"], host_and_port),
         multicast: s.section("multicast", |s| Multicast {
             group: s.parsed("group", "239.192.0.77:7077", "239.192.0.77:7077", |text| match text {

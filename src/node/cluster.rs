@@ -3,6 +3,7 @@
 //! One thread hears all: who lives (gossip), who is linked, what the database says. It tells the shards of new members,
 //! and the authority of what it heard.
 
+use super::drain::{Draining, Progress};
 use super::{Event, told};
 use crate::admin::figures::{ClusterFigures, LinkFigures};
 use crate::base::rng::Rng;
@@ -49,6 +50,10 @@ enum News {
     Authority(authority::Event),
     Member(MemberEvent),
     Link(LinkEvent),
+    /// The node lets its clients go.
+    Drain(Progress),
+    /// It is to have this weight, whatever it was doing.
+    Weigh(u32),
     Stop,
 }
 
@@ -61,6 +66,10 @@ pub(super) struct Part {
     links: Links,
     calls: Calls,
     view: Arc<Mutex<Arc<View>>>,
+    /// The last one, until the node gets another weight.
+    drain: Arc<Mutex<Option<Progress>>>,
+    news: Sender<News>,
+    cores: usize,
 }
 
 impl Part {
@@ -102,9 +111,27 @@ impl Part {
         self.authority.leave();
     }
 
-    /// Its share of the accounts from now on.
+    /// Its share of the accounts from now on, at once. A drain is over.
     pub(super) fn weigh(&self, weight: u32) {
+        *self.drain.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let _ = self.news.send(News::Weigh(weight));
+    }
+
+    /// A step of a drain.
+    pub(super) fn ask_for_weight(&self, weight: u32) {
         self.authority.weigh(weight);
+    }
+
+    /// Lets clients go within the span; `Event::Drained` comes then. One that was under way is replaced.
+    pub(super) fn drain(&self, span: Duration) {
+        let progress = Progress::new(span, self.cores);
+        *self.drain.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.clone());
+        let _ = self.news.send(News::Drain(progress));
+    }
+
+    /// The drain that is under way, or was done.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        self.drain.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether an account is this node's.
@@ -202,6 +229,7 @@ impl Part {
             waiting: known.waiting.as_ref().map(ToString::to_string),
             is_settled: self.membership.settled_epoch() == view.epoch(),
             has_lease: self.membership.has_lease(clock.mono()),
+            drain: self.progress().map(|progress| progress.figures()),
             nodes,
             events: known.events.iter().map(event).collect(),
             refused,
@@ -410,12 +438,17 @@ pub(super) fn start(
         links: links.links().clone(),
         calls: ear.calls(links.links().clone()),
         view: Arc::new(Mutex::new(Arc::new(View::single(&facts.name, shards, run.incarnation)))),
+        drain: Arc::default(),
+        news: news.clone(),
+        cores: mailboxes.len(),
     };
     let hub = Hub {
         me: facts,
         part: part.clone(),
         mailboxes: mailboxes.to_vec(),
         events,
+        clock,
+        draining: None,
         known: BTreeMap::new(),
         alive: BTreeSet::new(),
         has_joined: false,
@@ -450,6 +483,8 @@ struct Hub {
     part: Part,
     mailboxes: Vec<Mailbox>,
     events: Sender<Event>,
+    clock: Clock,
+    draining: Option<Draining>,
     /// Runs of other nodes of which anybody spoke, by node.
     known: BTreeMap<Run, NodeFacts>,
     /// Those that live, by gossip.
@@ -467,6 +502,8 @@ impl Hub {
                 Ok(News::Authority(event)) => self.decided(event),
                 Ok(News::Member(event)) => self.member(event),
                 Ok(News::Link(event)) => self.link(event),
+                Ok(News::Drain(progress)) => self.drain(progress),
+                Ok(News::Weigh(weight)) => self.weigh(weight),
                 Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -478,6 +515,33 @@ impl Hub {
                     tracing::info!(epoch = settled, "all shards have what is theirs");
                 }
             }
+            self.let_some_go();
+        }
+    }
+
+    fn drain(&mut self, progress: Progress) {
+        self.depart(Some(&progress));
+        let (own, now) = (self.me.run.node, self.clock.mono());
+        self.draining = Some(Draining::new(own, &self.part.view(), now, progress));
+    }
+
+    fn weigh(&mut self, weight: u32) {
+        self.draining = None;
+        self.depart(None);
+        self.part.ask_for_weight(weight);
+    }
+
+    fn depart(&self, progress: Option<&Progress>) {
+        for mailbox in &self.mailboxes {
+            mailbox.send(Letter::Depart(progress.map(|progress| progress.departing.clone())));
+        }
+    }
+
+    fn let_some_go(&mut self) {
+        let Some(draining) = &mut self.draining else { return };
+        if draining.go_on(&self.part, self.clock.mono()) {
+            self.draining = None;
+            let _ = self.events.send(Event::Drained);
         }
     }
 

@@ -84,6 +84,7 @@ impl Watch {
             shard_silence_ms: self.beats.silence_ms(),
             store_is_failing: self.store.figures().is_failing,
             lacks_lease: self.desk.get().is_some_and(|desk| desk.lacks_lease()),
+            is_drained: self.desk.get().is_some_and(|desk| desk.is_drained()),
         }
     }
 

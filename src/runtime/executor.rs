@@ -712,6 +712,7 @@ impl Core {
                     shard: self.id.0,
                     connections: shard.probe().connections,
                     sessions: shard.sessions() as u64,
+                    fronts: relay::fronts(self) as u64,
                     accounts: shard.accounts() as u64,
                     waiting_for_store: shard.waiting_for_store() as u64,
                     ring_bytes: fx.outbox.iter().map(|batch| batch.len_bytes() as u64).sum(),
@@ -758,6 +759,7 @@ impl Core {
                 relay::placed(self, &view);
                 shard.handle(now, Input::Placed(view), &mut fx);
             }
+            Letter::Depart(departing) => relay::depart(self, departing),
             Letter::Shutdown => {
                 self.stopping.set(true);
                 shard.handle(now, Input::Shutdown, &mut fx);

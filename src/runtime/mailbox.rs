@@ -1,6 +1,7 @@
 //! How a shard's core is woken: by other cores through rings, by side threads through letters.
 
 use super::cluster::port::Incoming;
+use super::departing::Departing;
 use super::executor::{CoreSettings, MakeFeatures};
 use crate::admin::figures::ShardFigures;
 use crate::admin::latency::CorePart;
@@ -72,6 +73,8 @@ pub enum Letter {
     Link(Incoming),
     /// The members of the cluster, from now on.
     View(Arc<View>),
+    /// Sockets whose accounts are elsewhere are told to go, from now on; `None`: no more of them.
+    Depart(Option<Departing>),
     Shutdown,
 }
 

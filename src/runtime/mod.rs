@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod connection;
 pub mod control;
 pub mod data_dir;
+pub mod departing;
 pub mod errands;
 pub mod executor;
 mod handshakes;

@@ -6,10 +6,13 @@
 
 use super::cluster::port::{Carrier, Outgoing};
 use super::connection::{self, LAST_OUTPUT, Socket};
-use super::executor::Core;
+use super::departing::Departing;
+use super::executor::{Core, seed};
 use super::redirect::{Redirects, Steer};
 use crate::base::hash::Map;
 use crate::base::instant::Instant;
+use crate::base::rng::Rng;
+use crate::cluster::drain::Departures;
 use crate::cluster::placement::{NodeId, Owner};
 use crate::cluster::relay::{Event, FrontId, Leave, Lost, Refusal, Relay, Remote, messages};
 use crate::cluster::view::{Place, Run, View};
@@ -28,6 +31,8 @@ pub(super) struct Relays {
     /// Runs that there is a link to.
     linked: RefCell<Map<NodeId, Run>>,
     redirects: RefCell<Redirects>,
+    /// Sockets here that are told to go elsewhere, one by one.
+    departures: RefCell<Option<(Departures<FrontId>, Departing)>>,
     /// Sockets here with output, each once.
     dirty: RefCell<Vec<Rc<Socket>>>,
     /// Sockets here whose messages are sent from here, by the token of their stream.
@@ -79,6 +84,7 @@ impl Relays {
             machine: RefCell::default(),
             linked: RefCell::default(),
             redirects: RefCell::default(),
+            departures: RefCell::default(),
             dirty: RefCell::default(),
             sending: RefCell::default(),
             ending: RefCell::default(),
@@ -555,6 +561,36 @@ fn end_lost(core: &Rc<Core>, relays: &Relays, lost: Lost<Rc<Socket>>) {
     }
 }
 
+/// How many sockets here have their connections at other nodes.
+pub(super) fn fronts(core: &Core) -> usize {
+    core.relays.as_ref().map_or(0, |relays| relays.machine.borrow().len().0)
+}
+
+/// The node is drained: streams of those of our fronts that are here now end, one by one, by their owners. Who comes later
+/// found no better place. `None`: no more of them end.
+pub(super) fn depart(core: &Core, departing: Option<Departing>) {
+    let Some(relays) = &core.relays else { return };
+    let departures = departing.map(|departing| {
+        let (fronts, mut rng) = (relays.machine.borrow().accepted_fronts(), Rng::from_seed(seed()));
+        let departures = Departures::new(core.clock.mono(), fronts, departing.span(), &mut rng);
+        departing.planned(departures.left());
+        (departures, departing)
+    });
+    if let Some((departures, departing)) = relays.departures.replace(departures) {
+        departing.told(departures.left());
+    }
+}
+
+fn let_some_go(core: &Core, relays: &Relays, now: Instant) {
+    let mut departures = relays.departures.borrow_mut();
+    let Some((departures, departing)) = departures.as_mut() else { return };
+    while let Some(front) = departures.due(now) {
+        relays.machine.borrow_mut().let_go(front);
+        departing.told(1);
+        core.flush.notify();
+    }
+}
+
 /// The node stops: streams of our fronts end, by their owners.
 pub(super) fn stop(core: &Core) {
     if let Some(relays) = &core.relays {
@@ -563,10 +599,11 @@ pub(super) fn stop(core: &Core) {
     }
 }
 
-/// Closed connections whose client takes its time.
+/// What time brings: closed connections whose client takes its time, and sockets that are to go.
 pub(super) fn tick(core: &Rc<Core>) {
     let Some(relays) = &core.relays else { return };
     let now = core.clock.mono();
+    let_some_go(core, relays, now);
     loop {
         let due = {
             let mut ending = relays.ending.borrow_mut();

@@ -285,6 +285,7 @@ impl ControlHandler for Full {
                 events: vec![ClusterEvent { what: "n2 joined".into(), ..ClusterEvent::default() }],
                 ..ClusterStatus::default()
             })),
+            ControlRequest::Drain => ControlResponse::Draining,
             ControlRequest::Weigh { .. } => ControlResponse::Weighed,
             ControlRequest::Whereis { jid } => match accounts::place(&jid, &shard_map()) {
                 Ok(place) => ControlResponse::Place(place),

@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod database;
 mod deaths;
+mod drains;
 mod finding;
 mod hops;
 mod latency;

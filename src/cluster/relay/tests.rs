@@ -298,6 +298,21 @@ fn node_that_stops_has_its_streams_ended_by_their_owners() {
 }
 
 #[test]
+fn one_socket_is_let_go_and_the_others_stay() {
+    let mut pair = Pair::default();
+    let (first, one) = pair.open(1);
+    let (second, _) = pair.open(2);
+    let third = pair.front.open(place(OWNER), 3, b"");
+    assert_eq!(pair.front.accepted_fronts(), [first, second], "the third is on its way");
+    pair.front.let_go(first);
+    pair.front.let_go(third);
+    assert!(matches!(&pair.at_owner()[..], [Seen::Open(..), Seen::Stop(conn)] if *conn == one));
+    pair.front.close(first);
+    pair.front.let_go(first);
+    assert_eq!(pair.at_owner(), [Seen::Closed(one)]);
+}
+
+#[test]
 fn lost_piece_ends_all_between_the_two_cores_and_nothing_else() {
     let mut pair = Pair::default();
     let (front, one) = pair.open(1);

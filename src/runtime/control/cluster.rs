@@ -28,6 +28,8 @@ pub struct ClusterStatus {
     pub is_settled: bool,
     /// The node may act as the owner of what it has.
     pub has_lease: bool,
+    /// There where this node has been drained, or is being.
+    pub drain: Option<ClusterDrain>,
     /// By node id, members or not.
     pub nodes: Vec<ClusterNode>,
     /// Newest first.
@@ -36,6 +38,14 @@ pub struct ClusterStatus {
     pub refused: BTreeMap<String, u64>,
     /// How far the clock of the last beacon's sender is before ours; below 0: behind.
     pub clock_ahead_ms: i64,
+}
+
+/// How far the node is that tells this; the accounts that it still has are among its partitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterDrain {
+    /// Clients that are still to be told to go, of those whose accounts are at other nodes.
+    pub connections_left: u64,
+    pub is_done: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -69,7 +69,9 @@ pub enum ControlRequest {
     ShardMap,
     /// The cluster that the node is in.
     Cluster,
-    /// The node's share of the accounts from now on; 0: it gives away what it has.
+    /// The node lets its clients go, at its pace; how far it is, is told by `Cluster`. Where it does that already, it goes on.
+    Drain,
+    /// The node's share of the accounts from now on, at once; it is drained no more.
     Weigh {
         weight: u32,
     },
@@ -166,6 +168,8 @@ pub enum ControlResponse {
     Place(Place),
     ShardMap(ShardMap),
     Cluster(Box<ClusterStatus>),
+    /// It has begun.
+    Draining,
     /// It was told to its cluster.
     Weighed,
     Reloaded(Reloaded),
@@ -480,6 +484,7 @@ mod tests {
             ControlRequest::Reload,
             ControlRequest::ShardMap,
             ControlRequest::Cluster,
+            ControlRequest::Drain,
             ControlRequest::Weigh { weight: 2 },
             ControlRequest::Whereis { jid: jid.clone() },
             ControlRequest::Trace(TraceRequest { jid: Some(jid.clone()), id: None, seconds: 60 }),
@@ -538,6 +543,7 @@ mod tests {
             ControlResponse::Place(place),
             ControlResponse::ShardMap(ShardMap::of(&View::single("n", 2, 1))),
             ControlResponse::Cluster(Box::default()),
+            ControlResponse::Draining,
             ControlResponse::Weighed,
             ControlResponse::Trace(TraceEvent::Hop(Box::default())),
             ControlResponse::Trace(TraceEvent::Quiet),

@@ -467,3 +467,43 @@ fn node_that_stops_ends_its_streams_wherever_their_sockets_or_sessions_are() {
     client.say(&with_resumption(&id));
     client.hear("<resumed");
 }
+
+#[test]
+fn fronts_that_are_let_go_end_within_the_time_and_who_comes_later_stays() {
+    let cluster = Cluster::start();
+    let mut clients = [0, 1].map(|shard| {
+        let mut client = cluster.connect(1);
+        client.login(&cluster.user_of(2, shard));
+        client
+    });
+    let mut at_home = cluster.connect(1);
+    at_home.login(&cluster.user_of(1, 0));
+    let depart = |order: Option<&Departing>| {
+        for mailbox in &cluster.node(1).mailboxes {
+            mailbox.send(Letter::Depart(order.cloned()));
+        }
+    };
+    // It is called off before anybody's time has come.
+    let never = Departing::new(Duration::from_secs(86_400), SHARDS.into());
+    depart(Some(&never));
+    depart(None);
+    while !never.is_done() {
+        std::thread::yield_now();
+    }
+    clients.iter_mut().for_each(Client::ping);
+    let departing = Departing::new(Duration::from_millis(800), SHARDS.into());
+    depart(Some(&departing));
+    let mut late = cluster.connect(1);
+    late.authenticate(&cluster.user_of(2, 0));
+    for client in &mut clients {
+        let last = client.hear_out();
+        assert!(last.contains("<system-shutdown") && last.ends_with("</stream:stream>"), "{last}");
+    }
+    assert!(departing.is_done());
+    late.say(
+        "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+         <resource>late</resource></bind></iq>",
+    );
+    late.hear("@here/late</jid>");
+    at_home.ping();
+}

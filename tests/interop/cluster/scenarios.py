@@ -96,7 +96,7 @@ async def the_nodes_found_each_other(world):
             is_self = node is asked
             wanted = {
                 "name": node.name, "address": node.link, "clients": node.clients, "state": "member",
-                "is_member": True, "weight": 1, "shards": 2, "health": "this" if is_self else "alive",
+                "is_member": True, "weight": 100, "shards": 2, "health": "this" if is_self else "alive",
             }
             for key, value in wanted.items():
                 check(told[key] == value, f"{said}: {key} of {node.name} is {told[key]}, not {value}")
