@@ -233,11 +233,13 @@ fn text(map: &ShardMap) -> String {
             "{}: id {}, weight {}, {} shards, {share} partitions",
             member.name, member.node, member.weight, member.shards
         );
-        let clients = member.clients.join(" ");
-        let _ = match clients.is_empty() {
-            true => writeln!(text),
-            false => writeln!(text, ", clients: {clients}"),
-        };
+        for (kind, addresses) in [("clients", &member.clients), ("components", &member.components)]
+        {
+            if !addresses.is_empty() {
+                let _ = write!(text, ", {kind}: {}", addresses.join(" "));
+            }
+        }
+        text.push('\n');
     }
     text
 }
@@ -255,13 +257,15 @@ mod tests {
             weight,
             shards: 2,
             clients: clients.iter().map(|client| (*client).to_owned()).collect(),
+            components: clients.iter().map(|client| client.replace("5222", "5347")).collect(),
         };
         let map = ShardMap::of(&View::single("", 1, 0));
         let members = vec![member(1, 1, &["a:5222", "b:5222"]), member(2, 0, &[])];
         assert_eq!(
             text(&ShardMap { epoch: 7, members, ..map }),
             "epoch 7, 4096 partitions by sha256-rendezvous-1\n\
-             n1: id 1, weight 1, 2 shards, 4096 partitions, clients: a:5222 b:5222\n\
+             n1: id 1, weight 1, 2 shards, 4096 partitions, clients: a:5222 b:5222, \
+             components: a:5347 b:5347\n\
              n2: id 2, weight 0, 2 shards, 0 partitions\n"
         );
     }

@@ -178,6 +178,7 @@ mod tests {
             weight: 1,
             link: "10.0.0.1:7070".parse().expect("an address"),
             clients: Vec::new(),
+            components: Vec::new(),
             frames: (1, 2),
             version: "0.2.0".into(),
         }

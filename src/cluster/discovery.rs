@@ -280,6 +280,7 @@ mod tests {
             weight: 1,
             link: link(node),
             clients: Vec::new(),
+            components: Vec::new(),
             frames: (1, 2),
             version: "0.2.0".into(),
         }

@@ -31,6 +31,8 @@ pub enum FactsFault {
     Link(SocketAddr),
     #[error("at most 8 addresses for clients, of 800 bytes together and up to 255 each")]
     Clients,
+    #[error("at most 8 addresses for components, of up to 255 bytes each")]
+    Components,
     #[error("the version of the program has at most 63 bytes")]
     Version,
     #[error("the versions of frames are the wrong way round")]
@@ -52,6 +54,9 @@ pub fn check(facts: &NodeFacts) -> Result<(), FactsFault> {
         || !facts.clients.iter().all(fits)
     {
         return Err(FactsFault::Clients);
+    }
+    if facts.components.len() > CLIENTS_MAX || !facts.components.iter().all(fits) {
+        return Err(FactsFault::Components);
     }
     if facts.version.len() > VERSION_BYTES_MAX {
         return Err(FactsFault::Version);
@@ -105,7 +110,8 @@ pub fn read(bytes: &[u8]) -> Option<NodeFacts> {
         clients.push(reader.text()?.to_owned());
     }
     let version = reader.text()?.to_owned();
-    let facts = NodeFacts { name, run, shards, weight, link, clients, frames, version };
+    let components = Vec::new();
+    let facts = NodeFacts { name, run, shards, weight, link, clients, components, frames, version };
     (reader.is_at_end() && check(&facts).is_ok()).then_some(facts)
 }
 
@@ -216,6 +222,7 @@ mod tests {
             weight: 100,
             link: "[2001:db8::7]:7070".parse().expect("an address"),
             clients: vec!["node7.example.org:5222".into(), "192.0.2.7:5223".into()],
+            components: Vec::new(),
             frames: (1, 2),
             version: "0.2.0".into(),
         }
@@ -271,6 +278,10 @@ mod tests {
             unreachable.map(|link| (NodeFacts { link, ..facts() }, FactsFault::Link(link)));
         let long = NodeFacts { clients: vec!["c".repeat(256)], ..facts() };
         assert_eq!(check(&long), Err(FactsFault::Clients));
+        for components in [vec!["c".into(); 9], vec!["c".repeat(256)]] {
+            let facts = NodeFacts { components, ..facts() };
+            assert_eq!(check(&facts), Err(FactsFault::Components));
+        }
         for (facts, fault) in wrong.into_iter().chain(unreachable) {
             assert_eq!(check(&facts), Err(fault));
             let mut bytes = Vec::new();

@@ -15,9 +15,10 @@
 //! | `members[].weight` | its share against the others' |
 //! | `members[].shards` | at least 1 |
 //! | `members[].clients` | where clients reach this very node, `HOST:PORT` each; empty: it has no address of its own, and the domain's leads to any node |
+//! | `members[].components` | where components (XEP-0114) reach it, `HOST:PORT` each; may be missing |
 //!
 //! In XML the same names are attributes of `<shard-map xmlns='urn:corefire:shard-map:1'/>` and of a `<member/>` in it for each
-//! member, with a `<client/>` for each address. Another rule, or a field with another meaning, is another `format`, and in XML
+//! member, with a `<client/>` and a `<component/>` for each address. Another rule, or a field with another meaning, is another `format`, and in XML
 //! another namespace.
 
 use super::placement::{Member, NodeId, Owner, Placement, draw, partition, shard_at};
@@ -47,6 +48,8 @@ pub struct MapMember {
     pub weight: u32,
     pub shards: u16,
     pub clients: Vec<String>,
+    #[serde(default)]
+    pub components: Vec<String>,
 }
 
 /// Where the map says that a JID is.
@@ -60,22 +63,31 @@ pub struct Located<'a> {
 impl ShardMap {
     pub fn of(view: &View) -> ShardMap {
         ShardMap::with_addresses(&view.placement, |node| {
-            view.node(node).map_or_else(Vec::new, |node| node.clients.clone())
+            let node = view.node(node);
+            node.map(|node| (node.clients.clone(), node.components.clone())).unwrap_or_default()
         })
     }
 
     /// Without addresses: of a node that knows of no others.
     pub fn of_placement(placement: &Placement) -> ShardMap {
-        ShardMap::with_addresses(placement, |_| Vec::new())
+        ShardMap::with_addresses(placement, |_| Default::default())
     }
 
-    fn with_addresses(placement: &Placement, clients: impl Fn(NodeId) -> Vec<String>) -> ShardMap {
-        let member = |member: &Member| MapMember {
-            name: member.name.clone(),
-            node: member.node.0,
-            weight: member.weight,
-            shards: member.shards.max(1),
-            clients: clients(member.node),
+    /// - takes: `addresses` of a node, for clients and for components
+    fn with_addresses(
+        placement: &Placement,
+        addresses: impl Fn(NodeId) -> (Vec<String>, Vec<String>),
+    ) -> ShardMap {
+        let member = |member: &Member| {
+            let (clients, components) = addresses(member.node);
+            MapMember {
+                name: member.name.clone(),
+                node: member.node.0,
+                weight: member.weight,
+                shards: member.shards.max(1),
+                clients,
+                components,
+            }
         };
         ShardMap {
             format: FORMAT,
@@ -146,6 +158,9 @@ impl ShardMap {
             for client in &member.clients {
                 writer.start("client").text(client).end("client");
             }
+            for component in &member.components {
+                writer.start("component").text(component).end("component");
+            }
             writer.end("member");
         }
         writer.end("shard-map");
@@ -168,6 +183,7 @@ mod tests {
             weight: *weight,
             link: SocketAddr::from(([127, 0, 0, 1], 7070)),
             clients: (1..id).map(|one| format!("n{id}-{one}.example.org:5222")).collect(),
+            components: (1..id).map(|one| format!("n{id}-{one}.example.org:5347")).collect(),
             frames: (1, 1),
             version: String::new(),
         };
@@ -185,15 +201,20 @@ mod tests {
         assert_eq!(
             json,
             "{\"format\":1,\"epoch\":9,\"rule\":\"sha256-rendezvous-1\",\"partitions\":4096,\"members\":[\
-             {\"name\":\"node-1\",\"node\":1,\"weight\":1,\"shards\":3,\"clients\":[]},\
-             {\"name\":\"node-2\",\"node\":2,\"weight\":2,\"shards\":4,\"clients\":[\"n2-1.example.org:5222\"]}]}"
+             {\"name\":\"node-1\",\"node\":1,\"weight\":1,\"shards\":3,\"clients\":[],\"components\":[]},\
+             {\"name\":\"node-2\",\"node\":2,\"weight\":2,\"shards\":4,\"clients\":[\"n2-1.example.org:5222\"],\
+             \"components\":[\"n2-1.example.org:5347\"]}]}"
         );
         assert_eq!(serde_json::from_str::<ShardMap>(&json).unwrap(), map);
+        // Of a node that does not know of these yet.
+        let old = json.replace(",\"components\":[]", "");
+        assert_eq!(serde_json::from_str::<ShardMap>(&old).unwrap(), map);
         assert_eq!(
             String::from_utf8(map.to_xml()).unwrap(),
             "<shard-map xmlns='urn:corefire:shard-map:1' format='1' epoch='9' rule='sha256-rendezvous-1' partitions='4096'>\
              <member name='node-1' node='1' weight='1' shards='3'/>\
-             <member name='node-2' node='2' weight='2' shards='4'><client>n2-1.example.org:5222</client></member>\
+             <member name='node-2' node='2' weight='2' shards='4'><client>n2-1.example.org:5222</client>\
+             <component>n2-1.example.org:5347</component></member>\
              </shard-map>"
         );
     }

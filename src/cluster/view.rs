@@ -33,6 +33,9 @@ pub struct NodeFacts {
     pub link: SocketAddr,
     /// Where clients reach this very node, for redirects and the shard map, as `HOST:PORT`; empty: nowhere by itself.
     pub clients: Vec<String>,
+    /// Where components do, for the shard map. Members tell it by the database alone: whoever only hears of a node, by gossip or
+    /// over a link, does not know it.
+    pub components: Vec<String>,
     /// The oldest and newest version of frames that it speaks.
     pub frames: (u16, u16),
     /// The version of the program, for people.
@@ -72,6 +75,7 @@ impl View {
             weight: 1,
             link: SocketAddr::from(([127, 0, 0, 1], 0)),
             clients: Vec::new(),
+            components: Vec::new(),
             frames: (1, 1),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };

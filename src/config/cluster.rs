@@ -26,6 +26,8 @@ pub struct Cluster {
     pub drain_s: u32,
     /// Where clients reach this very node, as `HOST:PORT`.
     pub clients: Vec<String>,
+    /// Where components do.
+    pub components: Vec<String>,
     pub multicast: Multicast,
 }
 
@@ -63,6 +65,7 @@ pub(super) fn cluster(s: &mut Section<'_>, store: &Place) -> Cluster {
         drain_per_s: s.integer("drain_per_s", 100, 1..=1_000_000),
         drain_s: s.integer("drain_s", 120, 0..=3_600),
         clients: s.list("clients", &[], &["xmpp-1.example.org:5222"], host_and_port),
+        components: s.list("components", &[], &["xmpp-1.example.org:5347"], host_and_port),
         multicast: s.section("multicast", |s| Multicast {
             group: s.parsed("group", "239.192.0.77:7077", "239.192.0.77:7077", |text| match text {
                 "" => Ok(None),

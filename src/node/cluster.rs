@@ -369,6 +369,7 @@ pub(super) fn start(
         weight: config.cluster.weight,
         link: bind,
         clients: config.cluster.clients.clone(),
+        components: config.cluster.components.clone(),
         frames: VERSIONS,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

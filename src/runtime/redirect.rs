@@ -110,6 +110,7 @@ mod tests {
             weight: 1,
             link: ([127, 0, 0, 1], 1).into(),
             clients: clients.iter().map(|client| (*client).to_owned()).collect(),
+            components: Vec::new(),
             frames: (1, 1),
             version: String::new(),
         };

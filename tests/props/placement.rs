@@ -99,6 +99,7 @@ proptest! {
             weight: member.weight,
             link: ([127, 0, 0, 1], 7070).into(),
             clients: vec![format!("{}:5222", member.node.0)],
+            components: Vec::new(),
             frames: (1, 1),
             version: String::new(),
         };

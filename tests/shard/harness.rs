@@ -328,6 +328,7 @@ impl Node {
                 weight: *weight,
                 link: "127.0.0.1:1".parse().unwrap(),
                 clients: vec![format!("node-{id}.here:5222")],
+                components: Vec::new(),
                 frames: (1, 1),
                 version: String::new(),
             }

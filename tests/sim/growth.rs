@@ -40,6 +40,7 @@ fn facts(node: u32) -> NodeFacts {
         weight: 1,
         link: link(node),
         clients: vec![format!("xmpp-{node}.example.org:5222")],
+        components: Vec::new(),
         frames: (1, 1),
         version: "0.2.0".into(),
     }

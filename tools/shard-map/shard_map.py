@@ -28,7 +28,7 @@ class ShardMap:
         self.bidders = [(member, weigh(member)) for member in members if weigh(member)]
 
     def owner(self, jid):
-        """Gives the member (name, node, weight, shards, clients) and the shard in it."""
+        """Gives the member (name, node, weight, shards, clients, perhaps components) and the shard in it."""
         number = hash64(jid.split("/")[0].encode().lower())
         part = number % 4096
         bid = lambda bidder: (Fraction(cost(bidder[0]["name"], part), bidder[1]), bidder[0]["node"])
@@ -48,12 +48,13 @@ def fetch(url, token, known=None):
         raise
     return known if known and new.epoch < known.epoch else new
 
-def connect(member):
-    host, port = member["clients"][0].rsplit(":", 1)
+def connect(member, who="clients"):
+    host, port = member[who][0].rsplit(":", 1)
     return socket.create_connection((host.strip("[]"), port), timeout=10)
 
 if __name__ == "__main__":
     is_url = sys.argv[1].startswith("http")
     shard_map = fetch(sys.argv[1], os.environ["COREFIRE_TOKEN"]) if is_url else ShardMap(open(sys.argv[1]).read())
     for member, shard in map(shard_map.owner, sys.argv[2:]):
-        print(json.dumps({"epoch": shard_map.epoch, "node": member["node"], "shard": shard, "clients": member["clients"]}))
+        print(json.dumps({"epoch": shard_map.epoch, "node": member["node"], "shard": shard, "clients": member["clients"],
+                          "components": member.get("components", [])}))

@@ -24,6 +24,7 @@ fn facts(node: u32, incarnation: u64) -> NodeFacts {
         weight: 10,
         link: std::net::SocketAddr::from(([127, 0, 0, 1], 5000)),
         clients: Vec::new(),
+        components: Vec::new(),
         frames: (1, 1),
         version: "0".to_owned(),
     }

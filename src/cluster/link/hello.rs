@@ -73,7 +73,9 @@ impl Hello {
         let clients = (0..count)
             .map(|_| fields.text().map(str::to_owned))
             .collect::<Result<Vec<_>, Refusal>>()?;
-        let facts = NodeFacts { name, run, shards, weight, link, clients, frames, version };
+        let components = Vec::new();
+        let facts =
+            NodeFacts { name, run, shards, weight, link, clients, components, frames, version };
         Ok(Hello { protocol, cluster, epoch, facts })
     }
 }

@@ -20,6 +20,7 @@ fn facts(node: u32) -> NodeFacts {
         weight: 1,
         link: format!("127.0.0.{node}:5270").parse().unwrap(),
         clients: vec![format!("n{node}.example.com:5222")],
+        components: Vec::new(),
         frames: VERSIONS,
         version: "0.2.0".into(),
     }

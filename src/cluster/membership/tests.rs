@@ -49,6 +49,7 @@ fn facts(node: usize) -> NodeFacts {
         weight: 1,
         link: link(node),
         clients: vec![format!("n{node}.example.org:5222")],
+        components: Vec::new(),
         frames: (1, 2),
         version: "0.2.0".into(),
     }

@@ -278,6 +278,7 @@ fn row(facts: &NodeFacts) -> store::Facts {
         weight: facts.weight,
         link: facts.link,
         clients: facts.clients.clone(),
+        components: facts.components.clone(),
         oldest_frame: facts.frames.0,
         newest_frame: facts.frames.1,
         version: facts.version.clone(),
@@ -292,6 +293,7 @@ fn facts(row: &store::Facts) -> NodeFacts {
         weight: row.weight,
         link: row.link,
         clients: row.clients.clone(),
+        components: row.components.clone(),
         frames: (row.oldest_frame, row.newest_frame),
         version: row.version.clone(),
     }

@@ -41,6 +41,9 @@ pub struct Facts {
     pub weight: u32,
     pub link: SocketAddr,
     pub clients: Vec<String>,
+    /// Of members alone; one that is none needs no such address.
+    #[serde(default)]
+    pub components: Vec<String>,
     pub oldest_frame: u16,
     pub newest_frame: u16,
     pub version: String,

@@ -43,6 +43,7 @@ pub(crate) fn beacon(data: &[u8]) {
         weight: 1,
         link: ([10, 0, 0, 1], 7070).into(),
         clients: Vec::new(),
+        components: Vec::new(),
         frames: (1, 1),
         version: String::new(),
     };

@@ -54,6 +54,7 @@ fn facts(node: u32) -> NodeFacts {
         weight: 1,
         link: ([127, 0, 0, 1], 5270).into(),
         clients: Vec::new(),
+        components: Vec::new(),
         frames: VERSIONS,
         version: String::new(),
     }

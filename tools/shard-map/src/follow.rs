@@ -143,10 +143,21 @@ fn read_answer(answer: &str) -> Result<Answer, FollowError> {
 /// - errors: `AddrNotAvailable` where the node has no address of its own, and whatever the last one said; the domain's
 ///   address is then as good
 pub fn connect(owner: Owner<'_>) -> io::Result<TcpStream> {
+    connect_to_any(&owner.member.clients)
+}
+
+/// As `connect`, for a component (XEP-0114): keep one such connection to each node, and send on that of the recipient's owner.
+///
+/// - errors: as of `connect`; what is sent on a connection to another node is passed on by that
+pub fn connect_component(owner: Owner<'_>) -> io::Result<TcpStream> {
+    connect_to_any(&owner.member.components)
+}
+
+fn connect_to_any(addresses: &[String]) -> io::Result<TcpStream> {
     let mut last =
         io::Error::new(ErrorKind::AddrNotAvailable, "the node has no address of its own");
-    for client in &owner.member.clients {
-        match connect_to(client) {
+    for address in addresses {
+        match connect_to(address) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }

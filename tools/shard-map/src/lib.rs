@@ -1,15 +1,16 @@
 //! Who owns an address on a Corefire server: computed from the server's shard map, without asking for each address. What
 //! arrives at the owner does not go through another node: a client's stream at the node that owns its account, a component's
-//! stanza on a connection to the node that owns the recipient (its port is the component's to know: `clients` are addresses
-//! for clients).
+//! stanza on a connection to the node that owns the recipient.
 //!
 //! ```
 //! # let json = r#"{"format":1,"epoch":9,"rule":"sha256-rendezvous-1","partitions":4096,"members":[
-//! #     {"name":"n1","node":1,"weight":1,"shards":4,"clients":["n1.example.org:5222"]}]}"#;
+//! #     {"name":"n1","node":1,"weight":1,"shards":4,"clients":["n1.example.org:5222"],
+//! #     "components":["n1.example.org:5347"]}]}"#;
 //! let map = corefire_shard_map::ShardMap::from_json(json)?;
 //! let owner = map.owner("alice@example.com");
 //! assert_eq!((owner.member.name.as_str(), owner.shard), ("n1", 3));
 //! assert_eq!(owner.member.clients, ["n1.example.org:5222"]);
+//! assert_eq!(owner.member.components, ["n1.example.org:5347"]);
 //! # Ok::<(), corefire_shard_map::MapError>(())
 //! ```
 //!
@@ -24,7 +25,7 @@
 mod follow;
 mod rule;
 
-pub use follow::{FollowError, Follower, Source, connect};
+pub use follow::{FollowError, Follower, Source, connect, connect_component};
 use serde::Deserialize;
 
 /// The format and rule that are known here.
@@ -79,6 +80,9 @@ pub struct Member {
     /// Where clients reach this very node, `HOST:PORT` each. Empty: only by the domain's address, which leads to any.
     #[serde(default)]
     pub clients: Vec<String>,
+    /// Where components do. Empty: the node takes none, or does not say.
+    #[serde(default)]
+    pub components: Vec<String>,
 }
 
 /// Where an address is.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::process::Command;
 
 const MEMBERS: &str = r#"{"name":"node-1","node":1,"weight":1,"shards":4,"clients":["n1:5222"]},
-    {"name":"node-2","node":2,"weight":2,"shards":4,"clients":["n2:5222","[::1]:5222"]},
+    {"name":"node-2","node":2,"weight":2,"shards":4,"clients":["n2:5222","[::1]:5222"],"components":["n2:5347"]},
     {"name":"node-3","node":3,"weight":3,"shards":4,"clients":[]}"#;
 
 /// Address, node and shard.
@@ -36,6 +36,8 @@ fn known_owners_stay() {
     let partition = |jid| map.owner(jid).partition;
     assert_eq!((partition("alice@example.com"), partition("juliet@capulet.lit")), (703, 2135));
     assert_eq!(map.owner("juliet@capulet.lit").member.clients, ["n2:5222", "[::1]:5222"]);
+    assert_eq!(map.owner("juliet@capulet.lit").member.components, ["n2:5347"]);
+    assert!(map.owner("bob@example.com").member.components.is_empty());
 }
 
 /// Owners by the program in Python; `None` where there is no Python.
@@ -61,6 +63,8 @@ fn known_owners_are_the_same_in_python() {
         assert_eq!(told["epoch"], 9);
     }
     assert_eq!(told[0]["clients"], serde_json::json!(["n2:5222", "[::1]:5222"]));
+    let components = [0, 2].map(|at| told[at]["components"].clone());
+    assert_eq!(components, [serde_json::json!(["n2:5347"]), serde_json::json!([])]);
     assert_eq!(told.len(), KNOWN.len());
 }
 

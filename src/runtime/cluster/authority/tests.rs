@@ -29,6 +29,7 @@ fn start(settings: &Settings, name: &str) -> Node {
         weight: 100,
         link: "127.0.0.1:5270".parse().unwrap(),
         clients: Vec::new(),
+        components: Vec::new(),
         frames: (1, 1),
         version: "0".to_owned(),
     };

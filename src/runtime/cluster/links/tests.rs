@@ -45,6 +45,7 @@ fn facts(node: u32, link: SocketAddr) -> NodeFacts {
         weight: 1,
         link,
         clients: Vec::new(),
+        components: Vec::new(),
         frames: VERSIONS,
         version: "test".into(),
     }

@@ -33,6 +33,7 @@ fn start(settings: &Settings, name: &str) -> Result<Node, Error> {
         weight: 100,
         link: "127.0.0.1:5270".parse().unwrap(),
         clients: vec!["a.example.org:5222".to_owned(), "b.example.org:5222".to_owned()],
+        components: Vec::new(),
         oldest_frame: 1,
         newest_frame: 2,
         version: "0.2.0".to_owned(),
