@@ -6,6 +6,11 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use corefire::admin::exposition::Exposition;
+use corefire::admin::figures::{ClusterFigures, Figures, LinkFigures};
+use corefire::admin::latency::Board;
+use corefire::admin::metrics;
+
 use crate::admin::ask;
 use crate::client::Client;
 use crate::node::Place;
@@ -259,6 +264,22 @@ fn scrape() -> String {
     text
 }
 
+/// What a node of a cluster tells beside that.
+fn scrape_of_cluster() -> String {
+    let link = LinkFigures {
+        node: "n2".into(),
+        rtt_s: Some(0.001),
+        clock_ahead_s: Some(0.0),
+        ..LinkFigures::default()
+    };
+    let cluster = ClusterFigures { links: vec![link], ..ClusterFigures::default() };
+    let figures = Figures { cluster: Some(cluster), ..Figures::default() };
+    let text = metrics::text(figures, Exposition::of(&Board::default())).unwrap();
+    text.lines()
+        .filter(|line| line.starts_with("corefire_cluster_"))
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
 fn config(name: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/").to_owned() + name;
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -266,7 +287,8 @@ fn config(name: &str) -> String {
 
 #[test]
 fn the_dashboard_and_the_alerts_name_what_a_node_tells() {
-    let text = scrape();
+    let of_cluster = scrape_of_cluster();
+    let text = scrape() + &of_cluster;
     let told = told(&text);
     let rules = expressions_of_rules(&config("prometheus-alerts.yml"));
     assert!(rules.len() >= 20, "{} rules", rules.len());
@@ -282,6 +304,10 @@ fn the_dashboard_and_the_alerts_name_what_a_node_tells() {
         );
     }
     assert!(wrong.is_empty(), "{}\n\n{text}", wrong.join("\n"));
+    let is_shown = |metric: &&str| dashboard.iter().any(|it| it.contains(&format!("{metric}{{")));
+    let of_cluster = of_cluster.lines().filter_map(|line| line.split(['{', ' ']).next());
+    let missing: Vec<&str> = of_cluster.filter(|metric| !is_shown(metric)).collect();
+    assert!(missing.is_empty(), "not on the dashboard: {missing:?}");
 }
 
 /// Panels lie beside one another, none on another, and each has its own number.
@@ -305,7 +331,9 @@ fn the_dashboard_has_a_place_for_each_panel() {
             rows.push(title);
         }
     }
-    for row in ["Overview", "Cores", "Latency", "Store", "Limits and abuse", "Certificates"] {
+    for row in
+        ["Overview", "Cores", "Latency", "Store", "Limits and abuse", "Cluster", "Certificates"]
+    {
         assert!(rows.contains(&row), "{row} is not among {rows:?}");
     }
 }
