@@ -579,8 +579,8 @@ impl Core {
             Action::Close(conn) => connection::close(self, conn),
             Action::Abort(conn) => connection::abort(self, conn),
             Action::ReadAgain(conn) => connection::read_again(self, conn),
-            Action::GiveLeave { conn, token, root, number, jid } => {
-                relay::give_leave(self, conn, &Leave { token, root, number, jid: &jid });
+            Action::GiveLeave { conn, token, label, root, number, jid } => {
+                relay::give_leave(self, conn, &Leave { token, label, root, number, jid: &jid });
             }
             Action::TakeLeaveBack(conn) => relay::take_leave_back(self, conn),
             Action::FrontGoesOn(token) => relay::goes_on(self, token),

@@ -32,7 +32,7 @@ pub enum Action {
     /// Reading was stopped and goes on.
     ReadAgain(ConnId),
     /// The front of this connection may send messages itself; see `cluster::relay::Leave`.
-    GiveLeave { conn: ConnId, token: u64, root: u32, number: u32, jid: Arc<str> },
+    GiveLeave { conn: ConnId, token: u64, label: u64, root: u32, number: u32, jid: Arc<str> },
     /// It may no more.
     TakeLeaveBack(ConnId),
     /// The client of this stream, whose socket is here, may be read on: `Shard::front_next`.

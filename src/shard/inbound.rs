@@ -320,8 +320,7 @@ impl Shard {
         let sent = match &told {
             Some(told) => Some(self.core.sent_by_front(told, &envelope, stanza.bytes)),
             None => {
-                let hash64 = to.bare().hash64();
-                let sent = self.post_client(session, number, &envelope, stanza.bytes, hash64, fx);
+                let sent = self.post_client(session, number, to, &envelope, stanza.bytes, fx);
                 sent.map(Fate::Sent)
             }
         };

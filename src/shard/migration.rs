@@ -30,7 +30,7 @@ const IMAGE_BYTES_MAX: usize = 8 << 20;
 /// What was told of sessions that are not here yet, at most.
 const EARLY_MAX: usize = 65_536;
 
-/// The slot of what a front may have sent, which is no feature's.
+/// The slot of what may be known already of what the client says next, which is no feature's.
 const TAIL: &str = "direct";
 
 /// Sessions that moved. Until they are safe with their new owner their old shard can send them again; and it tells the new
@@ -139,6 +139,14 @@ pub(super) struct SessionImage {
 }
 
 impl SessionImage {
+    /// Its owner died: what its client says next may have been sent, and nobody is left who knows.
+    pub(super) fn may_be_said_again(&mut self, now: Wall) {
+        let known = self.slots.iter().position(|(name, _)| name == TAIL);
+        let known = known.and_then(|place| Tail::from_bytes(&self.slots.swap_remove(place).1));
+        let window = Duration::from_secs(self.counters.window_s.into());
+        self.slots.push((TAIL.to_owned(), Tail::of_dead(known, now, window).to_bytes()));
+    }
+
     /// `None` where it is too large.
     pub(super) fn write(&self) -> Option<rkyv::util::AlignedVec> {
         let bytes = rkyv::to_bytes::<RkyvError>(self).ok()?;

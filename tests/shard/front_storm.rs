@@ -38,7 +38,6 @@ struct Storm {
     people: Vec<Person>,
     rng: Rng,
     alive: Vec<u32>,
-    /// Sessions have copies: what was said by way of an owner that died may arrive twice when it is said again.
     copies: bool,
     kills: u32,
 }
@@ -151,9 +150,6 @@ impl Storm {
                 person.on = true;
                 self.acked(at, h);
                 let again: Vec<_> = self.people[at].unacked.drain(..).collect();
-                if self.copies && self.kills > 0 {
-                    self.people[at].twice.extend(&again);
-                }
                 self.say_again(at, &again);
             } else if element.starts_with("<failed") {
                 person.id.clear();

@@ -1067,8 +1067,8 @@ impl Node {
             }
             Action::Close(conn) if self.flush_owned(at, conn) => {}
             Action::Abort(conn) if self.abort_owned(at, conn) => {}
-            Action::GiveLeave { conn, token, root, number, jid } => {
-                self.give_leave(at, conn, &Leave { token, root, number, jid: &jid });
+            Action::GiveLeave { conn, token, label, root, number, jid } => {
+                self.give_leave(at, conn, &Leave { token, label, root, number, jid: &jid });
             }
             Action::TakeLeaveBack(conn) => self.take_leave_back(at, conn),
             Action::FrontGoesOn(token) => self.front_goes_on(at, token),

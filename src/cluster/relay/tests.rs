@@ -159,7 +159,7 @@ fn output_beyond_the_credit_waits_at_the_owner() {
     assert_eq!(pair.at_front(), [Seen::Output(output[..10].into(), LAST)]);
 }
 
-const LEAVE: Leave<'static> = Leave { token: 8, root: 7, number: 6, jid: "a@b/c" };
+const LEAVE: Leave<'static> = Leave { token: 8, label: 9, root: 7, number: 6, jid: "a@b/c" };
 
 #[test]
 fn front_may_send_behind_what_it_has_forwarded_and_nothing_before_that() {

@@ -100,6 +100,8 @@ pub enum Message<'a> {
 pub struct Leave<'a> {
     /// Names the stream.
     pub token: u64,
+    /// Names its session in the labels of messages.
+    pub label: u64,
     /// What the stream began with: see `Framer::between_stanzas`.
     pub root: u32,
     /// Of the last stanza (XEP-0198).
@@ -164,6 +166,7 @@ pub(super) fn append(message: &Message<'_>, out: &mut Vec<u8>) {
             put(12, front);
             out.extend_from_slice(&behind.to_le_bytes());
             out.extend_from_slice(&leave.token.to_le_bytes());
+            out.extend_from_slice(&leave.label.to_le_bytes());
             out.extend_from_slice(&leave.root.to_le_bytes());
             out.extend_from_slice(&leave.number.to_le_bytes());
             put_text(leave.jid.as_bytes(), out);
@@ -231,10 +234,10 @@ impl<'a> Messages<'a> {
             10 => Message::Aborted { front: number },
             11 => Message::Stop { conn: number },
             12 => {
-                let (behind, token) = (self.number()?, self.number()?);
+                let (behind, token, label) = (self.number()?, self.number()?, self.number()?);
                 let (root, count) = (self.length()?, self.length()?);
                 let jid = std::str::from_utf8(self.text(JID_BYTES_MAX)?).ok()?;
-                let leave = Leave { token, root, number: count, jid };
+                let leave = Leave { token, label, root, number: count, jid };
                 Message::Leave { front: number, behind, leave }
             }
             13 => Message::NoLeave { front: number },

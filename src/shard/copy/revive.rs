@@ -33,6 +33,7 @@ impl Shard {
         for copy in self.core.copies.kept.take_of(gone) {
             let Copy { mut image, tally, queue, confirmed, .. } = copy;
             image.counters.revive(tally, queue);
+            image.may_be_said_again(self.core.now.wall);
             let Ok(jid) = Jid::parse(&image.jid) else { continue };
             self.core.probe.copies_revived += 1;
             let owner = self.core.placement.owner(jid.bare().hash64());

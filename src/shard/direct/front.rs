@@ -46,6 +46,8 @@ pub enum FrontSaid {
 struct Front {
     jid: Jid,
     text: Arc<str>,
+    /// Of its session, for labels.
+    label: u64,
     owner: Peer,
     framer: Framer,
     unread: Vec<u8>,
@@ -107,6 +109,7 @@ impl Shard {
         let front = Front {
             text: jid.to_string().into(),
             jid,
+            label: leave.label,
             owner,
             framer: Framer::between_stanzas(leave.root),
             unread: Vec::new(),
@@ -251,7 +254,7 @@ impl Shard {
     ) -> bool {
         let core = &mut self.core;
         let Some(front) = core.fronts.by_token.get(&token) else { return false };
-        let from = front.text.clone();
+        let (from, session) = (front.text.clone(), front.label);
         let kind = stanza.message_type();
         let to_text = to.to_string();
         let mut bytes = core.buffer();
@@ -273,7 +276,7 @@ impl Shard {
             close_start,
             stanza: &bytes,
         };
-        let origin = origin(token, number, stanza.bytes);
+        let origin = origin(session, number, stanza.bytes);
         let label = Label { origin, since: core.now.wall, kind };
         let mut text = core.buffer();
         let sent = self.post(&label.wrap(&message, &mut text), to.bare().hash64(), fx);

@@ -1,18 +1,20 @@
 //! How a message travels that a front sends: a control frame whose text is a label and the stanza, so that whoever has the
 //! frame can send it again, and who stores the message knows it by the label, whichever way it comes.
 //!
-//! The label names the message as its sender's stream does: the stream's token, the number of the stanza (XEP-0198) and
-//! a hash of what the client wrote. A client that sends again what was not acknowledged gives it the same.
+//! The label names the message as its sender's session does: the session's token, the number of the stanza (XEP-0198) and
+//! a hash of what the client wrote. A client that sends again what was not acknowledged gives it the same, wherever the
+//! session is by then.
 
 use crate::base::hash::hash64;
 use crate::base::instant::Wall;
 use crate::frame::{Envelope, Kind, Recipients};
 use crate::shard::control::Control;
 use crate::store::Origin;
+use crate::stream::resume::Counters;
 use crate::xmpp::stanza::MessageType;
 
-/// Four numbers and the type, as hexadecimal digits.
-const BYTES: usize = 16 + 8 + 16 + 16 + 1;
+/// Four numbers, big endian, and the type.
+const BYTES: usize = 8 + 4 + 8 + 8 + 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::shard) struct Label {
@@ -22,9 +24,16 @@ pub(in crate::shard) struct Label {
     pub kind: MessageType,
 }
 
+/// Names a session in the labels of its messages; `None` where it cannot be resumed, so that nothing comes again.
+pub(super) fn token(counters: &Counters) -> Option<u64> {
+    // Stores keep numbers of 63 bits; runs of nodes are counted from 1.
+    let id = &counters.resumable.as_ref()?.id;
+    Some(hash64(id.as_bytes()) >> 2 | 1 << 62)
+}
+
 /// What the store knows the stanza by.
 ///
-/// - takes: `stanza`, as the client wrote it
+/// - takes: `token` of its session; `stanza`, as the client wrote it
 pub(super) fn origin(token: u64, number: u32, stanza: &[u8]) -> Origin {
     // Stores keep numbers of 63 bits.
     Origin { incarnation: token, link: number, number: hash64(stanza) >> 1 }
@@ -33,26 +42,28 @@ pub(super) fn origin(token: u64, number: u32, stanza: &[u8]) -> Origin {
 impl Label {
     fn append(&self, out: &mut Vec<u8>) {
         let Origin { incarnation, link, number } = self.origin;
-        let (since, kind) = (self.since.0, self.kind.code());
-        let text = format!("{incarnation:016x}{link:08x}{number:016x}{since:016x}{kind:x}");
-        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(&incarnation.to_be_bytes());
+        out.extend_from_slice(&link.to_be_bytes());
+        out.extend_from_slice(&number.to_be_bytes());
+        out.extend_from_slice(&self.since.0.to_be_bytes());
+        out.push(self.kind.code());
     }
 
     /// What comes from another node is checked.
     fn split(bytes: &[u8]) -> Option<(Label, &[u8])> {
-        let (label, stanza) = bytes.split_at_checked(BYTES)?;
-        let mut rest = std::str::from_utf8(label).ok()?;
-        let mut next = |digits: usize| {
-            let (number, left) = rest.split_at_checked(digits)?;
-            rest = left;
-            number.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(())?;
-            u64::from_str_radix(number, 16).ok()
-        };
-        let (incarnation, link) = (next(16)?, u32::try_from(next(8)?).ok()?);
-        let (number, since) = (next(16)?, Wall(next(16)?));
-        let kind = MessageType::from_code(u8::try_from(next(1)?).ok()?);
+        let (incarnation, rest) = bytes.split_first_chunk()?;
+        let (link, rest) = rest.split_first_chunk()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        let (since, rest) = rest.split_first_chunk()?;
+        let (code, stanza) = rest.split_first()?;
+        let kind = MessageType::from_code(*code);
         let kind = kind.filter(|kind| matches!(kind, MessageType::Chat | MessageType::Normal))?;
-        Some((Label { origin: Origin { incarnation, link, number }, since, kind }, stanza))
+        let origin = Origin {
+            incarnation: u64::from_be_bytes(*incarnation),
+            link: u32::from_be_bytes(*link),
+            number: u64::from_be_bytes(*number),
+        };
+        Some((Label { origin, since: Wall(u64::from_be_bytes(*since)), kind }, stanza))
     }
 
     /// The frame of `inner`, whose text goes to `out`.
@@ -129,10 +140,7 @@ mod tests {
         }
         assert!(unwrap(&Envelope { open_end: 3, ..outer }).is_none());
         let mut odd = outer.stanza.to_vec();
-        odd[0] = b'+';
-        assert!(unwrap(&Envelope { stanza: &odd, ..outer }).is_none());
-        odd[0] = b'0';
-        odd[BYTES - 1] = b'4';
+        odd[BYTES - 1] = MessageType::Error.code();
         assert!(unwrap(&Envelope { stanza: &odd, ..outer }).is_none(), "errors are not sent so");
     }
 

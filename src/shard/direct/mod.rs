@@ -38,6 +38,7 @@ use super::inbound::Fate;
 use super::peers::Peer;
 use super::post::Post;
 use super::ring::{Carried, FrameRef};
+use super::route::Realm;
 use super::session::SessionId;
 use super::turn::Turn;
 use super::{Core, Shard};
@@ -45,10 +46,10 @@ use crate::base::hash::Map;
 use crate::base::instant::Wall;
 use crate::cluster::view::Place;
 use crate::frame::{Envelope, Flags, Kind};
-use crate::xmpp::jid::BareJid;
+use crate::xmpp::jid::{BareJid, Jid};
 use crate::xmpp::stanza::MessageType;
 use fronted::{LeaveState, broken};
-use label::{Label, origin};
+use label::{Label, origin, token};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tail::is_before;
@@ -68,6 +69,8 @@ struct Direct {
     session: SessionId,
     conn: ConnId,
     hash64: u64,
+    /// Of its session, for labels.
+    label: u64,
     front: Peer,
     /// No message that the front may have sent, and that is not known here, is older, by its clock.
     since: Wall,
@@ -195,6 +198,7 @@ impl Shard {
             slot.tail = None;
         }
         let is_quiet = counters.open_count() == 0 && slot.tail.is_none();
+        let label = token(counters);
         let (number, text, hash64) =
             (counters.received(), slot.text.clone(), slot.jid.bare().hash64());
         if !is_quiet || core.is_tracing() {
@@ -236,11 +240,13 @@ impl Shard {
         let Some(conn) = core.conns.get_mut(id.0) else { return false };
         let Some(fronted) = conn.fronted.as_deref_mut() else { return false };
         let token = *fronted.token.get_or_insert(fresh);
+        let label = label.unwrap_or(token);
         fronted.leave = LeaveState::Given;
         core.directs.here.entry(token).or_insert_with(|| Direct {
             session,
             conn: id,
             hash64,
+            label,
             front,
             since: core.now.wall,
             open: VecDeque::new(),
@@ -248,7 +254,7 @@ impl Shard {
         });
         // Whoever has the session next must know what was sent by it.
         core.changed(session, super::copy::KEPT_WITH_IT);
-        fx.actions.push(Action::GiveLeave { conn: id, token, root, number, jid: text });
+        fx.actions.push(Action::GiveLeave { conn: id, token, label, root, number, jid: text });
         false
     }
 
@@ -282,33 +288,46 @@ impl Shard {
         }
     }
 
-    /// As `post`, for a client's message, which its front may have sent already, unknown to us.
+    /// As `post`, for a client's stanza. In a cluster a message of a session that can be resumed has its label on this way,
+    /// too: should the session's owner die, its client says again what was not acknowledged. What a front may have sent,
+    /// or an owner that died, is looked for where it is stored.
     pub(super) fn post_client(
         &mut self,
         session: SessionId,
         number: Option<u32>,
+        to: &Jid,
         envelope: &Envelope<'_>,
         stanza: &[u8],
-        hash64: u64,
         fx: &mut Effects,
     ) -> Option<FrameRef> {
-        let now = self.core.now.mono;
-        let tail = self.core.sessions.get_mut(session.0).and_then(|slot| slot.tail.as_deref_mut());
+        let (core, hash64) = (&mut self.core, to.bare().hash64());
+        let is_for_account = to.local().is_some() && core.realm(to.domain()) == Realm::Ours;
         let kind = MessageType::from_code(envelope.subtype).filter(|kind| {
             envelope.kind == Kind::Message
+                && is_for_account
+                && core.handover.is_cluster()
                 && matches!(kind, MessageType::Chat | MessageType::Normal)
         });
-        let (Some(tail), Some(number), Some(kind)) = (tail, number, kind) else {
+        let slot = core.sessions.get_mut(session.0);
+        let token = slot.as_ref().and_then(|slot| {
+            let of_stream = slot.tail.as_ref().map(|tail| tail.token);
+            token(slot.counters.as_deref()?).or(of_stream)
+        });
+        let (Some(slot), Some(token), Some(number), Some(kind)) = (slot, token, number, kind)
+        else {
             return self.post(envelope, hash64, fx);
         };
-        tail.ends_at.get_or_insert(now + AGAIN);
-        if tail.is_over(number.wrapping_sub(1), now) {
+        let again = slot.tail.as_deref_mut().is_some_and(|tail| {
+            tail.ends_at.get_or_insert(core.now.mono + AGAIN);
+            !tail.is_over(number.wrapping_sub(1), core.now.mono)
+        });
+        let since = slot.tail.as_ref().filter(|_| again).map_or(core.now.wall, |tail| tail.since);
+        if !again && !envelope.flags.contains(Flags::STORABLE) {
             return self.post(envelope, hash64, fx);
         }
-        let origin = origin(tail.token, number, stanza);
-        let label = Label { origin, since: tail.since, kind };
-        let mut text = self.core.buffer();
-        let flags = envelope.flags.with(Flags::RETRY);
+        let label = Label { origin: origin(token, number, stanza), since, kind };
+        let mut text = core.buffer();
+        let flags = if again { envelope.flags.with(Flags::RETRY) } else { envelope.flags };
         let envelope = Envelope { flags, ..*envelope };
         let sent = self.post(&label.wrap(&envelope, &mut text), hash64, fx);
         self.core.give_back(text);
@@ -384,7 +403,7 @@ impl Core {
             return Fate::Handled;
         }
         let kind = MessageType::from_code(envelope.subtype).unwrap_or_default();
-        let origin = origin(told.token, told.number, stanza);
+        let origin = origin(direct.label, told.number, stanza);
         let label = Label { origin, since: told.at, kind };
         let mut text = Vec::new();
         let frame = Post::of(&label.wrap(envelope, &mut text), envelope.to);

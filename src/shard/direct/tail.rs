@@ -1,10 +1,13 @@
-//! What a front may have sent of which the owner of the stream knows nothing: its client sends that again.
+//! What a client may say again, and a front or an owner that died may have sent, of which the owner of the stream knows
+//! nothing.
 
 use crate::base::instant::{Instant, Wall};
+use std::time::Duration;
 
-/// What a session's front may have sent of which nobody knows here: its client sends it again.
+/// What of a session may have been sent of which nobody knows here: its client sends it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::shard) struct Tail {
+    /// Of the stream whose front may have sent it; 0: its owner may have.
     pub(super) token: u64,
     pub(super) since: Wall,
     /// The last stanza of it, where that is known.
@@ -14,6 +17,18 @@ pub(in crate::shard) struct Tail {
 }
 
 impl Tail {
+    /// Of a session whose owner died.
+    ///
+    /// - takes: what was known of it; `window`, for which it would wait for its client
+    pub(in crate::shard) fn of_dead(known: Option<Tail>, now: Wall, window: Duration) -> Tail {
+        let window = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
+        let before = Wall(now.0.saturating_sub(window));
+        match known {
+            Some(tail) => Tail { since: tail.since.min(before), ..tail },
+            None => Tail { token: 0, since: before, last: None, ends_at: None },
+        }
+    }
+
     pub(in crate::shard) fn to_bytes(&self) -> Vec<u8> {
         [self.token.to_be_bytes(), self.since.0.to_be_bytes()].concat()
     }
