@@ -1,11 +1,13 @@
 //! How much the embedded store does: durable messages per second from empty and as it grows, confirmations, account loads,
 //! pages of archives short and long, reopening.
 //!
-//! A message is two rows of 300 bytes, one in the archive of each side; the recipient's is pending, too. Run with
-//! `cargo bench --bench store`; the variables MESSAGES, BATCH, USERS and LONG (rows of the one long archive) change the
-//! size, and TMPDIR the disk.
+//! A message is two rows of 300 bytes, one in the archive of each side; the recipient's is pending, too. Recipients are
+//! online: behind the appends each confirms what it got, all but the newest [`ONLINE_LAG`] messages. Run with
+//! `cargo bench --bench store`; the variables MESSAGES, BATCH, USERS, STANZA (bytes of each) and LONG (rows of the one long
+//! archive) change the size, and TMPDIR the disk.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints figures")]
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -36,9 +38,13 @@ fn main() {
         (0..users).map(|n| BareJid::parse(&format!("user{n}@example.org")).unwrap()).collect();
     let mut writer = sqlite::open(&path).unwrap().writer;
     create(&mut writer, &owners);
-    let rows = append(&mut writer, &owners, messages, batch, &path);
+    let stanza = size("STANZA", 300);
+    let mut traffic = Traffic::new(owners.len(), batch, stanza);
+    append(&mut writer, &owners, &mut traffic, messages, &path);
+    let rows = leave(&mut writer, &owners, &mut traffic, messages.min(LEFT));
     loads(&path, &owners, if quick { 100 } else { 50_000 });
     pages(&path, &owners, if quick { 100 } else { 50_000 });
+    archives(&path, &owners, if quick { 100 } else { 20_000 });
     long(&mut writer, &path, size("LONG", if quick { 1_000 } else { 1_000_000 }));
     confirm(&mut writer, &owners, &rows, batch);
     reopen(writer, &path);
@@ -69,11 +75,21 @@ fn memory_max() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
+/// Bytes that this process has read from files and written to them, whether or not the disk saw them.
+fn transferred() -> [u64; 2] {
+    let text = std::fs::read_to_string("/proc/self/io").unwrap();
+    ["rchar: ", "wchar: "].map(|name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.parse().unwrap()
+    })
+}
+
 struct Meter {
     name: &'static str,
     start: Instant,
     thread: Duration,
     process: Duration,
+    transferred: [u64; 2],
     commits: Vec<Duration>,
 }
 
@@ -84,6 +100,7 @@ impl Meter {
             start: Instant::now(),
             thread: thread_cpu(),
             process: process_cpu(),
+            transferred: transferred(),
             commits: Vec::new(),
         }
     }
@@ -100,8 +117,12 @@ impl Meter {
         let thread = each(thread_cpu() - self.thread);
         let process = each(process_cpu() - self.process);
         let rate = count as f64 / wall;
+        let now = transferred();
+        let [read, wrote] =
+            [0, 1].map(|n| (now[n] - self.transferred[n]) as f64 / 1e3 / count as f64);
         println!(
-            "{:10} {rate:9.0} {what}/s, CPU {thread:.1} us (whole process {process:.1})",
+            "{:10} {rate:9.0} {what}/s, CPU {thread:.1} us (whole process {process:.1}), \
+             read {read:.1} kB, wrote {wrote:.1} kB",
             self.name
         );
         if !self.commits.is_empty() {
@@ -159,68 +180,128 @@ fn contact(owners: &[BareJid], owner: usize, number: usize) -> RosterItem {
 
 /// Parts of the appending, whose rates are shown.
 const PARTS: usize = 10;
-/// Rows that are confirmed later.
-const CONFIRMED: usize = 400_000;
+/// The newest messages, which their recipients have not confirmed yet.
+const ONLINE_LAG: usize = 5_000;
+/// Messages that nobody has confirmed when all others are; these are confirmed later.
+const LEFT: usize = 200_000;
 
-/// Gives the last rows in the order in which they were appended.
+/// Messages between contacts, with ids that rise.
+struct Traffic {
+    rng: ChaCha8Rng,
+    users: usize,
+    batch: usize,
+    stanza: usize,
+    last: u64,
+    /// Rows that wait to be confirmed: whose, and their ids.
+    pending: VecDeque<(usize, u64)>,
+}
+
+impl Traffic {
+    fn new(users: usize, batch: usize, stanza: usize) -> Traffic {
+        let rng = ChaCha8Rng::seed_from_u64(1);
+        Traffic { rng, users, batch, stanza, last: 0, pending: VecDeque::new() }
+    }
+
+    /// What one commit appends.
+    fn appends(&mut self, owners: &[BareJid]) -> Vec<Write> {
+        let mut writes = Vec::with_capacity(3 * self.batch);
+        for _ in 0..self.batch {
+            self.last += 1;
+            let from = self.rng.random_range(0..self.users);
+            let to = (from + self.rng.random_range(1..=CONTACTS) * 7919) % self.users;
+            for (owner, with, keep) in [(from, to, Keep::Archived), (to, from, Keep::Both)] {
+                let entry = entry(self.last, owners[with].clone(), keep, self.stanza);
+                writes.push(Write::AppendLog { owner: owners[owner].clone(), entry });
+            }
+            self.pending.push_back((to, self.last));
+        }
+        writes
+    }
+
+    /// Adds what clients that are online confirm meanwhile.
+    fn confirm(&mut self, owners: &[BareJid], writes: &mut Vec<Write>) {
+        let due = self.pending.len().saturating_sub(ONLINE_LAG);
+        writes.extend(self.pending.drain(..due).map(|row| confirmed(owners, &row)));
+    }
+}
+
+fn confirmed(owners: &[BareJid], (owner, id): &(usize, u64)) -> Write {
+    Write::ConfirmLog { owner: owners[*owner].clone(), ids: vec![*id] }
+}
+
 fn append(
     writer: &mut SqliteWriter,
     owners: &[BareJid],
+    traffic: &mut Traffic,
     messages: usize,
-    batch: usize,
     path: &Path,
-) -> Vec<(usize, u64)> {
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let mut rows = Vec::new();
+) {
     let mut wal_max = 0;
     let wal = path.with_extension("db-wal");
-    let batches = messages / batch;
-    let mut rates = Vec::new();
+    let batches = messages / traffic.batch;
+    let mut tenths = Vec::new();
     let mut meter = Meter::start("append");
     for part in 0..PARTS {
         let part = part * batches / PARTS..(part + 1) * batches / PARTS;
-        let count = part.len() * batch;
-        let mut took = Duration::ZERO;
-        for number in part {
-            let mut writes = Vec::with_capacity(2 * batch);
-            for n in 0..batch {
-                let id = (number * batch + n) as u64 + 1;
-                let from = rng.random_range(0..owners.len());
-                let to = (from + rng.random_range(1..=CONTACTS) * 7919) % owners.len();
-                for (owner, with, keep) in [(from, to, Keep::Archived), (to, from, Keep::Both)] {
-                    if (batches - number) * batch * 2 <= CONFIRMED {
-                        rows.push((owner, id));
-                    }
-                    let entry = entry(id, owners[with].clone(), keep);
-                    writes.push(Write::AppendLog { owner: owners[owner].clone(), entry });
-                }
-            }
+        let count = (part.len() * traffic.batch) as f64;
+        let (first, cpu) = (meter.commits.len(), process_cpu());
+        let [_, wrote] = transferred();
+        for _ in part {
+            let mut writes = traffic.appends(owners);
+            traffic.confirm(owners, &mut writes);
             meter.commit(writer, &writes);
-            took += meter.commits.last().copied().unwrap_or_default();
             wal_max = wal_max.max(std::fs::metadata(&wal).map_or(0, |wal| wal.len()));
         }
-        rates.push(format!("{:.0}", count as f64 / took.as_secs_f64().max(1e-9)));
+        let mut commits = meter.commits[first..].to_vec();
+        let took: Duration = commits.iter().sum();
+        commits.sort_unstable();
+        let p99 = commits.get(commits.len() * 99 / 100).copied().unwrap_or_default();
+        tenths.push((
+            count / took.as_secs_f64().max(1e-9),
+            (process_cpu() - cpu).as_secs_f64() * 1e6 / count,
+            (transferred()[1] - wrote) as f64 / 1e3 / count,
+            p99.as_secs_f64() * 1e3,
+        ));
     }
-    meter.stop(messages, "durable messages");
-    println!("           by tenths, commits alone: {} messages/s", rates.join(", "));
+    meter.stop(traffic.batch * batches, "durable messages");
+    println!(
+        "           by tenths: messages/s (commits alone), CPU us and kB written for each, p99 in ms"
+    );
+    for (rate, cpu, wrote, p99) in tenths {
+        println!("           {rate:9.0} {cpu:9.1} {wrote:9.1} {p99:9.2}");
+    }
     println!(
         "           WAL at most {} MiB, memory at most {} MiB",
         wal_max >> 20,
         memory_max() >> 20
     );
-    rows
 }
 
-fn entry(id: u64, with: BareJid, keep: Keep) -> LogEntry {
+/// Messages that nobody confirms: they are pending when this returns, and no others.
+fn leave(
+    writer: &mut SqliteWriter,
+    owners: &[BareJid],
+    traffic: &mut Traffic,
+    messages: usize,
+) -> Vec<(usize, u64)> {
+    let rest: Vec<Write> = traffic.pending.drain(..).map(|row| confirmed(owners, &row)).collect();
+    writer.commit(&rest).unwrap();
+    for _ in 0..messages / traffic.batch {
+        writer.commit(&traffic.appends(owners)).unwrap();
+    }
+    traffic.pending.drain(..).collect()
+}
+
+fn entry(id: u64, with: BareJid, keep: Keep, stanza: usize) -> LogEntry {
     LogEntry {
         id,
         at: Wall(1_700_000_000_000_000 + id),
         with: Jid::from_bare(with),
         keep,
         origin: Origin { incarnation: 1, link: 2, number: id },
-        stanza: vec![b'x'; 300],
-        open_end: 90,
-        close_start: 290,
+        stanza: vec![b'x'; stanza],
+        open_end: 9,
+        close_start: 20,
     }
 }
 
@@ -239,7 +320,7 @@ fn long(writer: &mut SqliteWriter, path: &Path, rows: usize) {
                 .map(|n| {
                     let apart = rows / RARE;
                     let with = if n % apart == apart / 2 { &rare } else { &often };
-                    let entry = entry(n as u64 + 1, with.clone(), Keep::Archived);
+                    let entry = entry(n as u64 + 1, with.clone(), Keep::Archived, 300);
                     Write::AppendLog { owner: owner.clone(), entry }
                 })
                 .collect();
@@ -319,15 +400,24 @@ fn pages(path: &Path, owners: &[BareJid], count: usize) {
     meter.stop(count, "pages of a log");
 }
 
+/// The newest page of archives.
+fn archives(path: &Path, owners: &[BareJid], count: usize) {
+    let mut reader = SqliteReader::open(path).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let meter = Meter::start("archive");
+    for _ in 0..count {
+        let mut query = ArchiveQuery::all(owners[rng.random_range(0..owners.len())].clone(), 50);
+        query.page = Page::Before(u64::MAX);
+        reader.read(&Query::Archive(Box::new(query))).unwrap();
+    }
+    meter.stop(count, "pages of an archive");
+}
+
 /// Each owner's client confirms what came, row by row, as with XEP-0198.
 fn confirm(writer: &mut SqliteWriter, owners: &[BareJid], rows: &[(usize, u64)], batch: usize) {
-    let confirm = |(owner, id): &(usize, u64)| Write::ConfirmLog {
-        owner: owners[*owner].clone(),
-        ids: vec![*id],
-    };
     let mut meter = Meter::start("confirm");
     for some in rows.chunks(2 * batch) {
-        let batch: Vec<Write> = some.iter().map(confirm).collect();
+        let batch: Vec<Write> = some.iter().map(|row| confirmed(owners, row)).collect();
         meter.commit(writer, &batch);
     }
     meter.stop(rows.len(), "rows");

@@ -8,6 +8,7 @@ use super::super::{
     Written,
 };
 use super::conversation;
+use super::index::{self, FRESH, Index, MAIN};
 use super::reader::{ENTRY_COLUMNS, entry};
 use crate::base::instant::Wall;
 use crate::xmpp::jid::{BareJid, JidCache};
@@ -76,10 +77,11 @@ pub(super) fn ends(conn: &Connection, owner: &BareJid, up_to: u64) -> Result<Ans
     let Some(owner) = number_of(conn, owner.as_str())? else {
         return Ok(Answer::ArchiveEnds(None));
     };
+    let indexed = index::both("id, row", "owner = ?1 AND id <= ?2");
     let end = |order: &str| -> Result<Option<(u64, Wall)>, Error> {
         let sql = format!(
-            "SELECT id, at FROM entry INDEXED BY entry_archived \
-             WHERE owner = ?1 AND archived = 1 AND id <= ?2 ORDER BY id {order} LIMIT 1"
+            "SELECT end.id, at FROM ({indexed} ORDER BY id {order} LIMIT 1) AS end \
+             CROSS JOIN entry ON entry.row = end.row AND entry.owner = ?1"
         );
         let mut statement = conn.prepare_cached(&sql)?;
         let row = statement.query_row(params![owner, signed(up_to)], id_and_time);
@@ -99,12 +101,19 @@ pub(super) fn has_origin(
     let Some(owner) = number_of(conn, owner.as_str())? else {
         return Ok(Answer::HasOrigin(false));
     };
-    for (index, kind) in [("entry_archived", "archived"), ("entry_pending", "pending")] {
+    let indexed = index::both("id, row", "owner = ?1");
+    let archived = format!(
+        "({indexed} ORDER BY id DESC LIMIT {ORIGIN_ROWS}) AS newest \
+         CROSS JOIN entry ON entry.row = newest.row AND entry.owner = ?1"
+    );
+    let pending = format!(
+        "(SELECT at, incarnation, link, number FROM entry INDEXED BY entry_pending \
+         WHERE owner = ?1 AND pending = 1 ORDER BY id DESC LIMIT {ORIGIN_ROWS})"
+    );
+    for rows in [archived, pending] {
         let sql = format!(
-            "SELECT EXISTS (SELECT 1 FROM (\
-                 SELECT at, incarnation, link, number FROM entry INDEXED BY {index} \
-                 WHERE owner = ?1 AND {kind} = 1 ORDER BY id DESC LIMIT {ORIGIN_ROWS}\
-             ) WHERE at >= ?2 AND incarnation = ?3 AND link = ?4 AND number = ?5)"
+            "SELECT EXISTS (SELECT 1 FROM {rows} \
+             WHERE at >= ?2 AND incarnation = ?3 AND link = ?4 AND number = ?5)"
         );
         let mut statement = conn.prepare_cached(&sql)?;
         let values = params![
@@ -124,41 +133,48 @@ pub(super) fn has_origin(
 /// The oldest rows of the archive go: see `Write::PruneArchive`.
 pub(super) fn prune(
     conn: &Connection,
+    index: &mut Index,
     owner: i64,
     before: Wall,
     keep: u64,
     limit: u32,
 ) -> Result<Written, Error> {
-    let sql = "SELECT id FROM entry INDEXED BY entry_archived \
-               WHERE owner = ?1 AND archived = 1 ORDER BY id DESC LIMIT 1 OFFSET ?2";
+    let sql = format!("{} ORDER BY id DESC LIMIT 1 OFFSET ?2", index::both("id", "owner = ?1"));
     let surplus: Option<i64> = match i64::try_from(keep) {
         Ok(keep) => conn
-            .prepare_cached(sql)?
+            .prepare_cached(&sql)?
             .query_row(params![owner, keep], |row| row.get(0))
             .optional()?,
         Err(_) => None,
     };
     let surplus = surplus.unwrap_or(0).cast_unsigned();
-    let sql = "SELECT id, at, row, pending FROM entry INDEXED BY entry_archived \
-               WHERE owner = ?1 AND archived = 1 ORDER BY id LIMIT ?2";
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut gone = Vec::new();
     let mut more = false;
-    let mut oldest = conn.prepare_cached(sql)?;
-    let mut rows = oldest.query(params![owner, i64::from(limit) + 1])?;
-    while let Some(row) = rows.next()? {
-        let (id, at) = id_and_time(row)?;
-        if at >= before && id > surplus {
-            break;
+    'tables: for table in index::TABLES {
+        let sql = format!(
+            "SELECT {table}.id, at, entry.row, pending FROM {table} \
+             CROSS JOIN entry ON entry.row = {table}.row AND entry.owner = ?1 \
+             WHERE {table}.owner = ?1 ORDER BY {table}.id LIMIT ?2"
+        );
+        let mut oldest = conn.prepare_cached(&sql)?;
+        let mut rows = oldest.query(params![owner, i64::from(limit) + 1])?;
+        while let Some(row) = rows.next()? {
+            let (id, at) = id_and_time(row)?;
+            if at >= before && id > surplus {
+                break 'tables;
+            }
+            if gone.len() == wanted {
+                more = true;
+                break 'tables;
+            }
+            gone.push((id, row.get::<_, i64>(2)?, row.get::<_, bool>(3)?));
         }
-        if gone.len() as u64 == u64::from(limit) {
-            more = true;
-            break;
-        }
-        gone.push((row.get::<_, i64>(2)?, row.get::<_, bool>(3)?));
     }
     let mut delete = conn.prepare_cached("DELETE FROM entry WHERE row = ?1")?;
     let mut hide = conn.prepare_cached("UPDATE entry SET archived = 0 WHERE row = ?1")?;
-    for (row, pending) in &gone {
+    for (id, row, pending) in &gone {
+        index.remove(conn, owner, *id)?;
         if *pending {
             hide.execute([row])?
         } else {
@@ -171,7 +187,7 @@ pub(super) fn prune(
 /// Conditions beside the ids, as text with its values.
 #[derive(Clone)]
 struct Filter {
-    /// Of columns of `entry`.
+    /// Of columns of `entry` that the indexes do not have.
     sql: String,
     /// The first is the owner; where rows are to be with somebody, the second is that peer.
     values: Vec<Value>,
@@ -179,13 +195,25 @@ struct Filter {
     with_upto: Option<u64>,
 }
 
-/// The order along which rows are found.
+/// The table along which rows are found, each in the order of its ids.
 #[derive(Clone, Copy)]
 enum Along {
-    /// The owner's rows, with whomever.
-    Archive,
+    /// The owner's rows, with whomever: the older ones.
+    Main,
+    /// The newer ones.
+    Fresh,
     /// The rows with the peer alone.
     Conversation,
+}
+
+impl Along {
+    fn table(self) -> &'static str {
+        match self {
+            Along::Main => MAIN,
+            Along::Fresh => FRESH,
+            Along::Conversation => "conversation",
+        }
+    }
 }
 
 /// Ids above one and below another.
@@ -201,23 +229,16 @@ impl Filter {
     ///
     /// - takes: the columns; none where rows are only to be counted
     fn rows(&self, along: Along, columns: Option<&str>) -> String {
-        let is_of_conversation_alone = columns.is_none() && self.sql.is_empty();
-        let (of, from) = match along {
-            Along::Archive => ("entry", "entry INDEXED BY entry_archived"),
-            Along::Conversation if is_of_conversation_alone => ("conversation", "conversation"),
-            // Whatever a damaged file says, nobody reads another's.
-            Along::Conversation => (
-                "conversation",
-                "conversation CROSS JOIN entry ON entry.row = conversation.row AND entry.owner = ?1",
-            ),
+        let of = along.table();
+        let is_of_index_alone = columns.is_none() && self.sql.is_empty();
+        // Whatever a damaged file says, nobody reads another's.
+        let entry = match is_of_index_alone {
+            true => String::new(),
+            false => format!(" CROSS JOIN entry ON entry.row = {of}.row AND entry.owner = ?1"),
         };
         let (columns, jid) = match columns {
             Some(columns) => (columns, " CROSS JOIN jid ON jid.id = entry.peer"),
             None => ("1", ""),
-        };
-        let archived = match along {
-            Along::Archive => " AND entry.archived = 1",
-            Along::Conversation => "",
         };
         let with = match self.with_upto {
             Some(_) => format!(" AND {of}.peer = ?2"),
@@ -225,7 +246,7 @@ impl Filter {
         };
         let (above, last) = (self.values.len() + 1, self.values.len() + 2);
         format!(
-            "SELECT {columns} FROM {from}{jid} WHERE {of}.owner = ?1{archived}{with} \
+            "SELECT {columns} FROM {of}{entry}{jid} WHERE {of}.owner = ?1{with} \
              AND {of}.id > ?{above} AND {of}.id <= ?{last}{}",
             self.sql
         )
@@ -247,15 +268,23 @@ impl Filter {
                 let mut ids: Vec<u64> = ids.iter().copied().filter(within).collect();
                 ids.sort_unstable();
                 ids.dedup();
-                let ranges = ids.into_iter().map(|id| (id - 1, id.saturating_add(1))).collect();
-                vec![(Along::Archive, ranges)]
+                let ranges: Vec<Range> =
+                    ids.into_iter().map(|id| (id - 1, id.saturating_add(1))).collect();
+                vec![(Along::Main, ranges.clone()), (Along::Fresh, ranges)]
             }
-            (None, None) => vec![(Along::Archive, vec![(above, below)])],
+            (None, None) => {
+                let range = vec![(above, below)];
+                vec![(Along::Main, range.clone()), (Along::Fresh, range)]
+            }
             // Above it there are few rows, whomever they are with.
-            (None, Some(upto)) => vec![
-                (Along::Conversation, vec![(above, below.min(upto.saturating_add(1)))]),
-                (Along::Archive, vec![(above.max(upto), below)]),
-            ],
+            (None, Some(upto)) => {
+                let rest = vec![(above.max(upto), below)];
+                vec![
+                    (Along::Conversation, vec![(above, below.min(upto.saturating_add(1)))]),
+                    (Along::Main, rest.clone()),
+                    (Along::Fresh, rest),
+                ]
+            }
         }
     }
 
@@ -297,11 +326,8 @@ impl Filter {
         }
         let mut entries = Vec::new();
         for (along, mut ranges) in ranges {
-            let of = match along {
-                Along::Archive => "entry",
-                Along::Conversation => "conversation",
-            };
             let rows = self.rows(along, Some(ENTRY_COLUMNS));
+            let of = along.table();
             let sql = format!("{rows} ORDER BY {of}.id {order} LIMIT ?{}", self.values.len() + 3);
             let mut statement = conn.prepare_cached(&sql)?;
             if backwards {
@@ -324,19 +350,29 @@ impl Filter {
 
 /// The least id from which on rows are from `time` or later, if times rise with the ids: by halving.
 fn first_since(conn: &Connection, owner: i64, time: Wall) -> Result<u64, Error> {
-    let edge = "SELECT id, at FROM entry INDEXED BY entry_archived \
-                WHERE owner = ?1 AND archived = 1 ORDER BY id DESC LIMIT 1";
-    let last = conn.prepare_cached(edge)?.query_row([owner], id_and_time).optional()?;
-    let Some((last, _)) = last else { return Ok(0) };
-    let sql = "SELECT id, at FROM entry INDEXED BY entry_archived \
-               WHERE owner = ?1 AND archived = 1 AND id >= ?2 ORDER BY id LIMIT 1";
-    let mut probe = conn.prepare_cached(sql)?;
-    let first = probe.query_row(params![owner, 0], id_and_time).optional()?;
-    let (mut low, mut high) = (first.map_or(0, |(id, _)| id), last + 1);
+    let first_of = |table: &str, from: u64| -> Result<Option<(u64, Wall)>, Error> {
+        let sql = format!(
+            "SELECT {table}.id, at FROM {table} \
+             CROSS JOIN entry ON entry.row = {table}.row AND entry.owner = ?1 \
+             WHERE {table}.owner = ?1 AND {table}.id >= ?2 ORDER BY {table}.id LIMIT 1"
+        );
+        let mut statement = conn.prepare_cached(&sql)?;
+        Ok(statement.query_row(params![owner, signed(from)], id_and_time).optional()?)
+    };
+    // Where the first of the fresh rows is not from before, it is among the others, or the first of the fresh ones.
+    let table = match first_of(FRESH, 0)? {
+        Some((_, at)) if at < time => FRESH,
+        _ => MAIN,
+    };
+    let sql = format!("SELECT max(id) FROM {table} WHERE owner = ?1");
+    let last: Option<i64> = conn.prepare_cached(&sql)?.query_row([owner], |row| row.get(0))?;
+    let Some(last) = last else { return Ok(0) };
+    let first = first_of(table, 0)?.map_or(0, |(id, _)| id);
+    let (mut low, mut high) = (first, last.cast_unsigned() + 1);
     // Rows below `low` are from before; rows from `high` on are not.
     while low < high {
         let middle = low + (high - low) / 2;
-        match probe.query_row(params![owner, signed(middle)], id_and_time).optional()? {
+        match first_of(table, middle)? {
             Some((id, at)) if id < high && at < time => low = id + 1,
             _ => high = middle,
         }

@@ -53,6 +53,11 @@ fn look(
     for rule in RULES {
         by_rule(&snapshot, rule, checked)?;
     }
+    if version >= schema::INDEX {
+        for rule in INDEX_RULES {
+            by_rule(&snapshot, rule, checked)?;
+        }
+    }
     // After an older program they are made anew before anybody reads them.
     if version >= schema::CONVERSATIONS && conversation::is_kept(&snapshot)? {
         for rule in CONVERSATION_RULES {
@@ -144,13 +149,44 @@ const RULES: &[Rule] = &[
     },
 ];
 
+/// What SQLite's own look at the structure cannot see, as to SQLite these are tables like others.
+const INDEX_RULES: &[Rule] = &[
+    Rule {
+        sql: "SELECT 'the message ' || entry.id || ' of ' || coalesce(text, 'number ' || entry.owner) FROM entry \
+              LEFT JOIN archive_main AS m ON m.owner = entry.owner AND m.id = entry.id \
+              LEFT JOIN archive_fresh AS f ON f.owner = entry.owner AND f.id = entry.id \
+              LEFT JOIN jid ON jid.id = entry.owner \
+              WHERE entry.archived = 1 AND coalesce((m.row, m.peer) <> (entry.row, entry.peer), true) \
+              AND coalesce((f.row, f.peer) <> (entry.row, entry.peer), true)",
+        problem: "is missing in the index of its archive",
+        remedy: RESTORE,
+    },
+    Rule {
+        sql: "SELECT 'the message ' || i.id || ' of ' || coalesce(text, 'number ' || i.owner) FROM ( \
+                  SELECT owner, id, peer, row FROM archive_main \
+                  UNION ALL SELECT owner, id, peer, row FROM archive_fresh \
+              ) AS i LEFT JOIN entry ON entry.row = i.row LEFT JOIN jid ON jid.id = i.owner \
+              WHERE entry.row IS NULL OR entry.archived <> 1 \
+              OR (entry.owner, entry.peer, entry.id) <> (i.owner, i.peer, i.id)",
+        problem: "is in the index of an archive in which it is not",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: "SELECT 'the message ' || f.id || ' of ' || coalesce(text, 'number ' || f.owner) FROM archive_fresh AS f \
+              LEFT JOIN jid ON jid.id = f.owner \
+              WHERE f.id <= (SELECT max(m.id) FROM archive_main AS m WHERE m.owner = f.owner)",
+        problem: "is in the index of its archive twice, or behind newer ones",
+        remedy: MOVE,
+    },
+];
+
 const CONVERSATION_RULES: &[Rule] = &[
     Rule {
         sql: "SELECT 'the message ' || entry.id || ' of ' || coalesce(text, 'number ' || entry.owner) \
-              FROM conversation_upto AS upto CROSS JOIN entry INDEXED BY entry_archived \
-              ON entry.owner = upto.owner AND entry.archived = 1 AND entry.id <= upto.id \
+              FROM entry CROSS JOIN conversation_upto AS upto ON upto.owner = entry.owner \
               LEFT JOIN conversation AS c ON c.owner = entry.owner AND c.peer = entry.peer AND c.id = entry.id \
-              LEFT JOIN jid ON jid.id = entry.owner WHERE c.row IS NULL OR c.row <> entry.row",
+              LEFT JOIN jid ON jid.id = entry.owner \
+              WHERE entry.archived = 1 AND entry.id <= upto.id AND (c.row IS NULL OR c.row <> entry.row)",
         problem: "is missing in its conversation",
         remedy: MOVE,
     },

@@ -1,7 +1,7 @@
 //! What of an archive is with whom: a second order of the archive's rows, by owner, correspondent and id.
 //!
 //! It runs behind the archive. Up to an id of each owner (`conversation_upto`) it holds exactly the archived rows; those above
-//! are found along the archive's own index. When an owner has [`BEHIND_MAX`] of those, the writer puts them in, in the
+//! are found along the archive's own index (`index.rs`). When an owner has [`BEHIND_MAX`] of those, the writer puts them in, in the
 //! transaction of the append that made them so many. Rows of one owner share their pages, so that a row costs a small part
 //! of the page that it would cost on its own: an index that is always complete halves the rate of appends.
 //!
@@ -10,6 +10,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::Error;
+use super::index;
 
 /// Archived rows of an owner at which they are put in: a page of a conversation passes over fewer.
 pub(super) const BEHIND_MAX: u32 = if cfg!(test) { 5 } else { 64 };
@@ -29,8 +30,9 @@ pub(super) struct Behind {
 impl Behind {
     pub(super) fn of(conn: &Connection, owner: i64) -> Result<Behind, Error> {
         let upto = upto(conn, owner)?;
-        let sql = "SELECT count(*) FROM (SELECT 1 FROM entry INDEXED BY entry_archived \
-                   WHERE owner = ?1 AND archived = 1 AND id > ?2 LIMIT ?3)";
+        // The newest first: where they are many, the others are not looked at.
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM archive_fresh WHERE owner = ?1 AND id > ?2 \
+                   UNION ALL SELECT 1 FROM archive_main WHERE owner = ?1 AND id > ?2 LIMIT ?3)";
         let mut statement = conn.prepare_cached(sql)?;
         let rows = statement
             .query_row(params![owner, upto.cast_signed(), BEHIND_MAX], |row| row.get(0))?;
@@ -61,18 +63,19 @@ impl Behind {
     }
 
     fn catch_up(&mut self, conn: &Connection, owner: i64) -> Result<(), Error> {
-        let sql = "SELECT max(id), count(*) FROM (SELECT id FROM entry INDEXED BY entry_archived \
-                   WHERE owner = ?1 AND archived = 1 AND id > ?2 ORDER BY id LIMIT ?3)";
+        let behind = index::both("id", "owner = ?1 AND id > ?2");
+        let sql = format!("SELECT max(id), count(*) FROM ({behind} ORDER BY id LIMIT ?3)");
         let above = self.upto.cast_signed();
         let (last, count): (Option<i64>, u32) = conn
-            .prepare_cached(sql)?
+            .prepare_cached(&sql)?
             .query_row(params![owner, above, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
         if let Some(last) = last {
             // A row that a damaged file has twice must not stand in the way of all that is written.
-            let sql = "INSERT OR IGNORE INTO conversation (owner, peer, id, row) \
-                       SELECT owner, peer, id, row FROM entry INDEXED BY entry_archived \
-                       WHERE owner = ?1 AND archived = 1 AND id > ?2 AND id <= ?3 ORDER BY id";
-            conn.prepare_cached(sql)?.execute(params![owner, above, last])?;
+            let sql = format!(
+                "INSERT OR IGNORE INTO conversation (owner, peer, id, row) {} ORDER BY id",
+                index::both("owner, peer, id, row", "owner = ?1 AND id > ?2 AND id <= ?3")
+            );
+            conn.prepare_cached(&sql)?.execute(params![owner, above, last])?;
             let sql = "INSERT INTO conversation_upto (owner, id) VALUES (?1, ?2) \
                        ON CONFLICT (owner) DO UPDATE SET id = ?2";
             conn.prepare_cached(sql)?.execute([owner, last])?;
@@ -101,13 +104,13 @@ pub(super) fn is_kept(conn: &Connection) -> Result<bool, Error> {
 ///
 /// - cost: some 2 us for each archived row
 pub(super) fn rebuild(conn: &Connection) -> Result<(), Error> {
-    conn.execute_batch(
+    let archived = index::both("owner, peer, id, row", "true");
+    conn.execute_batch(&format!(
         "DELETE FROM conversation; \
          DELETE FROM conversation_upto; \
-         INSERT OR IGNORE INTO conversation (owner, peer, id, row) \
-         SELECT owner, peer, id, row FROM entry INDEXED BY entry_archived WHERE archived = 1 ORDER BY owner, id; \
+         INSERT OR IGNORE INTO conversation (owner, peer, id, row) {archived} ORDER BY owner, id; \
          INSERT INTO conversation_upto (owner, id) \
-         SELECT owner, max(id) FROM entry INDEXED BY entry_archived WHERE archived = 1 GROUP BY owner",
-    )?;
+         SELECT owner, max(id) FROM ({archived} ORDER BY owner, id) GROUP BY owner",
+    ))?;
     Ok(())
 }

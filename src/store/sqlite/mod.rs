@@ -9,6 +9,7 @@ mod check;
 mod checkpoint;
 mod conversation;
 mod error;
+mod index;
 mod keep;
 mod reader;
 mod schema;

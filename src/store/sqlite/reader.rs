@@ -10,7 +10,7 @@ use super::super::{
     LogEntry, Origin, Query, Reader, RosterItem, Subscription,
 };
 use super::writer::UNLISTED;
-use super::{READER_CACHE_KIB, archive, connect, open_error, schema};
+use super::{READER_CACHE_KIB, archive, connect, index, open_error, schema};
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::{Credentials, ScramKeys};
 use crate::xmpp::jid::{BareJid, Jid, JidCache};
@@ -86,9 +86,12 @@ impl SqliteReader {
         let mut statement = snapshot.prepare_cached(EAGER_SLOTS)?;
         let rows = statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let slots = rows.collect::<Result<_, _>>()?;
-        let sql = "SELECT at FROM entry INDEXED BY entry_archived \
-                   WHERE owner = ?1 AND archived = 1 ORDER BY id DESC LIMIT 1";
-        let mut statement = snapshot.prepare_cached(sql)?;
+        let indexed = index::both("id, row", "owner = ?1");
+        let sql = format!(
+            "SELECT at FROM ({indexed} ORDER BY id DESC LIMIT 1) AS newest \
+             CROSS JOIN entry ON entry.row = newest.row AND entry.owner = ?1"
+        );
+        let mut statement = snapshot.prepare_cached(&sql)?;
         let at: Option<i64> = statement.query_row([id], |row| row.get(0)).optional()?;
         let archived_at = Wall(at.unwrap_or(0).cast_unsigned());
         if found.is_none() {

@@ -12,6 +12,9 @@ const APPLICATION_ID: i32 = 0x436f_7265;
 /// The step with which a database has its conversations.
 pub(super) const CONVERSATIONS: u32 = 5;
 
+/// The step with which the index of the archive is in tables of its own.
+pub(super) const INDEX: u32 = 6;
+
 /// All steps that this program knows, in order.
 pub(super) static MIGRATIONS: &[Migration] = &[
     Migration { number: 1, oldest: 1, sql: include_str!("migrations/0001_accounts_and_log.sql") },
@@ -26,6 +29,11 @@ pub(super) static MIGRATIONS: &[Migration] = &[
         number: CONVERSATIONS,
         oldest: 1,
         sql: include_str!("migrations/0005_conversations.sql"),
+    },
+    Migration {
+        number: INDEX,
+        oldest: 1,
+        sql: include_str!("migrations/0006_index_of_the_archive.sql"),
     },
 ];
 

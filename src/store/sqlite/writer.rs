@@ -12,6 +12,7 @@ use super::super::{
 };
 use super::checkpoint::Checkpointer;
 use super::conversation::{self, Behind};
+use super::index::{self, Index, Indexed};
 use super::{
     WAL_PAGES, WRITER_CACHE_KIB, archive, checkpoint, connect, make_private, open_error, schema,
 };
@@ -30,7 +31,8 @@ struct Live {
     checkpointer: Checkpointer,
     conn: Connection,
     known: Intern<Known>,
-    /// Changes when another connection writes (`PRAGMA data_version`): then `known` may be wrong.
+    index: Index,
+    /// Changes when another connection writes (`PRAGMA data_version`): then `known` and `index` may be wrong.
     data_version: i64,
 }
 
@@ -157,8 +159,9 @@ impl Live {
         }
         schema::migrate(&mut conn, schema::MIGRATIONS)?;
         let data_version = data_version(&conn)?;
+        let index = Index::of(&conn)?;
         let checkpointer = Checkpointer::start(path)?;
-        Ok(Live { checkpointer, conn, known: Intern::default(), data_version })
+        Ok(Live { checkpointer, conn, known: Intern::default(), index, data_version })
     }
 
     fn commit(&mut self, batch: &[Write]) -> Result<Vec<Written>, Error> {
@@ -166,14 +169,17 @@ impl Live {
         let data_version = data_version(&self.conn)?;
         if data_version != self.data_version {
             self.known.clear();
+            self.index = Index::of(&self.conn)?;
             self.data_version = data_version;
         }
         let mut written = Vec::with_capacity(batch.len());
         let settled = Settled::of(batch);
-        let mut batch_of = Batch { conn: &self.conn, known: &mut self.known, settled };
+        let mut batch_of =
+            Batch { conn: &self.conn, known: &mut self.known, index: &mut self.index, settled };
         for (place, write) in batch.iter().enumerate() {
             written.push(batch_of.apply(write, place)?);
         }
+        self.index.carry(&self.conn)?;
         self.conn.prepare_cached("COMMIT")?.execute([])?;
         Ok(written)
     }
@@ -187,6 +193,7 @@ fn data_version(conn: &Connection) -> Result<i64, Error> {
 struct Batch<'a> {
     conn: &'a Connection,
     known: &'a mut Intern<Known>,
+    index: &'a mut Index,
     settled: Settled<'a>,
 }
 
@@ -229,7 +236,7 @@ impl Batch<'_> {
                 }),
             Write::PruneArchive { owner, before, keep, limit } => match self.find(owner)? {
                 Some(Known { id, account: true, .. }) => {
-                    archive::prune(self.conn, id, *before, *keep, *limit)
+                    archive::prune(self.conn, self.index, id, *before, *keep, *limit)
                 }
                 _ => Ok(Written::NoAccount),
             },
@@ -305,14 +312,17 @@ impl Batch<'_> {
     fn delete(&mut self, owner: &BareJid, id: i64) -> Result<(), Error> {
         for sql in [
             "DELETE FROM entry WHERE owner = ?1 AND pending = 1",
-            "DELETE FROM entry WHERE owner = ?1 AND archived = 1",
+            "DELETE FROM entry WHERE owner = ?1 AND row IN (\
+                 SELECT row FROM archive_main WHERE owner = ?1 \
+                 UNION ALL SELECT row FROM archive_fresh WHERE owner = ?1)",
             "DELETE FROM conversation_upto WHERE owner = ?1",
             "DELETE FROM slot WHERE owner = ?1",
             "DELETE FROM roster WHERE owner = ?1",
-            "DELETE FROM account WHERE owner = ?1",
         ] {
             self.conn.prepare_cached(sql)?.execute([id])?;
         }
+        self.index.remove_all(self.conn, id)?;
+        self.conn.prepare_cached("DELETE FROM account WHERE owner = ?1")?.execute([id])?;
         self.known.put(owner.clone(), Known::new(id, false));
         Ok(())
     }
@@ -412,8 +422,8 @@ impl Batch<'_> {
                 conversations: Behind::of(self.conn, known.id)?,
             },
         };
-        // Ids rise: what is above all that the log has is not in it. Only for a row that comes again both indexes are
-        // asked, as there is none for all rows.
+        // Ids rise: what is above all that the log has is not in it. Only for a row that comes again all indexes are asked,
+        // as there is none for all rows.
         let is_new = entry.id > log.newest;
         let mut is_pending = entry.keep.is_pending();
         if is_new && is_pending && self.settled.settle(owner, entry.id, place) {
@@ -422,55 +432,53 @@ impl Batch<'_> {
                 return Ok(());
             }
         }
-        let peer = self.intern(entry.with.bare())?.id;
-        let checked;
-        let sql = if is_new {
-            INSERT_ENTRY
-        } else {
-            checked = format!(
-                "{INSERT_ENTRY} \
-                 WHERE NOT EXISTS (SELECT 1 FROM entry WHERE owner = ?1 AND id = ?2 AND pending = 1) \
-                 AND NOT EXISTS (SELECT 1 FROM entry WHERE owner = ?1 AND id = ?2 AND archived = 1)"
-            );
-            &checked
-        };
-        let inserted = self.conn.prepare_cached(sql)?.execute(params![
-            known.id,
-            entry.id.cast_signed(),
-            peer,
-            entry.at.0.cast_signed(),
-            entry.origin.incarnation.cast_signed(),
-            entry.origin.link,
-            entry.origin.number.cast_signed(),
-            entry.open_end,
-            entry.close_start,
-            entry.stanza,
-            entry.with.resource().unwrap_or(""),
-            is_pending,
-            entry.keep.is_archived(),
-        ])?;
         log.newest = log.newest.max(entry.id);
-        if inserted == 1 && entry.keep.is_archived() {
-            let (numbers, row) = ((known.id, peer), self.conn.last_insert_rowid());
-            log.conversations.archived(self.conn, numbers, entry.id, row)?;
+        if is_new || !self.is_there(known.id, entry.id)? {
+            let peer = self.intern(entry.with.bare())?.id;
+            let row = self.conn.prepare_cached(INSERT_ENTRY)?.insert(params![
+                known.id,
+                entry.id.cast_signed(),
+                peer,
+                entry.at.0.cast_signed(),
+                entry.origin.incarnation.cast_signed(),
+                entry.origin.link,
+                entry.origin.number.cast_signed(),
+                entry.open_end,
+                entry.close_start,
+                entry.stanza,
+                entry.with.resource().unwrap_or(""),
+                is_pending,
+                entry.keep.is_archived(),
+            ])?;
+            if entry.keep.is_archived() {
+                let indexed = Indexed { owner: known.id, peer, id: entry.id, row };
+                self.index.put(self.conn, indexed, is_new)?;
+                log.conversations.archived(self.conn, (known.id, peer), entry.id, row)?;
+            }
         }
         self.known.change(owner, |known| known.log = Some(log));
         Ok(())
     }
 
+    /// Whether a log has a row with this id, for whatever it is kept.
+    fn is_there(&self, owner: i64, id: u64) -> Result<bool, Error> {
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM entry WHERE owner = ?1 AND id = ?2 AND pending = 1)";
+        let is_pending = self
+            .conn
+            .prepare_cached(sql)?
+            .query_row(params![owner, id.cast_signed()], |row| row.get(0))?;
+        Ok(is_pending || index::find(self.conn, owner, id)?.is_some())
+    }
+
     /// The highest id in a log; 0 where it is empty.
     fn newest(&self, owner: i64) -> Result<u64, Error> {
-        let mut newest = 0;
-        for of in ["pending", "archived"] {
-            let sql = format!(
-                "SELECT id FROM entry INDEXED BY entry_{of} WHERE owner = ?1 AND {of} = 1 \
-                 ORDER BY id DESC LIMIT 1"
-            );
-            let mut statement = self.conn.prepare_cached(&sql)?;
-            let id: Option<i64> = statement.query_row([owner], |row| row.get(0)).optional()?;
-            newest = newest.max(id.unwrap_or(0).cast_unsigned());
-        }
-        Ok(newest)
+        let sql = "SELECT id FROM entry INDEXED BY entry_pending WHERE owner = ?1 AND pending = 1 \
+                   ORDER BY id DESC LIMIT 1";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let pending: Option<i64> = statement.query_row([owner], |row| row.get(0)).optional()?;
+        let archived = index::newest(self.conn, owner)?;
+        Ok(archived.max(pending.unwrap_or(0).cast_unsigned()))
     }
 
     fn confirm(&mut self, owner: &BareJid, id: i64, ids: &[u64]) -> Result<(), Error> {
@@ -495,15 +503,16 @@ impl Batch<'_> {
         open_end: u32,
         close_start: u32,
     ) -> Result<(), Error> {
-        // One statement per index, or the planner would have neither.
-        for of in ["pending = 1", "archived = 1"] {
-            let sql = format!(
-                "UPDATE entry SET stanza = ?3, open_end = ?4, close_start = ?5 \
-                 WHERE owner = ?1 AND id = ?2 AND {of}"
-            );
-            let mut replace = self.conn.prepare_cached(&sql)?;
-            replace.execute(params![id, row.cast_signed(), stanza, open_end, close_start])?;
-        }
+        // One statement per index, or the planner would have none.
+        let sql = "UPDATE entry SET stanza = ?3, open_end = ?4, close_start = ?5 \
+                   WHERE owner = ?1 AND id = ?2 AND pending = 1";
+        let mut replace = self.conn.prepare_cached(sql)?;
+        replace.execute(params![id, row.cast_signed(), stanza, open_end, close_start])?;
+        let Some(archived) = index::find(self.conn, id, row)? else { return Ok(()) };
+        let sql = "UPDATE entry SET stanza = ?3, open_end = ?4, close_start = ?5 \
+                   WHERE owner = ?1 AND row = ?2";
+        let mut replace = self.conn.prepare_cached(sql)?;
+        replace.execute(params![id, archived, stanza, open_end, close_start])?;
         Ok(())
     }
 
@@ -533,10 +542,9 @@ impl Batch<'_> {
     }
 }
 
-/// A row of a log; conditions may follow.
 const INSERT_ENTRY: &str = "INSERT INTO entry \
     (owner, id, peer, at, incarnation, link, number, open_end, close_start, stanza, resource, pending, archived) \
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 /// In place of a subscription: the contact is not in the roster, only its request waits.
 pub(super) const UNLISTED: u8 = 4;

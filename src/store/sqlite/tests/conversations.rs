@@ -84,7 +84,7 @@ fn what_a_batch_that_failed_put_in_is_not_there() {
     assert_eq!(problems(&path), [""; 0]);
 }
 
-/// The statements of the version before, which knows of no conversations.
+/// It raises the incarnation, and what it did to an archive is not known.
 #[test]
 fn after_an_older_program_all_is_put_in_anew() {
     let (_directory, path) = directory();
@@ -98,19 +98,22 @@ fn after_an_older_program_all_is_put_in_anew() {
         .query_row("SELECT conversations = incarnation FROM node", [], |row| row.get(0))
         .unwrap();
     assert!(kept);
-    // It imports a message from before, and lets the oldest go.
     conn.execute_batch(
         "UPDATE node SET incarnation = incarnation + 1;
          INSERT INTO entry (owner, id, peer, at, incarnation, link, number, open_end, close_start, stanza, resource, \
                             pending, archived) \
          SELECT owner, 4, (SELECT id FROM jid WHERE text = 'mercutio@example.org'), 1, 1, 1, 1, 0, 1, x'2020', '', 0, 1 \
          FROM account;
+         INSERT INTO archive_main (owner, id, peer, row) \
+         SELECT owner, id, peer, row FROM entry WHERE row = last_insert_rowid();
          DELETE FROM entry WHERE id = 10;
-         UPDATE entry SET archived = 0, pending = 1 WHERE id = 12",
+         UPDATE entry SET archived = 0, pending = 1 WHERE id = 12;
+         DELETE FROM archive_main WHERE id IN (10, 12);
+         DELETE FROM archive_fresh WHERE id IN (10, 12)",
     )
     .unwrap();
     drop(conn);
-    assert_eq!(state(&path), (29, 18), "what it took out is gone at once");
+    assert_eq!(state(&path), (29, 18), "what was taken out is gone at once");
     let opened = open(&path).unwrap();
     let mut reader = SqliteReader::open(&path).unwrap();
     assert_eq!(with(&mut reader, JULIET, MERCUTIO), [4, 14, 16, 18, 20, 22, 24, 26, 28]);
