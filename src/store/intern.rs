@@ -3,8 +3,9 @@
 use crate::base::hash::Map;
 use crate::xmpp::jid::BareJid;
 
-/// Entries of one generation; two are kept. At some 100 B each that is up to 7 MB.
-const GENERATION_MAX: usize = 32_768;
+/// Entries of one generation; two are kept. At some 100 B each that is up to 26 MB. Who is not among them costs the writer
+/// half a dozen look-ups, one of them in a page of the archive's index that is long out of memory.
+const GENERATION_MAX: usize = 131_072;
 
 /// Bounded by two generations: what is used moves to the young one; when that is full, the old one is dropped.
 /// `K` is what a writer knows of an address.

@@ -350,29 +350,34 @@ impl Filter {
 
 /// The least id from which on rows are from `time` or later, if times rise with the ids: by halving.
 fn first_since(conn: &Connection, owner: i64, time: Wall) -> Result<u64, Error> {
-    let first_of = |table: &str, from: u64| -> Result<Option<(u64, Wall)>, Error> {
-        let sql = format!(
+    let of = |table: &str| {
+        conn.prepare_cached(&format!(
             "SELECT {table}.id, at FROM {table} \
              CROSS JOIN entry ON entry.row = {table}.row AND entry.owner = ?1 \
              WHERE {table}.owner = ?1 AND {table}.id >= ?2 ORDER BY {table}.id LIMIT 1"
-        );
-        let mut statement = conn.prepare_cached(&sql)?;
-        Ok(statement.query_row(params![owner, signed(from)], id_and_time).optional()?)
+        ))
     };
-    // Where the first of the fresh rows is not from before, it is among the others, or the first of the fresh ones.
-    let table = match first_of(FRESH, 0)? {
-        Some((_, at)) if at < time => FRESH,
-        _ => MAIN,
+    let last = |table: &str| -> Result<Option<i64>, Error> {
+        let sql = format!("SELECT max(id) FROM {table} WHERE owner = ?1");
+        Ok(conn.prepare_cached(&sql)?.query_row([owner], |row| row.get(0))?)
     };
-    let sql = format!("SELECT max(id) FROM {table} WHERE owner = ?1");
-    let last: Option<i64> = conn.prepare_cached(&sql)?.query_row([owner], |row| row.get(0))?;
+    let mut probe = of(FRESH)?;
+    let mut first = probe.query_row(params![owner, 0], id_and_time).optional()?;
+    // Where no fresh row is from before, it is the first of those, or one of the others.
+    let last = match first {
+        Some((_, at)) if at < time => last(FRESH)?,
+        _ => {
+            probe = of(MAIN)?;
+            first = probe.query_row(params![owner, 0], id_and_time).optional()?;
+            last(MAIN)?
+        }
+    };
     let Some(last) = last else { return Ok(0) };
-    let first = first_of(table, 0)?.map_or(0, |(id, _)| id);
-    let (mut low, mut high) = (first, last.cast_unsigned() + 1);
+    let (mut low, mut high) = (first.map_or(0, |(id, _)| id), last.cast_unsigned() + 1);
     // Rows below `low` are from before; rows from `high` on are not.
     while low < high {
         let middle = low + (high - low) / 2;
-        match first_of(table, middle)? {
+        match probe.query_row(params![owner, signed(middle)], id_and_time).optional()? {
             Some((id, at)) if id < high && at < time => low = id + 1,
             _ => high = middle,
         }
@@ -397,4 +402,48 @@ fn micros(time: Wall) -> i64 {
 fn number_of(conn: &Connection, jid: &str) -> Result<Option<i64>, Error> {
     let mut statement = conn.prepare_cached("SELECT id FROM jid WHERE text = ?1")?;
     Ok(statement.query_row([jid], |row| row.get(0)).optional()?)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// However long an archive is: a page goes along one index from its first row to its last.
+    #[test]
+    fn no_page_sorts_or_passes_over_other_owners_rows() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("corefire.db");
+        drop(super::super::open(&path).unwrap());
+        let conn = super::super::connect(&path).unwrap();
+        for (along, with_upto) in [
+            (Along::Main, None),
+            (Along::Main, Some(7)),
+            (Along::Fresh, None),
+            (Along::Fresh, Some(7)),
+            (Along::Conversation, Some(7)),
+        ] {
+            let values = vec![Value::Integer(1), Value::Integer(2)];
+            let mut filter = Filter { sql: String::new(), values, with_upto };
+            for condition in [None, Some("at >= "), Some("resource = ")] {
+                if let Some(condition) = condition {
+                    filter.add(condition, Value::Integer(3));
+                }
+                let of = along.table();
+                for sql in [
+                    filter.rows(along, None),
+                    format!("{} ORDER BY {of}.id", filter.rows(along, Some(ENTRY_COLUMNS))),
+                    format!("{} ORDER BY {of}.id DESC", filter.rows(along, Some(ENTRY_COLUMNS))),
+                ] {
+                    let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+                    let steps = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
+                    let steps: Vec<String> = steps.map(Result::unwrap).collect();
+                    let is_sought = |step: &String| step.starts_with("SEARCH ");
+                    assert!(steps.iter().all(is_sought), "{sql}: {steps:?}");
+                    let first = format!("SEARCH {of} USING PRIMARY KEY (owner=? AND ");
+                    assert!(steps[0].starts_with(&first), "{sql}: {steps:?}");
+                }
+            }
+        }
+    }
 }
