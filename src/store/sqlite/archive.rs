@@ -436,7 +436,7 @@ mod tests {
                     format!("{} ORDER BY {of}.id DESC", filter.rows(along, Some(ENTRY_COLUMNS))),
                 ] {
                     let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-                    let steps = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
+                    let steps = statement.raw_query().mapped(|row| row.get::<_, String>(3));
                     let steps: Vec<String> = steps.map(Result::unwrap).collect();
                     let is_sought = |step: &String| step.starts_with("SEARCH ");
                     assert!(steps.iter().all(is_sought), "{sql}: {steps:?}");

@@ -1,9 +1,9 @@
 //! What of an archive is with whom: a second order of the archive's rows, by owner, correspondent and id.
 //!
 //! It runs behind the archive. Up to an id of each owner (`conversation_upto`) it holds exactly the archived rows; those above
-//! are found along the archive's own index (`index.rs`). When an owner has [`BEHIND_MAX`] of those, the writer puts them in, in the
-//! transaction of the append that made them so many. Rows of one owner share their pages, so that a row costs a small part
-//! of the page that it would cost on its own: an index that is always complete halves the rate of appends.
+//! are found along the archive's own index (`index.rs`). When an owner has [`BEHIND_MAX`] of those, the writer puts them in,
+//! in the transaction of the append that made them so many. Rows of one owner share their pages, so that a row costs a small
+//! part of the page that it would cost on its own: an index that is always complete halves the rate of appends.
 //!
 //! Rows that leave the archive leave this, too, by triggers.
 
