@@ -100,9 +100,12 @@ impl Moved {
         }
     }
 
-    /// All have let go of what they lost: who left is with the new owner, who came is here.
+    /// All have let go of what they lost: who left is with the new owner, who came is here. Those of whom something is told
+    /// at the end of this turn stay until then.
     pub(super) fn settled(&mut self) {
-        self.left.retain(|_, left| !left.is_done());
+        let done = &self.done;
+        let is_told = |session: &SessionId| !done.iter().any(|(of, _)| of == session);
+        self.left.retain(|session, left| !left.is_done() || !is_told(session));
         self.early = Vec::new();
     }
 

@@ -264,6 +264,23 @@ fn a_request_that_the_store_has_while_its_session_moves_is_answered_where_that_i
 }
 
 #[test]
+fn a_session_that_moved_is_told_what_is_handled_at_the_moment_owners_settle() {
+    let mut nodes = cluster();
+    let (name, there) = (nodes.name_at("a", 1), nodes.name_at("b", 2));
+    nodes.users(&[&there]);
+    let (alice, id) = nodes.online_acked(&name, "phone");
+    nodes.hold_store();
+    nodes.send(alice, &chat(&format!("{there}@here"), "one"));
+    nodes.members(&[(1, 0), (2, 1), (3, 1)], &[]);
+    // The recipient's owner has sealed when that is written, and tells both at once.
+    nodes.free_store();
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    let text = come_back(&mut nodes, &name, &id);
+    assert!(text.contains("h='2'"), "{text}");
+}
+
+#[test]
 fn sessions_on_their_way_to_a_node_that_dies_go_to_the_next_owner() {
     let mut nodes = Node::cluster(4, 2, |_| {});
     nodes.members(&EQUAL[..2], &[]);

@@ -248,6 +248,12 @@ impl World {
                 self.note(2, u64::from(from.shard.0), batch.as_bytes());
             }
             Given::Handled(by, received, handled) => {
+                if self.log {
+                    eprintln!(
+                        "{} core {core} handled {handled} received {received} by {by:?}",
+                        self.now
+                    );
+                }
                 let Some(by) = shard.peer(by, fx) else { return };
                 shard.handle(now, Input::Handled { by, received, handled }, fx);
             }
