@@ -49,11 +49,13 @@ pub(super) enum Control {
     DirectEnd = 17,
     /// All that the front sent for it is handled: its token, and the number of the last message.
     DirectEnded = 18,
+    /// Stanzas that the sending shard handled, for accounts that are the receiving one's now; see `heard`.
+    Heard = 19,
 }
 
 impl Control {
     fn from_u8(code: u8) -> Option<Control> {
-        const ALL: [Control; 18] = [
+        const ALL: [Control; 19] = [
             Control::ComponentConnected,
             Control::ComponentGone,
             Control::ComponentAnswered,
@@ -72,6 +74,7 @@ impl Control {
             Control::DirectDone,
             Control::DirectEnd,
             Control::DirectEnded,
+            Control::Heard,
         ];
         ALL.into_iter().find(|control| *control as u8 == code)
     }
@@ -82,13 +85,16 @@ impl Shard {
     pub(super) fn control(&mut self, envelope: &Envelope<'_>, at: FrameRef, fx: &mut Effects) {
         let Some(control) = Control::from_u8(envelope.subtype) else { return };
         let from = Peer(at.ring);
-        let is_of_owner = matches!(control, Control::Session | Control::StanzaDone);
+        let is_of_owner =
+            matches!(control, Control::Session | Control::StanzaDone | Control::Heard);
         if is_of_owner && self.core.park(envelope, envelope.to, at) {
             return;
         }
-        // Those that carry images and frames are no text.
-        let is_text =
-            !matches!(control, Control::Copy | Control::Session | Control::Retry | Control::Passed);
+        // Those that carry images, frames and numbers are no text.
+        let is_text = !matches!(
+            control,
+            Control::Copy | Control::Session | Control::Retry | Control::Passed | Control::Heard
+        );
         let text = std::str::from_utf8(if is_text { envelope.stanza } else { b"" });
         let text = text.unwrap_or_default();
         match control {
@@ -100,6 +106,7 @@ impl Shard {
             Control::Retry => self.retried(envelope, at, false, fx),
             Control::Passed => self.retried(envelope, at, true, fx),
             Control::Copy => self.copy_records(from, envelope.stanza),
+            Control::Heard => self.heard_elsewhere(envelope.stanza, at, fx),
             Control::Session => self.session_arrives(envelope.stanza, fx),
             Control::StanzaDone => self.stanza_done(envelope, text, fx),
             Control::AccountChanged | Control::AccountDeleted | Control::EndSessions => {
@@ -139,9 +146,17 @@ impl Shard {
     /// A control frame to a shard that is gone. What operators did is for the next owner; sessions and what is said of them
     /// have their own way (`migration`), and the rest was for that shard alone.
     pub(super) fn control_again(&mut self, envelope: &Envelope<'_>, fx: &mut Effects) {
-        let text = std::str::from_utf8(envelope.stanza).unwrap_or_default();
-        if let Some(control) = Control::from_u8(envelope.subtype) {
-            self.account_control(control, envelope.from, text, fx);
+        match Control::from_u8(envelope.subtype) {
+            Some(Control::Heard) => {
+                // No frame brought it.
+                let at = FrameRef { ring: self.core.id.0, number: 0 };
+                self.heard_elsewhere(envelope.stanza, at, fx);
+            }
+            Some(control) => {
+                let text = std::str::from_utf8(envelope.stanza).unwrap_or_default();
+                self.account_control(control, envelope.from, text, fx);
+            }
+            None => {}
         }
     }
 }

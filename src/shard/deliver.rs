@@ -5,6 +5,7 @@ use super::bounce::stanza_id;
 use super::copy;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
+use super::heard::{Heard, is_logged};
 use super::log::Kept;
 use super::peers::Peer;
 use super::phase::{Delivered, Direction, Passage, Received};
@@ -61,7 +62,7 @@ impl Shard {
 
     /// Its delivery met a bug: the sender is told, the accounts that it was for start afresh.
     pub(super) fn faulty_frame(&mut self, envelope: &Envelope<'_>, fx: &mut Effects) {
-        self.core.bounce(envelope, envelope.to, &super::internal_error());
+        self.core.refuse_wrapped(envelope, envelope.to, &super::internal_error());
         for to in std::iter::once(envelope.to).chain(envelope.also_to) {
             let (bare, _) = split(to);
             if let Some(account) = self.core.names.get(bare).copied() {
@@ -434,6 +435,10 @@ impl Shard {
                 break;
             };
             match queued.retry {
+                Some(origin) if !is_logged(queued.post.kind, queued.post.flags) => {
+                    let heard = Heard { origin, account: slot.jid.hash64() };
+                    self.deliver_heard(account, &queued, heard, epoch, fx);
+                }
                 Some(origin) if !queued.is_new => self.ask_origin(account, queued, origin, fx),
                 Some(_) => {
                     self.core.retry_origin = queued.retry;
@@ -537,7 +542,8 @@ impl Core {
         self.trace_waiting(account, envelope, to);
         let Some(slot) = self.accounts.get_mut(account.0) else { return };
         // One that was looked for in the log is not looked for again.
-        let (retry, is_new) = (self.retry_origin, self.retry_origin.is_some());
+        let retry = self.retry_origin.take();
+        let is_new = retry.is_some();
         let queued = Queued { retry, is_new, ..Queued::new(envelope, to, at) };
         let line = match line {
             Line::End if self.handover.holds(slot.jid.hash64()) => {

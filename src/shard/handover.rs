@@ -14,6 +14,7 @@
 use super::account::{AccountId, Busy, Queued};
 use super::control::Control;
 use super::effect::Effects;
+use super::heard::has_origin;
 use super::peers::Peer;
 use super::ring::{Carried, FrameRef};
 use super::session::SessionId;
@@ -21,7 +22,7 @@ use super::{Core, Shard, Timer};
 use crate::base::hash::Map;
 use crate::cluster::placement::{Owner, PARTITIONS, partition};
 use crate::cluster::view::{Place, View};
-use crate::frame::{Envelope, Flags, Kind};
+use crate::frame::Envelope;
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use std::collections::VecDeque;
@@ -182,6 +183,7 @@ impl Shard {
             self.core.copies.lost = lost;
         }
         self.lose_accounts(fx);
+        self.heard_moves(fx);
         self.core.copies_placed(&gone);
         self.revive_copies(&gone, fx);
         self.core.tell_others(Control::Marker, fx);
@@ -226,7 +228,7 @@ impl Shard {
         at: FrameRef,
         fx: &mut Effects,
     ) {
-        if envelope.kind == Kind::Message && envelope.flags.contains(Flags::STORABLE) {
+        if has_origin(envelope.kind) {
             let origin = self.core.origin(at);
             let also_to = crate::frame::Recipients::NONE;
             let envelope = Envelope { to, also_to, ..*envelope };
@@ -264,7 +266,7 @@ impl Shard {
                 }
             }
             None => {
-                core.refuse_wrapped(envelope, to);
+                core.refuse_wrapped(envelope, to, &super::deliver::resource_constraint());
                 core.release_frame(awaited);
             }
         }

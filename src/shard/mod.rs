@@ -27,6 +27,7 @@ pub mod errand;
 mod fast;
 mod feature;
 mod handover;
+mod heard;
 mod image;
 mod inactive;
 mod inbound;
@@ -256,7 +257,8 @@ struct Core {
     fronts: direct::Fronts,
     /// What a front says of the stanza that is being read.
     told: Option<direct::Told>,
-    /// Of the frame that is being delivered, where it comes again.
+    memory: heard::Memory,
+    /// Of the frame that is being delivered, where it came by a detour. Who keeps it for later takes it.
     retry_origin: Option<crate::store::Origin>,
     tickets: Map<Ticket, Waiting>,
     next_ticket: u64,
@@ -347,6 +349,7 @@ impl Shard {
             directs: direct::Directs::default(),
             fronts: direct::Fronts::default(),
             told: None,
+            memory: heard::Memory::default(),
             retry_origin: None,
             outward: (0..shards).map(|_| Outward::default()).collect(),
             inward: (0..shards).map(|_| Inward::default()).collect(),
@@ -441,7 +444,7 @@ impl Shard {
             self.core.settle_noted(fx);
             // What that wrote may have filled a queue, and let a session be resumed.
             self.finish(fx);
-            if self.core.noted.is_empty() {
+            if !self.core.release_followers() && self.core.noted.is_empty() {
                 break;
             }
         }
@@ -564,6 +567,8 @@ impl Shard {
         self.core.write_departures(fx);
         if self.expired.is_empty() {
             self.core.sweep_idle();
+            let now = self.core.now.mono;
+            self.core.memory.forget(now);
         }
     }
 

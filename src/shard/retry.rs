@@ -1,12 +1,14 @@
 //! Frames that were sent to a node which is gone: they go to the new owners, who find out whether they were handled.
 //!
-//! What may have been stored carries its origin: who sent it, over which ring, with which number. The row of a message
-//! keeps that, so the new owner looks for it among the newest rows of the account before it delivers the message.
+//! What may have been handled carries its origin: who sent it, over which ring, with which number. The row of a message
+//! keeps that, so the new owner looks for it among the newest rows of the account before it delivers the message. What is
+//! in no log is known by those who handled it (`heard`).
 
 use super::account::{AccountId, Busy, Queued};
 use super::control::Control;
 use super::deliver::{place_of, split};
 use super::effect::Effects;
+use super::heard::{Heard, has_origin, is_logged};
 use super::ring::{Carried, FrameRef};
 use super::{Core, Shard, StoreOutcome, Waiting};
 use crate::base::instant::Wall;
@@ -15,12 +17,13 @@ use crate::cluster::view::Place;
 use crate::frame::{self, Envelope, Flags, Kind, Recipients};
 use crate::store::{Answer, Origin, Query};
 use crate::xmpp::jid::BareJid;
+use crate::xmpp::stanza_error::StanzaError;
 use std::time::Duration;
 
 /// How far clocks may be apart, and a commit late, for a row to be found.
 const LEEWAY: Duration = Duration::from_secs(60);
 /// An origin as it is written: incarnation, ring, number.
-const ORIGIN_BYTES: usize = 20;
+pub(super) const ORIGIN_BYTES: usize = 20;
 
 impl Shard {
     /// One frame to `place`, which is gone, goes to the owners of its recipients.
@@ -65,7 +68,8 @@ impl Shard {
                     flags: envelope.flags.with(Flags::RETRY),
                     ..envelope
                 };
-                if envelope.flags.contains(Flags::STORABLE) {
+                // Connections of a component are no accounts: it is chosen anew which of them gets it.
+                if has_origin(envelope.kind) && self.core.components.of(to).is_none() {
                     let bytes = wrap(&origin, frame);
                     self.post_again(&wrapped(envelope, Control::Retry, &bytes), to, carried, fx);
                 } else {
@@ -94,7 +98,7 @@ impl Shard {
                 }
             }
             None => {
-                self.core.refuse_wrapped(envelope, to);
+                self.core.refuse_wrapped(envelope, to, &super::deliver::resource_constraint());
                 carried.iter().for_each(|one| self.core.settle(*one));
             }
         }
@@ -116,7 +120,13 @@ impl Shard {
         }
         let Some((origin, batch)) = unwrap(envelope.stanza) else { return };
         let Some(inner) = batch.iter().next() else { return };
-        let inner = Envelope { to: envelope.to, flags: inner.flags.with(Flags::RETRY), ..inner };
+        let (hops, flags) = (envelope.hops, inner.flags);
+        let flags = if is_new { flags } else { flags.with(Flags::RETRY) };
+        let inner = Envelope { to: envelope.to, hops, flags, ..inner };
+        if !is_logged(inner.kind, inner.flags) {
+            let heard = Heard { origin, account: jid.hash64() };
+            return self.deliver_detoured(&inner, heard, at, fx);
+        }
         let Some(account) = self.core.account(&jid, fx) else {
             return self.core.bounce(&inner, envelope.to, &super::deliver::resource_constraint());
         };
@@ -125,9 +135,7 @@ impl Shard {
         if is_new && waiting >= limit {
             return self.core.bounce(&inner, envelope.to, &super::deliver::resource_constraint());
         }
-        let hops = envelope.hops;
-        let queued =
-            Queued { retry: Some(origin), is_new, hops, ..Queued::new(&inner, envelope.to, at) };
+        let queued = Queued { retry: Some(origin), is_new, ..Queued::new(&inner, envelope.to, at) };
         self.core.hold_frame(at.awaited(inner.flags));
         let Some(slot) = self.core.accounts.get_mut(account.0) else { return };
         let place = match self.core.handover.holds(jid.hash64()) {
@@ -220,16 +228,16 @@ impl Shard {
 }
 
 impl Core {
-    /// There is no room for it on its way, whether it is wrapped or not.
-    pub(super) fn refuse_wrapped(&mut self, envelope: &Envelope<'_>, to: &str) {
+    /// It goes back as an error, whether it is wrapped or not.
+    pub(super) fn refuse_wrapped(&mut self, envelope: &Envelope<'_>, to: &str, why: &StanzaError) {
         let is_it = envelope.kind == Kind::Control && is_wrapped(envelope.subtype);
         match is_it.then(|| unwrap(envelope.stanza)).flatten() {
             Some((_, batch)) => {
                 for inner in batch.iter() {
-                    self.bounce(&inner, to, &super::deliver::resource_constraint());
+                    self.bounce(&inner, to, why);
                 }
             }
-            None => self.bounce(envelope, to, &super::deliver::resource_constraint()),
+            None => self.bounce(envelope, to, why),
         }
     }
 
@@ -263,25 +271,35 @@ fn is_wrapped(subtype: u8) -> bool {
     subtype == Control::Retry as u8 || subtype == Control::Passed as u8
 }
 
+pub(super) fn write_origin(to: &mut Vec<u8>, origin: &Origin) {
+    to.extend_from_slice(&origin.incarnation.to_be_bytes());
+    to.extend_from_slice(&origin.link.to_be_bytes());
+    to.extend_from_slice(&origin.number.to_be_bytes());
+}
+
+/// The other way; gives what follows, too.
+pub(super) fn read_origin(bytes: &[u8]) -> Option<(Origin, &[u8])> {
+    let (incarnation, rest) = bytes.split_first_chunk::<8>()?;
+    let (link, rest) = rest.split_first_chunk::<4>()?;
+    let (number, rest) = rest.split_first_chunk::<8>()?;
+    let origin = Origin {
+        incarnation: u64::from_be_bytes(*incarnation),
+        link: u32::from_be_bytes(*link),
+        number: u64::from_be_bytes(*number),
+    };
+    Some((origin, rest))
+}
+
 fn wrap(origin: &Origin, frame: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(ORIGIN_BYTES + frame.len());
-    bytes.extend_from_slice(&origin.incarnation.to_be_bytes());
-    bytes.extend_from_slice(&origin.link.to_be_bytes());
-    bytes.extend_from_slice(&origin.number.to_be_bytes());
+    write_origin(&mut bytes, origin);
     bytes.extend_from_slice(frame);
     bytes
 }
 
 /// The other way. What comes from another node is checked.
 fn unwrap(bytes: &[u8]) -> Option<(Origin, frame::Batch)> {
-    let (origin, inner) = bytes.split_at_checked(ORIGIN_BYTES)?;
-    let (incarnation, rest) = origin.split_first_chunk::<8>()?;
-    let (link, number) = rest.split_first_chunk::<4>()?;
-    let origin = Origin {
-        incarnation: u64::from_be_bytes(*incarnation),
-        link: u32::from_be_bytes(*link),
-        number: u64::from_be_bytes(number.try_into().ok()?),
-    };
+    let (origin, inner) = read_origin(bytes)?;
     let batch = frame::Batch::checked(inner, frame::FRAME_BYTES_MAX).ok()?;
     (batch.frames() == 1).then_some((origin, batch))
 }

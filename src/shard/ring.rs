@@ -235,6 +235,13 @@ impl Inward {
         }
     }
 
+    /// The frame waits for something.
+    pub(super) fn is_open(&self, number: u64) -> bool {
+        self.open
+            .binary_search_by_key(&number, |&(open, _)| open)
+            .is_ok_and(|at| self.open[at].1 > 0)
+    }
+
     /// The other side knows that this frame is handled.
     pub(super) fn has_told(&self, number: u64) -> bool {
         self.told.1 >= number

@@ -79,7 +79,7 @@ pub enum Subscription {
 pub const ORIGIN_ROWS: u32 = 4_096;
 
 /// Where a logged stanza came from, so that a frame sent again is not stored again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Origin {
     pub incarnation: u64,
     /// Which ring or link of that incarnation.

@@ -13,6 +13,7 @@ mod commands;
 mod components;
 mod copies;
 mod csi;
+mod detours;
 mod direct;
 mod discovery;
 mod domains;

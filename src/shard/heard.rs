@@ -1,0 +1,229 @@
+//! Requests, answers and passing messages that came by a detour: passed on by a shard that owned the account no more, or
+//! sent again as the node was gone that they had gone to. One stanza may come both ways, where the word of the first that
+//! it is handled got lost (R7). Rows of the log tell that of messages that are kept; of what is in no log the owner
+//! remembers the origin, and the memory goes with the account. What came straight is not remembered: only its owner's
+//! death has it sent to another, and what a dead owner did nobody knows.
+//!
+//! Presence says how things are, and may say so twice.
+//!
+//! At the bound the oldest are forgotten first, and all in time; what then came again would be taken for new.
+
+use super::account::{AccountId, Queued};
+use super::control::Control;
+use super::effect::Effects;
+use super::retry::{ORIGIN_BYTES, read_origin, write_origin};
+use super::ring::FrameRef;
+use super::{Core, Shard};
+use crate::base::hash::Map;
+use crate::base::instant::Instant;
+use crate::cluster::placement::Owner;
+use crate::frame::{Envelope, Flags, Kind, Recipients};
+use crate::store::Origin;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Some 80 bytes each.
+const MOST: usize = 65_536;
+/// Longer than nodes usually are without each other or the database, to which a change of owners may have to wait.
+const FOR: Duration = Duration::from_secs(600);
+/// Of a stanza, as its new owner is told: origin, hash of the account.
+const RECORD_BYTES: usize = ORIGIN_BYTES + 8;
+/// Of them in one frame.
+const RECORDS: usize = 1_024;
+
+/// A stanza for one account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Heard {
+    pub origin: Origin,
+    /// Hash of the account.
+    pub account: u64,
+}
+
+/// What a shard remembers.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// With the frame that each came in first.
+    known: Map<Heard, FrameRef>,
+    /// In the order in which they came.
+    order: VecDeque<(Instant, Heard)>,
+    /// Frames that brought one again before it was handled: they are handled when the first is.
+    followers: Vec<(FrameRef, FrameRef)>,
+}
+
+impl Memory {
+    fn insert(&mut self, heard: Heard, first: FrameRef, now: Instant) {
+        self.forget(now);
+        if self.known.insert(heard, first).is_none() {
+            self.order.push_back((now, heard));
+        }
+        while self.order.len() > MOST {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets what is old.
+    pub(super) fn forget(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|(at, _)| now.since(*at) >= FOR) {
+            self.forget_oldest();
+        }
+        if self.order.is_empty() && self.order.capacity() > 0 {
+            (self.order, self.known) = (VecDeque::new(), Map::default());
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, oldest)) = self.order.pop_front() {
+            self.known.remove(&oldest);
+        }
+    }
+
+    /// Takes out those whose accounts are not `ours`.
+    fn take(&mut self, is_ours: impl Fn(u64) -> bool) -> Vec<Heard> {
+        let is_ours = |(_, heard): &(Instant, Heard)| is_ours(heard.account);
+        let lost: Vec<Heard> =
+            self.order.iter().filter(|it| !is_ours(it)).map(|(_, heard)| *heard).collect();
+        self.order.retain(is_ours);
+        for heard in &lost {
+            self.known.remove(heard);
+        }
+        lost
+    }
+}
+
+/// A stanza of which the log may tell whether it came before.
+pub(super) fn is_logged(kind: Kind, flags: Flags) -> bool {
+    kind == Kind::Message && flags.contains(Flags::STORABLE)
+}
+
+/// A stanza that takes its origin along on a detour.
+pub(super) fn has_origin(kind: Kind) -> bool {
+    matches!(kind, Kind::Message | Kind::Iq)
+}
+
+impl Shard {
+    /// A stanza that is in no log came by a detour: it is handled, unless it was.
+    pub(super) fn deliver_detoured(
+        &mut self,
+        stanza: &Envelope<'_>,
+        heard: Heard,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
+        if self.core.has_heard(heard, at.awaited(stanza.flags)) {
+            return;
+        }
+        self.core.retry_origin = Some(heard.origin);
+        self.deliver(&Envelope { also_to: Recipients::NONE, ..*stanza }, at, fx);
+        self.core.remember(heard, at);
+    }
+
+    /// As `deliver_detoured`, of one that waited for its account.
+    pub(super) fn deliver_heard(
+        &mut self,
+        account: AccountId,
+        queued: &Queued,
+        heard: Heard,
+        epoch: u64,
+        fx: &mut Effects,
+    ) {
+        let again = queued.at.awaited(queued.post.flags);
+        if self.core.has_heard(heard, again) {
+            return self.core.release_frame(again);
+        }
+        self.core.retry_origin = Some(heard.origin);
+        self.deliver_queued(account, queued, epoch, fx);
+        self.core.remember(heard, queued.at);
+    }
+
+    /// Remembers what others did of accounts that are ours now; what has moved on goes after it.
+    ///
+    /// - takes: `at`, the frame that told it
+    pub(super) fn heard_elsewhere(&mut self, records: &[u8], at: FrameRef, fx: &mut Effects) {
+        for record in records.chunks_exact(RECORD_BYTES) {
+            if let Some(heard) = read(record) {
+                let now = self.core.now.mono;
+                self.core.memory.insert(heard, at, now);
+            }
+        }
+        self.heard_moves(fx);
+    }
+
+    /// What was heard of accounts that are others' now is theirs to know, before they serve them.
+    pub(super) fn heard_moves(&mut self, fx: &mut Effects) {
+        let core = &mut self.core;
+        let own = core.own();
+        let placement = core.placement.clone();
+        let lost = core.memory.take(|account| placement.owner(account) == own);
+        let mut of_owner: Vec<(Owner, Vec<u8>)> = Vec::new();
+        for heard in lost {
+            let owner = placement.owner(heard.account);
+            let place = of_owner.iter().position(|(other, _)| *other == owner);
+            let place = place.unwrap_or_else(|| {
+                of_owner.push((owner, Vec::new()));
+                of_owner.len() - 1
+            });
+            write(&mut of_owner[place].1, &heard);
+        }
+        for (owner, records) in of_owner {
+            let Some(peer) = core.peers.of(owner) else { continue };
+            for part in records.chunks(RECORDS * RECORD_BYTES) {
+                core.send_control(peer, Control::Heard, "", part, fx);
+            }
+        }
+    }
+}
+
+impl Core {
+    /// A stanza that came with its origin is handled by now, unless it waits for something: what keeps it takes the origin.
+    pub(super) fn remember(&mut self, heard: Heard, first: FrameRef) {
+        if self.retry_origin.take().is_some() {
+            let now = self.now.mono;
+            self.memory.insert(heard, first, now);
+        }
+    }
+
+    /// Whether a stanza was handled before. What brings it again is handled when what brought it first is.
+    ///
+    /// - takes: `again`, the frame that brings it, where somebody waits for that
+    pub(super) fn has_heard(&mut self, heard: Heard, again: Option<FrameRef>) -> bool {
+        let Some(first) = self.memory.known.get(&heard).copied() else { return false };
+        self.probe.duplicates_dropped += 1;
+        if let Some(again) = again.filter(|again| *again != first && self.is_open(first)) {
+            self.hold_frame(Some(again));
+            self.memory.followers.push((first, again));
+        }
+        true
+    }
+
+    fn is_open(&self, at: FrameRef) -> bool {
+        self.inward.get(usize::from(at.ring)).is_some_and(|inward| inward.is_open(at.number))
+    }
+
+    /// Frames that brought again what is handled by now are so, too. Gives whether there were any.
+    pub(super) fn release_followers(&mut self) -> bool {
+        if self.memory.followers.is_empty() {
+            return false;
+        }
+        let followers = std::mem::take(&mut self.memory.followers);
+        let before = followers.len();
+        for (first, again) in followers {
+            match self.is_open(first) {
+                true => self.memory.followers.push((first, again)),
+                false => self.release_frame(Some(again)),
+            }
+        }
+        self.memory.followers.len() < before
+    }
+}
+
+fn write(to: &mut Vec<u8>, heard: &Heard) {
+    let Heard { origin, account } = heard;
+    write_origin(to, origin);
+    to.extend_from_slice(&account.to_be_bytes());
+}
+
+/// The other way. What comes from another node is checked.
+fn read(record: &[u8]) -> Option<Heard> {
+    let (origin, account) = read_origin(record)?;
+    Some(Heard { origin, account: u64::from_be_bytes(account.try_into().ok()?) })
+}

@@ -1,0 +1,155 @@
+//! What is in no log and comes by two ways, as a node passed it on and left before its word of that was heard: handled once
+//! (R7).
+
+use crate::acks::{R, a, resume, returning};
+use crate::harness::{Client, Node, attr};
+use std::time::Duration;
+
+const EQUAL: [(u32, u32); 3] = [(1, 1), (2, 1), (3, 1)];
+const DRAINED: [(u32, u32); 3] = [(1, 1), (2, 0), (3, 1)];
+const WITHOUT: [(u32, u32); 2] = [(1, 1), (3, 1)];
+
+/// Three nodes, and a name whose account is at the second, and at the third when that is drained.
+fn cluster() -> (Node, String) {
+    let mut nodes = Node::cluster(3, 2, |_| {});
+    nodes.members(&DRAINED, &[]);
+    let names = (0..10_000).map(|number| format!("user{number}"));
+    let moving: Vec<String> = names.filter(|name| nodes.node_of(name) == 3).collect();
+    nodes.members(&EQUAL, &[]);
+    nodes.advance(Duration::from_secs(1));
+    let name = moving.into_iter().find(|name| nodes.node_of(name) == 2);
+    let name = name.expect("the third node gets some of what the second had");
+    nodes.users(&[&name]);
+    (nodes, name)
+}
+
+/// The second node gives all away while `xml` is on its way to it, passes that on, and is not heard of any more.
+fn pass_on(nodes: &mut Node, client: Client, xml: &str) {
+    nodes.hold_rings();
+    nodes.send(client, xml);
+    nodes.members(&DRAINED, &[]);
+    nodes.lose_news_of(2);
+    nodes.free_rings();
+    nodes.advance(Duration::from_secs(1));
+}
+
+/// It is gone: what it was sent, and did not tell to be handled, is sent again.
+fn leave(nodes: &mut Node, others: &[(u32, u32)]) {
+    let retried = retried(nodes);
+    nodes.members(others, &[]);
+    nodes.advance(Duration::from_secs(1));
+    assert!(self::retried(nodes) > retried, "nothing was sent again");
+}
+
+fn retried(nodes: &Node) -> u64 {
+    (0..6).map(|shard| nodes.probe(shard).frames_retried).sum()
+}
+
+fn get(to: &str) -> String {
+    format!("<iq type='get' id='q' to='{to}'><vCard xmlns='vcard-temp'/></iq>")
+}
+
+/// Stanzas with this id that a client was sent.
+fn count(xml: &str, id: &str) -> usize {
+    xml.matches(&format!(" id='{id}'")).count()
+}
+
+#[test]
+fn a_request_that_comes_by_two_ways_is_answered_once() {
+    for resource in ["", "/nobody"] {
+        for moves_on in [false, true] {
+            let (mut nodes, name) = cluster();
+            let (alice, _) = nodes.online_acked(&nodes.name_at("a", 1), "phone");
+            pass_on(&mut nodes, alice, &get(&format!("{name}@here{resource}")));
+            assert_eq!(count(&nodes.read(alice), "q"), 1);
+            if moves_on {
+                // Who has the account then must know what was done for it.
+                nodes.members(&[(1, 1), (2, 0), (3, 0)], &[]);
+                nodes.advance(Duration::from_secs(1));
+                leave(&mut nodes, &[(1, 1), (3, 0)]);
+            } else {
+                leave(&mut nodes, &WITHOUT);
+            }
+            assert!(nodes.is_settled());
+            let text = nodes.read(alice);
+            assert_eq!(count(&text, "q"), 0, "{resource} {moves_on}: {text}");
+            nodes.send(alice, R);
+            assert!(nodes.read(alice).contains(&a(2)));
+            // The same id again is another request.
+            nodes.send(alice, &get(&format!("{name}@here{resource}")));
+            assert_eq!(count(&nodes.read(alice), "q"), 1);
+        }
+    }
+}
+
+#[test]
+fn a_request_that_comes_again_while_it_is_dealt_with_is_handled_when_it_is_answered() {
+    let (mut nodes, name) = cluster();
+    let (alice, _) = nodes.online_acked(&nodes.name_at("a", 1), "phone");
+    nodes.hold_store();
+    pass_on(&mut nodes, alice, &get(&format!("{name}@here")));
+    // The account is read, then its card is asked for.
+    nodes.answer_one();
+    assert_eq!(nodes.queries_held(), 1);
+    leave(&mut nodes, &WITHOUT);
+    assert_eq!(nodes.queries_held(), 1);
+    nodes.send(alice, R);
+    nodes.advance(Duration::from_secs(1));
+    let text = nodes.read(alice);
+    assert!(text.contains(&a(1)) && count(&text, "q") == 0, "{text}");
+    nodes.free_store();
+    let text = nodes.read(alice);
+    assert!(text.contains(&a(2)) && count(&text, "q") == 1, "{text}");
+}
+
+#[test]
+fn a_request_that_waited_for_its_account_twice_is_answered_once() {
+    let (mut nodes, name) = cluster();
+    let (alice, _) = nodes.online_acked(&nodes.name_at("a", 1), "phone");
+    nodes.hold_store();
+    pass_on(&mut nodes, alice, &get(&format!("{name}@here")));
+    leave(&mut nodes, &WITHOUT);
+    nodes.free_store();
+    let text = nodes.read(alice);
+    assert_eq!(count(&text, "q"), 1, "{text}");
+    nodes.send(alice, R);
+    assert!(nodes.read(alice).contains(&a(2)));
+}
+
+#[test]
+fn a_client_gets_once_what_comes_by_two_ways() {
+    let (mut nodes, name) = cluster();
+    let (alice, _) = nodes.online_acked(&nodes.name_at("a", 1), "phone");
+    let (_, id) = nodes.online_acked(&name, "desk");
+    let composing = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
+    let to = format!("{name}@here/desk");
+    let both = format!("{}<message type='chat' id='c' to='{to}'>{composing}</message>", get(&to));
+    pass_on(&mut nodes, alice, &both);
+    let bob = returning(&mut nodes, &name);
+    nodes.send(bob, &resume(&id, 1));
+    let text = nodes.read(bob);
+    assert_eq!((count(&text, "q"), count(&text, "c")), (1, 1), "{text}");
+    let asker = attr(text.split("<iq ").nth(1).unwrap(), "from").to_owned();
+    nodes.send(bob, &format!("<iq type='result' id='q' to='{asker}'/>"));
+    assert_eq!(count(&nodes.read(alice), "q"), 1);
+    leave(&mut nodes, &WITHOUT);
+    let text = nodes.read(bob);
+    assert_eq!((count(&text, "q"), count(&text, "c")), (0, 0), "{text}");
+}
+
+#[test]
+fn an_answer_that_comes_by_two_ways_reaches_its_asker_once() {
+    let (mut nodes, name) = cluster();
+    let (bob, _) = nodes.online_acked(&nodes.name_at("b", 1), "desk");
+    let there = nodes.name_at("b", 1);
+    let (alice, id) = nodes.online_acked(&name, "phone");
+    nodes.send(alice, &get(&format!("{there}@here/desk")));
+    assert_eq!(count(&nodes.read(bob), "q"), 1);
+    pass_on(&mut nodes, bob, &format!("<iq type='result' id='q' to='{name}@here/phone'/>"));
+    leave(&mut nodes, &WITHOUT);
+    let alice = returning(&mut nodes, &name);
+    nodes.send(alice, &resume(&id, 1));
+    let text = nodes.read(alice);
+    assert!(text.contains("<resumed "), "{text}");
+    assert_eq!(count(&text, "q"), 1, "{text}");
+}
