@@ -57,6 +57,9 @@ impl Shard {
                 }
                 continue;
             }
+            // It is older than all that is sent behind it, whatever the clock was set to since.
+            let ingress = Wall(envelope.ingress.0.min(self.core.now.wall.0));
+            let envelope = Envelope { ingress, ..envelope };
             let ring = u32::from(self.core.id.0) << 16 | u32::from(place.shard.0);
             let origin =
                 Origin { incarnation: self.core.peers.own().incarnation, link: ring, number };
@@ -122,7 +125,7 @@ impl Shard {
         let Some(inner) = batch.iter().next() else { return };
         let (hops, flags) = (envelope.hops, inner.flags);
         let flags = if is_new { flags } else { flags.with(Flags::RETRY) };
-        let inner = Envelope { to: envelope.to, hops, flags, ..inner };
+        let inner = Envelope { to: envelope.to, hops, flags, ingress: envelope.ingress, ..inner };
         if !is_logged(inner.kind, inner.flags) {
             let heard = Heard { origin, account: jid.hash64() };
             return self.deliver_detoured(&inner, heard, at, fx);

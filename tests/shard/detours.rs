@@ -2,7 +2,7 @@
 //! (R7).
 
 use crate::acks::{R, a, resume, returning};
-use crate::harness::{Client, Node, attr};
+use crate::harness::{Client, Node, attr, bodies, chat};
 use std::time::Duration;
 
 const EQUAL: [(u32, u32); 3] = [(1, 1), (2, 1), (3, 1)];
@@ -152,4 +152,22 @@ fn an_answer_that_comes_by_two_ways_reaches_its_asker_once() {
     let text = nodes.read(alice);
     assert!(text.contains("<resumed "), "{text}");
     assert_eq!(count(&text, "q"), 1, "{text}");
+}
+
+/// R6.
+#[test]
+fn what_is_sent_again_stays_before_what_came_later_when_the_clock_was_set_back() {
+    let (mut nodes, name) = cluster();
+    let (alice, _) = nodes.online_acked(&nodes.name_at("a", 1), "phone");
+    let to = format!("{name}@here");
+    nodes.kill_node(2);
+    nodes.send(alice, &chat(&to, "one"));
+    nodes.set_clock_back(Duration::from_secs(2));
+    nodes.hold_rings();
+    nodes.members(&WITHOUT, &[]);
+    nodes.send(alice, &chat(&to, "two"));
+    nodes.free_rings();
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two"]);
 }
