@@ -193,6 +193,8 @@ struct Link {
     deaf: bool,
     /// The connection was lost while it moved.
     lost_on_the_way: bool,
+    /// When its stream was lost, or the server ended it.
+    lost_at: Option<u64>,
     securing: bool,
     /// Bytes are on their way from the socket to the shard.
     reading: bool,

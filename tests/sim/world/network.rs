@@ -30,6 +30,7 @@ impl World {
             gone: false,
             deaf: false,
             lost_on_the_way: false,
+            lost_at: None,
             securing: false,
             reading: false,
         });
@@ -81,6 +82,7 @@ impl World {
     }
 
     pub(super) fn disturb(&mut self, link: LinkId) {
+        self.links[link.0].lost_at.get_or_insert(self.now);
         if let Peer::Client(client) = self.links[link.0].peer {
             self.model.accounts[self.clients[client].account].disturbed_at = self.now;
             if self.client_links[client] == Some(link) {
@@ -185,6 +187,10 @@ impl World {
                 }
                 let Self { model, chance, clients, .. } = self;
                 let orders = clients[client].bytes(bytes, model, chance, self.now);
+                // A client that reads late may read of a session whose stream has ended since: it waits from then on.
+                if clients[client].lost_at.is_none() {
+                    clients[client].lost_at = self.links[link.0].lost_at;
+                }
                 self.obey(client, orders);
             }
             Peer::Rogue(_) => {}
