@@ -269,15 +269,16 @@ fn a_session_that_moved_is_told_what_is_handled_at_the_moment_owners_settle() {
     let (name, there) = (nodes.name_at("a", 1), nodes.name_at("b", 2));
     nodes.users(&[&there]);
     let (alice, id) = nodes.online_acked(&name, "phone");
-    nodes.hold_store();
     nodes.send(alice, &chat(&format!("{there}@here"), "one"));
+    nodes.hold_store();
+    nodes.send(alice, &chat(&format!("{there}@here"), "two"));
     nodes.members(&[(1, 0), (2, 1), (3, 1)], &[]);
     // The recipient's owner has sealed when that is written, and tells both at once.
     nodes.free_store();
     nodes.advance(Duration::from_secs(1));
     assert!(nodes.is_settled());
     let text = come_back(&mut nodes, &name, &id);
-    assert!(text.contains("h='2'"), "{text}");
+    assert!(text.contains("h='3'"), "{text}");
 }
 
 #[test]

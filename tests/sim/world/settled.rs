@@ -157,7 +157,16 @@ impl World {
                     let allowed = client.account == of || is_from(item(client.account, of));
                     client.phase == Phase::Online && client.jid() == *jid && allowed
                 });
-                if !is_there {
+                // What a stranger's session sent directly nobody takes back for it when its node dies, unless the session
+                // has a copy (README, "Not there yet"): who watches knows by its roster whom to ask for.
+                let is_stranger = |contact: &usize| {
+                    jid.starts_with(&format!("{}/", address(*contact)))
+                        && *contact != of
+                        && !is_to(item(of, *contact))
+                };
+                let users = self.plan.accounts + self.plan.rogues;
+                let is_lost = self.model.death_at > 0 && (0..users).any(|it| is_stranger(&it));
+                if !is_there && !is_lost {
                     wrong = Some(format!("client {} sees {jid}, who is not there", viewer.index));
                 }
             }
