@@ -3,6 +3,7 @@
 use super::account::{Account, AccountId, Busy, Queued, State};
 use super::bounce::stanza_id;
 use super::copy;
+use super::direct::is_labelled;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
 use super::heard::{Heard, is_logged};
@@ -39,7 +40,8 @@ impl Shard {
         let mut kinds = [0; 3];
         for envelope in batch.iter() {
             self.core.probe.frames_in += 1;
-            if let Some(count) = kinds.get_mut((envelope.kind as usize).wrapping_sub(1)) {
+            let kind = if is_labelled(&envelope) { Kind::Message } else { envelope.kind };
+            if let Some(count) = kinds.get_mut((kind as usize).wrapping_sub(1)) {
                 *count += 1;
             }
             let Some(inward) = self.core.inward.get_mut(ring) else { return };

@@ -7,6 +7,7 @@
 use super::account::{AccountId, Busy, Queued};
 use super::control::Control;
 use super::deliver::{place_of, split};
+use super::direct::{is_labelled, unwrap as labelled};
 use super::effect::Effects;
 use super::heard::{Heard, has_origin, is_logged};
 use super::ring::{Carried, FrameRef};
@@ -47,7 +48,7 @@ impl Shard {
                     let (epoch, subtype) = (self.core.placement.epoch(), Control::Retry as u8);
                     let envelope = Envelope { epoch, subtype, ..envelope };
                     self.post_again(&envelope, envelope.to, carried, fx);
-                } else if envelope.subtype == Control::Direct as u8 {
+                } else if is_labelled(&envelope) {
                     let (epoch, flags) =
                         (self.core.placement.epoch(), envelope.flags.with(Flags::RETRY));
                     let envelope = Envelope { epoch, flags, ..envelope };
@@ -233,6 +234,9 @@ impl Shard {
 impl Core {
     /// It goes back as an error, whether it is wrapped or not.
     pub(super) fn refuse_wrapped(&mut self, envelope: &Envelope<'_>, to: &str, why: &StanzaError) {
+        if let Some((_, inner)) = labelled(envelope) {
+            return self.bounce(&inner, to, why);
+        }
         let is_it = envelope.kind == Kind::Control && is_wrapped(envelope.subtype);
         match is_it.then(|| unwrap(envelope.stanza)).flatten() {
             Some((_, batch)) => {

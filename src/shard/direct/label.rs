@@ -82,9 +82,14 @@ impl Label {
     }
 }
 
+/// Whether it is a message with its label.
+pub(in crate::shard) fn is_labelled(envelope: &Envelope<'_>) -> bool {
+    envelope.kind == Kind::Control && envelope.subtype == Control::Direct as u8
+}
+
 /// The message of a frame that was made by `Label::wrap`; `None` for others.
 pub(in crate::shard) fn unwrap<'a>(outer: &Envelope<'a>) -> Option<(Label, Envelope<'a>)> {
-    if outer.kind != Kind::Control || outer.subtype != Control::Direct as u8 {
+    if !is_labelled(outer) {
         return None;
     }
     let (label, stanza) = Label::split(outer.stanza)?;
