@@ -39,7 +39,7 @@ await withBrowser("cluster", async (browser) => {
     expect(Object.keys(told).join() === "n1,n2,n3", `${where}: ${Object.keys(told)}`);
     for (const [name, node] of Object.entries(told)) {
       const words = `${where}: ${name}: ${JSON.stringify(node)}`;
-      expect(node.State === "member" && node.Weight === "1" && node.Shards === "2", words);
+      expect(node.State === "member" && node.Weight === "100" && node.Shards === "2", words);
       const share = parseFloat(node.Share);
       expect(share > 25 && share < 42, words);
       expect(/^[0-3]\.\d s$/.test(node.Lease), words);
