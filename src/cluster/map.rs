@@ -18,8 +18,8 @@
 //! | `members[].components` | where components (XEP-0114) reach it, `HOST:PORT` each; may be missing |
 //!
 //! In XML the same names are attributes of `<shard-map xmlns='urn:corefire:shard-map:1'/>` and of a `<member/>` in it for each
-//! member, with a `<client/>` and a `<component/>` for each address. Another rule, or a field with another meaning, is another `format`, and in XML
-//! another namespace.
+//! member, with a `<client/>` and a `<component/>` for each address. Another rule, or a field with another meaning, is
+//! another `format`, and in XML another namespace.
 
 use super::placement::{Member, NodeId, Owner, Placement, draw, partition, shard_at};
 use super::view::View;

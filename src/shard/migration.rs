@@ -104,8 +104,8 @@ impl Moved {
     /// at the end of this turn stay until then.
     pub(super) fn settled(&mut self) {
         let done = &self.done;
-        let is_told = |session: &SessionId| !done.iter().any(|(of, _)| of == session);
-        self.left.retain(|session, left| !left.is_done() || !is_told(session));
+        let is_to_be_told = |session: &SessionId| done.iter().any(|(of, _)| of == session);
+        self.left.retain(|session, left| !left.is_done() || is_to_be_told(session));
         self.early = Vec::new();
     }
 

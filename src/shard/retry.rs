@@ -108,8 +108,7 @@ impl Shard {
         }
     }
 
-    /// A frame that another sent to a node which is gone: it waits for its account as others do, then it is asked whether
-    /// its message is there, unless it is known to be new.
+    /// A frame that another sent to a node which is gone.
     pub(super) fn retried(
         &mut self,
         envelope: &Envelope<'_>,
@@ -140,9 +139,15 @@ impl Shard {
             return self.core.bounce(&inner, envelope.to, &super::deliver::resource_constraint());
         }
         let queued = Queued { retry: Some(origin), is_new, ..Queued::new(&inner, envelope.to, at) };
-        self.core.hold_frame(at.awaited(inner.flags));
-        let Some(slot) = self.core.accounts.get_mut(account.0) else { return };
-        let place = match self.core.handover.holds(jid.hash64()) {
+        self.wait_for_log(account, queued, fx);
+    }
+
+    /// It waits for its account as others do, then the log is asked for it, unless it is known to be new.
+    pub(super) fn wait_for_log(&mut self, account: AccountId, queued: Queued, fx: &mut Effects) {
+        let core = &mut self.core;
+        core.hold_frame(queued.at.awaited(queued.post.flags));
+        let Some(slot) = core.accounts.get_mut(account.0) else { return };
+        let place = match core.handover.holds(slot.jid.hash64()) {
             true => place_of(slot, &queued),
             false => slot.waiting.len(),
         };

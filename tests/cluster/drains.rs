@@ -3,23 +3,18 @@
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, name};
+use crate::cluster::{Cluster, Finding, name};
 use crate::person::Person;
-use corefire_load::launch::free_address;
 
 /// Accounts of the node that is drained, some of them connected elsewhere, and clients of it whose accounts are elsewhere.
 const EACH: usize = 16;
 
 /// Three nodes, of which the first lets so many clients go in a second.
 fn three(per_s: u32) -> Option<Cluster> {
-    let links: Vec<_> = (0..3).map(|_| free_address().unwrap()).collect();
-    let group = free_address().unwrap().port();
-    let mut cluster = Cluster::at(&links, &[], |_, place| {
-        place
-            .set(&format!("cluster.multicast.group=239.192.0.77:{group}"))
-            .set("cluster.multicast.interface=127.0.0.1")
-            .set(&format!("cluster.drain_per_s={per_s}"))
-    })?;
+    let mut cluster = Cluster::prepare(3, &Finding::Multicast)?;
+    for place in &mut cluster.places {
+        place.add(&format!("cluster.drain_per_s={per_s}"));
+    }
     (0..3).for_each(|at| cluster.boot(at));
     cluster.expect_all();
     Some(cluster)

@@ -6,23 +6,16 @@ use std::time::{Duration, Instant};
 use corefire::stream::component::Secret;
 
 use crate::client::Client;
-use crate::cluster::{Cluster, PASSWORD};
+use crate::cluster::{Cluster, Finding, PASSWORD};
 use crate::person::Person;
-use corefire_load::launch::free_address;
 
 /// Three nodes; the first account is an administrator's.
 fn three() -> Option<(Cluster, [String; 3])> {
-    let links: Vec<_> = (0..3).map(|_| free_address().unwrap()).collect();
-    let group = free_address().unwrap().port();
-    let mut cluster = Cluster::at(&links, &[], |_, place| {
-        place
-            .set(&format!("cluster.multicast.group=239.192.0.77:{group}"))
-            .set("cluster.multicast.interface=127.0.0.1")
-            .set("components.listen=[\"127.0.0.1:0\"]")
-            .set("components.secrets.\"bot.localhost\"=hush")
-    })?;
+    let mut cluster = Cluster::prepare(3, &Finding::Multicast)?;
     let users = [0, 1, 2].map(|owner| cluster.name_at(owner, "user"));
     for place in &mut cluster.places {
+        place.add("components.listen=[\"127.0.0.1:0\"]");
+        place.add("components.secrets.\"bot.localhost\"=hush");
         place.add(&format!("admins=[\"{}@localhost\"]", users[0]));
     }
     (0..3).for_each(|at| cluster.boot(at));

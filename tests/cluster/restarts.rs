@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Finding};
 use crate::person::Person;
-use corefire_load::launch::free_address;
 
 /// One who writes to another; who is cut off comes again.
 struct Talk {
@@ -139,17 +138,11 @@ fn a_node_that_joins_takes_its_share_and_sessions_move_with_it() {
 /// Its client sat with another node than its account's, which stops: it is told where its account is.
 #[test]
 fn whoever_is_sent_away_by_a_node_that_stops_is_told_where_to_go() {
-    let links: Vec<_> = (0..2).map(|_| free_address().unwrap()).collect();
-    let group = free_address().unwrap().port();
-    let Some(mut cluster) = Cluster::at(&links, &[], |at, place| {
-        place
-            .set(&format!("cluster.multicast.group=239.192.0.77:{group}"))
-            .set("cluster.multicast.interface=127.0.0.1")
-            .set(&format!("cluster.clients=[\"n{}.example.org:5222\"]", at + 1))
-            .set("c2s.redirect=owner")
-    }) else {
-        return;
-    };
+    let Some(mut cluster) = Cluster::prepare(2, &Finding::Multicast) else { return };
+    for (number, place) in (1..).zip(&mut cluster.places) {
+        place.add(&format!("cluster.clients=[\"n{number}.example.org:5222\"]"));
+        place.add("c2s.redirect=owner");
+    }
     (0..2).for_each(|at| cluster.boot(at));
     cluster.expect_all();
     let users = [0, 1].map(|owner| cluster.new_user(owner, "user", 0));

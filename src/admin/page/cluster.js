@@ -127,7 +127,7 @@ export function board(view, overview) {
   if (!cluster) return;
   const state = cluster.waiting ? colour("bad", `It waits: ${visible(cluster.waiting)}`)
     : !cluster.has_lease ? colour("bad", "This node has no lease and serves nobody.")
-        : cluster.drain && !cluster.drain.is_done ? colour("warn", `This node lets its clients go; ${count(cluster.drain.connections_left)} connections of others' accounts are left.`)
+    : cluster.drain && !cluster.drain.is_done ? colour("warn", `This node lets its clients go; ${count(cluster.drain.connections_left)} connections of others' accounts are left.`)
     : cluster.drain ? colour("warn", "This node is drained.")
     : cluster.is_settled ? colour("good", "All is where it belongs.") : colour("warn", "Accounts move.");
   const since = (overview.now_ms - Date.parse(cluster.changed_at)) / 1000;

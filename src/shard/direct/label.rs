@@ -1,5 +1,6 @@
-//! How a message travels that a front sends: a control frame whose text is a label and the stanza, so that whoever has the
-//! frame can send it again, and who stores the message knows it by the label, whichever way it comes.
+//! How a message travels that may come again by another way, from a front or from its sender's owner: a control frame whose
+//! text is a label and the stanza, so that whoever has the frame can send it again, and who stores the message knows it by
+//! the label.
 //!
 //! The label names the message as its sender's session does: the session's token, the number of the stanza (XEP-0198) and
 //! a hash of what the client wrote. A client that sends again what was not acknowledged gives it the same, wherever the

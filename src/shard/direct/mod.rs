@@ -13,7 +13,7 @@
 //! | the recipient's owner | the front sends them to the new one, which looks whether it has them |
 //! | the front's node | the owner of the stream does, those that the front had told of; what the client says of others, still by this connection or again by the next, goes with the label that the front gave it, so that it is known |
 //! | the connection, or the way between front and owner | the owner asks the front how far it was (`DirectEnd`), and serves the next stream of the account when all that was sent is handled (`DirectEnded`) |
-//! | the owner of the stream | the front brings them to their end; who comes again knows nothing of them, as after any death of an owner |
+//! | the owner of the stream | the front brings them to their end; what the client says again has the labels that they had |
 //!
 //! When owners change, a front stops before its marker for whom it has no leave any more; so where a session has moved
 //! and the epoch is settled, all that its old front sent has arrived.
@@ -32,7 +32,6 @@ pub(super) use tail::Tail;
 use super::account::{Busy, Queued, State};
 use super::conn::Hold;
 use super::control::Control;
-use super::deliver::place_of;
 use super::effect::{Action, ConnId, Effects};
 use super::inbound::Fate;
 use super::peers::Peer;
@@ -301,12 +300,12 @@ impl Shard {
         fx: &mut Effects,
     ) -> Option<FrameRef> {
         let (core, hash64) = (&mut self.core, to.bare().hash64());
-        let is_for_account = to.local().is_some() && core.realm(to.domain()) == Realm::Ours;
-        let kind = MessageType::from_code(envelope.subtype).filter(|kind| {
-            envelope.kind == Kind::Message
-                && is_for_account
-                && core.handover.is_cluster()
-                && matches!(kind, MessageType::Chat | MessageType::Normal)
+        let may_have_one = core.handover.is_cluster() && envelope.kind == Kind::Message;
+        let kind = may_have_one.then(|| MessageType::from_code(envelope.subtype)).flatten();
+        let kind = kind.filter(|kind| {
+            matches!(kind, MessageType::Chat | MessageType::Normal)
+                && to.local().is_some()
+                && core.realm(to.domain()) == Realm::Ours
         });
         let slot = core.sessions.get_mut(session.0);
         let token = slot.as_ref().and_then(|slot| {
@@ -525,7 +524,7 @@ impl Core {
 // ---- at the owner of the recipient
 
 impl Shard {
-    /// A message that a front sent, or that its sender's owner sends since the front is gone.
+    /// A message with its label: a front sent it, or its sender's owner did.
     pub(super) fn direct_arrives(
         &mut self,
         envelope: &Envelope<'_>,
@@ -554,13 +553,6 @@ impl Shard {
         };
         let (retry, since, hops) = (Some(label.origin), Some(label.since), envelope.hops);
         let queued = Queued { retry, since, hops, ..Queued::new(&inner, inner.to, at) };
-        self.core.hold_frame(at.awaited(inner.flags));
-        let Some(slot) = self.core.accounts.get_mut(account.0) else { return };
-        let place = match self.core.handover.holds(jid.hash64()) {
-            true => place_of(slot, &queued),
-            false => slot.waiting.len(),
-        };
-        slot.waiting.insert(place, queued);
-        self.drain(account, fx);
+        self.wait_for_log(account, queued, fx);
     }
 }

@@ -1,5 +1,6 @@
 //! The index of the archive in its two tables: whatever was carried over so far, and whenever the process ends.
 
+use super::super::SqliteWriter;
 use super::*;
 use crate::store::Page;
 use crate::xmpp::jid::Jid;
@@ -14,6 +15,18 @@ fn archived(owner: &str, id: u64) -> Write {
     let peer = if id.is_multiple_of(7) { MERCUTIO } else { ROMEO };
     let entry = contract::entry(id, peer, b"<message><body/></message>");
     Write::AppendLog { owner: bare(owner), entry: LogEntry { keep: Keep::Archived, ..entry } }
+}
+
+/// A database whose owners have so many messages each, one from each commit.
+fn filled(each: u64) -> (TempDir, PathBuf, SqliteWriter, SqliteReader) {
+    let (directory, path) = directory();
+    let mut writer = open(&path).unwrap().writer;
+    writer.commit(&OWNERS.map(create)).unwrap();
+    for id in 1..=each {
+        writer.commit(&OWNERS.map(|owner| archived(owner, id))).unwrap();
+    }
+    let reader = SqliteReader::open(&path).unwrap();
+    (directory, path, writer, reader)
 }
 
 fn shown(reader: &mut SqliteReader, query: ArchiveQuery) -> Vec<u64> {
@@ -102,10 +115,7 @@ fn killed(path: &Path) -> PathBuf {
 
 #[test]
 fn pages_are_the_same_at_each_step_and_after_each_death() {
-    let (_directory, path) = directory();
-    let mut writer = open(&path).unwrap().writer;
-    let mut reader = SqliteReader::open(&path).unwrap();
-    writer.commit(&OWNERS.map(create)).unwrap();
+    let (_directory, path, mut writer, mut reader) = filled(0);
     let mut fresh_max = 0;
     for id in 1..=24 {
         writer.commit(&OWNERS.map(|owner| archived(owner, id))).unwrap();
@@ -147,10 +157,7 @@ fn nothing_is_carried_while_there_is_little() {
 
 #[test]
 fn a_row_that_comes_late_goes_where_its_neighbours_are() {
-    let (_directory, path) = directory();
-    let mut writer = open(&path).unwrap().writer;
-    let mut reader = SqliteReader::open(&path).unwrap();
-    writer.commit(&OWNERS.map(create)).unwrap();
+    let (_directory, path, mut writer, mut reader) = filled(0);
     let mut expected = Vec::new();
     // Upwards by tens, and each time one in the midst of what is there.
     for step in 1..=20 {
@@ -176,10 +183,7 @@ fn a_row_that_comes_late_goes_where_its_neighbours_are() {
 
 #[test]
 fn rows_go_from_either_table_while_others_are_carried() {
-    let (_directory, path) = directory();
-    let mut writer = open(&path).unwrap().writer;
-    let mut reader = SqliteReader::open(&path).unwrap();
-    writer.commit(&OWNERS.map(create)).unwrap();
+    let (_directory, path, mut writer, mut reader) = filled(0);
     let mut oldest = 1;
     for id in 1..=30 {
         let prune = Write::PruneArchive {
@@ -212,13 +216,7 @@ fn rows_go_from_either_table_while_others_are_carried() {
 
 #[test]
 fn a_batch_that_failed_has_carried_nothing() {
-    let (_directory, path) = directory();
-    let mut writer = open(&path).unwrap().writer;
-    let mut reader = SqliteReader::open(&path).unwrap();
-    writer.commit(&OWNERS.map(create)).unwrap();
-    for id in 1..=9 {
-        writer.commit(&OWNERS.map(|owner| archived(owner, id))).unwrap();
-    }
+    let (_directory, path, mut writer, mut reader) = filled(9);
     let before = rows(&path);
     writer.limit_pages(60);
     let large = contract::entry(11, ROMEO, &[7; 400_000]);
@@ -238,13 +236,8 @@ fn a_batch_that_failed_has_carried_nothing() {
 
 #[test]
 fn an_index_that_lacks_a_message_or_has_another_is_told() {
-    let (_directory, path) = directory();
-    let mut writer = open(&path).unwrap().writer;
-    writer.commit(&OWNERS.map(create)).unwrap();
-    for id in 1..=9 {
-        writer.commit(&OWNERS.map(|owner| archived(owner, id))).unwrap();
-    }
-    drop(writer);
+    let (_directory, path, writer, reader) = filled(9);
+    drop((writer, reader));
     assert_eq!(problems(&path), [""; 0]);
     let conn = Connection::open(&path).unwrap();
     for (sql, told) in [
@@ -293,13 +286,7 @@ fn an_index_that_lacks_a_message_or_has_another_is_told() {
 /// A row of the index that leads to another's message leads nowhere.
 #[test]
 fn nobody_reads_anothers_message_whatever_the_index_says() {
-    let (_directory, path) = directory();
-    let mut writer = open(&path).unwrap().writer;
-    let mut reader = SqliteReader::open(&path).unwrap();
-    writer.commit(&OWNERS.map(create)).unwrap();
-    for id in 1..=9 {
-        writer.commit(&OWNERS.map(|owner| archived(owner, id))).unwrap();
-    }
+    let (_directory, path, _writer, mut reader) = filled(9);
     let conn = Connection::open(&path).unwrap();
     for table in ["archive_main", "archive_fresh"] {
         conn.execute_batch(&format!(
