@@ -55,6 +55,9 @@ pub(super) struct Handover {
     /// Accounts that are ours, and read when the epoch is settled.
     held: Vec<AccountId>,
     parked: VecDeque<Queued>,
+    /// Frames of others that were answered while this went on. Each is kept by its sender until it is handled, which bounds
+    /// them.
+    pub(super) answered: Vec<FrameRef>,
     is_looking: bool,
 }
 
@@ -71,6 +74,7 @@ impl Handover {
             barrier: None,
             held: Vec::new(),
             parked: VecDeque::new(),
+            answered: Vec::new(),
             is_looking: false,
         }
     }
@@ -411,6 +415,9 @@ impl Shard {
         }
         // Others gave higher ones to what is ours now.
         core.forget_ids();
+        for at in std::mem::take(&mut core.handover.answered) {
+            core.release_frame(Some(at));
+        }
         for id in std::mem::take(&mut core.handover.held) {
             core.load_held(id, fx);
         }

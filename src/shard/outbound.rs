@@ -51,8 +51,14 @@ impl Core {
     }
 
     /// `at` is answered by our frame `sent`. To whoever sent `at`, its handling is told behind that; elsewhere, a node that
-    /// dies before it has the answer must not leave the stanza told as handled.
+    /// dies before it has the answer must not leave the stanza told as handled. And while owners change, the answer may
+    /// wait at the new owner of an account whose session is still at the old one: its client must not hear that all is
+    /// well, and leave, before the two are together.
     pub(super) fn answered_by(&mut self, at: FrameRef, sent: FrameRef) {
+        if !self.handover.is_settled() {
+            self.hold_frame(Some(at));
+            self.handover.answered.push(at);
+        }
         if sent.ring != at.ring && !self.peers.is_local(Peer(sent.ring)) {
             self.hold_frame(Some(at));
             let outward = &mut self.outward[usize::from(sent.ring)];
