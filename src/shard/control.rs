@@ -5,6 +5,7 @@
 use super::effect::Effects;
 use super::peers::Peer;
 use super::ring::FrameRef;
+use super::subscription::is_subscription;
 use super::{Core, Shard, config};
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::xmpp::jid::{BareJid, Jid};
@@ -231,7 +232,12 @@ impl Core {
         let batch = fx.outbox.get_mut(ring)?;
         let number = self.outward[ring].last() + 1;
         let before = batch.len_bytes();
-        self.encoder.append(batch, &Envelope { number, ..*envelope }).ok()?;
+        let mut flags = envelope.flags;
+        if envelope.kind == Kind::Presence && is_subscription(envelope.subtype) {
+            // Whoever sent it has changed its roster by now: it must outlive a node on which it waits for its account.
+            flags = flags.with(Flags::WANTS_ACK);
+        }
+        self.encoder.append(batch, &Envelope { number, flags, ..*envelope }).ok()?;
         self.outward[ring].number();
         if self.outward[ring].keeps() {
             self.outward[ring].keep(&batch.as_bytes()[before..]);
