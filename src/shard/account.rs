@@ -8,6 +8,7 @@ use super::contacts::Contacts;
 use super::effect::{ConnId, Effects, Ticket};
 use super::post::Post;
 use super::rate::Traffic;
+use super::retry::Question;
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::{Core, Waiting};
@@ -160,6 +161,8 @@ pub(super) struct Account {
     pub load: Option<Ticket>,
     /// Writes of this account that are on their way. What is read before they are done is not what is so.
     pub changing: u32,
+    /// Waits for some of them.
+    pub question: Option<Box<Question>>,
     /// A node was gone before its roster was read: what its sessions see of its contacts may be out of date.
     pub is_unsure: bool,
     /// What its sessions have sent, and how many of them were new.
@@ -280,6 +283,7 @@ impl Core {
             timer: false,
             load: None,
             changing: 0,
+            question: None,
             is_unsure: false,
             traffic: Traffic::default(),
             new_sessions: Meter::default(),
@@ -326,6 +330,9 @@ impl Core {
         let Some(account) = self.accounts.get_mut(id.0) else { return false };
         account.changing = account.changing.saturating_sub(1);
         let last = account.changing == 0;
+        if account.question.as_deref_mut().is_some_and(Question::is_due) {
+            fx.queries.extend(account.question.take().map(|question| question.into_query()));
+        }
         if last && account.busy == Busy::Loading && account.load.is_none() {
             self.load(id, fx);
         }

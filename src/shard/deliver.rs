@@ -161,11 +161,12 @@ impl Shard {
                     return self.deliver_ahead(account, session, envelope, to, fx);
                 }
             }
-            // Its session may still be on its way here.
+            // Its session may still be on its way here. What a refusal answers is kept by its sender until then (see
+            // `answered_by`), which bounds these.
             let Some(slot) = core.accounts.get(account.0) else { return };
             let may_wait = is_answer
                 && core.handover.holds(slot.jid.hash64())
-                && slot.waiting.len() < 2 * limit;
+                && (envelope.flags.contains(Flags::REFUSAL) || slot.waiting.len() < 2 * limit);
             if full && !may_wait {
                 return core.bounce(envelope, to, &resource_constraint());
             }

@@ -4,14 +4,14 @@
 //! keeps that, so the new owner looks for it among the newest rows of the account before it delivers the message. What is
 //! in no log is known by those who handled it (`heard`).
 
-use super::account::{AccountId, Busy, Queued};
+use super::account::{Account, AccountId, Busy, Queued};
 use super::control::Control;
 use super::deliver::{place_of, split};
 use super::direct::{is_labelled, unwrap as labelled};
 use super::effect::Effects;
 use super::heard::{Heard, has_origin, is_logged};
 use super::ring::{Carried, FrameRef};
-use super::{Core, Shard, StoreOutcome, Waiting};
+use super::{Core, Shard, StoreOutcome, Ticket, Waiting};
 use crate::base::instant::Wall;
 use crate::cluster::placement::Owner;
 use crate::cluster::view::Place;
@@ -25,6 +25,27 @@ use std::time::Duration;
 const LEEWAY: Duration = Duration::from_secs(60);
 /// An origin as it is written: incarnation, ring, number.
 pub(super) const ORIGIN_BYTES: usize = 20;
+
+/// What the log is asked when rows that are on their way to it are there: one of them may be the message's.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// So many writes of the account go first. They are done in order.
+    after: u32,
+    ticket: Ticket,
+    query: Query,
+}
+
+impl Question {
+    /// A write is done. Gives whether it was the last that goes first.
+    pub(super) fn is_due(&mut self) -> bool {
+        self.after = self.after.saturating_sub(1);
+        self.after == 0
+    }
+
+    pub(super) fn into_query(self) -> (Ticket, Query) {
+        (self.ticket, self.query)
+    }
+}
 
 impl Shard {
     /// One frame to `place`, which is gone, goes to the owners of its recipients.
@@ -172,7 +193,14 @@ impl Shard {
         let since = Wall(since.0.saturating_sub(leeway));
         let waiting = Waiting::Origin { account, queued: Box::new(queued) };
         let ticket = core.ticket(waiting);
-        fx.queries.push((ticket, Query::HasOrigin { owner, origin, since }));
+        let query = Query::HasOrigin { owner, origin, since };
+        match core.accounts.get_mut(account.0).filter(|slot| slot.changing > 0) {
+            Some(slot) => {
+                let after = slot.changing;
+                slot.question = Some(Box::new(Question { after, ticket, query }));
+            }
+            None => fx.queries.push((ticket, query)),
+        }
     }
 
     /// The store has said whether it is there.
@@ -192,7 +220,7 @@ impl Shard {
             StoreOutcome::Answer(_) => {
                 // A session may have come meanwhile, to which older messages of the log go first.
                 if let Some(slot) = core.accounts.get_mut(account.0) {
-                    slot.waiting.push_front(Queued { is_new: true, ..queued });
+                    put_back(slot, Queued { is_new: true, ..queued });
                 }
             }
             // Nobody knows. It is refused, which its sender's acknowledgement may cover.
@@ -262,9 +290,18 @@ impl Core {
         if let Some(Waiting::Origin { queued, .. }) = asked.and_then(|it| self.tickets.remove(&it))
             && let Some(slot) = self.accounts.get_mut(account.0)
         {
-            slot.waiting.push_front(*queued);
+            slot.question = None;
+            put_back(slot, *queued);
         }
     }
+}
+
+/// A message that was looked for waits again, before all that came later; what a session left meanwhile is older.
+fn put_back(slot: &mut Account, queued: Queued) {
+    let is_left = |it: &Queued| it.post.flags.contains(Flags::LEFT);
+    let left =
+        if is_left(&queued) { 0 } else { slot.waiting.iter().take_while(|it| is_left(it)).count() };
+    slot.waiting.insert(left, queued);
 }
 
 /// The control frame in whose `bytes` the frame of `inner` is wrapped.

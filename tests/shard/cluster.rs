@@ -281,6 +281,37 @@ fn a_session_that_moved_is_told_what_is_handled_at_the_moment_owners_settle() {
     assert!(text.contains("h='3'"), "{text}");
 }
 
+/// R1: what waits for a session is with it before its client hears that all is handled, and may say goodbye.
+#[test]
+fn what_is_refused_while_the_sender_moves_counts_as_handled_when_the_refusals_are_with_its_session()
+{
+    const REFUSED: usize = 8;
+    let mut nodes = Node::cluster(3, 1, |it| it.limits.pending_stanzas = 2);
+    let drained = [(1, 1), (2, 1), (3, 0)];
+    nodes.members(&drained, &[]);
+    let names = names_at(&nodes, 1, 40);
+    nodes.members(&EQUAL, &[]);
+    let [sender, there] =
+        [3, 1].map(|node| names.iter().find(|name| nodes.node_of(name) == node).unwrap());
+    nodes.users(&[there]);
+    let (alice, id) = nodes.online_acked(sender, "phone");
+    // Her node is the last to learn that she is another's, and the recipient is being read.
+    let view = nodes.members(&drained, &[3]);
+    nodes.hold_store();
+    (0..2 + REFUSED).for_each(|_| nodes.send(alice, &chat(&format!("{there}@here"), "hello")));
+    nodes.free_store();
+    nodes.send(alice, R);
+    nodes.advance(Duration::from_secs(2));
+    let text = nodes.read(alice);
+    assert!(text.contains(&a(3)) && !text.contains("type='error'"), "{text}");
+    nodes.tell_view(&view, |id| id == 3);
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    let text = come_back(&mut nodes, sender, &id);
+    assert!(text.contains(&format!("h='{}'", 3 + REFUSED)), "{text}");
+    assert_eq!(text.matches("<resource-constraint ").count(), REFUSED, "{text}");
+}
+
 #[test]
 fn sessions_on_their_way_to_a_node_that_dies_go_to_the_next_owner() {
     let mut nodes = Node::cluster(4, 2, |_| {});

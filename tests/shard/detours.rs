@@ -154,6 +154,46 @@ fn an_answer_that_comes_by_two_ways_reaches_its_asker_once() {
     assert_eq!(count(&text, "q"), 1, "{text}");
 }
 
+/// R2: the row of the first way is on its way to the log while what comes by the second is to be looked for there.
+#[test]
+fn a_message_that_comes_again_while_its_row_is_written_is_kept_once() {
+    let (mut nodes, name) = cluster();
+    let (alice, _) = nodes.online_acked(&nodes.name_at("a", 1), "phone");
+    nodes.hold_store();
+    pass_on(&mut nodes, alice, &chat(&format!("{name}@here"), "one"));
+    // The account is read, and ids are reserved.
+    nodes.answer_one();
+    nodes.answer_one();
+    assert_eq!(nodes.queries_held(), 0);
+    leave(&mut nodes, &WITHOUT);
+    assert_eq!(nodes.queries_held(), 0);
+    // One writes to the account all the time; what came before is there soon.
+    nodes.answer_one();
+    assert_eq!(nodes.queries_held(), 1);
+    nodes.free_store();
+    assert_eq!(bodies(&nodes.kept(&name, false)), ["one"]);
+    nodes.send(alice, R);
+    assert!(nodes.read(alice).contains(&a(2)));
+}
+
+/// R8: the rosters of the two would be at odds.
+#[test]
+fn a_subscription_outlives_the_node_on_which_it_waits_for_its_account() {
+    let (mut nodes, name) = cluster();
+    // Without XEP-0198, so that nobody else waits for it.
+    let bob = nodes.online(&nodes.name_at("b", 1), "desk");
+    nodes.hold_store();
+    nodes.send(bob, &format!("<presence type='subscribe' to='{name}@here'/>"));
+    nodes.answer_one();
+    assert_eq!(nodes.queries_held(), 1);
+    nodes.kill_node(2);
+    nodes.free_store();
+    leave(&mut nodes, &WITHOUT);
+    let alice = nodes.login(&name, "phone");
+    nodes.send(alice, "<presence/>");
+    assert!(nodes.read(alice).contains("type='subscribe'"));
+}
+
 /// R6.
 #[test]
 fn what_is_sent_again_stays_before_what_came_later_when_the_clock_was_set_back() {
