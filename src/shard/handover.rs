@@ -410,14 +410,14 @@ impl Shard {
         let own = core.own();
         core.handover.is_settled = true;
         core.moved.settled();
+        for at in std::mem::take(&mut core.handover.answered) {
+            core.release_frame(Some(at));
+        }
         for (partition, kept) in (0..PARTITIONS).zip(&mut core.handover.kept) {
             *kept = core.placement.node(partition) == own.node;
         }
         // Others gave higher ones to what is ours now.
         core.forget_ids();
-        for at in std::mem::take(&mut core.handover.answered) {
-            core.release_frame(Some(at));
-        }
         for id in std::mem::take(&mut core.handover.held) {
             core.load_held(id, fx);
         }
