@@ -188,6 +188,24 @@ fn a_node_that_learns_late_of_an_epoch_loses_and_doubles_nothing() {
     }
 }
 
+/// But for a session that can be resumed, whose copy is told of it (R4).
+#[test]
+fn a_login_touches_one_other_node_at_most() {
+    let mut nodes = cluster();
+    let name = nodes.name_at("a", 2);
+    nodes.users(&[&name]);
+    nodes.keep_fronts();
+    for (from, to) in [(1, 3), (3, 1), (2, 3), (3, 2)] {
+        nodes.hold_way(from, to);
+    }
+    let alice = nodes.login_at(nodes.core_at(1), &name, "phone");
+    nodes.send(alice, "<enable xmlns='urn:xmpp:sm:3'/><presence/>");
+    nodes.send(alice, "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
+    let text = nodes.read(alice);
+    assert!(text.contains("<enabled ") && text.contains("type='result' id='r'"), "{text}");
+    assert_eq!(nodes.on_their_way(), 0);
+}
+
 /// Names whose accounts that node owns.
 fn names_at(nodes: &Node, node: u32, count: usize) -> Vec<String> {
     let names = (0..10_000).map(|number| format!("user{number}"));

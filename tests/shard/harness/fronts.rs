@@ -33,6 +33,11 @@ impl Node {
         self.held_ways.push((from, to));
     }
 
+    /// Batches and pieces that wait for ways which are held.
+    pub(crate) fn on_their_way(&self) -> usize {
+        self.rings.len() + self.relayed.len()
+    }
+
     pub(crate) fn free_ways(&mut self) {
         self.held_ways.clear();
         self.run();
