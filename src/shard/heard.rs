@@ -4,6 +4,10 @@
 //! remembers the origin, and the memory goes with the account. What came straight is not remembered: only its owner's
 //! death has it sent to another, and what a dead owner did nobody knows.
 //!
+//! Without an archive a row is there until its recipient has confirmed it, and the sender may not have heard that it is
+//! handled by then: should the sender's owner die, it says the message again. So labels (`direct`) of messages whose rows
+//! will go are remembered, too, apart from the others, since they are many.
+//!
 //! Presence says how things are, and may say so twice.
 //!
 //! At the bound the oldest are forgotten first, and all in time; what then came again would be taken for new.
@@ -22,14 +26,18 @@ use crate::store::Origin;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Some 80 bytes each.
-const MOST: usize = 65_536;
+/// What came by a detour; some 80 bytes each.
+pub(super) const DETOURED: usize = 65_536;
+/// Messages whose rows will go: for longer than clients usually need to come again, where a shard has 5 000 a second.
+pub(super) const WRITTEN: usize = 131_072;
 /// Longer than nodes usually are without each other or the database, to which a change of owners may have to wait.
 const FOR: Duration = Duration::from_secs(600);
 /// Of a stanza, as its new owner is told: origin, hash of the account.
 const RECORD_BYTES: usize = ORIGIN_BYTES + 8;
-/// Of them in one frame.
+/// Of them in one frame, behind a byte that says which memory they are for.
 const RECORDS: usize = 1_024;
+const OF_DETOURS: u8 = 0;
+const OF_ROWS: u8 = 1;
 
 /// A stanza for one account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,8 +48,9 @@ pub(super) struct Heard {
 }
 
 /// What a shard remembers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memory {
+    most: usize,
     /// With the frame that each came in first.
     known: Map<Heard, FrameRef>,
     /// In the order in which they came.
@@ -51,12 +60,16 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    fn insert(&mut self, heard: Heard, first: FrameRef, now: Instant) {
+    pub(super) fn new(most: usize) -> Memory {
+        Memory { most, known: Map::default(), order: VecDeque::new(), followers: Vec::new() }
+    }
+
+    pub(super) fn insert(&mut self, heard: Heard, first: FrameRef, now: Instant) {
         self.forget(now);
         if self.known.insert(heard, first).is_none() {
             self.order.push_back((now, heard));
         }
-        while self.order.len() > MOST {
+        while self.order.len() > self.most {
             self.forget_oldest();
         }
     }
@@ -138,11 +151,13 @@ impl Shard {
     /// Remembers what others did of accounts that are ours now; what has moved on goes after it.
     ///
     /// - takes: `at`, the frame that told it
-    pub(super) fn heard_elsewhere(&mut self, records: &[u8], at: FrameRef, fx: &mut Effects) {
+    pub(super) fn heard_elsewhere(&mut self, told: &[u8], at: FrameRef, fx: &mut Effects) {
+        let Some((memory, records)) = told.split_first() else { return };
+        let core = &mut self.core;
+        let memory = if *memory == OF_ROWS { &mut core.written } else { &mut core.memory };
         for record in records.chunks_exact(RECORD_BYTES) {
             if let Some(heard) = read(record) {
-                let now = self.core.now.mono;
-                self.core.memory.insert(heard, at, now);
+                memory.insert(heard, at, core.now.mono);
             }
         }
         self.heard_moves(fx);
@@ -153,21 +168,22 @@ impl Shard {
         let core = &mut self.core;
         let own = core.own();
         let placement = core.placement.clone();
-        let lost = core.memory.take(|account| placement.owner(account) == own);
-        let mut of_owner: Vec<(Owner, Vec<u8>)> = Vec::new();
-        for heard in lost {
-            let owner = placement.owner(heard.account);
-            let place = of_owner.iter().position(|(other, _)| *other == owner);
-            let place = place.unwrap_or_else(|| {
-                of_owner.push((owner, Vec::new()));
-                of_owner.len() - 1
-            });
-            write(&mut of_owner[place].1, &heard);
+        let mut of_owner: Vec<(Owner, u8, Vec<u8>)> = Vec::new();
+        for (of, memory) in [(OF_DETOURS, &mut core.memory), (OF_ROWS, &mut core.written)] {
+            for heard in memory.take(|account| placement.owner(account) == own) {
+                let owner = placement.owner(heard.account);
+                let place = of_owner.iter().position(|(other, it, _)| (*other, *it) == (owner, of));
+                let place = place.unwrap_or_else(|| {
+                    of_owner.push((owner, of, Vec::new()));
+                    of_owner.len() - 1
+                });
+                write(&mut of_owner[place].2, &heard);
+            }
         }
-        for (owner, records) in of_owner {
+        for (owner, of, records) in of_owner {
             let Some(peer) = core.peers.of(owner) else { continue };
             for part in records.chunks(RECORDS * RECORD_BYTES) {
-                core.send_control(peer, Control::Heard, "", part, fx);
+                core.send_control(peer, Control::Heard, "", &[&[of], part].concat(), fx);
             }
         }
     }
@@ -182,11 +198,18 @@ impl Core {
         }
     }
 
+    /// The row of a message is there, and goes when it is confirmed.
+    pub(super) fn row_written(&mut self, heard: Heard) {
+        let handled = FrameRef { ring: self.id.0, number: 0 };
+        self.written.insert(heard, handled, self.now.mono);
+    }
+
     /// Whether a stanza was handled before. What brings it again is handled when what brought it first is.
     ///
     /// - takes: `again`, the frame that brings it, where somebody waits for that
     pub(super) fn has_heard(&mut self, heard: Heard, again: Option<FrameRef>) -> bool {
-        let Some(first) = self.memory.known.get(&heard).copied() else { return false };
+        let known = self.memory.known.get(&heard).or_else(|| self.written.known.get(&heard));
+        let Some(first) = known.copied() else { return false };
         self.probe.duplicates_dropped += 1;
         if let Some(again) = again.filter(|again| *again != first && self.is_open(first)) {
             self.hold_frame(Some(again));

@@ -6,6 +6,7 @@ use super::bounce::Bounce;
 use super::copy;
 use super::deliver::{Line, resource_constraint, service_unavailable, split};
 use super::effect::Effects;
+use super::heard::Heard;
 use super::peers::Peer;
 use super::ring::FrameRef;
 use super::session::SessionId;
@@ -118,7 +119,12 @@ impl Core {
             close_start: envelope.close_start,
         };
         let waiting = match keep.is_pending() {
-            true => self.append_pending(id, &owner, envelope, to, at),
+            true => {
+                let heard = self.retry_origin.filter(|_| !keep.is_archived());
+                let account = owner.hash64();
+                let heard = heard.map(|origin| Box::new(Heard { origin, account }));
+                self.append_pending(id, &owner, heard, envelope, to, at)
+            }
             false => Waiting::Nobody,
         };
         let ticket = self.ticket(waiting);
@@ -130,6 +136,7 @@ impl Core {
         &mut self,
         id: AccountId,
         owner: &BareJid,
+        heard: Option<Box<Heard>>,
         envelope: &Envelope<'_>,
         to: &str,
         at: FrameRef,
@@ -149,6 +156,7 @@ impl Core {
             path: self.path(at),
             at: awaited,
             bounce: Box::new(bounce),
+            heard,
             traced: self.trace_keep(envelope, to),
         }
     }

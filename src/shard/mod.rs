@@ -126,6 +126,8 @@ enum Waiting {
         path: Path,
         at: Option<FrameRef>,
         bounce: Box<bounce::Bounce>,
+        /// What is to be remembered when it is there, as the row will go.
+        heard: Option<Box<heard::Heard>>,
         traced: Option<Box<trace::Traced>>,
     },
     /// Whether the message of a frame that comes again is in the log.
@@ -258,6 +260,8 @@ struct Core {
     /// What a front says of the stanza that is being read.
     told: Option<direct::Told>,
     memory: heard::Memory,
+    /// Of messages whose rows go when they are confirmed.
+    written: heard::Memory,
     /// Of the frame that is being delivered, where it came by a detour. Who keeps it for later takes it.
     retry_origin: Option<crate::store::Origin>,
     tickets: Map<Ticket, Waiting>,
@@ -349,7 +353,8 @@ impl Shard {
             directs: direct::Directs::default(),
             fronts: direct::Fronts::default(),
             told: None,
-            memory: heard::Memory::default(),
+            memory: heard::Memory::new(heard::DETOURED),
+            written: heard::Memory::new(heard::WRITTEN),
             retry_origin: None,
             outward: (0..shards).map(|_| Outward::default()).collect(),
             inward: (0..shards).map(|_| Inward::default()).collect(),
@@ -569,6 +574,7 @@ impl Shard {
             self.core.sweep_idle();
             let now = self.core.now.mono;
             self.core.memory.forget(now);
+            self.core.written.forget(now);
         }
     }
 

@@ -56,7 +56,10 @@ impl Shard {
                     self.no_longer_busy(account, Busy::Ids, fx);
                 }
             }
-            (Waiting::Append { account, owner, since, path, at, bounce, traced }, outcome) => {
+            (
+                Waiting::Append { account, owner, since, path, at, bounce, heard, traced },
+                outcome,
+            ) => {
                 self.core.meter.stored(path, self.core.now.mono.since(since));
                 let durable = matches!(outcome, StoreOutcome::Written(Written::Done));
                 self.core.trace_stored(traced, durable);
@@ -66,6 +69,8 @@ impl Shard {
                     if let Some(data) = self.core.owned_data(account, &owner) {
                         data.log_rows = data.log_rows.saturating_sub(1);
                     }
+                } else if let Some(heard) = heard {
+                    self.core.row_written(*heard);
                 }
                 self.core.release_frame(at);
                 self.written(account, fx);

@@ -211,20 +211,24 @@ impl Shard {
         outcome: StoreOutcome,
         fx: &mut Effects,
     ) {
-        let core = &mut self.core;
         match outcome {
             StoreOutcome::Answer(Answer::HasOrigin(true)) => {
+                let core = &mut self.core;
                 core.probe.duplicates_dropped += 1;
                 core.release_frame(queued.at.awaited(queued.post.flags));
             }
+            StoreOutcome::Answer(_) if self.core.was_confirmed(account, &queued) => {
+                self.core.release_frame(queued.at.awaited(queued.post.flags));
+            }
             StoreOutcome::Answer(_) => {
                 // A session may have come meanwhile, to which older messages of the log go first.
-                if let Some(slot) = core.accounts.get_mut(account.0) {
+                if let Some(slot) = self.core.accounts.get_mut(account.0) {
                     put_back(slot, Queued { is_new: true, ..queued });
                 }
             }
             // Nobody knows. It is refused, which its sender's acknowledgement may cover.
             _ => {
+                let core = &mut self.core;
                 let envelope = queued.envelope(core.placement.epoch());
                 core.bounce(&envelope, envelope.to, &super::deliver::resource_constraint());
                 core.release_frame(queued.at.awaited(envelope.flags));
@@ -265,6 +269,15 @@ impl Shard {
 }
 
 impl Core {
+    /// Whether the row of a message that is in no log was there, and is confirmed.
+    fn was_confirmed(&mut self, account: AccountId, queued: &Queued) -> bool {
+        let slot = self.accounts.get(account.0);
+        let heard = slot
+            .zip(queued.retry)
+            .map(|(slot, origin)| Heard { origin, account: slot.jid.hash64() });
+        heard.is_some_and(|heard| self.has_heard(heard, queued.at.awaited(queued.post.flags)))
+    }
+
     /// It goes back as an error, whether it is wrapped or not.
     pub(super) fn refuse_wrapped(&mut self, envelope: &Envelope<'_>, to: &str, why: &StanzaError) {
         if let Some((_, inner)) = labelled(envelope) {

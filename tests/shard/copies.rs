@@ -147,6 +147,40 @@ fn what_was_never_told_is_sent_again_by_the_client() {
     assert_eq!(bodies(&nodes.kept(&here, false)), ["one"]);
 }
 
+/// The row is gone by then, as there is no archive, and another may have the account.
+#[test]
+fn what_its_recipient_has_confirmed_and_its_sender_says_again_does_not_come_again() {
+    for moves in [false, true] {
+        let mut nodes = cluster();
+        let (here, there) = (nodes.name_at("a", 1), name_with(&mut nodes, 2, 3));
+        let (alice, alices) = nodes.online_acked(&here, "phone");
+        let (bob, id) = nodes.online_acked(&there, "desk");
+        // The copy learns nothing more.
+        nodes.hold_way(2, 3);
+        nodes.send(bob, &format!("{}{R}", chat(&format!("{here}@here"), "one")));
+        nodes.advance(Duration::from_secs(1));
+        assert!(nodes.read(bob).contains(&a(1)));
+        assert_eq!(bodies(&nodes.read(alice)), ["one"]);
+        nodes.send(alice, &a(2));
+        assert_eq!(nodes.logged(&here), 0);
+        die(&mut nodes, &[2]);
+        let alice = if moves {
+            nodes.members(&[(1, 0), (3, 1)], &[]);
+            nodes.advance(Duration::from_secs(1));
+            let (alice, text) = come(&mut nodes, &here, &alices, 2);
+            assert!(text.contains("<resumed "), "{text}");
+            alice
+        } else {
+            alice
+        };
+        let (bob, text) = come(&mut nodes, &there, &id, 1);
+        assert_eq!(attr(&text, "h"), "1", "{text}");
+        nodes.send(bob, &format!("{}{R}", chat(&format!("{here}@here"), "one")));
+        assert!(nodes.read(bob).contains(&a(2)));
+        assert_eq!(bodies(&nodes.read(alice)), [""; 0], "moves: {moves}");
+    }
+}
+
 /// Stanzas that were on their way to the copy when the owner died: the client has them, and their numbers.
 #[test]
 fn a_client_may_have_received_more_than_its_copy_knows() {

@@ -38,12 +38,15 @@ struct Storm {
     people: Vec<Person>,
     rng: Rng,
     alive: Vec<u32>,
+    archive: bool,
     copies: bool,
     kills: u32,
+    /// Whose owner died. Without an archive it alone knew what they had confirmed.
+    forgotten: Vec<usize>,
 }
 
-fn configure(config: &mut ShardConfig, direct: bool, copies: bool) {
-    config.archive = true;
+fn configure(config: &mut ShardConfig, archive: bool, direct: bool, copies: bool) {
+    config.archive = archive;
     config.direct = direct;
     if !copies {
         config.limits.copies = 0;
@@ -52,8 +55,8 @@ fn configure(config: &mut ShardConfig, direct: bool, copies: bool) {
 
 impl Storm {
     fn new(seed: u64, people: usize, direct: bool) -> Storm {
-        let copies = seed % 2 == 1;
-        let mut nodes = Node::cluster(3, 1, |config| configure(config, direct, copies));
+        let (archive, copies) = (seed % 4 < 2, seed % 2 == 1);
+        let mut nodes = Node::cluster(3, 1, |config| configure(config, archive, direct, copies));
         nodes.keep_fronts();
         nodes.members(&EQUAL, &[]);
         let person = |at: usize| Person {
@@ -75,7 +78,7 @@ impl Storm {
         let names: Vec<&str> = people.iter().map(|person| &*person.name).collect();
         nodes.users(&names);
         let (rng, alive) = (Rng::from_u64(seed), vec![1, 2, 3]);
-        Storm { nodes, people, rng, alive, copies, kills: 0 }
+        Storm { nodes, people, rng, alive, archive, copies, kills: 0, forgotten: Vec::new() }
     }
 
     fn pick(&mut self, most: usize) -> usize {
@@ -280,6 +283,9 @@ impl Storm {
         let at = self.pick(3);
         let node = self.alive[at];
         self.kills += 1;
+        let owned = |at: &usize| self.nodes.node_of(&self.people[*at].name) == node;
+        let owned: Vec<usize> = (0..self.people.len()).filter(owned).collect();
+        self.forgotten.extend(owned);
         self.nodes.kill_node(node);
         let left: Vec<u32> = self.alive.iter().copied().filter(|it| *it != node).collect();
         self.alive = left.clone();
@@ -295,8 +301,8 @@ impl Storm {
         self.nodes.free_ways();
         self.nodes.advance(Duration::from_secs(1));
         assert!(self.nodes.is_settled());
-        let (direct, copies) = (self.nodes.is_direct, self.copies);
-        self.nodes.start_node(node, 1, &|config| configure(config, direct, copies));
+        let (archive, direct, copies) = (self.archive, self.nodes.is_direct, self.copies);
+        self.nodes.start_node(node, 1, &|config| configure(config, archive, direct, copies));
         self.alive.push(node);
         self.nodes.members(&EQUAL, &[]);
         self.nodes.advance(Duration::from_secs(1));
@@ -344,7 +350,8 @@ impl Storm {
                     if let Some((_, before)) = seen.iter().find(|(it, _)| it == number) {
                         // Who got a new session may get what it had not acknowledged on the old one. A copy may not know
                         // of what was sent last: that comes again under the id it had.
-                        let is_known = self.copies && self.kills > 0 && before == id;
+                        let is_known = self.copies && self.kills > 0 && before == id
+                            || !self.archive && self.forgotten.contains(&to);
                         if !person.twice.contains(&(to, *number)) && other.lives == 1 && !is_known {
                             wrong.push(format!("{from} to {to}: {number} came twice"));
                         }
