@@ -97,6 +97,14 @@ impl Core {
     /// What this shard sent to itself crosses no ring, so nobody but the shard tells how far it is handled.
     pub(super) fn settle_own(&mut self) {
         let own = usize::from(self.id.0);
+        loop {
+            let inward = &self.inward[own];
+            let sent_on = self.outward[own].sent_on_done(|number| inward.is_open(number));
+            if sent_on.is_empty() {
+                break;
+            }
+            sent_on.into_iter().for_each(|at| self.release_frame(Some(at)));
+        }
         self.frames_handled(own, self.inward[own].handled());
     }
 

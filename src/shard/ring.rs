@@ -36,6 +36,12 @@ pub(super) enum Carried {
     Direct(u64, u32),
 }
 
+impl Carried {
+    fn is_frame(self) -> bool {
+        matches!(self, Carried::Frame(_))
+    }
+}
+
 /// What waits until the other side has a frame of ours. It may not have *handled* it, as frames before it wait, and those
 /// may be for something here.
 #[derive(Debug)]
@@ -57,6 +63,8 @@ pub(super) struct Outward {
     handled: u64,
     /// In the order of their frames.
     waiting: VecDeque<(u64, Carried)>,
+    /// How many of those are frames that were sent on.
+    sent_on: usize,
     /// There towards another node.
     kept: Option<Box<Kept>>,
     /// What waits until frames have arrived, in their order.
@@ -115,7 +123,26 @@ impl Outward {
 
     /// `carried` is handled when the frame `number` is.
     pub(super) fn expect(&mut self, number: u64, carried: Carried) {
+        self.sent_on += usize::from(carried.is_frame());
         self.waiting.push_back((number, carried));
+    }
+
+    /// Frames that were sent on by ones of ours which are not open, whatever is before those. It is for a shard's way to
+    /// itself: a frame on it may have been sent on, come back from a node that is gone, and wait for one behind it.
+    pub(super) fn sent_on_done(&mut self, is_open: impl Fn(u64) -> bool) -> Vec<FrameRef> {
+        if self.sent_on == 0 {
+            return Vec::new();
+        }
+        let mut frames = Vec::new();
+        self.waiting.retain(|(number, carried)| match carried {
+            Carried::Frame(at) if !is_open(*number) => {
+                frames.push(*at);
+                false
+            }
+            _ => true,
+        });
+        self.sent_on -= frames.len();
+        frames
     }
 
     /// The other side handled all frames up to `handled`: gives what is done by that, one at a time.
@@ -128,13 +155,16 @@ impl Outward {
             }
         }
         let (_, carried) = self.waiting.pop_front_if(|(number, _)| *number <= handled)?;
+        self.sent_on -= usize::from(carried.is_frame());
         Some(carried)
     }
 
     /// Takes back the numbers after `last`: their frames were cut back before they left.
     pub(super) fn cut_back(&mut self, last: u64) {
         self.last = last;
-        while self.waiting.pop_back_if(|(number, _)| *number > last).is_some() {}
+        while let Some((_, carried)) = self.waiting.pop_back_if(|(number, _)| *number > last) {
+            self.sent_on -= usize::from(carried.is_frame());
+        }
         if let Some(kept) = &mut self.kept {
             while let Some((_, frame)) = kept.frames.pop_back_if(|(number, _)| *number > last) {
                 kept.bytes -= frame.len();
@@ -173,6 +203,7 @@ impl Outward {
     /// The other side is gone: gives what it did not handle.
     pub(super) fn give_up(&mut self) -> Unhandled {
         let frames = self.kept.take().map(|kept| kept.frames).unwrap_or_default();
+        self.sent_on = 0;
         Unhandled { frames, waiting: std::mem::take(&mut self.waiting) }
     }
 
@@ -281,6 +312,22 @@ mod tests {
         assert_eq!(inward.handled(), 3);
         assert_eq!(inward.news(), Some((3, 3)));
         assert_eq!(inward.news(), None);
+    }
+
+    #[test]
+    fn a_frame_that_came_back_behind_itself_is_done_when_that_is() {
+        let (mut outward, mut inward) = (Outward::default(), Inward::default());
+        let first = FrameRef { ring: 0, number: outward.number() };
+        let again = outward.number();
+        inward.received(again);
+        inward.hold(first.number);
+        inward.hold(again);
+        outward.expect(again, Carried::Frame(first));
+        assert_eq!(outward.sent_on_done(|number| inward.is_open(number)), []);
+        inward.release(again);
+        assert_eq!(outward.done(inward.handled()), None);
+        assert_eq!(outward.sent_on_done(|number| inward.is_open(number)), [first]);
+        assert_eq!(outward.done(again), None);
     }
 
     #[test]

@@ -241,6 +241,37 @@ fn what_is_looked_for_in_a_log_stays_before_what_came_later_when_owners_change()
     }
 }
 
+/// A killed node comes back and is killed again: messages that were sent on to it come back behind themselves.
+#[test]
+fn what_comes_back_from_a_node_that_died_twice_is_handled() {
+    let mut nodes = Node::cluster(2, 1, |_| {});
+    let (both, alone) = ([(1, 1), (2, 1)], [(2, 1)]);
+    nodes.members(&both, &[]);
+    let (alice, _) = nodes.online_acked(&nodes.name_at("a", 2), "phone");
+    let names = names_at(&nodes, 1, 3);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    nodes.users(&names);
+    nodes.kill_node(1);
+    names.iter().for_each(|name| nodes.send(alice, &chat(&format!("{name}@here"), "one")));
+    nodes.hold_store();
+    nodes.members(&alone, &[]);
+    names.iter().for_each(|_| nodes.answer_one());
+    assert_eq!(nodes.queries_held(), names.len());
+    nodes.start_node(1, 1, &|_| {});
+    nodes.members(&both, &[]);
+    nodes.advance(Duration::from_secs(1));
+    nodes.kill_node(1);
+    nodes.members(&alone, &[]);
+    nodes.free_store();
+    nodes.advance(Duration::from_secs(1));
+    nodes.send(alice, R);
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.read(alice).contains(&a(4)));
+    for name in names {
+        assert_eq!(bodies(&nodes.kept(name, false)), ["one"], "{name}");
+    }
+}
+
 /// Clients with XEP-0198, each with its name and what it resumes by.
 fn many(nodes: &mut Node) -> Vec<(String, Client, String)> {
     let names: Vec<String> = (0..30).map(|number| format!("user{number}")).collect();
