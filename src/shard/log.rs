@@ -53,7 +53,15 @@ impl Core {
                 return Kept::No;
             }
         }
-        let Some(keep) = keep else { return Kept::Row(None) };
+        let Some(keep) = keep else {
+            // Its sessions have no acknowledgements, so there is nothing to wait for; nor will the log know it.
+            if let Some(heard) =
+                self.heard_of(account).filter(|_| envelope.flags.contains(Flags::STORABLE))
+            {
+                self.row_written(heard);
+            }
+            return Kept::Row(None);
+        };
         if self.tickets.len() > config::WRITES_HARD {
             self.bounce(envelope, to, &resource_constraint());
             return Kept::No;
@@ -80,6 +88,12 @@ impl Core {
                 number: at.number,
             }
         })
+    }
+
+    /// What is delivered now, if it came with an origin by which it may come again.
+    fn heard_of(&self, account: AccountId) -> Option<Heard> {
+        let slot = self.accounts.get(account.0)?;
+        Some(Heard { origin: self.retry_origin?, account: slot.jid.hash64() })
     }
 
     /// The account's data, if `id` still is the account it was.
@@ -120,10 +134,8 @@ impl Core {
         };
         let waiting = match keep.is_pending() {
             true => {
-                let heard = self.retry_origin.filter(|_| !keep.is_archived());
-                let account = owner.hash64();
-                let heard = heard.map(|origin| Box::new(Heard { origin, account }));
-                self.append_pending(id, &owner, heard, envelope, to, at)
+                let heard = self.heard_of(id).filter(|_| !keep.is_archived());
+                self.append_pending(id, &owner, heard.map(Box::new), envelope, to, at)
             }
             false => Waiting::Nobody,
         };
