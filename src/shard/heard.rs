@@ -4,9 +4,9 @@
 //! remembers the origin, and the memory goes with the account. What came straight is not remembered: only its owner's
 //! death has it sent to another, and what a dead owner did nobody knows.
 //!
-//! Without an archive a row is there until its recipient has confirmed it, if there is one at all, and the sender may not
-//! have heard that it is handled by then: should the sender's owner die, it says the message again. So labels (`direct`) of
-//! messages whose rows will go are remembered, too, apart from the others, since they are many.
+//! Without an archive a row is there until its recipient has confirmed it, and the sender may not have heard that it is
+//! handled by then: should the sender's owner die, it says the message again. So labels (`direct`) of messages whose rows
+//! will go are remembered, too, apart from the others, since they are many.
 //!
 //! Presence says how things are, and may say so twice.
 //!
@@ -198,7 +198,7 @@ impl Core {
         }
     }
 
-    /// The row of a message is there, and goes when it is confirmed; or there is none, as nobody is to confirm it.
+    /// The row of a message is there, and goes when it is confirmed.
     pub(super) fn row_written(&mut self, heard: Heard) {
         let handled = FrameRef { ring: self.id.0, number: 0 };
         self.written.insert(heard, handled, self.now.mono);

@@ -53,15 +53,7 @@ impl Core {
                 return Kept::No;
             }
         }
-        let Some(keep) = keep else {
-            // Its sessions have no acknowledgements, so there is nothing to wait for; nor will the log know it.
-            if let Some(heard) =
-                self.heard_of(account).filter(|_| envelope.flags.contains(Flags::STORABLE))
-            {
-                self.row_written(heard);
-            }
-            return Kept::Row(None);
-        };
+        let Some(keep) = keep else { return Kept::Row(None) };
         if self.tickets.len() > config::WRITES_HARD {
             self.bounce(envelope, to, &resource_constraint());
             return Kept::No;

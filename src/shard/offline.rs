@@ -71,6 +71,10 @@ impl Shard {
                     }
                 } else if let Some(heard) = heard {
                     self.core.row_written(*heard);
+                    // The account may have moved meanwhile.
+                    if !self.core.accounts.contains(account.0) {
+                        self.heard_moves(fx);
+                    }
                 }
                 self.core.release_frame(at);
                 self.written(account, fx);

@@ -153,7 +153,7 @@ fn what_its_recipient_has_confirmed_and_its_sender_says_again_does_not_come_agai
     for (moves, plain) in [(false, false), (true, false), (false, true)] {
         let mut nodes = cluster();
         let (here, there) = (nodes.name_at("a", 1), name_with(&mut nodes, 2, 3));
-        // Without XEP-0198 there is nothing to confirm.
+        // Without XEP-0198 it is the server that asks.
         let (alice, alices) = match plain {
             true => (nodes.online(&here, "phone"), String::new()),
             false => nodes.online_acked(&here, "phone"),
