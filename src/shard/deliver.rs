@@ -3,7 +3,7 @@
 use super::account::{Account, AccountId, Busy, Queued, State};
 use super::bounce::stanza_id;
 use super::copy;
-use super::direct::is_labelled;
+use super::direct::{is_labelled, order_of_labels};
 use super::effect::Effects;
 use super::feature::{Method, Scope};
 use super::heard::{Heard, is_logged};
@@ -24,6 +24,7 @@ use crate::xmpp::stanza::{IqType, MessageType, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
 use crate::xmpp::xml::reader::Index;
 use smallvec::SmallVec;
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 /// Sessions that one stanza goes to.
@@ -649,17 +650,24 @@ pub(super) fn place_of(account: &Account, queued: &Queued) -> usize {
     let is_left = |one: &Queued| one.post.flags.contains(Flags::LEFT);
     let way = |one: &Queued| (one.at.ring, one.hops, one.retry.is_some(), is_left(one));
     let age = |one: &Queued| (!is_left(one), one.ingress);
+    let labels = |one: &Queued| order_of_labels(one.retry.as_ref()?, queued.retry.as_ref()?);
     let waiting = || {
         let line = account.waiting.iter().enumerate();
         line.filter(|(_, other)| other.post.from == queued.post.from)
     };
     // What came one way stays in order whatever the clock of its sender's node was set to meanwhile.
-    let mut same = waiting().filter(|(_, other)| way(other) == way(queued));
-    let first = same.next_back().map_or(0, |(place, _)| place + 1);
-    let mut later = waiting().filter(|(place, other)| {
-        *place >= first && way(other) != way(queued) && age(other) > age(queued)
-    });
-    later.next().map_or(account.waiting.len(), |(place, _)| place)
+    let is_before = |other: &Queued| match labels(other) {
+        Some(order) => order != Ordering::Greater,
+        None => way(other) == way(queued),
+    };
+    let is_after = |other: &Queued| match labels(other) {
+        Some(order) => order == Ordering::Greater,
+        None => way(other) != way(queued) && age(other) > age(queued),
+    };
+    let mut before = waiting().filter(|(_, other)| is_before(other));
+    let first = before.next_back().map_or(0, |(place, _)| place + 1);
+    let mut after = waiting().filter(|(place, other)| *place >= first && is_after(other));
+    after.next().map_or(account.waiting.len(), |(place, _)| place)
 }
 
 /// Bare JID and resource of a prepared address.

@@ -194,6 +194,25 @@ fn a_subscription_outlives_the_node_on_which_it_waits_for_its_account() {
     assert!(nodes.read(alice).contains("type='subscribe'"));
 }
 
+/// R6. It is the new owner's already when the old one, who never let go of it, is given up.
+#[test]
+fn what_is_sent_again_goes_before_what_waits_already_for_its_old_owner() {
+    let (mut nodes, name) = cluster();
+    let (alice, _) = nodes.online_acked(&nodes.name_at("a", 1), "phone");
+    let to = format!("{name}@here");
+    nodes.hold_way(1, 2);
+    nodes.send(alice, &chat(&to, "one"));
+    nodes.send(alice, &chat(&to, "two"));
+    nodes.members(&DRAINED, &[2]);
+    nodes.advance(Duration::from_secs(1));
+    nodes.send(alice, &chat(&to, "three"));
+    nodes.send(alice, &chat(&to, "four"));
+    nodes.kill_node(2);
+    leave(&mut nodes, &WITHOUT);
+    assert!(nodes.is_settled());
+    assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two", "three", "four"]);
+}
+
 /// R6.
 #[test]
 fn what_is_sent_again_stays_before_what_came_later_when_the_clock_was_set_back() {

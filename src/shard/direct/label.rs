@@ -13,7 +13,11 @@ use crate::shard::control::Control;
 use crate::store::Origin;
 use crate::stream::resume::Counters;
 use crate::xmpp::stanza::MessageType;
+use std::cmp::Ordering;
 
+/// In tokens of sessions, which stand where runs of nodes do in other origins. Stores keep numbers of 63 bits; runs are
+/// counted from 1.
+pub(super) const IS_LABEL: u64 = 1 << 62;
 /// Four numbers, big endian, and the type.
 const BYTES: usize = 8 + 4 + 8 + 8 + 1;
 
@@ -27,9 +31,8 @@ pub(in crate::shard) struct Label {
 
 /// Names a session in the labels of its messages; `None` where it cannot be resumed, so that nothing comes again.
 pub(super) fn token(counters: &Counters) -> Option<u64> {
-    // Stores keep numbers of 63 bits; runs of nodes are counted from 1.
     let id = &counters.resumable.as_ref()?.id;
-    Some(hash64(id.as_bytes()) >> 2 | 1 << 62)
+    Some(hash64(id.as_bytes()) >> 2 | IS_LABEL)
 }
 
 /// What the store knows the stanza by.
@@ -38,6 +41,19 @@ pub(super) fn token(counters: &Counters) -> Option<u64> {
 pub(super) fn origin(token: u64, number: u32, stanza: &[u8]) -> Origin {
     // Stores keep numbers of 63 bits.
     Origin { incarnation: token, link: number, number: hash64(stanza) >> 1 }
+}
+
+/// Which of two messages a session sent first; `None` where that is not known by labels. Numbers count modulo 2^32.
+pub(in crate::shard) fn order_of_labels(one: &Origin, other: &Origin) -> Option<Ordering> {
+    let is_label = one.incarnation & IS_LABEL != 0;
+    if !is_label || one.incarnation != other.incarnation {
+        return None;
+    }
+    Some(match one.link.wrapping_sub(other.link) {
+        0 => Ordering::Equal,
+        ahead if ahead < 1 << 31 => Ordering::Greater,
+        _ => Ordering::Less,
+    })
 }
 
 impl Label {
@@ -148,6 +164,18 @@ mod tests {
         let mut odd = outer.stanza.to_vec();
         odd[BYTES - 1] = MessageType::Error.code();
         assert!(unwrap(&Envelope { stanza: &odd, ..outer }).is_none(), "errors are not sent so");
+    }
+
+    #[test]
+    fn messages_of_a_session_are_in_the_order_of_their_numbers() {
+        let at = |token: u64, number| origin(token | IS_LABEL, number, b"<message/>");
+        assert_eq!(order_of_labels(&at(9, 1), &at(9, 2)), Some(Ordering::Less));
+        assert_eq!(order_of_labels(&at(9, 0), &at(9, u32::MAX)), Some(Ordering::Greater));
+        assert_eq!(order_of_labels(&at(9, 7), &at(9, 7)), Some(Ordering::Equal));
+        assert_eq!(order_of_labels(&at(9, 1), &at(8, 2)), None);
+        // Numbers of rings are of the ring.
+        let ring = Origin { incarnation: 3, link: 1, number: 5 };
+        assert_eq!(order_of_labels(&ring, &Origin { link: 2, ..ring }), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod tail;
 pub use front::FrontSaid;
 pub(super) use front::Fronts;
 pub(super) use fronted::{Fronted, Told};
-pub(super) use label::{is_labelled, unwrap};
+pub(super) use label::{is_labelled, order_of_labels, unwrap};
 pub(super) use tail::Tail;
 
 use super::account::{Busy, Queued, State};
@@ -235,7 +235,7 @@ impl Shard {
             return false;
         }
         let core = &mut self.core;
-        let fresh = core.rng.next_u64() >> 2 | 1 << 62;
+        let fresh = core.rng.next_u64() >> 2 | label::IS_LABEL;
         let Some(conn) = core.conns.get_mut(id.0) else { return false };
         let Some(fronted) = conn.fronted.as_deref_mut() else { return false };
         let token = *fronted.token.get_or_insert(fresh);
