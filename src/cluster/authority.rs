@@ -39,8 +39,9 @@ const RETURN: Duration = Duration::from_secs(5);
 /// After so long one that is heard of, and yet has no lease, is taken over.
 const HEADLESS: Duration = Duration::from_secs(30);
 /// How long one to whom there is a link has to answer to gossip that says it is dead: whoever was cut off from all of them
-/// took them for dead, and says so when it comes back.
-const DOUBT: Duration = Duration::from_secs(1);
+/// took them for dead, and says so when it comes back. Gossip asks the dead once a second (`membership::swim`); until then
+/// those who believe it are dead for each other. A link breaks with its node, so that a killed one is not doubted.
+const DOUBT: Duration = Duration::from_millis(2500);
 /// Runs of which something is remembered beside those that the database knows.
 const RUNS_MAX: usize = 1_024;
 

@@ -485,7 +485,7 @@ fn a_false_rumour_of_a_death_is_denied_in_time_where_there_is_a_link() {
     for id in [1, 3] {
         world.feed(id, Input::Told(Told::Dead(run)));
     }
-    world.run(500);
+    world.run(1_500);
     for id in [1, 3] {
         world.feed(id, Input::Told(Told::Alive(run)));
     }
@@ -495,7 +495,7 @@ fn a_false_rumour_of_a_death_is_denied_in_time_where_there_is_a_link() {
     for id in [1, 3] {
         world.feed(id, Input::Told(Told::Dead(run)));
     }
-    world.run(2_000);
+    world.run(4_000);
     assert_eq!(world.database.epoch, epoch + 1, "{:#?}", world.log);
 }
 

@@ -519,6 +519,25 @@ fn strangers_liars_and_crowds_are_refused() {
     assert_eq!(refused(&mut machine, &bytes, &mut out), ["malformed"], "facts of another address");
 }
 
+/// It says that they are dead, and the authority doubts that for no longer than two and a half seconds.
+#[test]
+fn who_comes_back_from_a_cut_parts_the_others_for_a_moment_at_most() {
+    for seed in 0..20 {
+        let mut net = Net::together(3, seed);
+        net.split = Some(1);
+        net.run_for(4_000 + 37 * seed);
+        net.split = None;
+        let mut apart = 0;
+        for _ in 0..1_000 {
+            net.run_for(10);
+            let is_apart = !net.up(1).contains(&run(2)) || !net.up(2).contains(&run(1));
+            apart = if is_apart { apart + 10 } else { 0 };
+            assert!(apart <= 1_500, "seed {seed}: {apart} ms");
+        }
+        net.assert_all_up();
+    }
+}
+
 #[test]
 fn a_node_at_rest_sends_little_and_the_same_seed_sends_the_same() {
     let measure = |count| {
