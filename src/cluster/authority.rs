@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::membership::REVIVAL_PERIOD;
 use super::view::{NodeFacts, Run, View};
 use crate::base::instant::Instant;
 use decide::Step;
@@ -39,9 +40,9 @@ const RETURN: Duration = Duration::from_secs(5);
 /// After so long one that is heard of, and yet has no lease, is taken over.
 const HEADLESS: Duration = Duration::from_secs(30);
 /// How long one to whom there is a link has to answer to gossip that says it is dead: whoever was cut off from all of them
-/// took them for dead, and says so when it comes back. Gossip asks the dead once a second (`membership::swim`); until then
-/// those who believe it are dead for each other. A link breaks with its node, so that a killed one is not doubted.
-const DOUBT: Duration = Duration::from_millis(2500);
+/// took them for dead, and says so when it comes back. Until gossip asks the dead again those who believe it are dead for
+/// each other. A link breaks with its node, so that a killed one is not doubted.
+const DOUBT: Duration = REVIVAL_PERIOD.saturating_mul(2).saturating_add(Duration::from_millis(500));
 /// Runs of which something is remembered beside those that the database knows.
 const RUNS_MAX: usize = 1_024;
 

@@ -18,7 +18,7 @@ use crate::base::instant::Wall;
 use crate::base::limit::Meter;
 use crate::base::network::Network;
 use crate::cluster::placement::store_partition;
-use crate::frame::Envelope;
+use crate::frame::{Envelope, Flags};
 use crate::store::{AccountRecord, LogEntry, Origin, Query, Write};
 use crate::xmpp::credentials::PackedCredentials;
 use crate::xmpp::jid::BareJid;
@@ -214,6 +214,11 @@ impl Queued {
             since: None,
             is_new: false,
         }
+    }
+
+    /// A session left it behind, so it is older than what came since.
+    pub(super) fn is_left(&self) -> bool {
+        self.post.flags.contains(Flags::LEFT)
     }
 
     pub(super) fn envelope(&self, epoch: u64) -> Envelope<'_> {

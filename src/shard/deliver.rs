@@ -440,7 +440,7 @@ impl Shard {
             };
             match queued.retry {
                 Some(origin) if !is_logged(queued.post.kind, queued.post.flags) => {
-                    let heard = Heard { origin, account: slot.jid.hash64() };
+                    let heard = Heard::new(origin, &slot.jid);
                     self.deliver_heard(account, &queued, heard, epoch, fx);
                 }
                 Some(origin) if !queued.is_new => self.ask_origin(account, queued, origin, fx),
@@ -647,9 +647,8 @@ pub(super) fn is_result(envelope: &Envelope<'_>) -> bool {
 /// Where in the line of an account that moves here a stanza waits: what was sent to an old owner, and came on from there or
 /// was sent again, may come behind what the same sender sent later and directly.
 pub(super) fn place_of(account: &Account, queued: &Queued) -> usize {
-    let is_left = |one: &Queued| one.post.flags.contains(Flags::LEFT);
-    let way = |one: &Queued| (one.at.ring, one.hops, one.retry.is_some(), is_left(one));
-    let age = |one: &Queued| (!is_left(one), one.ingress);
+    let way = |one: &Queued| (one.at.ring, one.hops, one.retry.is_some(), one.is_left());
+    let age = |one: &Queued| (!one.is_left(), one.ingress);
     let labels = |one: &Queued| order_of_labels(one.retry.as_ref()?, queued.retry.as_ref()?);
     let waiting = || {
         let line = account.waiting.iter().enumerate();

@@ -23,6 +23,7 @@ use crate::base::instant::Instant;
 use crate::cluster::placement::Owner;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::Origin;
+use crate::xmpp::jid::BareJid;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -45,6 +46,12 @@ pub(super) struct Heard {
     pub origin: Origin,
     /// Hash of the account.
     pub account: u64,
+}
+
+impl Heard {
+    pub(super) fn new(origin: Origin, account: &BareJid) -> Heard {
+        Heard { origin, account: account.hash64() }
+    }
 }
 
 /// What a shard remembers.
@@ -152,15 +159,16 @@ impl Shard {
     ///
     /// - takes: `at`, the frame that told it
     pub(super) fn heard_elsewhere(&mut self, told: &[u8], at: FrameRef, fx: &mut Effects) {
-        let Some((memory, records)) = told.split_first() else { return };
+        let Some((of, records)) = told.split_first() else { return };
         let core = &mut self.core;
-        let memory = if *memory == OF_ROWS { &mut core.written } else { &mut core.memory };
-        for record in records.chunks_exact(RECORD_BYTES) {
-            if let Some(heard) = read(record) {
-                memory.insert(heard, at, core.now.mono);
-            }
+        let records = records.chunks_exact(RECORD_BYTES).filter_map(read);
+        let (ours, others): (Vec<_>, Vec<_>) =
+            records.partition(|heard| core.placement.owner(heard.account) == core.own());
+        let memory = if *of == OF_ROWS { &mut core.written } else { &mut core.memory };
+        for heard in ours {
+            memory.insert(heard, at, core.now.mono);
         }
-        self.heard_moves(fx);
+        core.tell_heard(*of, others, fx);
     }
 
     /// What was heard of accounts that are others' now is theirs to know, before they serve them.
@@ -168,24 +176,10 @@ impl Shard {
         let core = &mut self.core;
         let own = core.own();
         let placement = core.placement.clone();
-        let mut of_owner: Vec<(Owner, u8, Vec<u8>)> = Vec::new();
-        for (of, memory) in [(OF_DETOURS, &mut core.memory), (OF_ROWS, &mut core.written)] {
-            for heard in memory.take(|account| placement.owner(account) == own) {
-                let owner = placement.owner(heard.account);
-                let place = of_owner.iter().position(|(other, it, _)| (*other, *it) == (owner, of));
-                let place = place.unwrap_or_else(|| {
-                    of_owner.push((owner, of, Vec::new()));
-                    of_owner.len() - 1
-                });
-                write(&mut of_owner[place].2, &heard);
-            }
-        }
-        for (owner, of, records) in of_owner {
-            let Some(peer) = core.peers.of(owner) else { continue };
-            for part in records.chunks(RECORDS * RECORD_BYTES) {
-                core.send_control(peer, Control::Heard, "", &[&[of], part].concat(), fx);
-            }
-        }
+        let is_ours = |account| placement.owner(account) == own;
+        let (detours, rows) = (core.memory.take(is_ours), core.written.take(is_ours));
+        core.tell_heard(OF_DETOURS, detours, fx);
+        core.tell_heard(OF_ROWS, rows, fx);
     }
 }
 
@@ -198,10 +192,33 @@ impl Core {
         }
     }
 
-    /// The row of a message is there, and goes when it is confirmed.
-    pub(super) fn row_written(&mut self, heard: Heard) {
+    /// The row of a message is there, and goes when it is confirmed. The account may have moved meanwhile.
+    pub(super) fn row_written(&mut self, heard: Heard, fx: &mut Effects) {
+        if self.placement.owner(heard.account) != self.own() {
+            return self.tell_heard(OF_ROWS, vec![heard], fx);
+        }
         let handled = FrameRef { ring: self.id.0, number: 0 };
         self.written.insert(heard, handled, self.now.mono);
+    }
+
+    /// Tells those who have the accounts now.
+    fn tell_heard(&mut self, of: u8, lost: Vec<Heard>, fx: &mut Effects) {
+        let mut of_owner: Vec<(Owner, Vec<u8>)> = Vec::new();
+        for heard in lost {
+            let owner = self.placement.owner(heard.account);
+            let place = of_owner.iter().position(|(other, _)| *other == owner);
+            let place = place.unwrap_or_else(|| {
+                of_owner.push((owner, Vec::new()));
+                of_owner.len() - 1
+            });
+            write(&mut of_owner[place].1, &heard);
+        }
+        for (owner, records) in of_owner {
+            let Some(peer) = self.peers.of(owner) else { continue };
+            for part in records.chunks(RECORDS * RECORD_BYTES) {
+                self.send_control(peer, Control::Heard, "", &[&[of], part].concat(), fx);
+            }
+        }
     }
 
     /// Whether a stanza was handled before. What brings it again is handled when what brought it first is.

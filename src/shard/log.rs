@@ -85,7 +85,7 @@ impl Core {
     /// What is delivered now, if it came with an origin by which it may come again.
     fn heard_of(&self, account: AccountId) -> Option<Heard> {
         let slot = self.accounts.get(account.0)?;
-        Some(Heard { origin: self.retry_origin?, account: slot.jid.hash64() })
+        Some(Heard::new(self.retry_origin?, &slot.jid))
     }
 
     /// The account's data, if `id` still is the account it was.

@@ -70,11 +70,7 @@ impl Shard {
                         data.log_rows = data.log_rows.saturating_sub(1);
                     }
                 } else if let Some(heard) = heard {
-                    self.core.row_written(*heard);
-                    // The account may have moved meanwhile.
-                    if !self.core.accounts.contains(account.0) {
-                        self.heard_moves(fx);
-                    }
+                    self.core.row_written(*heard, fx);
                 }
                 self.core.release_frame(at);
                 self.written(account, fx);

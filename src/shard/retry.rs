@@ -148,7 +148,7 @@ impl Shard {
         let flags = if is_new { flags } else { flags.with(Flags::RETRY) };
         let inner = Envelope { to: envelope.to, hops, flags, ingress: envelope.ingress, ..inner };
         if !is_logged(inner.kind, inner.flags) {
-            let heard = Heard { origin, account: jid.hash64() };
+            let heard = Heard::new(origin, &jid);
             return self.deliver_detoured(&inner, heard, at, fx);
         }
         let Some(account) = self.core.account(&jid, fx) else {
@@ -211,27 +211,27 @@ impl Shard {
         outcome: StoreOutcome,
         fx: &mut Effects,
     ) {
+        let core = &mut self.core;
+        let awaited = queued.at.awaited(queued.post.flags);
         match outcome {
             StoreOutcome::Answer(Answer::HasOrigin(true)) => {
-                let core = &mut self.core;
                 core.probe.duplicates_dropped += 1;
-                core.release_frame(queued.at.awaited(queued.post.flags));
+                core.release_frame(awaited);
             }
-            StoreOutcome::Answer(_) if self.core.was_confirmed(account, &queued) => {
-                self.core.release_frame(queued.at.awaited(queued.post.flags));
+            StoreOutcome::Answer(_) if core.was_confirmed(account, &queued) => {
+                core.release_frame(awaited);
             }
             StoreOutcome::Answer(_) => {
                 // A session may have come meanwhile, to which older messages of the log go first.
-                if let Some(slot) = self.core.accounts.get_mut(account.0) {
+                if let Some(slot) = core.accounts.get_mut(account.0) {
                     put_back(slot, Queued { is_new: true, ..queued });
                 }
             }
             // Nobody knows. It is refused, which its sender's acknowledgement may cover.
             _ => {
-                let core = &mut self.core;
                 let envelope = queued.envelope(core.placement.epoch());
                 core.bounce(&envelope, envelope.to, &super::deliver::resource_constraint());
-                core.release_frame(queued.at.awaited(envelope.flags));
+                core.release_frame(awaited);
             }
         }
         self.no_longer_busy(account, Busy::Retry, fx);
@@ -271,11 +271,11 @@ impl Shard {
 impl Core {
     /// Whether the row of a message that is in no log was there, and is confirmed.
     fn was_confirmed(&mut self, account: AccountId, queued: &Queued) -> bool {
-        let slot = self.accounts.get(account.0);
-        let heard = slot
-            .zip(queued.retry)
-            .map(|(slot, origin)| Heard { origin, account: slot.jid.hash64() });
-        heard.is_some_and(|heard| self.has_heard(heard, queued.at.awaited(queued.post.flags)))
+        let Some((slot, origin)) = self.accounts.get(account.0).zip(queued.retry) else {
+            return false;
+        };
+        let heard = Heard::new(origin, &slot.jid);
+        self.has_heard(heard, queued.at.awaited(queued.post.flags))
     }
 
     /// It goes back as an error, whether it is wrapped or not.
@@ -311,9 +311,8 @@ impl Core {
 
 /// A message that was looked for waits again, before all that came later; what a session left meanwhile is older.
 fn put_back(slot: &mut Account, queued: Queued) {
-    let is_left = |it: &Queued| it.post.flags.contains(Flags::LEFT);
-    let left =
-        if is_left(&queued) { 0 } else { slot.waiting.iter().take_while(|it| is_left(it)).count() };
+    let older = slot.waiting.iter().take_while(|it| it.is_left()).count();
+    let left = if queued.is_left() { 0 } else { older };
     slot.waiting.insert(left, queued);
 }
 

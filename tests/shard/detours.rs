@@ -167,7 +167,7 @@ fn a_message_that_comes_again_while_its_row_is_written_is_kept_once() {
     assert_eq!(nodes.queries_held(), 0);
     leave(&mut nodes, &WITHOUT);
     assert_eq!(nodes.queries_held(), 0);
-    // One writes to the account all the time; what came before is there soon.
+    // The row is there: now it is looked for.
     nodes.answer_one();
     assert_eq!(nodes.queries_held(), 1);
     nodes.free_store();

@@ -42,10 +42,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use swim::{FAN_OUT, OurFoca, REVIVAL_PERIOD, Swim, config};
+use swim::{FAN_OUT, OurFoca, Swim, config};
 
 pub use envelope::DATAGRAM_BYTES_MAX;
 pub use event::{Health, MemberEvent, MemberFigures, Outputs};
+pub(super) use swim::REVIVAL_PERIOD;
 
 /// Addresses that are remembered, dead ones included; a datagram that names more is refused (`Crowded`).
 pub const MEMBERS_MAX: usize = 512;

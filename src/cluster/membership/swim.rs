@@ -17,7 +17,7 @@ const ANNOUNCE_PERIOD: Duration = Duration::from_secs(2);
 const FORGET_DEAD_AFTER: Duration = Duration::from_secs(600);
 /// Addresses of the dead are asked so often whether somebody is there again, as after a partition. Who comes back from one
 /// says of all others that they are dead: they must have found each other before the authority's doubt is over.
-pub(super) const REVIVAL_PERIOD: Duration = Duration::from_secs(1);
+pub(in crate::cluster) const REVIVAL_PERIOD: Duration = Duration::from_secs(1);
 /// Members that a message goes to at a time.
 pub(super) const FAN_OUT: usize = 3;
 
