@@ -1,12 +1,14 @@
 //! The kill -9 storm: users with XEP-0198 and without keep a server busy, come and go, and it is killed at random moments
 //! and started again under them. Every message that it had acknowledged must have reached its recipient, in order. Of a
-//! cluster, one node at a time is killed, and users go to the next one.
+//! cluster, one node at a time is killed, and users go to the next one. With `--roll` the nodes are stopped in good order
+//! instead, one after the other.
 //!
 //! The load and the ledger are those of `corefire-load run` ([`corefire_load::drive`]); this starts and kills. Exit code
 //! 0: all promises held; 1: one was broken; 2: the storm could not be run.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result of a command")]
 
 use std::ffi::OsString;
+use std::fmt::{Display, Formatter};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -21,6 +23,7 @@ use corefire_load::cli::parsed;
 use corefire_load::drive::{Failure, Flow, ShareReport, run_share};
 use corefire_load::launch::{Corefire, ScratchDir, Server};
 use corefire_load::plan::{Plan, PlanError, Random, Request, Share, Target as Aim};
+use corefire_load::record::{Interval, Latency, Operation, Tally};
 
 /// Kills a server under load, and shows whether it kept what it had acknowledged.
 #[derive(Parser)]
@@ -50,6 +53,13 @@ struct Options {
     /// Messages per second.
     #[arg(long, default_value_t = 2000.0)]
     rate: f64,
+    /// Connections per second that users themselves drop, to be back 1.5 s later; an eighth of the users if not given.
+    /// Without any, all that is resumed was broken by a kill.
+    #[arg(long)]
+    cuts: Option<f64>,
+    /// The nodes of a cluster are not killed but asked to stop, in turn, and started again: a rolling restart.
+    #[arg(long, conflicts_with = "restart")]
+    roll: bool,
     /// Of the schedule and the moments of the kills; from the clock if not given.
     #[arg(long)]
     seed: Option<u64>,
@@ -66,7 +76,12 @@ struct Options {
 /// Four in five of the users are online at any moment; a tenth of a second after a lost connection they try again.
 fn scenario(options: &Options) -> String {
     let users = options.groups * 4;
-    let cuts = users as f64 / 8.0;
+    let cuts = match options.cuts.unwrap_or(users as f64 / 8.0) {
+        cuts if cuts > 0.0 => {
+            format!("[population.cut]\nrate = {cuts}\naway = \"1500ms\"\n")
+        }
+        _ => String::new(),
+    };
     format!(
         "name = \"storm\"\ndrain = \"30s\"\nlag_max = \"10s\"\n\
          [accounts]\npattern = \"s{{}}\"\npassword = '{}'\n\
@@ -74,8 +89,7 @@ fn scenario(options: &Options) -> String {
          [[phase]]\nkind = \"ramp\"\nlength = \"1s\"\n\
          [[phase]]\nkind = \"hold\"\nlength = \"720h\"\n\
          [[population]]\nname = \"users\"\nusers = {users}\nsm = \"on\"\nplain = 0.25\n\
-         [population.message]\nrate = {}\nto = \"account\"\npartners = 3\n\
-         [population.cut]\nrate = {cuts}\naway = \"1500ms\"\n",
+         [population.message]\nrate = {}\nto = \"account\"\npartners = 3\n{cuts}",
         options.password,
         options.nodes > 1,
         options.rate
@@ -166,6 +180,7 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     let killer = Killer {
         target,
         restart: options.restart.clone(),
+        rolls: options.roll,
         over: Arc::clone(&over),
         kills: Arc::clone(&kills),
         cycles: options.cycles,
@@ -174,7 +189,9 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     };
     let thread = std::thread::spawn(move || killer.work(servers));
     let begin = Instant::now() + Duration::from_millis(100);
-    let report = run_share(&plan, Share::WHOLE, begin, &mut |_| {
+    let mut back = Comebacks::default();
+    let report = run_share(&plan, Share::WHOLE, begin, &mut |interval| {
+        back.add(interval);
         if over.load(Ordering::Acquire) { Flow::Stop } else { Flow::Continue }
     });
     over.store(true, Ordering::Release);
@@ -186,7 +203,53 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     for server in ended? {
         server.stop().map_err(|error| error.to_string())?;
     }
+    println!("{back}");
     Ok(verdict(&report, kills.load(Ordering::Acquire), seed))
+}
+
+/// How those came back whose connections broke: from then until they were served again.
+#[derive(Default)]
+struct Comebacks {
+    resumed: Latency,
+    /// Sessions that were not there any more.
+    lost: u64,
+    /// Anew, after that or without XEP-0198.
+    logged_in: Latency,
+}
+
+impl Comebacks {
+    fn add(&mut self, interval: &Interval) {
+        let of = |operation| interval.tallies.get(&operation);
+        // A second of the tool's own histogram always reads.
+        let read = |tally: &Tally| tally.response.unpack().unwrap_or_default();
+        if let Some(tally) = of(Operation::Resume) {
+            self.resumed.merge(&read(tally));
+            self.lost += tally.failed.get("not resumed").copied().unwrap_or_default();
+        }
+        if let Some(tally) = of(Operation::Login) {
+            self.logged_in.merge(&read(tally));
+        }
+    }
+}
+
+impl Display for Comebacks {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let told = |it: &Latency| {
+            let [half, most] = [0.5, 0.99].map(|share| it.quantile(share).as_millis());
+            format!(
+                "{} (p50 {half} ms, p99 {most} ms, longest {} ms)",
+                it.count(),
+                it.max().as_millis()
+            )
+        };
+        write!(
+            f,
+            "came back: resumed {}, not resumed {}, logged in {}",
+            told(&self.resumed),
+            self.lost,
+            told(&self.logged_in)
+        )
+    }
 }
 
 /// Prints what came of it; gives whether all promises held.
@@ -223,6 +286,7 @@ fn verdict(report: &ShareReport, kills: u32, seed: u64) -> bool {
 struct Killer {
     target: Target,
     restart: Option<PathBuf>,
+    rolls: bool,
     over: Arc<AtomicBool>,
     kills: Arc<AtomicU32>,
     cycles: u32,
@@ -243,6 +307,7 @@ impl Killer {
                 Some(command) if kill.is_multiple_of(2) => {
                     restart(command).map(|()| "the database".to_owned())
                 }
+                _ if self.rolls => self.roll(&mut servers, kill),
                 _ => self.kill(&mut servers),
             };
             match disturbed.and_then(|what| Ok((what, self.revive(&mut servers)?))) {
@@ -284,6 +349,17 @@ impl Killer {
             1 => format!("start {start:4} ms"),
             _ => format!("n{}, for {down:4} ms, start {start:4} ms", at + 1),
         })
+    }
+
+    /// Each in its turn.
+    fn roll(&self, servers: &mut Vec<Server>, turn: u32) -> Result<String, Error> {
+        let at = turn as usize % servers.len();
+        let begin = Instant::now();
+        servers.remove(at).stop()?;
+        let stopping = begin.elapsed().as_millis();
+        servers.insert(at, self.target.start(at)?);
+        let start = servers[at].start_time.as_millis();
+        Ok(format!("n{}, stopped in {stopping:4} ms, start {start:4} ms", at + 1))
     }
 
     /// A node of a cluster that was taken over ends, and is started again by whoever watches over it.
