@@ -35,6 +35,9 @@ struct Options {
     nodes: Vec<u16>,
     #[arg(long, default_value_t = 200)]
     users: u32,
+    /// So many users for each node, and not for all together: nodes of any cluster have equally much to do.
+    #[arg(long)]
+    each: bool,
     /// Messages under way in each direction of a pair; 0: `rate` counts instead.
     #[arg(long, default_value_t = 8)]
     window: u32,
@@ -50,7 +53,7 @@ const DOMAIN: &str = "localhost";
 /// The phase that is measured: the third.
 const MEASURED: usize = 2;
 
-fn scenario(options: &Options) -> String {
+fn scenario(options: &Options, users: u32) -> String {
     format!(
         "seed = 1\n[accounts]\npattern = \"user{{}}\"\npassword = \"{PASSWORD}\"\n\
          [connection]\ntls = \"none\"\nlogins_in_flight = 32\n\
@@ -59,7 +62,7 @@ fn scenario(options: &Options) -> String {
          [[phase]]\nname = \"chat\"\nkind = \"hold\"\nlength = \"{}s\"\n\
          [[population]]\nname = \"pairs\"\nusers = {}\nsm = \"off\"\n\
          [population.message]\nrate = {}\nbody = 64\nto = \"session\"\n",
-        options.seconds, options.users, options.rate
+        options.seconds, users, options.rate
     )
 }
 
@@ -156,7 +159,8 @@ fn metrics(admin: SocketAddr) -> std::io::Result<String> {
 fn measure(options: &Options, count: u16) -> Result<Figures, Error> {
     let folder = ScratchDir::new("corefire-cluster")?;
     let nodes = Corefire::cluster(&options.binary, folder.path(), count, &options.sets)?;
-    nodes[0].import((0..options.users).map(|at| format!("user{at}@{DOMAIN}")), PASSWORD)?;
+    let users = options.users * if options.each { u32::from(count) } else { 1 };
+    nodes[0].import((0..users).map(|at| format!("user{at}@{DOMAIN}")), PASSWORD)?;
     let admin = nodes.iter().map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
     let start = |(node, admin): (&Corefire, &SocketAddr)| {
         node.start(&[], &[format!("admin.listen=\"{admin}\"")])
@@ -168,7 +172,7 @@ fn measure(options: &Options, count: u16) -> Result<Figures, Error> {
     let target = |node: &Corefire| Target { address: node.plain, domain: DOMAIN.to_owned() };
     let request = Request {
         closed: (options.window > 0).then_some(options.window),
-        ..Request::new("cluster", &scenario(options), nodes.iter().map(target).collect())
+        ..Request::new("cluster", &scenario(options, users), nodes.iter().map(target).collect())
     };
     let plan = Plan::new(&request).map_err(|error| Error::Config(format!("{error:?}")))?;
     // Where the measured seconds begin and end, and what the nodes had used by then.

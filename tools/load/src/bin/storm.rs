@@ -57,6 +57,9 @@ struct Options {
     /// Without any, all that is resumed was broken by a kill.
     #[arg(long)]
     cuts: Option<f64>,
+    /// Who is cut off resumes the stream (XEP-0198 §5), and logs in anew only where that is refused.
+    #[arg(long)]
+    resume: bool,
     /// The nodes of a cluster are not killed but asked to stop, in turn, and started again: a rolling restart.
     #[arg(long, conflicts_with = "restart")]
     roll: bool,
@@ -82,13 +85,14 @@ fn scenario(options: &Options) -> String {
         }
         _ => String::new(),
     };
+    let sm = if options.resume { "resume" } else { "on" };
     format!(
         "name = \"storm\"\ndrain = \"30s\"\nlag_max = \"10s\"\n\
          [accounts]\npattern = \"s{{}}\"\npassword = '{}'\n\
          [connection]\ntls = \"none\"\nbackoff_first = \"50ms\"\nbackoff_max = \"200ms\"\nfail_over = {}\n\
          [[phase]]\nkind = \"ramp\"\nlength = \"1s\"\n\
          [[phase]]\nkind = \"hold\"\nlength = \"720h\"\n\
-         [[population]]\nname = \"users\"\nusers = {users}\nsm = \"on\"\nplain = 0.25\n\
+         [[population]]\nname = \"users\"\nusers = {users}\nsm = \"{sm}\"\nplain = 0.25\n\
          [population.message]\nrate = {}\nto = \"account\"\npartners = 3\n{cuts}",
         options.password,
         options.nodes > 1,

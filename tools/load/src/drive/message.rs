@@ -144,10 +144,11 @@ impl Messages {
         if !self.has(message.conversation) || self.ends(message.conversation).1 != session {
             // Not where it was sent to: counted as a message that nobody sent.
             let nowhere = MessageId { conversation: u32::MAX, number: 0 };
-            notes.ledger.received(nowhere, false);
+            notes.ledger.received(nowhere, false, 0);
             return;
         }
-        if let Arrival::First { intended, sent } = notes.ledger.received(message, intact) {
+        let kept = if notes.ledger.minds_ids() { body::kept(stanza) } else { 0 };
+        if let Arrival::First { intended, sent } = notes.ledger.received(message, intact, kept) {
             let begin = notes.begin;
             notes.moved = at;
             notes.recorder.done(Operation::Message, begin + intended, begin + sent, at);
@@ -157,13 +158,20 @@ impl Messages {
 
     /// A session has a new stream.
     pub(super) fn ready(&mut self, session: usize, notes: &mut Notes) {
+        self.may_repeat(session, notes);
+        for slot in 0..self.partners {
+            self.windows.retry((self.conversation(session, slot) - self.first) as usize);
+        }
+    }
+
+    /// What had arrived at a session may arrive there again.
+    pub(super) fn may_repeat(&self, session: usize, notes: &mut Notes) {
         let group = self.partners + 1;
         let place = (session - self.base) as u64;
         for slot in 0..self.partners {
             // The partner whose slot leads here.
             let sender = place / group * group + (place % group + group - 1 - slot) % group;
             notes.ledger.new_life(self.conversation(self.base + sender as usize, slot));
-            self.windows.retry((self.conversation(session, slot) - self.first) as usize);
         }
     }
 

@@ -255,12 +255,14 @@ impl<'p> Drive<'p> {
         let populations = 0..plan.scenario.populations.len();
         let rooms = populations.clone().map(|at| Rooms::new(plan, at, run, &sessions)).collect();
         let churn = populations.map(|at| Churn::new(plan, at, run, &sessions)).collect();
-        // With faults and storms a message may come again long after; without, memory is to stay small.
+        // With faults and storms a message may come again long after, as it may when targets stand in for each other; without,
+        // memory is to stay small.
         let is_calm = plan.scenario.faults.is_empty()
             && plan.phases.iter().all(|phase| phase.wish.share == 0.0)
             && plan.scenario.populations.iter().all(|population| population.cut.is_none());
         // An archive is held against every message.
-        let forgets = is_calm && !plan.scenario.reads_archives;
+        let forgets =
+            is_calm && !plan.scenario.reads_archives && !plan.scenario.connection.fail_over;
         let ledger = Ledger::new(conversations as usize, sessions.len(), forgets);
         let archives = plan.scenario.reads_archives.then(|| {
             let of_component = component.iter().flat_map(Component::recipients);

@@ -34,7 +34,14 @@ impl Scenario for Drive<'_> {
     fn on_resumed(&mut self, client: ClientId) {
         let session = client.index();
         self.notes.resumed(session, Instant::now());
-        if let Some(rooms) = &mut self.rooms[self.notes.sessions.population(session)] {
+        let population = self.notes.sessions.population(session);
+        // In a cluster the stream may go on at another node than the one that died with the newest of it.
+        if self.plan.targets.len() > 1
+            && let Some(messages) = &self.messages[population]
+        {
+            messages.may_repeat(session, &mut self.notes);
+        }
+        if let Some(rooms) = &mut self.rooms[population] {
             rooms.resumed(session);
         }
     }
