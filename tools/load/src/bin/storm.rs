@@ -23,7 +23,7 @@ use corefire_load::cli::parsed;
 use corefire_load::drive::{Failure, Flow, ShareReport, run_share};
 use corefire_load::launch::{Corefire, ScratchDir, Server};
 use corefire_load::plan::{Plan, PlanError, Random, Request, Share, Target as Aim};
-use corefire_load::record::{Interval, Latency, Operation, Tally};
+use corefire_load::record::{Interval, Latency, LedgerCounts, Operation, Tally};
 
 /// Kills a server under load, and shows whether it kept what it had acknowledged.
 #[derive(Parser)]
@@ -60,6 +60,10 @@ struct Options {
     /// Who is cut off resumes the stream (XEP-0198 §5), and logs in anew only where that is refused.
     #[arg(long)]
     resume: bool,
+    /// In the end the archives are read, too: each message that was acknowledged is in its recipient's once, in order. They
+    /// have to be on (--set archive.enabled=true).
+    #[arg(long)]
+    archives: bool,
     /// The nodes of a cluster are not killed but asked to stop, in turn, and started again: a rolling restart.
     #[arg(long, conflicts_with = "restart")]
     roll: bool,
@@ -85,6 +89,7 @@ fn scenario(options: &Options) -> String {
         }
         _ => String::new(),
     };
+    let archives = if options.archives { "[ledger]\narchive = true\n" } else { "" };
     let sm = if options.resume { "resume" } else { "on" };
     format!(
         "name = \"storm\"\ndrain = \"30s\"\nlag_max = \"10s\"\n\
@@ -93,7 +98,7 @@ fn scenario(options: &Options) -> String {
          [[phase]]\nkind = \"ramp\"\nlength = \"1s\"\n\
          [[phase]]\nkind = \"hold\"\nlength = \"720h\"\n\
          [[population]]\nname = \"users\"\nusers = {users}\nsm = \"{sm}\"\nplain = 0.25\n\
-         [population.message]\nrate = {}\nto = \"account\"\npartners = 3\n{cuts}",
+         [population.message]\nrate = {}\nto = \"account\"\npartners = 3\n{cuts}{archives}",
         options.password,
         options.nodes > 1,
         options.rate
@@ -259,7 +264,14 @@ impl Display for Comebacks {
 /// Prints what came of it; gives whether all promises held.
 fn verdict(report: &ShareReport, kills: u32, seed: u64) -> bool {
     let (sent, acked) = (&report.ledger.sent, &report.ledger.acknowledged);
-    let broken = acked.lost + sent.duplicated + sent.reordered + sent.corrupted;
+    let mut broken = acked.lost + sent.duplicated + sent.reordered + sent.corrupted;
+    if let Some(archived) = &report.ledger.archived {
+        let LedgerCounts { messages, lost, duplicated, reordered, corrupted, .. } = archived;
+        println!(
+            "archives: {messages} messages, lost={lost} duplicated={duplicated} reordered={reordered} corrupted={corrupted}"
+        );
+        broken += lost + duplicated + reordered + corrupted;
+    }
     // Where nothing was promised, nothing was tested.
     let good = broken == 0 && acked.messages > 0 && kills > 0;
     if let Some(lost) = report.facts.get("lost messages") {

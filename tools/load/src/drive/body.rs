@@ -113,12 +113,6 @@ pub(super) fn of(run: u32, stanza: &Element<'_>) -> Option<(MessageId, bool)> {
     if content.contains(&b'&') { read(run, text.text().as_bytes()) } else { read(run, content) }
 }
 
-/// A hash of a message's id in an archive (XEP-0359), or 0 where it has none.
-pub(super) fn kept(stanza: &Element<'_>) -> u32 {
-    let id = stanza.child("stanza-id");
-    id.as_ref().and_then(|id| id.attribute("id")).map_or(0, |id| crc32fast::hash(id) | 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -220,9 +220,8 @@ impl Component {
             && part.base + (message.conversation - part.first) as usize == session;
         if !is_here {
             // Not where it was sent to: counted as a message that nobody sent.
-            notes.ledger.received(MessageId { conversation: u32::MAX, number: 0 }, false, 0);
-        } else if let Arrival::First { intended, sent } = notes.ledger.received(message, intact, 0)
-        {
+            notes.ledger.received(MessageId { conversation: u32::MAX, number: 0 }, false);
+        } else if let Arrival::First { intended, sent } = notes.ledger.received(message, intact) {
             let begin = notes.begin;
             notes.moved = at;
             notes.recorder.done(Operation::ComponentMessage, begin + intended, begin + sent, at);

@@ -39,8 +39,6 @@ struct Entry {
     again: (u16, u16),
     /// Of the recipient, when it arrived last.
     life: u32,
-    /// Of its id in the archive (XEP-0359), when it arrived first; 0 without.
-    kept: u32,
 }
 
 #[derive(Default)]
@@ -107,11 +105,6 @@ impl Ledger {
         ledger
     }
 
-    /// Whether repeats are told apart exactly, by their ids in the archive, too.
-    pub(super) fn minds_ids(&self) -> bool {
-        !self.forgets
-    }
-
     /// Number that the next message of a conversation gets.
     pub(super) fn next_number(&self, conversation: u32) -> u64 {
         let conversation = &self.conversations[conversation as usize];
@@ -135,7 +128,6 @@ impl Ledger {
             state,
             again: (0, 0),
             life: 0,
-            kept: 0,
         });
         if let Some(stanza) = stanza {
             self.unacked[session].push_back((stanza, MessageId { conversation, number }));
@@ -176,10 +168,7 @@ impl Ledger {
     }
 
     /// A message arrived at its recipient.
-    ///
-    /// - takes: `kept`, a hash of its id in the archive, 0 where it has none: one that comes again has to have the same, as
-    ///   clients tell by that
-    pub(super) fn received(&mut self, message: MessageId, intact: bool, kept: u32) -> Arrival {
+    pub(super) fn received(&mut self, message: MessageId, intact: bool) -> Arrival {
         let Some(conversation) = self.conversations.get_mut(message.conversation as usize) else {
             self.strays += 1;
             return Arrival::Stray;
@@ -202,25 +191,22 @@ impl Ledger {
             return Arrival::Stray;
         };
         if entry.state & RECEIVED != 0 {
-            let is_other = kept != entry.kept && kept != 0 && entry.kept != 0;
-            let is_fault = entry.life == life || is_other;
-            if is_fault && self.oddities.len() < ODDITIES_MAX {
+            if entry.life == life && self.oddities.len() < ODDITIES_MAX {
                 self.oddities.push(format!(
-                    "{:x}.{:x} of {:.1} s came twice{}",
+                    "{:x}.{:x} of {:.1} s came twice",
                     message.conversation,
                     message.number,
-                    entry.sent.as_secs_f64(),
-                    if is_other { " with two ids" } else { "" }
+                    entry.sent.as_secs_f64()
                 ));
             }
-            let again = if is_fault { &mut entry.again.0 } else { &mut entry.again.1 };
+            let again = if entry.life == life { &mut entry.again.0 } else { &mut entry.again.1 };
             *again = again.saturating_add(1);
             entry.life = life;
             return Arrival::Again;
         }
         let sent = entry.sent;
         let arrival = Arrival::First { intended: entry.intended, sent };
-        (entry.life, entry.kept) = (life, kept);
+        entry.life = life;
         let mut state = RECEIVED;
         if message.number < conversation.high {
             state |= REORDERED;
@@ -405,7 +391,7 @@ mod tests {
         assert_eq!((ledger.unacked(0), ledger.open()), (1, 4));
         let first =
             Arrival::First { intended: Duration::from_secs(1), sent: Duration::from_secs(2) };
-        assert_eq!(ledger.received(id(0), true, 0), first);
+        assert_eq!(ledger.received(id(0), true), first);
         ledger.bounced(id(1));
         ledger.orphaned(0);
         let report = ledger.report();
@@ -422,35 +408,27 @@ mod tests {
         for forgets in [false, true] {
             let mut ledger = sent(2, forgets);
             ledger.acked(0, 2);
-            ledger.received(id(0), true, 0);
-            ledger.received(id(1), true, 0);
+            ledger.received(id(0), true);
+            ledger.received(id(1), true);
             ledger.new_life(0);
-            assert_eq!(ledger.received(id(1), true, 0), Arrival::Again);
+            assert_eq!(ledger.received(id(1), true), Arrival::Again);
             let counts = ledger.report().sent;
             assert_eq!((counts.duplicated, counts.redelivered), (0, 1), "forgets {forgets}");
         }
-        // Nor is it one where the same message has two places in the archive.
-        for (kept, faults) in [(7, 0), (8, 1)] {
-            let mut ledger = sent(1, false);
-            ledger.received(id(0), true, 7);
-            ledger.new_life(0);
-            ledger.received(id(0), true, kept);
-            assert_eq!(ledger.report().sent.duplicated, faults);
-        }
         let mut ledger = sent(1, true);
         ledger.acked(0, 1);
-        ledger.received(id(0), true, 0);
-        ledger.received(id(0), true, 0);
+        ledger.received(id(0), true);
+        ledger.received(id(0), true);
         assert_eq!(ledger.report().sent.duplicated, 1);
     }
 
     #[test]
     fn overtaken_messages_and_changed_ones_are_counted() {
         let mut ledger = sent(3, true);
-        ledger.received(id(0), true, 0);
-        ledger.received(id(2), false, 0);
-        ledger.received(id(1), true, 0);
-        assert_eq!(ledger.received(id(7), true, 0), Arrival::Stray);
+        ledger.received(id(0), true);
+        ledger.received(id(2), false);
+        ledger.received(id(1), true);
+        assert_eq!(ledger.received(id(7), true), Arrival::Stray);
         let counts = ledger.report().sent;
         assert_eq!((counts.reordered, counts.corrupted, counts.received), (1, 2, 3));
         assert_eq!(ledger.open(), 0);
@@ -461,7 +439,7 @@ mod tests {
         let mut ledger = Ledger::new(1, 1, true);
         for number in 0..1000 {
             ledger.sent(0, Duration::ZERO, Duration::ZERO, 0, Some(number as u32 + 1));
-            ledger.received(id(number), true, 0);
+            ledger.received(id(number), true);
             ledger.acked(0, number as u32 + 1);
         }
         assert!(ledger.conversations[0].entries.is_empty());

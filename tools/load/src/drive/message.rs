@@ -144,11 +144,10 @@ impl Messages {
         if !self.has(message.conversation) || self.ends(message.conversation).1 != session {
             // Not where it was sent to: counted as a message that nobody sent.
             let nowhere = MessageId { conversation: u32::MAX, number: 0 };
-            notes.ledger.received(nowhere, false, 0);
+            notes.ledger.received(nowhere, false);
             return;
         }
-        let kept = if notes.ledger.minds_ids() { body::kept(stanza) } else { 0 };
-        if let Arrival::First { intended, sent } = notes.ledger.received(message, intact, kept) {
+        if let Arrival::First { intended, sent } = notes.ledger.received(message, intact) {
             let begin = notes.begin;
             notes.moved = at;
             notes.recorder.done(Operation::Message, begin + intended, begin + sent, at);
