@@ -201,7 +201,7 @@ fn run(options: &Options, seed: u64) -> Result<bool, String> {
     let mut back = Comebacks::default();
     let report = run_share(&plan, Share::WHOLE, begin, &mut |interval| {
         back.add(interval);
-        if over.load(Ordering::Acquire) { Flow::Stop } else { Flow::Continue }
+        if over.load(Ordering::Acquire) { Flow::Finish } else { Flow::Continue }
     });
     over.store(true, Ordering::Release);
     let ended = thread.join().map_err(|_| "the killing thread ended".to_owned())?;

@@ -76,6 +76,8 @@ impl std::error::Error for Failure {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     Continue,
+    /// As if the plan's time was over: stop sending, drain, read the archives where that is wanted. Several workers stop.
+    Finish,
     /// Stop sending, drain, and give what there is.
     Stop,
 }
@@ -438,8 +440,10 @@ impl<'p> Drive<'p> {
         let interval = self.notes.recorder.close(self.interval, phase, online, used);
         self.interval += 1;
         self.requests.expire(Instant::now(), &mut self.notes);
-        if (self.watch)(&interval) == Flow::Stop {
-            self.stop();
+        match (self.watch)(&interval) {
+            Flow::Continue => {}
+            Flow::Finish => self.finish(),
+            Flow::Stop => self.stop(),
         }
         Ok(())
     }
@@ -450,6 +454,10 @@ impl<'p> Drive<'p> {
             return;
         }
         self.aborted.get_or_insert_with(|| "stopped by the operator".to_owned());
+        self.finish();
+    }
+
+    fn finish(&mut self) {
         if self.stage == Stage::Running {
             self.stage = Stage::Draining(Instant::now() + self.plan.scenario.drain);
         }

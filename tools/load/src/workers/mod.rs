@@ -281,7 +281,7 @@ impl Coordinator<'_> {
                 faults.tell(self.watch);
             }
             self.intervals.push(interval);
-            if flow == Flow::Stop && !self.is_stopping {
+            if flow != Flow::Continue && !self.is_stopping {
                 self.is_stopping = true;
                 for worker in &mut self.workers {
                     // One that has ended needs no order.
