@@ -335,10 +335,14 @@ impl Core {
         let Some(account) = self.accounts.get_mut(id.0) else { return false };
         account.changing = account.changing.saturating_sub(1);
         let last = account.changing == 0;
+        let reads = last && account.busy == Busy::Loading && account.load.is_none();
+        let hash64 = account.jid.hash64();
         if account.question.as_deref_mut().is_some_and(Question::is_due) {
             fx.queries.extend(account.question.take().map(|question| question.into_query()));
         }
-        if last && account.busy == Busy::Loading && account.load.is_none() {
+        // One that is held is read when owners have settled: until then another may write to it, and give ids that are higher
+        // than ours.
+        if reads && !self.handover.holds(hash64) {
             self.load(id, fx);
         }
         last

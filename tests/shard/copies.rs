@@ -249,6 +249,33 @@ fn messages_of_the_log_follow_those_of_the_copy_in_order() {
     assert_eq!(nodes.logged(&there), 0);
 }
 
+/// What was confirmed to the dead owner is written off by the next one. That it is done with that is no reason to read the
+/// account: while owners change, another may still give it rows, and higher ids.
+#[test]
+fn a_revived_account_is_read_when_owners_have_settled() {
+    let mut nodes = cluster();
+    let (here, there) = (nodes.name_at("a", 1), nodes.name_at("b", 2));
+    let (alice, _) = nodes.online_acked(&here, "phone");
+    let (bob, id) = nodes.online_acked(&there, "desk");
+    nodes.send(alice, &chat(&format!("{there}@here"), "1"));
+    nodes.send(bob, &a(2));
+    nodes.send(alice, &chat(&format!("{there}@here"), "2"));
+    assert_eq!(bodies(&nodes.read(bob)), ["1", "2"]);
+    nodes.kill_node(2);
+    nodes.hold_store();
+    nodes.hold_rings();
+    nodes.members(&without(&[2]), &[]);
+    assert!(!nodes.is_settled());
+    nodes.answer_one();
+    assert_eq!((revived(&nodes), nodes.queries_held()), (1, 0));
+    nodes.free_rings();
+    nodes.free_store();
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    let (_, text) = come(&mut nodes, &there, &id, 2);
+    assert_eq!(bodies(&text), ["2"], "{text}");
+}
+
 #[test]
 fn copies_of_ended_sessions_do_not_come_back() {
     let mut nodes = cluster();
