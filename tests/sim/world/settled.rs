@@ -13,10 +13,12 @@ impl World {
         for storage in self.runs.iter_mut().filter_map(|run| run.storage.as_mut()) {
             storage.faults = 0;
         }
-        // Longer than any session waits to be resumed, and any silence lasts.
         self.run_for(30 * SECOND);
         self.check_epochs();
-        self.run_for(60 * SECOND);
+        // All in all longer than a hostile client may be silent, and its session then waits to be resumed.
+        let limits = &self.plan.limits;
+        let silent = limits.silence + limits.silence / 2 + limits.resume;
+        self.run_for((silent.as_micros() as u64).max(90 * SECOND) - 30 * SECOND);
         for client in 0..self.clients.len() {
             let mut orders = Orders::default();
             self.clients[client].ask(&mut orders);
