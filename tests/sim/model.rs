@@ -74,7 +74,7 @@ pub(crate) struct Model {
     pub(crate) resume: Option<u64>,
     /// When a node died last.
     pub(crate) crash_at: u64,
-    /// When a node of a cluster died last.
+    /// When a node of a cluster died last, or was taken over.
     pub(crate) death_at: u64,
     pub(crate) failure: Option<String>,
 }

@@ -184,8 +184,10 @@ impl World {
             self.model.crash_at = self.now;
         }
         for other in 0..self.runs.len() {
-            if self.is_fenced(other) && !view.has(self.runs[other].id) {
+            let was_replaced = self.runs[other].is_replaced;
+            if !was_replaced && self.is_fenced(other) && !view.has(self.runs[other].id) {
                 self.runs[other].is_replaced = true;
+                self.taken_over(other);
             }
         }
         for core in self.runs[run].cores.clone() {

@@ -275,6 +275,20 @@ impl World {
         }
     }
 
+    /// Somebody acts by an epoch without that run. If it stands still or is cut off, that is a death to others.
+    pub(super) fn taken_over(&mut self, run: usize) {
+        if !self.runs[run].lives {
+            return;
+        }
+        self.model.death_at = self.now;
+        let told = self.runs[run].cores.clone().filter_map(|core| self.cluster.told.get(&core));
+        let view = told.max().and_then(|epoch| self.cluster.views.get(epoch));
+        if view.is_none_or(|view| view.nodes.len() < 2) {
+            // Nobody was there to keep copies of its sessions, as far as it knew.
+            self.model.crash_at = self.now;
+        }
+    }
+
     /// Whether what one node sends to another comes there.
     pub(super) fn reaches(&self, from: u32, to: u32) -> bool {
         self.cut_until(from, to) <= self.now
