@@ -129,6 +129,11 @@ impl Core {
                 let heard = self.heard_of(id).filter(|_| !keep.is_archived());
                 self.append_pending(id, &owner, heard.map(Box::new), envelope, to, at)
             }
+            // It may come again, and is looked for in the log when this is there.
+            false if self.retry_origin.is_some() => {
+                self.wrote(id);
+                Waiting::Log(id)
+            }
             false => Waiting::Nobody,
         };
         let ticket = self.ticket(waiting);

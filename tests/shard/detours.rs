@@ -3,6 +3,7 @@
 
 use crate::acks::{R, a, resume, returning};
 use crate::harness::{Client, Node, attr, bodies, chat};
+use corefire::shard::ShardConfig;
 use std::time::Duration;
 
 const EQUAL: [(u32, u32); 3] = [(1, 1), (2, 1), (3, 1)];
@@ -11,7 +12,11 @@ const WITHOUT: [(u32, u32); 2] = [(1, 1), (3, 1)];
 
 /// Three nodes, and a name whose account is at the second, and at the third when that is drained.
 fn cluster() -> (Node, String) {
-    let mut nodes = Node::cluster(3, 2, |_| {});
+    cluster_with(|_| {})
+}
+
+fn cluster_with(change: impl Fn(&mut ShardConfig)) -> (Node, String) {
+    let mut nodes = Node::cluster(3, 2, change);
     nodes.members(&DRAINED, &[]);
     let names = (0..10_000).map(|number| format!("user{number}"));
     let moving: Vec<String> = names.filter(|name| nodes.node_of(name) == 3).collect();
@@ -174,6 +179,33 @@ fn a_message_that_comes_again_while_its_row_is_written_is_kept_once() {
     assert_eq!(bodies(&nodes.kept(&name, false)), ["one"]);
     nodes.send(alice, R);
     assert!(nodes.read(alice).contains(&a(2)));
+}
+
+/// R2: the row is for the archive alone, as the recipient is there and nobody waits for it.
+#[test]
+fn a_message_that_comes_again_while_it_is_archived_is_in_the_archive_once() {
+    let (mut nodes, name) = cluster_with(|config| config.archive = true);
+    let alice = nodes.online(&nodes.name_at("a", 1), "phone");
+    nodes.hold_rings();
+    nodes.send(alice, &chat(&format!("{name}@here"), "one"));
+    nodes.members(&DRAINED, &[]);
+    nodes.lose_news_of(2);
+    nodes.hold_store();
+    nodes.free_rings();
+    nodes.advance(Duration::from_secs(1));
+    // The account is read, and its recipient comes before there are ids.
+    nodes.answer_one();
+    let bob = nodes.online(&name, "desk");
+    nodes.answer_one();
+    assert_eq!(bodies(&nodes.read(bob)), ["one"]);
+    // What the login wrote is there, and the row is not.
+    nodes.answer_one();
+    assert_eq!(bodies(&nodes.kept(&name, true)), [""; 0]);
+    leave(&mut nodes, &WITHOUT);
+    assert_eq!(nodes.queries_held(), 0, "its row is not there yet");
+    nodes.free_store();
+    assert_eq!(bodies(&nodes.kept(&name, true)), ["one"]);
+    assert_eq!(bodies(&nodes.read(bob)), [""; 0]);
 }
 
 /// R8: the rosters of the two would be at odds.
