@@ -5,6 +5,9 @@ use crate::base::hash::Map;
 use crate::cluster::placement::{Owner, ShardId};
 use crate::cluster::view::{Place, Run};
 
+/// Bits of the number of a frame below those that say to which run of a node.
+const RUN: u32 = 40;
+
 /// A shard, by the number of the ring to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Peer(pub u16);
@@ -155,5 +158,10 @@ impl Peers {
 /// Where the numbers of a ring to a run of a node begin: the same numbers never stand for frames to two of them, so that a
 /// frame that had to be sent to another one is known by its first number. Incarnations are unique in a cluster.
 pub(super) fn first_number(to: Run) -> u64 {
-    to.incarnation << 40
+    to.incarnation << RUN
+}
+
+/// The incarnation of the node to which a frame of this number was sent; 0 for a shard of the same node.
+pub(super) fn run_of(number: u64) -> u64 {
+    number >> RUN
 }

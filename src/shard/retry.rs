@@ -7,9 +7,10 @@
 use super::account::{Account, AccountId, Busy, Queued};
 use super::control::Control;
 use super::deliver::{place_of, split};
-use super::direct::{is_labelled, unwrap as labelled};
+use super::direct::{is_labelled, order_of_labels, unwrap as labelled};
 use super::effect::Effects;
 use super::heard::{Heard, has_origin, is_logged};
+use super::peers::run_of;
 use super::ring::{Carried, FrameRef};
 use super::{Core, Shard, StoreOutcome, Ticket, Waiting};
 use crate::base::instant::Wall;
@@ -19,6 +20,7 @@ use crate::frame::{self, Envelope, Flags, Kind, Recipients};
 use crate::store::{Answer, Origin, Query};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stanza_error::StanzaError;
+use std::cmp::Ordering;
 use std::time::Duration;
 
 /// How far clocks may be apart, and a commit late, for a row to be found.
@@ -316,6 +318,14 @@ fn put_back(slot: &mut Account, queued: Queued) {
     slot.waiting.insert(left, queued);
 }
 
+/// Which of two messages was sent first, as far as their origins tell: by one session, or over one ring.
+pub(super) fn order_of_origins(one: &Origin, other: &Origin) -> Option<Ordering> {
+    order_of_labels(one, other).or_else(|| {
+        let ring = |origin: &Origin| (origin.incarnation, origin.link, run_of(origin.number));
+        (ring(one) == ring(other)).then(|| one.number.cmp(&other.number))
+    })
+}
+
 /// The control frame in whose `bytes` the frame of `inner` is wrapped.
 fn wrapped<'a>(inner: Envelope<'a>, control: Control, bytes: &'a [u8]) -> Envelope<'a> {
     Envelope {
@@ -363,4 +373,24 @@ fn unwrap(bytes: &[u8]) -> Option<(Origin, frame::Batch)> {
     let (origin, inner) = read_origin(bytes)?;
     let batch = frame::Batch::checked(inner, frame::FRAME_BYTES_MAX).ok()?;
     (batch.frames() == 1).then_some((origin, batch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::placement::NodeId;
+    use crate::cluster::view::Run;
+
+    #[test]
+    fn messages_over_one_ring_are_in_the_order_of_their_numbers() {
+        let first = super::super::peers::first_number(Run { node: NodeId(2), incarnation: 5 });
+        let at = |number| Origin { incarnation: 3, link: 1, number };
+        assert_eq!(order_of_origins(&at(first + 1), &at(first + 2)), Some(Ordering::Less));
+        assert_eq!(order_of_origins(&at(2), &at(1)), Some(Ordering::Greater));
+        assert_eq!(order_of_origins(&at(1), &at(1)), Some(Ordering::Equal));
+        // Shards of the same number on two nodes have two rings to them.
+        assert_eq!(order_of_origins(&at(1), &at(first + 1)), None);
+        assert_eq!(order_of_origins(&at(1), &Origin { link: 2, ..at(2) }), None);
+        assert_eq!(order_of_origins(&at(1), &Origin { incarnation: 4, ..at(2) }), None);
+    }
 }

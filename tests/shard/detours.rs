@@ -262,3 +262,52 @@ fn what_is_sent_again_stays_before_what_came_later_when_the_clock_was_set_back()
     assert!(nodes.is_settled());
     assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two"]);
 }
+
+/// What two sessions of one address say to an account, in order: the first from its own node, the second by way of another,
+/// before which the clock is set back.
+fn say_by_two_ways(nodes: &mut Node, here: &str, name: &str, acked: bool) {
+    let to = format!("{name}@here");
+    nodes.keep_fronts();
+    for (body, core) in [("one", nodes.owner(here)), ("two", nodes.core_at(3))] {
+        let alice = nodes.login_at(core, here, "phone");
+        if acked {
+            nodes.enable(alice);
+        }
+        nodes.send(alice, &chat(&to, body));
+        nodes.set_clock_back(Duration::from_secs(2));
+    }
+    nodes.advance(Duration::from_millis(1));
+}
+
+/// R6.
+#[test]
+fn what_is_sent_again_stays_in_order_whatever_node_its_sender_came_by() {
+    for acked in [false, true] {
+        let (mut nodes, name) = cluster_with(|config| config.direct = false);
+        let here = nodes.name_at("a", 1);
+        nodes.kill_node(2);
+        say_by_two_ways(&mut nodes, &here, &name, acked);
+        leave(&mut nodes, &WITHOUT);
+        assert!(nodes.is_settled());
+        assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two"], "{acked}");
+    }
+}
+
+/// R6.
+#[test]
+fn what_waits_for_its_old_owner_to_let_go_is_in_order_whatever_node_its_sender_came_by() {
+    for moves_on in [false, true] {
+        let (mut nodes, name) = cluster_with(|config| config.direct = false);
+        let here = nodes.name_at("a", 1);
+        let view = nodes.members(&DRAINED, &[2]);
+        say_by_two_ways(&mut nodes, &here, &name, false);
+        if moves_on {
+            nodes.members(&[(1, 1), (2, 0), (3, 0)], &[]);
+        } else {
+            nodes.tell_view(&view, |id| id == 2);
+        }
+        nodes.advance(Duration::from_secs(1));
+        assert!(nodes.is_settled());
+        assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two"], "{moves_on}");
+    }
+}
