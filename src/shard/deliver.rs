@@ -545,9 +545,12 @@ impl Core {
         line: Line,
     ) {
         self.trace_waiting(account, envelope, to);
-        let Some(slot) = self.accounts.get_mut(account.0) else { return };
         // One that was looked for in the log is not looked for again.
         let retry = self.retry_origin.take();
+        if let Some(first) = self.waits_already(account, retry) {
+            return self.came_again(first, at.awaited(envelope.flags));
+        }
+        let Some(slot) = self.accounts.get_mut(account.0) else { return };
         let is_new = retry.is_some();
         let queued = Queued { retry, is_new, ..Queued::new(envelope, to, at) };
         let line = match line {

@@ -227,12 +227,17 @@ impl Core {
     pub(super) fn has_heard(&mut self, heard: Heard, again: Option<FrameRef>) -> bool {
         let known = self.memory.known.get(&heard).or_else(|| self.written.known.get(&heard));
         let Some(first) = known.copied() else { return false };
+        self.came_again(first, again);
+        true
+    }
+
+    /// A stanza is dropped that `first` brought before: what brings it again is handled when that is.
+    pub(super) fn came_again(&mut self, first: FrameRef, again: Option<FrameRef>) {
         self.probe.duplicates_dropped += 1;
         if let Some(again) = again.filter(|again| *again != first && self.is_open(first)) {
             self.hold_frame(Some(again));
             self.memory.followers.push((first, again));
         }
-        true
     }
 
     fn is_open(&self, at: FrameRef) -> bool {

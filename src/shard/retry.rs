@@ -168,7 +168,11 @@ impl Shard {
     /// It waits for its account as others do, then the log is asked for it, unless it is known to be new.
     pub(super) fn wait_for_log(&mut self, account: AccountId, queued: Queued, fx: &mut Effects) {
         let core = &mut self.core;
-        core.hold_frame(queued.at.awaited(queued.post.flags));
+        let awaited = queued.at.awaited(queued.post.flags);
+        if let Some(first) = core.waits_already(account, queued.retry) {
+            return core.came_again(first, awaited);
+        }
+        core.hold_frame(awaited);
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
         let place = match core.handover.holds(slot.jid.hash64()) {
             true => place_of(slot, &queued),
@@ -271,6 +275,19 @@ impl Shard {
 }
 
 impl Core {
+    /// The frame of a message that waits for an account which moves here, where it came with that origin: one that was
+    /// passed on from node to node, and was sent again as one of them died.
+    pub(super) fn waits_already(
+        &self,
+        account: AccountId,
+        origin: Option<Origin>,
+    ) -> Option<FrameRef> {
+        let slot = self.accounts.get(account.0)?;
+        let moves = origin.is_some() && self.handover.holds(slot.jid.hash64());
+        let mut waiting = slot.waiting.iter().filter(|_| moves);
+        waiting.find(|other| other.retry == origin).map(|other| other.at)
+    }
+
     /// Whether the row of a message that is in no log was there, and is confirmed.
     fn was_confirmed(&mut self, account: AccountId, queued: &Queued) -> bool {
         let Some((slot, origin)) = self.accounts.get(account.0).zip(queued.retry) else {

@@ -311,3 +311,39 @@ fn what_waits_for_its_old_owner_to_let_go_is_in_order_whatever_node_its_sender_c
         assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two"], "{moves_on}");
     }
 }
+
+/// A node passed it on to one that had to pass it on, and died: what its sender sends again is there first.
+#[test]
+fn a_message_that_is_passed_on_twice_and_sent_again_is_kept_once() {
+    let mut nodes = Node::cluster(4, 2, |_| {});
+    let members = |weights: [u32; 4]| {
+        let weights = (1..).zip(weights);
+        weights.filter(|(_, weight)| *weight < 9).collect::<Vec<(u32, u32)>>()
+    };
+    let mut names: Vec<String> = (0..200).map(|number| format!("user{number}")).collect();
+    // Without the second node, which is the number 9.
+    for (weights, owner) in [([1, 9, 1, 0], 3), ([1, 0, 1, 1], 4), ([1, 1, 1, 1], 2)] {
+        nodes.members(&members(weights), &[]);
+        names.retain(|name| nodes.node_of(name) == owner);
+    }
+    nodes.advance(Duration::from_secs(1));
+    let name = names.first().expect("one that goes from the second to the fourth to the third");
+    nodes.users(&[name]);
+    let (alice, _) = nodes.online_acked(&nodes.name_at("a", 1), "phone");
+    // The fourth does not hear that the first has let go of it.
+    nodes.hold_way(1, 4);
+    nodes.hold_rings();
+    nodes.send(alice, &chat(&format!("{name}@here"), "one"));
+    nodes.members(&members([1, 0, 1, 1]), &[]);
+    nodes.free_rings();
+    nodes.kill_node(2);
+    nodes.hold_way(4, 3);
+    nodes.members(&members([1, 9, 1, 0]), &[]);
+    assert!(retried(&nodes) > 0, "nothing was sent again");
+    nodes.free_ways();
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    assert_eq!(bodies(&nodes.kept(name, false)), ["one"]);
+    nodes.send(alice, R);
+    assert!(nodes.read(alice).contains(&a(2)));
+}
