@@ -1,5 +1,6 @@
 //! Stanzas that go back to their senders as errors (RFC 6120 §8.3).
 
+use super::account::Queued;
 use super::deliver::{is_error, is_result};
 use super::trace::Step;
 use super::{Core, Post};
@@ -44,6 +45,16 @@ impl Core {
         let open = &envelope.stanza[..envelope.open_end as usize];
         let bounce = Bounce::new(envelope.kind, envelope.subtype, envelope.from, to, open);
         self.bounce_later(&bounce, error);
+    }
+
+    /// What waited for its account goes back, and is handled by that.
+    pub(super) fn refuse_queued(&mut self, queued: &Queued) {
+        let envelope = queued.envelope(self.placement.epoch());
+        let awaited = queued.at.awaited(envelope.flags);
+        let outer = self.copies.enter(awaited);
+        self.bounce(&envelope, envelope.to, &super::deliver::resource_constraint());
+        self.copies.enter(outer);
+        self.release_frame(awaited);
     }
 
     pub(super) fn bounce_later(&mut self, bounce: &Bounce, error: &StanzaError) {

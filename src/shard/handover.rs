@@ -156,6 +156,7 @@ impl Shard {
             *kept = *kept && view.placement.node(partition) == own.node;
         }
         core.handover.owns = (0..PARTITIONS).any(|it| view.placement.node(it) == own.node);
+        let late = core.take_late();
         let gone = core.peers.leave(|run| view.has(run));
         let mut new = Vec::new();
         for node in &view.nodes {
@@ -191,6 +192,7 @@ impl Shard {
         self.core.copies_placed(&gone);
         self.revive_copies(&gone, fx);
         self.core.tell_others(Control::Marker, fx);
+        self.send_late_anew(late, fx);
         let parked = std::mem::take(&mut self.core.handover.parked);
         for queued in parked {
             self.deliver_parked(&queued, fx);
@@ -260,7 +262,8 @@ impl Shard {
         let awaited = at.awaited(envelope.flags);
         let peer = core.peers.of(owner).filter(|_| envelope.hops < HOPS_MAX);
         let sent = match peer {
-            Some(peer) if !core.is_ring_full(peer, fx) => core.append_frame(peer, &passed, fx),
+            Some(peer) if core.has_room(peer, fx) => core.append_frame(peer, &passed, fx),
+            Some(peer) if core.send_on_later(peer, envelope, to, at) => return,
             _ => None,
         };
         match sent {
@@ -276,7 +279,7 @@ impl Shard {
         }
     }
 
-    fn deliver_parked(&mut self, queued: &Queued, fx: &mut Effects) {
+    pub(super) fn deliver_parked(&mut self, queued: &Queued, fx: &mut Effects) {
         let envelope = queued.envelope(self.core.placement.epoch());
         let at = queued.at;
         let sound = self.contained(fx, |shard, fx| shard.deliver(&envelope, at, fx));
@@ -387,6 +390,8 @@ impl Shard {
         {
             core.handover.has_sealed = true;
             core.moved.sealed();
+            // What is older than all that the new owners will do.
+            core.send_late(true, fx);
             core.tell_others(Control::Sealed, fx);
         }
         if core.handover.has_sealed && core.have_all_told(&core.handover.sealed) {
@@ -485,7 +490,9 @@ impl Core {
     /// Nothing that left this shard waits for it, or is still to be sent again should it get lost.
     fn has_left(&self) -> bool {
         let remote = self.outward.iter().filter(|way| way.keeps());
-        self.moved.is_done() && remote.map(super::Outward::kept_bytes).sum::<usize>() == 0
+        self.moved.is_done()
+            && self.overflow.is_empty()
+            && remote.map(super::Outward::kept_bytes).sum::<usize>() == 0
     }
 
     /// This shard, as owners are named.

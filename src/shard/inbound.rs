@@ -7,6 +7,7 @@ use super::feature::{Method, Scope};
 use super::latency::Path;
 use super::peers::Peer;
 use super::phase::{Delivered, Direction, Passage, Sent};
+use super::post::Post;
 use super::ring::{Carried, FrameRef};
 use super::route::{Realm, Route, route};
 use super::session::SessionId;
@@ -387,7 +388,7 @@ impl Shard {
             self.deliver(&Envelope { number, ..*envelope }, at, fx);
             return Some(at);
         }
-        if core.is_ring_full(owner, fx) {
+        if !core.has_room(owner, fx) {
             return None;
         }
         let at = core.append_frame(owner, envelope, fx)?;
@@ -401,25 +402,34 @@ impl Shard {
     /// Sends what handlers left behind for other accounts.
     pub(super) fn send_posts(&mut self, fx: &mut Effects) {
         while let Some(post) = self.core.posts.pop_front() {
-            let Ok(to) = self.core.jids.parse(&post.to) else { continue };
-            match self.core.realm(to.domain()) {
-                Realm::Ours if to.local().is_some() => {}
-                Realm::Component => {}
-                Realm::Ours | Realm::Elsewhere => continue,
+            self.send_post(post, fx);
+        }
+    }
+
+    pub(super) fn send_post(&mut self, post: Post, fx: &mut Effects) {
+        let Ok(to) = self.core.jids.parse(&post.to) else { return };
+        match self.core.realm(to.domain()) {
+            Realm::Ours if to.local().is_some() => {}
+            Realm::Component => {}
+            Realm::Ours | Realm::Elsewhere => return,
+        }
+        let owner = self.core.destination(&post.from, &post.to, to.bare().hash64());
+        let envelope = post.envelope(self.core.placement.epoch(), self.core.now.wall);
+        let mut sent = None;
+        let sound = self.contained(fx, |shard, fx| {
+            sent = owner.and_then(|owner| shard.post_to(owner, &envelope, fx));
+        });
+        match (sent, owner) {
+            _ if !sound => self.faulty_frame(&envelope, fx),
+            (Some(sent), _) => {
+                if let Some(at) = post.answers {
+                    self.core.answered_by(at, sent);
+                }
             }
-            let envelope = post.envelope(self.core.placement.epoch(), self.core.now.wall);
-            let mut sent = None;
-            let sound = self.contained(fx, |shard, fx| {
-                sent = shard.post(&envelope, to.bare().hash64(), fx);
-            });
-            if !sound {
-                self.faulty_frame(&envelope, fx);
-            } else if sent.is_none() {
-                self.core.probe.posts_dropped += 1;
+            (None, Some(owner)) if !self.core.has_room(owner, fx) => {
+                self.core.post_later(owner, post);
             }
-            if let (Some(sent), Some(at)) = (sent, post.answers) {
-                self.core.answered_by(at, sent);
-            }
+            (None, _) => self.core.probe.posts_dropped += 1,
         }
     }
 

@@ -40,6 +40,7 @@ mod migration;
 mod offline;
 mod operator;
 mod outbound;
+mod overflow;
 mod peers;
 mod phase;
 mod post;
@@ -205,6 +206,8 @@ enum Timer {
     Handover,
     /// Copies that lag by acknowledgements get them.
     Lagging,
+    /// Something waits for room on its ring.
+    Overflow,
 }
 
 /// What can be undone of one stanza's effects beside `Effects`.
@@ -224,6 +227,8 @@ enum Undo {
     Asked(ConnId),
     /// A stanza waits for its account.
     Queued(AccountId, deliver::Line),
+    /// A frame waits for room on its ring.
+    Late(Peer),
 }
 
 /// A shard's state, but for its features. Lives on one core.
@@ -283,6 +288,8 @@ struct Core {
     /// Rows that clients confirmed in this turn.
     confirmed: Vec<(AccountId, u64)>,
     posts: VecDeque<Post>,
+    /// What rings have no room for.
+    overflow: overflow::Overflow,
     undo: Vec<Undo>,
     /// Faults are contained at this many levels now.
     contained: u32,
@@ -372,6 +379,7 @@ impl Shard {
             overflowing: Vec::new(),
             confirmed: Vec::new(),
             posts: VecDeque::new(),
+            overflow: overflow::Overflow::default(),
             undo: Vec::new(),
             contained: 0,
             woken: Vec::new(),
@@ -404,6 +412,9 @@ impl Shard {
         self.core.now = now;
         self.core.meter.leave();
         self.core.trace_enter(None);
+        if !self.core.overflow.is_empty() {
+            self.core.send_late(false, fx);
+        }
         match input {
             Input::Bytes { conn, bytes } => self.bytes(conn, bytes, fx),
             Input::Told { conn, number, at, bytes } => self.told_bytes(conn, number, at, bytes, fx),
@@ -438,6 +449,9 @@ impl Shard {
         self.core.now = now;
         self.core.meter.leave();
         self.core.trace_enter(None);
+        if !self.core.overflow.is_empty() {
+            self.core.send_late(false, fx);
+        }
         if self.core.handover.is_cluster() {
             self.copy_waiting(fx);
         }
@@ -567,6 +581,7 @@ impl Shard {
                 Timer::Replay(account) => self.replay_due(account, fx),
                 Timer::Handover => self.handover_due(fx),
                 Timer::Lagging => self.lagging_due(),
+                Timer::Overflow => self.core.overflow_due(),
             }
         }
         self.core.write_departures(fx);
@@ -644,6 +659,7 @@ impl Core {
                     }
                 }
                 Undo::Queued(account, line) => self.undo_queued(account, line),
+                Undo::Late(peer) => self.undo_late(peer),
                 Undo::Row(session) => {
                     let session = self.sessions.get_mut(session.0);
                     if let Some(waiting) = session.and_then(|session| session.confirmation.as_mut())

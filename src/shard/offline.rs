@@ -65,7 +65,9 @@ impl Shard {
                 self.core.trace_stored(traced, durable);
                 if !durable {
                     // Not durable: the sender is told, which is what its acknowledgement may cover.
+                    let outer = self.core.copies.enter(at);
                     self.core.bounce_later(&bounce, &resource_constraint());
+                    self.core.copies.enter(outer);
                     if let Some(data) = self.core.owned_data(account, &owner) {
                         data.log_rows = data.log_rows.saturating_sub(1);
                     }
@@ -157,12 +159,7 @@ impl Shard {
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         let queued = std::mem::take(&mut slot.waiting);
         let logins = std::mem::take(&mut slot.logins);
-        let epoch = core.placement.epoch();
-        for queued in queued {
-            let envelope = queued.envelope(epoch);
-            core.bounce(&envelope, envelope.to, &resource_constraint());
-            core.release_frame(queued.at.awaited(envelope.flags));
-        }
+        queued.iter().for_each(|queued| core.refuse_queued(queued));
         let error = StreamError::new(StreamCondition::InternalServerError);
         self.end_sessions_of(id, &|_| true, &error, fx);
         for conn in logins {
@@ -531,10 +528,9 @@ impl Core {
         let Some(slot) = self.accounts.get_mut(id.0).filter(|slot| slot.busy == Busy::Ids) else {
             return;
         };
-        let Some(first) = slot.waiting.pop_front() else { return };
-        let envelope = first.envelope(self.placement.epoch());
-        self.bounce(&envelope, envelope.to, &resource_constraint());
-        self.release_frame(first.at.awaited(envelope.flags));
+        if let Some(first) = slot.waiting.pop_front() {
+            self.refuse_queued(&first);
+        }
     }
 
     /// Asks a client without XEP-0198 to confirm what went before, by a ping.

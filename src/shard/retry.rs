@@ -234,11 +234,7 @@ impl Shard {
                 }
             }
             // Nobody knows. It is refused, which its sender's acknowledgement may cover.
-            _ => {
-                let envelope = queued.envelope(core.placement.epoch());
-                core.bounce(&envelope, envelope.to, &super::deliver::resource_constraint());
-                core.release_frame(awaited);
-            }
+            _ => core.refuse_queued(&queued),
         }
         self.no_longer_busy(account, Busy::Retry, fx);
     }

@@ -555,6 +555,7 @@ impl Core {
             Some((session, _)) => return self.emit(session, &[&out], None, fx),
             None => subject.unwrap_or_default(),
         };
-        self.leave(Post::whole(from, &reply.to, Kind::Iq, kind.code(), out));
+        let post = Post::whole(from, &reply.to, Kind::Iq, kind.code(), out);
+        self.leave(Post { answers: reply.at, ..post });
     }
 }

@@ -31,6 +31,7 @@ mod moving;
 mod negotiation;
 mod offline;
 mod operators;
+mod overflow;
 mod phases;
 mod presence;
 mod promises;

@@ -401,9 +401,6 @@ impl Core {
 
     /// What is delivered from now on came in this frame. Gives what did before.
     pub(super) fn enter_kept(&mut self, envelope: &Envelope<'_>, at: FrameRef) -> Option<FrameRef> {
-        if !self.copies.is_on {
-            return None;
-        }
         let is_kept =
             envelope.flags.contains(Flags::WANTS_ACK) || !self.peers.is_local(Peer(at.ring));
         self.copies.enter(is_kept.then_some(at))
