@@ -312,6 +312,22 @@ fn what_waits_for_its_old_owner_to_let_go_is_in_order_whatever_node_its_sender_c
     }
 }
 
+/// R6. What a session leaves as its account moves is older than what waits, the first of it before the last.
+#[test]
+fn what_a_session_leaves_goes_on_in_order() {
+    let (mut nodes, name) = cluster();
+    let alice = nodes.online(&nodes.name_at("a", 1), "phone");
+    let bob = nodes.login(&name, "desk");
+    nodes.send(bob, "<enable xmlns='urn:xmpp:sm:3'/><presence/>");
+    for body in ["one", "two", "three"] {
+        nodes.send(alice, &chat(&format!("{name}@here"), body));
+    }
+    assert_eq!(nodes.logged(&name), 0);
+    nodes.members(&DRAINED, &[]);
+    nodes.advance(Duration::from_secs(1));
+    assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two", "three"]);
+}
+
 /// A node passed it on to one that had to pass it on, and died: what its sender sends again is there first.
 #[test]
 fn a_message_that_is_passed_on_twice_and_sent_again_is_kept_once() {
