@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 pub(super) mod archive;
+mod domains;
 mod random;
 
 use super::{
@@ -48,7 +49,7 @@ pub fn suite(make: Make<'_>) {
         all_survives_reopening,
         numbers_survive_at_their_limits,
     ];
-    for check in checks.iter().chain(archive::CHECKS) {
+    for check in checks.iter().chain(archive::CHECKS).chain(domains::CHECKS) {
         let (writer, reader) = make();
         check(&mut Pair { writer, reader });
     }
@@ -642,13 +643,8 @@ fn large_values_and_all_bytes_survive(store: &mut Pair) {
 }
 
 fn addresses_of_any_script_are_kept_apart(store: &mut Pair) {
-    let owners = [
-        "жулиетта@пример.рф",
-        "ジュリエット@例え.jp",
-        "julieta@español.es",
-        "julieta@espanol.es",
-        "example.org",
-    ];
+    let owners =
+        ["жулиетта@пример.рф", "ジュリエット@例え.jp", "julieta@español.es", "julieta@espanol.es"];
     for (id, owner) in (1u64..).zip(owners) {
         store.done(&[create(owner)]);
         let entry = entry(id, owner, owner.as_bytes());
@@ -692,17 +688,14 @@ fn accounts_are_listed_in_the_order_of_their_text(store: &mut Pair) {
 }
 
 fn accounts_are_listed_and_counted_by_domain_and_state(store: &mut Pair) {
-    let owners = ["a@a.org", "b@b.org", "b@a.org", "c@a.org", "a.org", "é@bücher.example"];
+    let owners = ["a@a.org", "b@b.org", "b@a.org", "c@a.org", "é@bücher.example"];
     for owner in owners {
         store.done(&[create(owner)]);
     }
     for owner in ["b@b.org", "b@a.org"] {
         store.done(&[Write::SetDisabled { owner: bare(owner), disabled: true }]);
     }
-    assert_eq!(
-        store.accounts_of(Some("a.org"), false, None, 9),
-        ["a.org", "a@a.org", "b@a.org", "c@a.org"]
-    );
+    assert_eq!(store.accounts_of(Some("a.org"), false, None, 9), ["a@a.org", "b@a.org", "c@a.org"]);
     assert_eq!(store.accounts_of(Some("a.org"), false, Some("a@a.org"), 1), ["b@a.org"]);
     assert_eq!(store.accounts_of(Some("a.org"), true, None, 9), ["b@a.org"]);
     assert_eq!(store.accounts_of(None, true, None, 9), ["b@a.org", "b@b.org"]);
@@ -716,7 +709,7 @@ fn accounts_are_listed_and_counted_by_domain_and_state(store: &mut Pair) {
         Answer::Counted { accounts, disabled } => (accounts, disabled),
         other => panic!("a count was asked for, not {other:?}"),
     };
-    assert_eq!([count("a.org"), count("b.org"), count("c.org")], [(4, 1), (1, 1), (0, 0)]);
+    assert_eq!([count("a.org"), count("b.org"), count("c.org")], [(3, 1), (1, 1), (0, 0)]);
 }
 
 fn all_survives_reopening(store: &mut Pair) {

@@ -45,6 +45,8 @@ pub struct State {
     incarnation: u64,
     /// By the text of the owner's JID: in that order accounts are listed.
     accounts: BTreeMap<String, Account>,
+    /// What waits for remote domains, by their text; none is empty.
+    domains: BTreeMap<String, Domain>,
     /// The first id never given, per store partition.
     next_ids: BTreeMap<u16, u64>,
 }
@@ -73,6 +75,12 @@ struct Account {
     roster: BTreeMap<String, RosterItem>,
     roster_version: u64,
     slots: BTreeMap<String, Vec<u8>>,
+    log: BTreeMap<u64, LogEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Domain {
+    owner: BareJid,
     log: BTreeMap<u64, LogEntry>,
 }
 
@@ -257,6 +265,7 @@ impl State {
 
     fn apply(&mut self, write: &Write) -> Written {
         match write {
+            write if write.is_of_domain() => self.of_domain(write),
             Write::CreateAccount { owner, credentials } => self.create(owner, credentials),
             Write::DeleteAccount { owner } => match self.accounts.remove(owner.as_str()) {
                 Some(_) => Written::Done,
@@ -322,7 +331,34 @@ impl State {
         }
     }
 
+    fn of_domain(&mut self, write: &Write) -> Written {
+        match write {
+            Write::AppendLog { owner, entry } => {
+                let domain = self
+                    .domains
+                    .entry(owner.as_str().to_owned())
+                    .or_insert_with(|| Domain { owner: owner.clone(), log: BTreeMap::new() });
+                domain.log.entry(entry.id).or_insert_with(|| entry.clone());
+            }
+            Write::ConfirmLog { owner, ids } => {
+                if let Some(domain) = self.domains.get_mut(owner.as_str()) {
+                    for id in ids {
+                        domain.log.remove(id);
+                    }
+                    if domain.log.is_empty() {
+                        self.domains.remove(owner.as_str());
+                    }
+                }
+            }
+            _ => {}
+        }
+        Written::Done
+    }
+
     fn create(&mut self, owner: &BareJid, credentials: &Credentials) -> Written {
+        if owner.local().is_none() {
+            return Written::NoAccount;
+        }
         if self.accounts.contains_key(owner.as_str()) {
             return Written::Exists;
         }
@@ -346,6 +382,14 @@ impl State {
                 Written::Done
             }
             None => Written::NoAccount,
+        }
+    }
+
+    /// Of an account or a domain.
+    fn log(&self, owner: &BareJid) -> Option<&BTreeMap<u64, LogEntry>> {
+        match owner.local() {
+            Some(_) => self.accounts.get(owner.as_str()).map(|account| &account.log),
+            None => self.domains.get(owner.as_str()).map(|domain| &domain.log),
         }
     }
 
@@ -375,10 +419,10 @@ impl State {
             }
             Query::Log { owner, after, limit } => {
                 let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
-                let Some(account) = self.accounts.get(owner.as_str()) else {
+                let Some(log) = self.log(owner) else {
                     return Answer::Log { entries: Vec::new(), more: false };
                 };
-                let rows = account.log.range((Bound::Excluded(*after), Bound::Unbounded));
+                let rows = log.range((Bound::Excluded(*after), Bound::Unbounded));
                 let mut rows = rows.filter(|(_, entry)| entry.keep.is_pending());
                 let entries = rows.by_ref().take(limit).map(|(_, entry)| entry.clone()).collect();
                 Answer::Log { entries, more: rows.next().is_some() }
@@ -396,9 +440,8 @@ impl State {
                 Answer::ArchiveEnds(account.and_then(|account| account.ends(*up_to)))
             }
             Query::HasOrigin { owner, origin, since } => {
-                let account = self.accounts.get(owner.as_str());
-                let found = account.is_some_and(|account| {
-                    let mut rows = account.log.values();
+                let found = self.log(owner).is_some_and(|log| {
+                    let mut rows = log.values();
                     rows.any(|entry| entry.origin == *origin && entry.at >= *since)
                 });
                 Answer::HasOrigin(found)
@@ -447,6 +490,15 @@ impl State {
                     accounts: own.clone().count() as u64,
                     disabled: own.filter(|account| account.disabled).count() as u64,
                 }
+            }
+            Query::RemoteLogs { after, limit } => {
+                let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
+                let after =
+                    after.as_ref().map_or(Bound::Unbounded, |jid| Bound::Excluded(jid.as_str()));
+                let domains = self.domains.range::<str, _>((after, Bound::Unbounded));
+                Answer::RemoteLogs(
+                    domains.take(limit).map(|(_, domain)| domain.owner.clone()).collect(),
+                )
             }
         }
     }

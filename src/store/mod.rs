@@ -13,12 +13,14 @@ pub mod record;
 pub mod request;
 mod settled;
 pub mod sqlite;
+pub mod ticket;
 pub mod transfer;
 
 pub use check::Checked;
 pub use place::{Opened, Place, Shared};
 pub use record::*;
 pub use request::*;
+pub use ticket::{StoreOutcome, Ticket};
 
 /// The one that writes. Lives on the writer thread of a store.
 pub trait Writer: Send {

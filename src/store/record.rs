@@ -90,7 +90,7 @@ pub struct Origin {
 /// What a row of a log is kept for. Offline messages and the archive are views of the one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Until one of the owner's clients has confirmed it.
+    /// Until one of the owner's clients has confirmed it; for a remote domain, until it was handed over or answered.
     Pending,
     /// As long as the archive lasts.
     Archived,

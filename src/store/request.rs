@@ -1,13 +1,17 @@
 //! What can be asked of the store, and what it answers. Each write is one change of one owner.
 
-use super::record::{AccountRecord, Counters, LacksKeys, LogEntry, Origin, RosterItem};
+use super::record::{AccountRecord, Counters, Keep, LacksKeys, LogEntry, Origin, RosterItem};
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::{BareJid, Jid};
 
 /// A change. A batch of them is one transaction; each succeeds or is refused on its own.
+///
+/// An owner without a local part is a remote domain, and its log is what waits to be sent there. It has no account: see
+/// [`Write::is_of_domain`] for all that can be written of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
+    /// `NoAccount` for a domain, which can have none.
     CreateAccount {
         owner: BareJid,
         credentials: Credentials,
@@ -94,6 +98,19 @@ impl Write {
             Write::RaiseCounters { .. } | Write::ReserveIds { .. } => None,
         }
     }
+
+    /// Whether it is of the rows that wait for a remote domain: these are appended as `Pending` and confirmed, and all else
+    /// that names a domain as its owner is answered `NoAccount`. So a domain has no archive, no slots and no roster, and
+    /// nothing of it is left when its last row is confirmed.
+    pub fn is_of_domain(&self) -> bool {
+        match self {
+            Write::AppendLog { owner, entry } => {
+                owner.local().is_none() && entry.keep == Keep::Pending
+            }
+            Write::ConfirmLog { owner, .. } => owner.local().is_none(),
+            _ => false,
+        }
+    }
 }
 
 /// What became of a `Write`.
@@ -102,7 +119,7 @@ pub enum Written {
     Done,
     /// `CreateAccount` for one that exists; nothing changed.
     Exists,
-    /// The owner has no account; nothing changed.
+    /// The owner has no account, or is a domain that cannot have what was to be written; nothing changed.
     NoAccount,
     /// The block is `first .. first + count`.
     Reserved {
@@ -164,6 +181,15 @@ pub enum Query {
     CountAccounts {
         domain: String,
     },
+    /// Remote domains that have pending rows, in the order of their text, after `after`. Who may send them asks after each
+    /// start and each change of the configuration, also for what is not to be sent any more: rows of a domain that has become
+    /// one of our own, or that is blocked, go only when they are confirmed.
+    ///
+    /// - cost: a look at each domain that ever was an owner or a correspondent, whatever the number of accounts
+    RemoteLogs {
+        after: Option<BareJid>,
+        limit: u32,
+    },
 }
 
 impl Query {
@@ -179,6 +205,7 @@ impl Query {
             Query::Archive(query) => Some(&query.owner),
             Query::Accounts { .. }
             | Query::CountAccounts { .. }
+            | Query::RemoteLogs { .. }
             | Query::LacksKeys
             | Query::Counters => None,
         }
@@ -298,6 +325,8 @@ pub enum Answer {
         /// Of these.
         disabled: u64,
     },
+    /// As many as were asked for, unless these are the last.
+    RemoteLogs(Vec<BareJid>),
 }
 
 /// The oldest and the newest row of an archive, which may be the same.

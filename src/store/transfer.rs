@@ -9,8 +9,8 @@ use super::{
 };
 use crate::xmpp::jid::BareJid;
 
-/// Accounts that are listed at a time, and rows of a log that are read at a time.
-const ACCOUNTS_PAGE: u32 = 1_000;
+/// Owners that are listed at a time, and rows of a log that are read at a time.
+const OWNERS_PAGE: u32 = 1_000;
 const LOG_PAGE: u32 = 256;
 
 /// Of one commit.
@@ -30,7 +30,7 @@ pub enum TransferError {
     Read(#[source] Error),
     #[error("writing: {0}")]
     Write(#[source] Error),
-    #[error("the target has accounts already; give one that is empty")]
+    #[error("the target has accounts or messages already; give one that is empty")]
     NotEmpty,
     #[error(
         "a store answered another question than was asked; this is a fault of the program: report it"
@@ -58,8 +58,10 @@ pub fn copy(
     is_empty: &mut dyn Reader,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Counts, TransferError> {
-    if !accounts(is_empty, None, 1)?.is_empty() {
-        return Err(TransferError::NotEmpty);
+    for kind in Kind::ALL {
+        if !kind.page(is_empty, None, 1)?.is_empty() {
+            return Err(TransferError::NotEmpty);
+        }
     }
     from.hold().map_err(TransferError::Read)?;
     let copied = Copy { from, to, batch: Vec::new(), bytes: 0, counts: Counts::new() };
@@ -79,16 +81,16 @@ impl Copy<'_> {
         // First, so that a copy that breaks off gives no id twice either.
         let counters = counters(self.from)?;
         self.put(Write::RaiseCounters { counters }, 0)?;
-        let mut after = None;
-        loop {
-            let page = accounts(self.from, after.as_ref(), ACCOUNTS_PAGE)?;
-            for owner in &page {
-                self.account(owner)?;
-                progress(self.counts.get("accounts").copied().unwrap_or(0));
-            }
-            match page.into_iter().next_back() {
-                Some(last) => after = Some(last),
-                None => break,
+        for kind in Kind::ALL {
+            let mut owners = Owners::of(kind);
+            while let Some(owner) = owners.peek(self.from)? {
+                add(&mut self.counts, kind.shown(), 1);
+                match kind {
+                    Kind::Accounts => self.account(&owner)?,
+                    Kind::Domains => self.log(&owner, View::Pending)?,
+                }
+                progress(self.counts.get(Kind::Accounts.shown()).copied().unwrap_or(0));
+                owners.pass();
             }
         }
         self.flush()?;
@@ -99,7 +101,6 @@ impl Copy<'_> {
     fn account(&mut self, owner: &BareJid) -> Result<(), TransferError> {
         let Some(account) = account(self.from, owner)? else { return Err(TransferError::Odd) };
         let AccountRecord { credentials, disabled, roster, roster_version, .. } = *account;
-        add(&mut self.counts, "accounts", 1);
         add(&mut self.counts, "contacts", roster.len() as u64);
         let owner = || owner.clone();
         self.put(Write::CreateAccount { owner: owner(), credentials }, 0)?;
@@ -120,25 +121,29 @@ impl Copy<'_> {
             add(&mut self.counts, "slots", 1);
         }
         for view in View::ALL {
-            let mut after = 0;
-            loop {
-                let (entries, more) = view.page(self.from, &owner(), after)?;
-                for entry in entries {
-                    after = entry.id;
-                    // One that is in both views comes with the archive.
-                    if view == View::Pending && entry.keep.is_archived() {
-                        continue;
-                    }
-                    let bytes = entry.stanza.len();
-                    self.put(Write::AppendLog { owner: owner(), entry }, bytes)?;
-                    add(&mut self.counts, "messages", 1);
-                }
-                if !more {
-                    break;
-                }
-            }
+            self.log(&owner(), view)?;
         }
         Ok(())
+    }
+
+    fn log(&mut self, owner: &BareJid, view: View) -> Result<(), TransferError> {
+        let mut after = 0;
+        loop {
+            let (entries, more) = view.page(self.from, owner, after)?;
+            for entry in entries {
+                after = entry.id;
+                // One that is in both views comes with the archive.
+                if view == View::Pending && entry.keep.is_archived() {
+                    continue;
+                }
+                let bytes = entry.stanza.len();
+                self.put(Write::AppendLog { owner: owner.clone(), entry }, bytes)?;
+                add(&mut self.counts, "messages", 1);
+            }
+            if !more {
+                return Ok(());
+            }
+        }
     }
 
     fn put(&mut self, write: Write, bytes: usize) -> Result<(), TransferError> {
@@ -186,25 +191,42 @@ fn compare_held(
     if other.incarnation < one.incarnation {
         comparison.tell("the number of openings is lower in the target".to_owned());
     }
-    let (mut left, mut right) = (Accounts::default(), Accounts::default());
+    for kind in Kind::ALL {
+        compare_kind(from, to, kind, comparison)?;
+    }
+    Ok(())
+}
+
+fn compare_kind(
+    from: &mut dyn Reader,
+    to: &mut dyn Reader,
+    kind: Kind,
+    comparison: &mut Comparison,
+) -> Result<(), TransferError> {
+    let (mut left, mut right) = (Owners::of(kind), Owners::of(kind));
     loop {
         match (left.peek(from)?, right.peek(to)?) {
             (None, None) => return Ok(()),
             (Some(one), Some(other)) if one == other => {
-                compare_account(from, to, &one, comparison)?;
+                add(&mut comparison.from, kind.shown(), 1);
+                add(&mut comparison.to, kind.shown(), 1);
+                match kind {
+                    Kind::Accounts => compare_account(from, to, &one, comparison)?,
+                    Kind::Domains => compare_log(from, to, &one, View::Pending, comparison)?,
+                }
                 left.pass();
                 right.pass();
             }
             (Some(one), other)
                 if other.as_ref().is_none_or(|other| one.as_str() < other.as_str()) =>
             {
-                add(&mut comparison.from, "accounts", 1);
-                comparison.tell(format!("{one}: the account is not in the target"));
+                add(&mut comparison.from, kind.shown(), 1);
+                comparison.tell(format!("{one}: {} not in the target", kind.is()));
                 left.pass();
             }
             (_, Some(other)) => {
-                add(&mut comparison.to, "accounts", 1);
-                comparison.tell(format!("{other}: the account is in the target alone"));
+                add(&mut comparison.to, kind.shown(), 1);
+                comparison.tell(format!("{other}: {} in the target alone", kind.is()));
                 right.pass();
             }
             (Some(_), None) => return Err(TransferError::Odd),
@@ -221,7 +243,6 @@ fn compare_account(
     let (one, other) = (account(from, owner)?, account(to, owner)?);
     let (Some(one), Some(other)) = (one, other) else { return Err(TransferError::Odd) };
     for (counts, account) in [(&mut comparison.from, &one), (&mut comparison.to, &other)] {
-        add(counts, "accounts", 1);
         add(counts, "contacts", account.roster.len() as u64);
     }
     if one != other {
@@ -240,26 +261,35 @@ fn compare_account(
         }
     }
     for view in View::ALL {
-        let (mut left, mut right) = (Log::of(view), Log::of(view));
-        loop {
-            let (one, other) = (left.next(from, owner)?, right.next(to, owner)?);
-            if one.is_none() && other.is_none() {
-                break;
-            }
-            let counts = [(&mut comparison.from, &one), (&mut comparison.to, &other)];
-            for (counts, entry) in counts {
-                // As they are counted when they are copied.
-                let is_counted =
-                    |entry: &LogEntry| view == View::Archived || !entry.keep.is_archived();
-                add(counts, "messages", u64::from(entry.as_ref().is_some_and(is_counted)));
-            }
-            if one != other {
-                let id = one.or(other).map_or(0, |entry| entry.id);
-                comparison.tell(format!("{owner}: the message {id} differs"));
-            }
-        }
+        compare_log(from, to, owner, view, comparison)?;
     }
     Ok(())
+}
+
+fn compare_log(
+    from: &mut dyn Reader,
+    to: &mut dyn Reader,
+    owner: &BareJid,
+    view: View,
+    comparison: &mut Comparison,
+) -> Result<(), TransferError> {
+    let (mut left, mut right) = (Log::of(view), Log::of(view));
+    loop {
+        let (one, other) = (left.next(from, owner)?, right.next(to, owner)?);
+        if one.is_none() && other.is_none() {
+            return Ok(());
+        }
+        let counts = [(&mut comparison.from, &one), (&mut comparison.to, &other)];
+        for (counts, entry) in counts {
+            // As they are counted when they are copied.
+            let is_counted = |entry: &LogEntry| view == View::Archived || !entry.keep.is_archived();
+            add(counts, "messages", u64::from(entry.as_ref().is_some_and(is_counted)));
+        }
+        if one != other {
+            let id = one.or(other).map_or(0, |entry| entry.id);
+            comparison.tell(format!("{owner}: the message {id} differs"));
+        }
+    }
 }
 
 impl Comparison {
@@ -271,17 +301,66 @@ impl Comparison {
     }
 }
 
-/// The accounts of a store, page by page.
-#[derive(Default)]
-struct Accounts {
+/// Those who have something in a store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Accounts,
+    /// Remote ones, for which messages wait.
+    Domains,
+}
+
+impl Kind {
+    const ALL: [Kind; 2] = [Kind::Accounts, Kind::Domains];
+
+    fn shown(self) -> &'static str {
+        match self {
+            Kind::Accounts => "accounts",
+            Kind::Domains => "domains",
+        }
+    }
+
+    /// The start of what is told of one.
+    fn is(self) -> &'static str {
+        match self {
+            Kind::Accounts => "the account is",
+            Kind::Domains => "the messages to that domain are",
+        }
+    }
+
+    /// A page, in the order of the text.
+    fn page(
+        self,
+        reader: &mut dyn Reader,
+        after: Option<&BareJid>,
+        limit: u32,
+    ) -> Result<Vec<BareJid>, TransferError> {
+        let after = after.cloned();
+        let query = match self {
+            Kind::Accounts => Query::Accounts { domain: None, only_disabled: false, after, limit },
+            Kind::Domains => Query::RemoteLogs { after, limit },
+        };
+        match reader.read(&query).map_err(TransferError::Read)? {
+            Answer::Accounts(owners) | Answer::RemoteLogs(owners) => Ok(owners),
+            _ => Err(TransferError::Odd),
+        }
+    }
+}
+
+/// The owners of a kind, page by page.
+struct Owners {
+    kind: Kind,
     page: std::collections::VecDeque<BareJid>,
     last: Option<BareJid>,
 }
 
-impl Accounts {
+impl Owners {
+    fn of(kind: Kind) -> Owners {
+        Owners { kind, page: std::collections::VecDeque::new(), last: None }
+    }
+
     fn peek(&mut self, reader: &mut dyn Reader) -> Result<Option<BareJid>, TransferError> {
         if self.page.is_empty() {
-            self.page = accounts(reader, self.last.as_ref(), ACCOUNTS_PAGE)?.into();
+            self.page = self.kind.page(reader, self.last.as_ref(), OWNERS_PAGE)?.into();
         }
         Ok(self.page.front().cloned())
     }
@@ -359,19 +438,6 @@ fn counters(reader: &mut dyn Reader) -> Result<Counters, TransferError> {
     }
 }
 
-fn accounts(
-    reader: &mut dyn Reader,
-    after: Option<&BareJid>,
-    limit: u32,
-) -> Result<Vec<BareJid>, TransferError> {
-    let query =
-        Query::Accounts { domain: None, only_disabled: false, after: after.cloned(), limit };
-    match reader.read(&query).map_err(TransferError::Read)? {
-        Answer::Accounts(accounts) => Ok(accounts),
-        _ => Err(TransferError::Odd),
-    }
-}
-
 fn account(
     reader: &mut dyn Reader,
     owner: &BareJid,
@@ -440,7 +506,9 @@ pub(super) mod tests {
         };
         batch.extend((1_001..1_300).map(|id| archived(id, Keep::Archived)));
         batch.push(archived(1_300, Keep::Both));
-        batch.extend((0..ACCOUNTS_PAGE + 1).map(|n| create(&format!("u{n}@example.net"))));
+        batch.extend((0..OWNERS_PAGE + 1).map(|n| create(&format!("u{n}@example.net"))));
+        batch.extend((1..=LOG_PAGE as u64 + 1).map(|id| append("remote.example", id)));
+        batch.extend((0..OWNERS_PAGE).map(|n| append(&format!("d{n}.example"), 1)));
         let owner = bare("u7@example.net");
         let credentials = Credentials { sha1: credentials(3).sha1, ..Credentials::none() };
         batch.push(Write::SetCredentials { owner, credentials });
@@ -457,8 +525,13 @@ pub(super) mod tests {
         let mut sqlite = sqlite::open(&path).unwrap().writer;
         let (mut from, mut to) = (memory.reader(), SqliteReader::open(&path).unwrap());
         let counts = copy(&mut from, &mut sqlite, &mut to, &mut |_| ()).unwrap();
-        let expected =
-            Counts::from([("accounts", 1_002), ("contacts", 2), ("messages", 813), ("slots", 2)]);
+        let expected = Counts::from([
+            ("accounts", 1_002),
+            ("contacts", 2),
+            ("domains", 1_001),
+            ("messages", 2_070),
+            ("slots", 2),
+        ]);
         assert_eq!(counts, expected);
         let comparison = compare(&mut from, &mut to).unwrap();
         assert_eq!((comparison.differences, &comparison.told), (0, &Vec::new()));
@@ -471,6 +544,11 @@ pub(super) mod tests {
         assert_eq!(compare(&mut from, &mut back.reader()).unwrap().differences, 0);
         let again = copy(&mut to, &mut writer, &mut back.reader(), &mut |_| ());
         assert!(matches!(again, Err(TransferError::NotEmpty)));
+        let waiting = MemoryStore::new();
+        let mut writer = waiting.open().0;
+        writer.commit(&[append("remote.example", 1)]).unwrap();
+        let onto = copy(&mut to, &mut writer, &mut waiting.reader(), &mut |_| ());
+        assert!(matches!(onto, Err(TransferError::NotEmpty)), "messages wait in it");
     }
 
     #[test]
@@ -499,6 +577,15 @@ pub(super) mod tests {
                 },
             ),
             ("message 500", Write::ConfirmLog { owner: bare(juliet), ids: vec![500] }),
+            (
+                "message 7 differs",
+                Write::ConfirmLog { owner: bare("remote.example"), ids: vec![7] },
+            ),
+            (
+                "that domain are not in the target",
+                Write::ConfirmLog { owner: bare("d5.example"), ids: vec![1] },
+            ),
+            ("that domain are in the target alone", append("zzz.example", 1)),
             ("ids that were given", Write::ReserveIds { partition: 1, count: 1 }),
         ];
         for (told, change) in changes {

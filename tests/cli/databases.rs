@@ -133,7 +133,7 @@ fn a_database_moves_and_the_old_one_stays() {
         (
             "sqlite:corefire.db",
             "sqlite:new.db",
-            "the target has accounts already; give one that is empty",
+            "the target has accounts or messages already; give one that is empty",
         ),
         ("sqlite:corefire.db", "sqlite:corefire.db", "are one database; give a new one"),
         ("sqlite:none.db", "sqlite:other.db", "there is no corefire-data/none.db"),

@@ -46,7 +46,11 @@ fn a_database_moves_to_postgres_and_back_and_exports_the_same() {
     assert_eq!(read("one.xml"), read("three.xml"));
 
     for (from, to, told) in [
-        ("sqlite:back.db", url.as_str(), "the target has accounts already; give one that is empty"),
+        (
+            "sqlite:back.db",
+            url.as_str(),
+            "the target has accounts or messages already; give one that is empty",
+        ),
         (&url, &url, "are one database; give a new one"),
         ("sqlite:none.db", &url, "there is no corefire-data/none.db"),
     ] {

@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng};
 use super::super::memory::MemoryStore;
 use super::super::{ArchiveQuery, Keep, LogEntry, Page, Query, Reader, Write, Writer};
 use super::{JULIET, bare, contact, put_roster, put_slot};
+use crate::base::instant::Wall;
 use crate::xmpp::jid::{BareJid, Jid};
 
 /// Commits random batches to a fresh store and to the twin in memory, which must answer alike.
@@ -18,7 +19,9 @@ pub(in crate::store) fn agrees_with_twin(
     let mut twin_reader = twin.reader();
     let (mut twin, _) = twin.open();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let owners: Vec<String> = (0..6).map(|n| format!("u{n}@example.org")).collect();
+    let mut owners: Vec<String> = (0..6).map(|n| format!("u{n}@example.org")).collect();
+    // Remote domains, for which rows wait.
+    owners.extend(["a.example", "example.org"].map(str::to_owned));
     for round in 0..60 {
         let batch: Vec<Write> =
             (0..rng.random_range(1..30)).map(|_| random_write(&mut rng, &owners)).collect();
@@ -39,7 +42,12 @@ pub(in crate::store) fn agrees_with_twin(
                 random_page(&mut rng, &owners, owner.clone()),
                 random_page(&mut rng, &owners, owner.clone()),
                 Query::ArchiveEnds { owner: owner.clone(), up_to: rng.random_range(0..50) },
-                Query::Accounts { domain: None, only_disabled: false, after: Some(owner), limit },
+                Query::Accounts {
+                    domain: None,
+                    only_disabled: false,
+                    after: Some(owner.clone()),
+                    limit,
+                },
                 Query::Accounts {
                     domain: Some("example.org".to_owned()),
                     only_disabled: true,
@@ -47,6 +55,12 @@ pub(in crate::store) fn agrees_with_twin(
                     limit,
                 },
                 Query::CountAccounts { domain: "example.org".to_owned() },
+                Query::RemoteLogs { after: None, limit },
+                Query::HasOrigin {
+                    owner: owner.clone(),
+                    origin: super::entry(after, JULIET, b"").origin,
+                    since: Wall(0),
+                },
             ];
             for query in queries {
                 let (disk, twin) = (disk_reader.read(&query), twin_reader.read(&query));

@@ -112,7 +112,16 @@ const RULES: &[Rule] = &[
         problem: "belongs to no account",
         remedy: MOVE,
     },
-    Rule { sql: of_no_account!("the log", "log"), problem: "belongs to no account", remedy: MOVE },
+    Rule {
+        sql: concat!(of_no_account!("the log", "log"), " AND coalesce(strpos(text, '@'), 1) > 0"),
+        problem: "belongs to no account",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: messages!("archived AND strpos(text, '@') = 0"),
+        problem: "is in the archive of a domain, which has none",
+        remedy: MOVE,
+    },
     Rule {
         sql: messages!("NOT EXISTS (SELECT 1 FROM jid AS other WHERE other.id = peer)"),
         problem: "is from nobody",
@@ -209,11 +218,12 @@ fn rosters(link: &mut Link, checked: &mut Checked) -> Result<(), Error> {
 
 /// No row has an id that could be given again.
 fn ids(link: &mut Link, partition_of: fn(u64) -> u16, checked: &mut Checked) -> Result<(), Error> {
-    // By the owner's account, whose newest message is the first of its index from behind.
-    const SQL: &str = "SELECT owner, text, \
-                       (SELECT log.id FROM log WHERE log.owner = a.owner ORDER BY log.id DESC LIMIT 1) \
-                       FROM account AS a JOIN jid ON jid.id = owner \
-                       WHERE owner > $1 ORDER BY owner LIMIT $2";
+    // By the owner, an account or a domain, whose newest message is the first of its index from behind.
+    const SQL: &str = "SELECT jid.id, text, \
+                       (SELECT log.id FROM log WHERE log.owner = jid.id ORDER BY log.id DESC LIMIT 1) \
+                       FROM jid WHERE jid.id > $1 AND (strpos(text, '@') = 0 \
+                       OR EXISTS (SELECT 1 FROM account WHERE account.owner = jid.id)) \
+                       ORDER BY jid.id LIMIT $2";
     let mut next = NextIds::new(partition_of);
     for row in &link.once(LIMIT, "SELECT partition, next FROM id_block", &[])? {
         let partition: i32 = column(row, 0)?;

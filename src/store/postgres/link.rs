@@ -30,7 +30,7 @@ const FAREWELL: Duration = Duration::from_millis(200);
 ///
 /// A server that no longer hears from us ends the session, and with it its transaction and its locks. One that is only idle
 /// stays; the last settings are of later servers than 13.
-const SESSION: &str = "
+pub(super) const SESSION: &str = "
     SET client_min_messages = warning;
     SET default_transaction_isolation = 'read committed';
     SET idle_in_transaction_session_timeout = '30s';

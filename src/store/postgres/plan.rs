@@ -138,6 +138,9 @@ impl<'a> Plan<'a> {
         }
         let id = write.owner().and_then(|owner| known.ids.get(owner)).copied();
         if let Write::CreateAccount { owner, credentials } = write {
+            if owner.local().is_none() {
+                return Ok(Planned::Known(Written::NoAccount));
+            }
             let id = id.ok_or_else(|| Error::Backend("an address has no number".to_owned()))?;
             if !known.accounts.insert(id) {
                 let there = known.redone.as_ref().and_then(|redone| redone.get(&id));
@@ -148,8 +151,11 @@ impl<'a> Plan<'a> {
             self.stage(|stage| !stage.is_done_with(id)).created.insert(id, credentials);
             return Ok(Planned::Known(Written::Done));
         }
-        let Some(id) = id.filter(|id| known.accounts.contains(id)) else {
+        let is_of_domain = write.is_of_domain();
+        let Some(id) = id.filter(|id| is_of_domain || known.accounts.contains(id)) else {
             return Ok(Planned::Known(match write {
+                // Nothing waits for a domain that has no number.
+                _ if is_of_domain => Written::Done,
                 // What is wanted, whoever did it.
                 Write::DeleteAccount { .. } if known.redone.is_some() => Written::Done,
                 _ => Written::NoAccount,

@@ -58,9 +58,16 @@ pub(super) enum Sql {
     CountPeer,
     CountIds,
     HasOrigin,
+    RemoteLogs,
 }
 
-const SQL: [&str; 27] = [
+/// Along the index of the domains alone, each looked up among what is pending: the limit keeps the planner from a walk
+/// through all that is.
+pub(super) const REMOTE_LOGS: &str = "SELECT jid.text FROM jid CROSS JOIN LATERAL \
+     (SELECT 1 FROM pending WHERE pending.owner = jid.id LIMIT 1) AS waiting \
+     WHERE strpos(jid.text, '@') = 0 AND jid.text > $1 ORDER BY jid.text LIMIT $2";
+
+const SQL: [&str; 28] = [
     // Begin: all statements see the same state of the database.
     "BEGIN ISOLATION LEVEL REPEATABLE READ",
     // Commit
@@ -120,6 +127,7 @@ const SQL: [&str; 27] = [
     archive::COUNT_PEER,
     archive::COUNT_IDS,
     archive::HAS_ORIGIN,
+    REMOTE_LOGS,
 ];
 
 /// Answers queries. As many as there are threads to read.
@@ -295,11 +303,12 @@ impl Reader for PostgresReader {
                 let after = after.as_ref().map_or("", BareJid::as_str);
                 let limit = i64::from(*limit);
                 let rows = self.one(Sql::Accounts, &[&after, &limit, only_disabled, domain])?;
-                let jid = |row: &Row| {
-                    let text: &str = column(row, 0)?;
-                    BareJid::parse(text).map_err(|error| bad_jid(text, &error))
-                };
-                Ok(Answer::Accounts(rows.iter().map(jid).collect::<Result<_, _>>()?))
+                Ok(Answer::Accounts(rows.iter().map(bare_jid).collect::<Result<_, _>>()?))
+            }
+            Query::RemoteLogs { after, limit } => {
+                let after = after.as_ref().map_or("", BareJid::as_str);
+                let rows = self.one(Sql::RemoteLogs, &[&after, &i64::from(*limit)])?;
+                Ok(Answer::RemoteLogs(rows.iter().map(bare_jid).collect::<Result<_, _>>()?))
             }
             Query::CountAccounts { domain } => {
                 let rows = self.one(Sql::CountAccounts, &[domain])?;
@@ -457,6 +466,12 @@ pub(super) fn entry(row: &Row, jids: &mut JidCache) -> Result<LogEntry, Error> {
 
 fn jid(text: &str, jids: &mut JidCache) -> Result<Jid, Error> {
     jids.parse(text).map_err(|error| bad_jid(text, &error))
+}
+
+/// - takes: a row whose first column is an address
+fn bare_jid(row: &Row) -> Result<BareJid, Error> {
+    let text: &str = column(row, 0)?;
+    BareJid::parse(text).map_err(|error| bad_jid(text, &error))
 }
 
 fn bad_jid(text: &str, error: &dyn std::fmt::Display) -> Error {

@@ -17,6 +17,7 @@ pub(super) static MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0002_keys_of_other_servers.sql"),
     },
     Migration { number: 3, oldest: 1, sql: include_str!("migrations/0003_cluster.sql") },
+    Migration { number: 4, oldest: 1, sql: include_str!("migrations/0004_remote_domains.sql") },
 ];
 
 /// Among the advisory locks of the database: "CoreMigr".

@@ -3,6 +3,7 @@
 
 mod checks;
 mod cluster;
+mod domains;
 mod faults;
 mod moves;
 mod places;

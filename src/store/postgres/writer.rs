@@ -268,7 +268,12 @@ impl Live {
         };
         for write in batch {
             if let Some(owner) = write.owner() {
-                want(owner, matches!(write, Write::CreateAccount { .. }));
+                let is_named = match write {
+                    Write::CreateAccount { .. } => owner.local().is_some(),
+                    Write::AppendLog { .. } => write.is_of_domain(),
+                    _ => false,
+                };
+                want(owner, is_named);
             }
             if let Write::AppendLog { entry, .. } = write {
                 want(entry.with.bare(), true);

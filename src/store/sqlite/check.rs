@@ -109,8 +109,15 @@ const RULES: &[Rule] = &[
     },
     Rule {
         sql: "SELECT DISTINCT 'the log of ' || coalesce(text, 'number ' || owner) FROM entry \
-              LEFT JOIN jid ON jid.id = owner WHERE owner NOT IN (SELECT owner FROM account)",
+              LEFT JOIN jid ON jid.id = owner WHERE owner NOT IN (SELECT owner FROM account) \
+              AND coalesce(instr(text, '@'), 1) > 0",
         problem: "belongs to no account",
+        remedy: MOVE,
+    },
+    Rule {
+        sql: "SELECT 'the message ' || entry.id || ' of ' || text FROM entry JOIN jid ON jid.id = owner \
+              WHERE archived = 1 AND instr(text, '@') = 0",
+        problem: "is in the archive of a domain, which has none",
         remedy: MOVE,
     },
     Rule {

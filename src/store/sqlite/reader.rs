@@ -159,6 +159,17 @@ impl SqliteReader {
         Ok(Answer::Accounts(accounts))
     }
 
+    fn remote_logs(&self, after: Option<&BareJid>, limit: u32) -> Result<Answer, Error> {
+        let mut statement = self.conn.prepare_cached(REMOTE_LOGS)?;
+        let mut rows = statement.query(params![after.map_or("", BareJid::as_str), limit])?;
+        let mut domains = Vec::new();
+        while let Some(row) = rows.next()? {
+            let text = row.get_ref(0)?.as_str()?;
+            domains.push(BareJid::parse(text).map_err(|error| bad_jid(text, &error))?);
+        }
+        Ok(Answer::RemoteLogs(domains))
+    }
+
     fn counters(&self) -> Result<Answer, Error> {
         let sql = "SELECT partition, next FROM id_block WHERE next > 1 ORDER BY partition";
         let mut statement = self.conn.prepare(sql)?;
@@ -210,6 +221,7 @@ impl Reader for SqliteReader {
                 self.accounts(domain.as_deref(), *only_disabled, after.as_ref(), *limit)
             }
             Query::CountAccounts { domain } => self.count_accounts(domain),
+            Query::RemoteLogs { after, limit } => self.remote_logs(after.as_ref(), *limit),
             Query::LacksKeys => {
                 let sql = "SELECT EXISTS (SELECT 1 FROM account WHERE length(sha1_stored_key) = 0), \
                            EXISTS (SELECT 1 FROM account WHERE length(sha256_stored_key) = 0), \
@@ -256,6 +268,12 @@ impl Reader for SqliteReader {
 fn snapshot(conn: &Connection) -> Result<Option<Transaction<'_>>, Error> {
     Ok(if conn.is_autocommit() { Some(conn.unchecked_transaction()?) } else { None })
 }
+
+/// Along the index of the domains alone, each looked up among what is pending.
+pub(super) const REMOTE_LOGS: &str = "SELECT text FROM jid INDEXED BY jid_domain \
+    WHERE instr(text, '@') = 0 AND text > ?1 AND EXISTS ( \
+        SELECT 1 FROM entry INDEXED BY entry_pending WHERE entry.owner = jid.id AND pending = 1 \
+    ) ORDER BY text LIMIT ?2";
 
 /// The number of no address.
 const NOBODY: i64 = 0;

@@ -35,6 +35,7 @@ pub(super) static MIGRATIONS: &[Migration] = &[
         oldest: 1,
         sql: include_str!("migrations/0006_index_of_the_archive.sql"),
     },
+    Migration { number: 7, oldest: 1, sql: include_str!("migrations/0007_remote_domains.sql") },
 ];
 
 /// Whose file this is.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod conversations;
+mod domains;
 mod index;
 mod older;
 

@@ -220,6 +220,11 @@ impl Batch<'_> {
             Write::AppendLog { entry, .. } if entry.id > LOG_ID_MAX => {
                 Err(Error::Backend(format!("log id {} is above {LOG_ID_MAX}", entry.id)))
             }
+            Write::AppendLog { owner, entry } if write.is_of_domain() => {
+                let known = self.intern(owner)?;
+                self.append(owner, known, entry, place)?;
+                Ok(Written::Done)
+            }
             Write::AppendLog { owner, entry } => match self.find(owner)? {
                 Some(known) if known.account => {
                     self.append(owner, known, entry, place)?;
@@ -227,6 +232,12 @@ impl Batch<'_> {
                 }
                 _ => Ok(Written::NoAccount),
             },
+            Write::ConfirmLog { owner, ids } if write.is_of_domain() => {
+                if let Some(known) = self.find(owner)? {
+                    self.confirm(owner, known.id, ids)?;
+                }
+                Ok(Written::Done)
+            }
             Write::ConfirmLog { owner, ids } => {
                 self.of_account(owner, |batch, owner, id| batch.confirm(owner, id, ids))
             }
@@ -292,6 +303,9 @@ impl Batch<'_> {
     }
 
     fn create(&mut self, owner: &BareJid, credentials: &Credentials) -> Result<Written, Error> {
+        if owner.local().is_none() {
+            return Ok(Written::NoAccount);
+        }
         let Known { id, account, .. } = self.intern(owner)?;
         if account {
             return Ok(Written::Exists);

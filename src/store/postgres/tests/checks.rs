@@ -45,8 +45,20 @@ fn each_problem_of_a_database_is_found_and_told() {
             " has an unknown subscription; restore",
         ),
         (
-            "UPDATE log SET owner = 99999 WHERE id = (SELECT min(id) FROM log)".to_owned(),
+            "UPDATE log SET owner = 99999 WHERE id = (SELECT max(id) FROM log)".to_owned(),
             "the log of number 99999 belongs to no account; copy all",
+        ),
+        (
+            "UPDATE log SET archived = true \
+             WHERE owner = (SELECT id FROM jid WHERE text = 'remote.example') AND id = 7"
+                .to_owned(),
+            "the message 7 of remote.example is in the archive of a domain, which has none; copy all",
+        ),
+        (
+            "UPDATE log SET id = 5000 \
+             WHERE owner = (SELECT id FROM jid WHERE text = 'd5.example')"
+                .to_owned(),
+            "the message 5000 of d5.example has an id that its partition 9 gives only from 4097 on",
         ),
         ("UPDATE log SET peer = 99999".to_owned(), " is from nobody; copy all"),
         ("UPDATE log SET close_start = 1000000".to_owned(), " has its tags outside of itself; "),
