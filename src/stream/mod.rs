@@ -1,5 +1,5 @@
 //! Bytes to events and back: what one stream is doing, without sockets. `c2s` negotiates, `component` does for external
-//! components, `registration` (XEP-0077) is what strangers ask for, `resume` counts and keeps what is not acknowledged
+//! components, `s2s` with other servers and `dialback` (XEP-0220) between them, `registration` (XEP-0077) is what strangers ask for, `resume` counts and keeps what is not acknowledged
 //! (XEP-0198), `sasl` judges credentials, `sasl2` reads and writes the newer profile around them.
 
 use crate::xmpp::jid::BareJid;
@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 pub mod c2s;
 pub mod component;
+pub mod dialback;
 mod policy;
 pub mod proxy;
 pub mod registration;
 pub mod resume;
+pub mod s2s;
 pub mod sasl;
 pub mod sasl2;
 

@@ -10,6 +10,12 @@ pub const SERVER: &str = "jabber:server";
 pub const COMPONENT_ACCEPT: &str = "jabber:component:accept";
 /// XEP-0220, bound to the prefix `db` on server streams.
 pub const DIALBACK: &str = "jabber:server:dialback";
+/// XEP-0220: stream feature.
+pub const DIALBACK_FEATURE: &str = "urn:xmpp:features:dialback";
+/// XEP-0288: stream feature.
+pub const BIDI_FEATURE: &str = "urn:xmpp:features:bidi";
+/// XEP-0288.
+pub const BIDI: &str = "urn:xmpp:bidi";
 /// RFC 7395: framing of streams over WebSocket.
 pub const FRAMING: &str = "urn:ietf:params:xml:ns:xmpp-framing";
 

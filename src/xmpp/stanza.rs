@@ -370,7 +370,8 @@ impl<'a> Child<'a> {
 /// - gives: what was appended as two offsets from its start: behind the start tag's `>` and of the end tag's `<`; both
 ///   tags are always there. Other attributes of the root and all of its content stay byte for byte, or are written
 ///   anew where [`Index::needs_rewrite`]; the content namespace is not named, as it is the default where this goes.
-///   Elements of `jabber:component:accept` on a component's stream are in `jabber:client` when written
+///   Elements of `jabber:component:accept` on a component's stream, and of `jabber:server` on another server's, are in
+///   `jabber:client` when written
 /// - cost: one copy
 pub fn write_stamped(
     out: &mut Vec<u8>,
@@ -440,8 +441,8 @@ fn rewrite_stamped(
         at += 1;
     });
     let content = match stanza.index.context().content() {
-        ns::COMPONENT_ACCEPT => {
-            element.rename_namespace(ns::COMPONENT_ACCEPT, ns::CLIENT);
+        other @ (ns::COMPONENT_ACCEPT | ns::SERVER) => {
+            element.rename_namespace(other, ns::CLIENT);
             ns::CLIENT
         }
         content => content,

@@ -7,6 +7,10 @@ use std::path::PathBuf;
 mod beacon;
 #[path = "../fuzz/targets/component.rs"]
 mod component;
+#[path = "../fuzz/targets/dialback.rs"]
+mod dialback;
+#[path = "../fuzz/targets/dns.rs"]
+mod dns;
 #[path = "../fuzz/targets/frame.rs"]
 mod frame;
 #[path = "../fuzz/targets/gossip.rs"]
@@ -15,6 +19,8 @@ mod gossip;
 mod link;
 #[path = "../fuzz/targets/proxy.rs"]
 mod proxy;
+#[path = "../fuzz/targets/s2s.rs"]
+mod s2s;
 #[path = "../fuzz/targets/sasl.rs"]
 mod sasl;
 #[path = "../fuzz/targets/sasl2.rs"]
@@ -46,6 +52,11 @@ fn replay(folder: &str, first: &[u8], body: fn(&[u8])) {
 #[test]
 fn frame_inputs_replay() {
     replay("frame", &[0, 1, 3, 4, 64, 255], frame::frame);
+}
+
+#[test]
+fn dns_inputs_replay() {
+    replay("dns", &[0, 1, 2, 3, 4, 8, 12], dns::dns);
 }
 
 #[test]
@@ -86,4 +97,14 @@ fn sasl2_inputs_replay() {
 #[test]
 fn session_inputs_replay() {
     replay("session", &[0, 1], session::session);
+}
+
+#[test]
+fn s2s_inputs_replay() {
+    replay("s2s", &[0, 1, 2, 3, 4, 5, 6, 7], s2s::s2s);
+}
+
+#[test]
+fn dialback_inputs_replay() {
+    replay("dialback", &[], dialback::dialback);
 }

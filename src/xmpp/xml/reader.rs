@@ -3,7 +3,8 @@
 //! A stanza that was read is safe to copy into another stream as it is, unless [`Index::needs_rewrite`]: then it leans
 //! on something that only its own stream header said (a prefix, a default namespace that is not the content
 //! namespace), names the content namespace by itself, or spells a namespace with references, and is written anew through a tree
-//! ([`crate::xmpp::stanza::write_stamped`] does so). A component's stanza is written in the client's content namespace.
+//! ([`crate::xmpp::stanza::write_stamped`] does so). A component's or another server's stanza is written in the
+//! client's content namespace.
 
 use smallvec::SmallVec;
 
@@ -155,7 +156,7 @@ pub fn read(
                 || findings.leans_on_header
                 || findings.names_content_again
                 || findings.has_cooked_namespace
-                || findings.binds_content && context.content() == ns::COMPONENT_ACCEPT;
+                || findings.binds_content && context.content() != ns::CLIENT;
             index.context = if index.needs_rewrite {
                 context.clone()
             } else {
@@ -539,12 +540,13 @@ mod tests {
         for own in [
             "<message><body>x</body></message>",
             "<message xmlns='jabber:server' xml:lang='en'><x xmlns='u' xmlns:p='v' p:a='1'><p:y/></x></message>",
-            "<message><f xmlns='f'><message xmlns='jabber:server'/></f></message>",
         ] {
             assert!(!rewritten(own), "{own}");
         }
         for leaning in [
             "<message><db:x/></message>",
+            // It goes on as the client's namespace.
+            "<message><f xmlns='f'><message xmlns='jabber:server'/></f></message>",
             "<message><x db:a='1'/></message>",
             "<db:result/>",
             "<p:message xmlns:p='jabber:server'/>",
