@@ -14,6 +14,7 @@ pub mod runtime;
 pub mod admin;
 pub mod features;
 
+pub mod federation;
 pub mod shard;
 
 pub mod cluster;

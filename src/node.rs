@@ -5,6 +5,7 @@ mod certificates;
 mod cluster;
 mod drain;
 mod everywhere;
+mod federation;
 mod log;
 mod reload;
 mod trace;
@@ -30,11 +31,13 @@ use crate::runtime::control::{
 };
 use crate::runtime::data_dir::DataDir;
 use crate::runtime::errands::{Errands, Runner};
-use crate::runtime::executor::{self, Beats, CoreSettings, Cores, MakeFeatures};
+use crate::runtime::executor::{self, Beats, CoreSettings, Cores, Done, MakeFeatures, Ways};
+use crate::runtime::federation::FederationCores;
 use crate::runtime::http::{self, HttpServer};
 use crate::runtime::latency::{Collector, Latency};
 use crate::runtime::listener::{self, Listening, Transport};
-use crate::runtime::mailbox::{Letter, Mailbox};
+use crate::runtime::mailbox::{Letter, Mailbox, StoreAsker};
+use crate::runtime::mesh::mesh;
 use crate::runtime::notify;
 use crate::runtime::passwords::Passwords;
 use crate::runtime::preflight::{self, Granted};
@@ -94,6 +97,7 @@ pub enum Error {
 enum Event {
     Signal(Signal),
     CoreEnded(u16),
+    FederationCoreEnded(u16),
     /// An administrator's wish.
     Stop,
     /// Another node has taken the store.
@@ -115,7 +119,8 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let began = Instant::now();
     let data_dir = DataDir::open(&config.node.data_dir)?;
     let shards = config.shard_count();
-    let granted = preflight::check(shards, config.limits.connections as usize)?;
+    let needed = federation::needed(&config, shards);
+    let granted = preflight::check(needed, config.limits.connections as usize)?;
     let (events, waiting) = channel();
     let signals = events.clone();
     signal::listen(move |signal| {
@@ -149,7 +154,10 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         Some(address) => Some(listener::listen_alone("admin.listen", address)?),
         None => None,
     };
+    let clock = Clock::start();
+    let federation = federation::prepare(&config, data_dir.path(), shards, incarnation, clock)?;
     let mut addresses = listeners(&listening);
+    addresses.extend(federation.iter().flat_map(federation::Prepared::listeners));
     if let Some(Ok(address)) = admin_listener.as_ref().map(|listener| listener.local_addr()) {
         addresses.push(Listener { address: address.to_string(), key: "admin.listen".to_owned() });
     }
@@ -159,21 +167,38 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let fenced = move || {
         let _ = taken.send(Event::Fenced);
     };
-    let storage = Storage::start(opened.writers, readers, &mailboxes, fenced)
+    let federation_part = federation.as_ref().map(|prepared| prepared.part().clone());
+    let of_federation = federation_part.as_ref().map_or(&[][..], federation::Part::mailboxes);
+    let mut askers: Vec<Arc<dyn StoreAsker>> = Vec::new();
+    askers.extend(mailboxes.iter().map(|it| Arc::new(it.clone()) as Arc<dyn StoreAsker>));
+    askers.extend(of_federation.iter().map(|it| Arc::new(it.clone()) as Arc<dyn StoreAsker>));
+    let bells: Vec<_> = mailboxes.iter().map(|mailbox| mailbox.bell().clone()).collect();
+    let of_federation_bells = of_federation.iter().map(|mailbox| mailbox.bell().clone());
+    let mut rings = mesh(&bells.into_iter().chain(of_federation_bells).collect::<Vec<_>>());
+    let federation_rings = rings.split_off(usize::from(shards));
+    let done = Done::new(usize::from(needed.shards) + usize::from(needed.federation));
+    let storage = Storage::start(opened.writers, readers, &askers, fenced)
         .map_err(|error| told("a storage thread cannot be started", &error))?;
     let password_queue = config.limits.password_checks_queue as usize;
     let passwords = Passwords::start(usize::from(shards).div_ceil(2), password_queue, &mailboxes)
         .map_err(|error| told("a password thread cannot be started", &error))?;
     let itself = Itself { shards, node, incarnation, decoy_secret };
     let policy = policy(&config, offered_scram(&config, own_reader.as_mut())?);
-    let clock = Clock::start();
     let beats = Beats::new(shards, clock);
     let measures = config.latency.enabled;
+    let log_file = latency_log(&config);
     let collector =
-        Collector::start(&mailboxes, storage.handle(), clock, measures, latency_log(&config))
+        Collector::start(&mailboxes, of_federation, storage.handle(), clock, measures, log_file)
             .map_err(Error::Other)?;
     let latency = collector.latency().clone();
-    let watch = Watch::new(began, beats.clone(), storage.handle(), latency.clone(), &mailboxes);
+    let watch = Watch::new(
+        began,
+        beats.clone(),
+        storage.handle(),
+        latency.clone(),
+        &mailboxes,
+        federation_part.clone(),
+    );
     let admin = match admin_listener {
         Some(listener) => Some(serve_admin(listener, &config, data_dir.path(), watch.clone())?),
         None => None,
@@ -219,6 +244,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         alone: Arc::new(View::single(&config.node_name(), shards, incarnation)),
         node,
         part: part.clone(),
+        federation: federation_part,
         listeners: addresses.clone(),
         incarnation,
         began,
@@ -257,10 +283,24 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         membership: part.as_ref().map(|part| part.membership.clone()),
     };
     let sockets = listening.into_iter().map(|one| (one.transport, one.sockets)).collect();
+    // Before clients come: what they send to other servers goes behind what is stored for those.
+    let federation_cores = match federation {
+        Some(prepared) => {
+            let events = events.clone();
+            let ended = move |core| {
+                let _ = events.send(Event::FederationCoreEnded(core));
+            };
+            let tls = desk.reloading.lock().unwrap_or_else(PoisonError::into_inner).tls.clone();
+            let ways = (federation_rings, done.clone());
+            Some(prepared.start(&config, &tls, ways, (&storage, clock), ended)?)
+        }
+        None => None,
+    };
     let core_ended = move |shard| {
         let _ = events.send(Event::CoreEnded(shard));
     };
-    let cores = executor::start(setup, sockets, &mailboxes, letters, &storage, core_ended)?;
+    let ways = Ways { mailboxes, letters, rings, done };
+    let cores = executor::start(setup, sockets, ways, &storage, core_ended)?;
 
     let control = server::serve(&data_dir, desk.clone())
         .map_err(|error| told("the control socket cannot be made", &error))?;
@@ -281,7 +321,7 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     );
     watch.serves(desk.clone());
     notify::tell("READY=1");
-    let result = wait(&waiting, &desk, &watch, cores, collector);
+    let result = wait(&waiting, &desk, &watch, (cores, federation_cores), collector);
     drop(control);
     drop(admin);
     storage.stop();
@@ -304,7 +344,12 @@ fn joins(events: &Receiver<Event>) -> Result<bool, Error> {
             Ok(Event::Signal(Signal::Stop) | Event::Stop | Event::Left) | Err(_) => {
                 return Ok(false);
             }
-            Ok(Event::Signal(Signal::Hangup) | Event::CoreEnded(_) | Event::Drained) => {}
+            Ok(
+                Event::Signal(Signal::Hangup)
+                | Event::CoreEnded(_)
+                | Event::FederationCoreEnded(_)
+                | Event::Drained,
+            ) => {}
         }
     }
 }
@@ -339,7 +384,7 @@ fn wait(
     events: &Receiver<Event>,
     desk: &Desk,
     watch: &Watch,
-    cores: Cores,
+    (cores, federation): (Cores, Option<FederationCores>),
     collector: Collector,
 ) -> Result<(), Error> {
     let watchdog = notify::watchdog();
@@ -370,6 +415,9 @@ fn wait(
                     "the core of shard {shard} has ended; see the log"
                 )));
             }
+            Ok(Event::FederationCoreEnded(core)) => {
+                return Err(Error::Other(format!("federation core {core} has ended; see the log")));
+            }
             Err(RecvTimeoutError::Timeout) => {
                 // A node that hangs is started again by whoever asked for this.
                 if watchdog.is_some() && watch.is_alive() {
@@ -387,7 +435,13 @@ fn wait(
     for mailbox in &desk.mailboxes {
         mailbox.send(Letter::Shutdown);
     }
+    if let Some(part) = &desk.federation {
+        part.stop();
+    }
     cores.join();
+    if let Some(federation) = federation {
+        federation.join();
+    }
     result
 }
 
@@ -524,6 +578,7 @@ impl Itself {
             node: self.node,
             location: config.cluster.clients.first().map(|at| at.as_str().into()),
             redirects: config.c2s.redirect == config::Redirect::Owner,
+            federation_cores: federation::cores(config),
             ..shard_config(config, policy, self.shards, self.incarnation, self.decoy_secret)
         }
     }
@@ -556,6 +611,7 @@ pub fn shard_config(
         location: None,
         redirects: false,
         incarnation,
+        federation_cores: 0,
     }
 }
 
@@ -700,6 +756,8 @@ struct Desk {
     node: NodeId,
     /// There in a cluster.
     part: Option<cluster::Part>,
+    /// There where the node talks with other servers.
+    federation: Option<federation::Part>,
     listeners: Vec<Listener>,
     incarnation: u64,
     began: Instant,
@@ -766,6 +824,10 @@ impl ControlHandler for Desk {
                 page.unwrap_or_else(ControlResponse::error)
             }
             ControlRequest::Kick { jid } => self.kick(&jid).unwrap_or_else(ControlResponse::error),
+            ControlRequest::Federation(request) => {
+                let answer = self.federation(request, &config, tell);
+                answer.unwrap_or_else(ControlResponse::error)
+            }
             ControlRequest::Trace(request) => {
                 trace::run(self, &config, &request, tell).unwrap_or_else(ControlResponse::error)
             }

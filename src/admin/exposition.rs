@@ -47,6 +47,8 @@ const RUN_QUEUE: Family =
 const TURN: Family = ("core_turn", "Length of the turns of a core");
 const STALL: Family = ("core_stall", "Length of the turns that held up a core for over 10 ms");
 const LATE: Family = ("core_late", "How late a core came to its timers, where that was over 10 ms");
+const S2S: Family = ("federation_stage", "Time in a part of the way to another server");
+const S2S_TURN: Family = ("federation_turn", "Length of the turns of a federation core");
 const BATCH: Family = ("store_batch_size", "Writes that shared a commit");
 
 /// One histogram of a family.
@@ -97,6 +99,10 @@ fn row(series: Series, sum: &Sum) -> Option<Row> {
         Series::Turn(of) => (TURN, shard(of)),
         Series::Stall(of) => (STALL, shard(of)),
         Series::Late(of) => (LATE, shard(of)),
+        Series::S2s(stage) => {
+            (S2S, vec![("path", "s2s".to_owned()), ("stage", stage.name().to_owned())])
+        }
+        Series::FederationTurn(core) => (S2S_TURN, vec![("core", core.to_string())]),
         Series::StoreBatch => (BATCH, Vec::new()),
         Series::StoreCommit => return None,
     };
@@ -123,7 +129,7 @@ fn row(series: Series, sum: &Sum) -> Option<Row> {
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in [ROUTE, STAGE, LOGIN, RUN_QUEUE, TURN, STALL, LATE, BATCH] {
+        for family in [ROUTE, STAGE, LOGIN, RUN_QUEUE, TURN, STALL, LATE, S2S, S2S_TURN, BATCH] {
             let rows: Vec<&Row> = self.rows.iter().filter(|row| row.family == family).collect();
             if rows.is_empty() {
                 continue;
@@ -173,7 +179,7 @@ mod tests {
         let mut store = StorePart::default();
         store.batches.record_batch(3);
         store.batches.record_batch(300);
-        board.add(Duration::from_secs(1), &[part], &store);
+        board.add(Duration::from_secs(1), &[part], &[], &store);
         metrics::text(Figures::default(), Exposition::of(&board)).unwrap()
     }
 

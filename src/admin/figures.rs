@@ -1,5 +1,6 @@
 //! What a node knows of itself at one moment, as plain numbers.
 
+use crate::federation;
 use crate::shard::Probe;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -43,6 +44,30 @@ pub struct ShardFigures {
     pub cpu_us: u64,
     pub probe: Probe,
     pub core: CoreProbe,
+}
+
+/// What a federation core counts beside its actor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FederationCoreProbe {
+    pub handshakes: u64,
+    pub handshakes_failed: u64,
+    /// Connections that the system refused to give.
+    pub accepts_failed: u64,
+}
+
+/// A federation core's present figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FederationFigures {
+    /// Among the federation cores.
+    pub core: u16,
+    /// CPU time of the core's thread, the kernel's work for it included.
+    pub cpu_us: u64,
+    /// Bytes for shards that their rings did not take yet.
+    pub ring_bytes: u64,
+    /// Peers that are not read since rings are full.
+    pub peers_held: u64,
+    pub probe: federation::Probe,
+    pub counts: FederationCoreProbe,
 }
 
 /// Upper bounds of the buckets in which commits are counted, in microseconds; one more has the rest.
@@ -99,6 +124,8 @@ pub struct Figures {
     pub certificates: Vec<CertificateFigures>,
     /// There in a cluster.
     pub cluster: Option<ClusterFigures>,
+    /// Of each federation core, as it last told them; none where federation is off.
+    pub federation: Vec<FederationFigures>,
     pub is_ready: bool,
 }
 

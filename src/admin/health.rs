@@ -17,6 +17,8 @@ pub struct Health {
     pub stage: Stage,
     /// Milliseconds since each shard came round its loop.
     pub shard_silence_ms: Vec<u64>,
+    /// The same of each federation core.
+    pub federation_silence_ms: Vec<u64>,
     pub store_is_failing: bool,
     /// The node is in a cluster, and may not act as the owner of anything.
     pub lacks_lease: bool,
@@ -37,6 +39,13 @@ impl Health {
         let mut silence = self.shard_silence_ms.iter().enumerate();
         if let Some((shard, silence)) = silence.find(|(_, silence)| **silence > STALL_MS) {
             return Err(format!("shard {shard} has stood still for {} s", silence / 1_000));
+        }
+        let mut silence = self.federation_silence_ms.iter().enumerate();
+        if let Some((core, silence)) = silence.find(|(_, silence)| **silence > STALL_MS) {
+            return Err(format!(
+                "federation core {core} has stood still for {} s",
+                silence / 1_000
+            ));
         }
         if self.store_is_failing {
             return Err("the store takes no writes".into());
@@ -60,6 +69,7 @@ mod tests {
         let well = Health {
             stage: Stage::Serving,
             shard_silence_ms: vec![0, 99],
+            federation_silence_ms: vec![7],
             store_is_failing: false,
             lacks_lease: false,
             is_drained: false,
@@ -70,6 +80,8 @@ mod tests {
         assert!(why(Health { stage: Stage::Stopping, ..well.clone() }).contains("stopping"));
         let stalled = Health { shard_silence_ms: vec![0, 7_900], ..well.clone() };
         assert_eq!(why(stalled), "shard 1 has stood still for 7 s");
+        let stalled = Health { federation_silence_ms: vec![0, 6_000], ..well.clone() };
+        assert_eq!(why(stalled), "federation core 1 has stood still for 6 s");
         assert!(why(Health { lacks_lease: true, ..well.clone() }).contains("lease"));
         assert_eq!(why(Health { is_drained: true, ..well.clone() }), "the node is drained");
         assert!(why(Health { store_is_failing: true, ..well }).contains("store"));

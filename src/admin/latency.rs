@@ -16,13 +16,14 @@
 //!                   "longest_ns": 11000000}}]}
 //! ```
 //!
-//! Groups: `stanza` (`kind`, `path`, `stage`), `login` (`mechanism`, `end`), `run_queue`, `turn`, `stall` and `late` (each
+//! Groups: `stanza` (`kind`, `path`, `stage`), `federation` (`path`, always `s2s`, and `stage`), `federation_turn` (`core`), `login` (`mechanism`, `end`), `run_queue`, `turn`, `stall` and `late` (each
 //! with `shard`), `store_commit`, and `store_batch`, whose unit is `writes`. A series is there once it has counted; its
 //! values are nanoseconds with two significant digits. `"estimate": true` stands where the clocks of two nodes are in it. `curve` has pairs of percentile and value. `last_stall` is null
 //! before the first. `total` and `last_stall` are since the start.
 
 use crate::base::histogram::{Counts, Part, Sum};
 use crate::base::instant::Wall;
+use crate::federation::{self, Stage as S2sStage};
 use crate::shard::{Latencies, LoginEnd, Path, Stage};
 use crate::xmpp::datetime;
 use crate::xmpp::stanza::StanzaKind;
@@ -116,6 +117,23 @@ impl CorePart {
     }
 }
 
+/// One federation core's part of an interval.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FederationPart {
+    /// Among the federation cores.
+    pub core: u16,
+    pub stages: Box<federation::Latencies>,
+    pub turns: Box<CoreLatency>,
+}
+
+impl FederationPart {
+    /// Empty, in the same memory.
+    pub fn clear(&mut self) {
+        self.stages.clear();
+        self.turns.clear();
+    }
+}
+
 /// The storage threads' part of an interval.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StorePart {
@@ -134,6 +152,10 @@ pub enum Series {
     Turn(u16),
     Stall(u16),
     Late(u16),
+    /// Of the way to another server.
+    S2s(S2sStage),
+    /// Of a federation core.
+    FederationTurn(u16),
     StoreCommit,
     StoreBatch,
 }
@@ -168,6 +190,8 @@ impl Series {
             Series::Turn(shard) => format!("turn/{shard}"),
             Series::Stall(shard) => format!("stall/{shard}"),
             Series::Late(shard) => format!("late/{shard}"),
+            Series::S2s(stage) => format!("s2s/{}", stage.name()),
+            Series::FederationTurn(core) => format!("federation_turn/{core}"),
             Series::StoreCommit => "store_commit".into(),
             Series::StoreBatch => "store_batch".into(),
         }
@@ -208,7 +232,13 @@ struct Slice {
 
 impl Board {
     /// Adds an interval of the length `took`, in which those cores and the store that answered have measured this.
-    pub fn add(&mut self, took: Duration, cores: &[CorePart], store: &StorePart) {
+    pub fn add(
+        &mut self,
+        took: Duration,
+        cores: &[CorePart],
+        federation: &[FederationPart],
+        store: &StorePart,
+    ) {
         let mut slice = Slice { took, ..Slice::default() };
         for part in cores {
             let facts = self.cores.entry(part.shard).or_default();
@@ -230,6 +260,12 @@ impl Board {
             self.count(&mut slice, Series::Turn(part.shard), turns);
             self.count(&mut slice, Series::Stall(part.shard), stalls);
             self.count(&mut slice, Series::Late(part.shard), late);
+        }
+        for part in federation {
+            for (stage, counts) in part.stages.stages() {
+                self.count(&mut slice, Series::S2s(stage), counts);
+            }
+            self.count(&mut slice, Series::FederationTurn(part.core), &part.turns.turns);
         }
         self.count(&mut slice, Series::StoreCommit, &store.commits);
         self.count(&mut slice, Series::StoreBatch, &store.batches);
@@ -341,6 +377,9 @@ pub struct SeriesReport {
     pub end: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<u16>,
+    /// Among the federation cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<u16>,
     /// The clocks of two nodes are in it, which are compared by pings alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub estimate: bool,
@@ -375,6 +414,14 @@ impl SeriesReport {
             Series::Turn(shard) => of_shard("turn", shard),
             Series::Stall(shard) => of_shard("stall", shard),
             Series::Late(shard) => of_shard("late", shard),
+            Series::S2s(stage) => SeriesReport {
+                path: Some("s2s".to_owned()),
+                stage: Some(stage.name().to_owned()),
+                ..group("federation")
+            },
+            Series::FederationTurn(core) => {
+                SeriesReport { core: Some(core), ..group("federation_turn") }
+            }
             Series::StoreCommit => group("store_commit"),
             Series::StoreBatch => group("store_batch"),
         }
@@ -469,9 +516,9 @@ mod tests {
     fn recent_is_the_last_ten_intervals_and_total_is_all() {
         let mut board = Board::default();
         let store = StorePart::default();
-        board.add(SECOND, &[part(0, 400)], &store);
+        board.add(SECOND, &[part(0, 400)], &[], &store);
         for _ in 0..9 {
-            board.add(SECOND, &[part(0, 1)], &store);
+            board.add(SECOND, &[part(0, 1)], &[], &store);
         }
         let report = board.report(true, Wall(0), SECOND);
         assert_eq!(report.series.len(), 1);
@@ -479,7 +526,7 @@ mod tests {
         assert_eq!((turns.group.as_str(), turns.shard), ("turn", Some(0)));
         assert_eq!((turns.recent.count, turns.total.count, report.recent_s), (10, 10, 10));
         assert!((report.shards[0].busy_ratio - 0.0409).abs() < 1e-6, "{report:?}");
-        board.add(SECOND, &[part(0, 1)], &store);
+        board.add(SECOND, &[part(0, 1)], &[], &store);
         let turns = &board.report(true, Wall(0), SECOND).series[0];
         assert_eq!((turns.recent.count, turns.total.count), (10, 11));
         assert!(turns.recent.max < 2_000_000 && turns.total.max > 390_000_000, "{turns:?}");
@@ -497,8 +544,8 @@ mod tests {
             longest: TurnPart::Read,
             longest_took: Duration::from_millis(29),
         });
-        board.add(SECOND, &[part(0, 1), stalled], &StorePart::default());
-        board.add(SECOND, &[part(0, 1), part(1, 1)], &StorePart::default());
+        board.add(SECOND, &[part(0, 1), stalled], &[], &StorePart::default());
+        board.add(SECOND, &[part(0, 1), part(1, 1)], &[], &StorePart::default());
         let report = board.report(true, Wall(0), SECOND);
         let counts: Vec<_> = report.shards.iter().map(|one| (one.turns, one.stalls)).collect();
         assert_eq!(counts, [(2, 0), (2, 1)]);
@@ -515,7 +562,7 @@ mod tests {
         let mut store = StorePart::default();
         store.commits.record(Duration::from_millis(3));
         store.batches.record_batch(17);
-        board.add(SECOND, &[part(0, 1)], &store);
+        board.add(SECOND, &[part(0, 1)], &[], &store);
         let report = board.report(true, Wall(0), Duration::from_secs(5));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["version"], 1);
@@ -531,7 +578,7 @@ mod tests {
     #[test]
     fn what_was_taken_for_the_log_is_not_taken_again() {
         let mut board = Board::default();
-        board.add(SECOND, &[part(0, 1)], &StorePart::default());
+        board.add(SECOND, &[part(0, 1)], &[], &StorePart::default());
         assert_eq!(board.take_unlogged().len(), 1);
         assert!(board.take_unlogged().is_empty());
     }

@@ -1,6 +1,8 @@
 //! The figures as OpenMetrics text. Names are `corefire_PART_WHAT`, and end in `_total` where they only grow; labels are
 //! words of ours and names of nodes, never addresses.
 
+mod federation;
+
 use super::exposition::Exposition;
 use super::figures::{COMMIT_BUCKETS_US, CoreProbe, Figures, LinkFigures, ShardFigures};
 use crate::shard::Probe;
@@ -46,6 +48,7 @@ impl Collector for Scrape {
         page.store(figures)?;
         page.process(figures)?;
         page.cluster(figures)?;
+        page.federation(&figures.federation)?;
         page.certificates(figures)
     }
 }
@@ -74,6 +77,7 @@ pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
             frames_in,
             hops,
             frames_repeated,
+            frames_refused,
             messages_sent_directly,
             frames_passed_on,
             frames_retried,
@@ -115,6 +119,7 @@ pub(super) fn summed(shards: &[ShardFigures]) -> Probe {
         sum.frames_in += frames_in;
         sum.hops.iter_mut().zip(hops).for_each(|(sum, count)| *sum += count);
         sum.frames_repeated += frames_repeated;
+        sum.frames_refused += frames_refused;
         sum.messages_sent_directly += messages_sent_directly;
         sum.frames_passed_on += frames_passed_on;
         sum.frames_retried += frames_retried;
@@ -151,6 +156,21 @@ impl Page<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let metric = ConstGauge::new(value);
         metric.encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
+    /// One gauge by what a thing is.
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[(&str, u64)],
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (word, value) in values {
+            ConstGauge::new(*value).encode(family.encode_family(&[(label, *word)])?)?;
+        }
+        Ok(())
     }
 
     /// One counter by what a thing was.
@@ -302,6 +322,8 @@ impl Page<'_> {
         self.count("shard_presence_dropped", help, probe.presence_dropped)?;
         let help = "Stanzas of the server itself that were given up";
         self.count("shard_posts_dropped", help, probe.posts_dropped)?;
+        let help = "Frames of federation cores that spoke for an address of ours, or were for one of others";
+        self.count("shard_frames_refused", help, probe.frames_refused)?;
         self.count("shard_faults", "Bugs that were contained; please report", probe.faults)
     }
 

@@ -107,11 +107,12 @@ pub(super) fn last_stall(stall: &StallReport, stalls: u64) -> String {
 
 /// `message same_shard total`, `login PLAIN bound`, `turn shard 0`
 fn name(series: &SeriesReport) -> String {
-    let SeriesReport { group, kind, path, stage, mechanism, end, shard, .. } = series;
+    let SeriesReport { group, kind, path, stage, mechanism, end, shard, core, .. } = series;
     let group = (group != "stanza").then(|| group.clone());
     let shard = shard.map(|shard| format!("shard {shard}"));
+    let core = core.map(|core| format!("core {core}"));
     let estimate = series.estimate.then(|| "(estimate)".to_owned());
-    let parts = [&group, kind, path, stage, mechanism, end, &shard, &estimate];
+    let parts = [&group, kind, path, stage, mechanism, end, &shard, &core, &estimate];
     parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 

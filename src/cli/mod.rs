@@ -6,6 +6,7 @@ mod backend;
 mod carry;
 mod cluster;
 mod export;
+mod federation;
 mod files;
 mod import;
 mod latency;
@@ -84,6 +85,9 @@ enum Command {
     /// See and end the sessions of the running node
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// See the other servers that the running node talks with, block them, and check the way to one
+    #[command(subcommand)]
+    Federation(federation::FederationCommand),
     /// Bring in accounts of another server: XEP-0227 (ejabberd's export_piefxis), or Prosody's files
     ///
     /// Into the running node, or into a stopped one. Passwords and SCRAM keys, rosters, subscription requests, vCards,
@@ -179,6 +183,7 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
         Command::Cluster(command) => cluster::run(command, &settings.load_values()?),
         Command::CheckConfig { file } => check_config(settings, file),
         Command::Session(command) => session::run(command, &settings.load_values()?),
+        Command::Federation(command) => federation::run(command, &settings.load_values()?),
         Command::Import(arguments) => carry::run(arguments, &settings.load_values()?),
         Command::Export(arguments) => export::run(arguments, &settings.load_values()?),
         Command::Backup { file } => store::backup(file, &settings.load_values()?),

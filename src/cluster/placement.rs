@@ -164,6 +164,12 @@ pub fn shard_at(hash64: u64, shards: u16) -> ShardId {
     ShardId((((hash64 >> 32) * u64::from(shards.max(1))) >> 32) as u16)
 }
 
+/// Which of a node's `cores` federation cores deals with the remote domain whose bare JID has this hash; `None` where there
+/// are none. As `shard_at`, so that domains spread evenly whatever their number.
+pub fn federation_core(hash64: u64, cores: u16) -> Option<u16> {
+    (cores > 0).then(|| shard_at(hash64, cores).0)
+}
+
 /// Which of `members` owns a partition (rule 3 above), without a table; `None` where there are none.
 ///
 /// - takes: members by node id, at most 65 535
@@ -280,6 +286,18 @@ mod tests {
         assert_eq!(shard_at(u64::MAX, 8), ShardId(7));
         assert_eq!(shard_at(u64::MAX, 0), ShardId(0));
         assert_eq!(shard_at(u64::MAX, u16::MAX), ShardId(u16::MAX - 1));
+    }
+
+    #[test]
+    fn remote_domains_spread_over_federation_cores() {
+        assert_eq!(federation_core(u64::MAX, 0), None);
+        assert_eq!(federation_core(u64::MAX, 1), Some(0));
+        let core = |domain: &str| federation_core(hash64(domain.as_bytes()), 4);
+        // Computed by a program of its own, as the owners above.
+        for (domain, expected) in [("example.org", 2), ("münchen.example", 0), ("capulet.lit", 3)]
+        {
+            assert_eq!(core(domain), Some(expected), "{domain}");
+        }
     }
 
     #[test]

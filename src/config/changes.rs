@@ -21,7 +21,10 @@ const AT_START: &[&str] = &[
     "storage.connections",
     "cluster",
     "components.listen",
-    "federation",
+    "federation.enabled",
+    "federation.listen",
+    "federation.direct_tls_listen",
+    "federation.executors",
     "http",
     "admin",
     "log.format",
@@ -188,7 +191,13 @@ impl Config {
                 listen: self.components.listen.clone(),
                 ..new.components
             },
-            federation: self.federation.clone(),
+            federation: super::Federation {
+                enabled: self.federation.enabled,
+                listen: self.federation.listen.clone(),
+                direct_tls_listen: self.federation.direct_tls_listen.clone(),
+                executors: self.federation.executors,
+                ..new.federation
+            },
             http: self.http.clone(),
             admin: self.admin.clone(),
             log: super::Log { format: self.log.format, ..new.log },

@@ -121,7 +121,7 @@ fn check(s: &mut Section<'_>, cluster: &Cluster, store: &Place) {
     }
 }
 
-fn host_and_port(text: &str) -> Result<String, &'static str> {
+pub(super) fn host_and_port(text: &str) -> Result<String, &'static str> {
     let fault = "is not a host's name or address with a port";
     let (host, port) = text.rsplit_once(':').ok_or(fault)?;
     let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);

@@ -195,7 +195,7 @@ impl Limits {
     }
 }
 /// Tokens a second; 0 for no limit. `least` keeps the debt of one read, which is taken whole, payable in minutes.
-fn rate(s: &mut Section<'_>, key: &str, default: u32, least: u32) -> u32 {
+pub(super) fn rate(s: &mut Section<'_>, key: &str, default: u32, least: u32) -> u32 {
     let given = s.integer(key, default, 0..=1_000_000_000);
     if given > 0 && given < least {
         let remedy = s.remedy(key, &least.to_string());

@@ -6,6 +6,7 @@
 mod changes;
 mod cluster;
 mod features;
+mod federation;
 mod limits;
 mod read;
 mod reader;
@@ -22,6 +23,7 @@ pub use crate::base::network::Network;
 pub use crate::shard::Ban;
 pub use changes::{Change, Values};
 pub use cluster::{Cluster, Multicast};
+pub use federation::{Dnssec, Federation, FederationLimits, LocalAddresses, MinTls, PeerPolicy};
 pub use limits::Limits;
 
 use crate::features::Settings;
@@ -204,17 +206,6 @@ pub struct Components {
     pub listen: Vec<SocketAddr>,
     /// Who may connect: prepared domains, none of them in `Config::domains`, and their secrets, none empty.
     pub secrets: Vec<ComponentAccess>,
-}
-
-/// Not in this version: disabled, and nothing set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Federation {
-    pub enabled: bool,
-    pub listen: Vec<String>,
-    pub dialback: bool,
-    pub executors: u32,
-    pub dns: Vec<String>,
-    pub routes: BTreeMap<String, String>,
 }
 
 /// Not in this version: empty.

@@ -18,10 +18,24 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
     let domains = domains(top);
     let storage = top.section("storage", |s| storage(s, check));
     let node = top.section("node", node);
+    let c2s = top.section("c2s", c2s);
+    let cluster = top.section("cluster", |s| cluster(s, &storage.place));
+    let components = top.section("components", |s| components(s, &domains));
+    let federation = {
+        let of_components = components.secrets.iter().map(|one| one.domain.to_string());
+        let ours: Vec<String> = domains.iter().cloned().chain(of_components).collect();
+        top.section("federation", |s| {
+            let federation = super::federation::federation(s, &ours, check);
+            if federation.enabled {
+                federation_fits(s, &federation, &c2s, cluster.enabled);
+            }
+            federation
+        })
+    };
     Config {
         admins: top.list("admins", &[], &["admin@example.org"], administrator),
         node,
-        c2s: top.section("c2s", c2s),
+        c2s,
         tls: top.section("tls", |s| tls(s, &domains, check)),
         auth: top.section("auth", |s| Auth {
             // RFC 7677 §4 has 4096 as the least.
@@ -40,10 +54,10 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
             quarantine_strangers_per_h: s.integer("quarantine_strangers_per_h", 10, 0..=1_000),
         }),
         archive: top.section("archive", |s| archive(s, &domains)),
-        cluster: top.section("cluster", |s| cluster(s, &storage.place)),
+        cluster,
         storage,
-        components: top.section("components", |s| components(s, &domains)),
-        federation: top.section("federation", federation),
+        components,
+        federation,
         http: top.section("http", |s| Http {
             listen: s.off_list("listen"),
             tls_listen: s.off_list("tls_listen"),
@@ -74,7 +88,7 @@ fn domains(top: &mut Section<'_>) -> Vec<String> {
     domains
 }
 
-fn domain(text: &str) -> Result<String, String> {
+pub(super) fn domain(text: &str) -> Result<String, String> {
     match BareJid::from_parts(None, text) {
         Ok(jid) => Ok(jid.as_str().to_owned()),
         Err(fault) => Err(format!("is not a domain ({fault})")),
@@ -110,7 +124,7 @@ pub(super) fn path(text: &str) -> Result<PathBuf, &'static str> {
     }
 }
 
-fn optional_path(text: &str) -> Result<Option<PathBuf>, &'static str> {
+pub(super) fn optional_path(text: &str) -> Result<Option<PathBuf>, &'static str> {
     match text {
         "" => Ok(None),
         text => path(text).map(Some),
@@ -370,14 +384,25 @@ fn components(s: &mut Section<'_>, domains: &[String]) -> Components {
     Components { listen, secrets }
 }
 
-fn federation(s: &mut Section<'_>) -> Federation {
-    Federation {
-        enabled: s.off_boolean("enabled"),
-        listen: s.off_list("listen"),
-        dialback: s.off_boolean("dialback"),
-        executors: s.off_integer("executors", 1),
-        dns: s.off_list("dns"),
-        routes: s.off_map("routes"),
+/// What federation and other sections can not have at once.
+fn federation_fits(s: &mut Section<'_>, federation: &Federation, c2s: &C2s, is_cluster: bool) {
+    if is_cluster {
+        let message = "the nodes of a cluster do not talk with other servers in this version; write enabled = false \
+                       here or below [cluster]";
+        s.problem("enabled", message.into());
+    }
+    let clients: Vec<SocketAddr> =
+        [&c2s.listen, &c2s.direct_tls_listen].into_iter().flatten().copied().collect();
+    for (key, addresses) in
+        [("listen", &federation.listen), ("direct_tls_listen", &federation.direct_tls_listen)]
+    {
+        let taken = |at: &&SocketAddr| at.port() != 0 && clients.contains(at);
+        if let Some(address) = addresses.iter().find(taken) {
+            s.problem(
+                key,
+                format!("{address} is where clients connect ([c2s]); write another port"),
+            );
+        }
     }
 }
 

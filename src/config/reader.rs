@@ -221,19 +221,7 @@ impl Section<'_> {
         })
     }
 
-    /// Keys of parts that this version does not have: only the value that means *off* is taken.
-    pub(super) fn off_boolean(&mut self, key: &str) -> bool {
-        let value = self.boolean(key, false);
-        self.refuse_unbuilt(key, value, "false");
-        value
-    }
-
-    pub(super) fn off_integer(&mut self, key: &str, off: u32) -> u32 {
-        let value = self.integer(key, off, 0..=u32::MAX);
-        self.refuse_unbuilt(key, value != off, &off.to_string());
-        value
-    }
-
+    /// A key of a part that this version does not have: only the value that means *off* is taken.
     pub(super) fn off_list(&mut self, key: &str) -> Vec<String> {
         let value = self.list(key, &[], &[], |text| Ok::<_, String>(text.to_owned()));
         self.refuse_unbuilt(key, !value.is_empty(), "[]");
@@ -269,18 +257,35 @@ impl Section<'_> {
         })
     }
 
-    /// A table of free names and texts, which may be secrets: never shown.
-    pub(super) fn off_map(&mut self, key: &str) -> BTreeMap<String, String> {
+    /// A table of free names with a text each.
+    ///
+    /// - `example`: what a message tells to write
+    /// - `take`: of a name and its text; a fault is told with the place of the entry
+    pub(super) fn texts<K: Ord, T>(
+        &mut self,
+        key: &str,
+        example: &str,
+        take: impl Fn(&str, &str) -> Result<(K, T), String>,
+    ) -> BTreeMap<K, T> {
         let path = self.path_of(key);
         self.reader.known.push(path.clone());
         self.section(key, |inner| {
             let table = std::mem::take(&mut inner.table);
-            if let Some(node) = table.values().next() {
-                let message = format!("its entries are not in this version; remove [{path}]");
-                inner.reader.problem(&node.place, &path, message);
+            let mut taken = BTreeMap::new();
+            for (name, node) in table {
+                let result = match &node.value {
+                    Value::Text(text) => take(&name, text),
+                    _ => Err("is not a text in double quotes".to_owned()),
+                };
+                let fault = match result.map(|(key, value)| taken.insert(key, value)) {
+                    Ok(None) => continue,
+                    Ok(Some(_)) => "is there twice; write it once".to_owned(),
+                    Err(fault) => format!("{fault}; write {name:?} = {}", quoted(example)),
+                };
+                inner.reader.problem(&node.place, &format!("{path}.{name:?}"), fault);
             }
-        });
-        BTreeMap::new()
+            taken
+        })
     }
 
     fn refuse_unbuilt(&mut self, key: &str, is_on: bool, off: &str) {

@@ -28,6 +28,7 @@ pub enum Setting {
     Certificate,
     Key,
     ClientCa,
+    ServerCa,
 }
 
 impl Setting {
@@ -37,6 +38,7 @@ impl Setting {
             Setting::Certificate => "certificate",
             Setting::Key => "key",
             Setting::ClientCa => "client_ca",
+            Setting::ServerCa => "ca_file",
         }
     }
 }
@@ -112,25 +114,37 @@ pub fn load_certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, Ce
 /// - blocking: reads one file
 pub fn load_client_ca(path: &Path) -> Result<RootCertStore, CertificateError> {
     const CA: &str = "give the PEM certificates of the CAs that issue those of clients";
-    let fault = |cause: String, remedy| CertificateError {
-        setting: Setting::ClientCa,
-        path: path.to_owned(),
-        cause,
-        remedy,
-    };
+    load_authorities(path, Setting::ClientCa, CA)
+}
+
+/// As `load_client_ca`, of those who may certify other servers.
+pub fn load_trust_anchors(path: &Path) -> Result<RootCertStore, CertificateError> {
+    const CA: &str = "give the PEM certificates of the CAs that issue those of other servers";
+    load_authorities(path, Setting::ServerCa, CA)
+}
+
+/// - takes: `remedy`, told where the file holds something else
+fn load_authorities(
+    path: &Path,
+    setting: Setting,
+    remedy: &'static str,
+) -> Result<RootCertStore, CertificateError> {
+    let fault =
+        |cause: String, remedy| CertificateError { setting, path: path.to_owned(), cause, remedy };
     let text = read_bounded(path).map_err(|error| {
         fault(format!("cannot be read: {error}"), "name a PEM file that this process may read")
     })?;
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| fault(format!("is not PEM: {error}"), CA))?;
+        let certificate =
+            certificate.map_err(|error| fault(format!("is not PEM: {error}"), remedy))?;
         let place = store.len() + 1;
         store.add(certificate).map_err(|error| {
-            fault(format!("its certificate number {place} cannot be read: {error}"), CA)
+            fault(format!("its certificate number {place} cannot be read: {error}"), remedy)
         })?;
     }
     if store.is_empty() {
-        return Err(fault("holds no PEM certificate".into(), CA));
+        return Err(fault("holds no PEM certificate".into(), remedy));
     }
     Ok(store)
 }

@@ -95,6 +95,10 @@ impl Feature for ExternalServices {
     }
 
     fn on_iq(&mut self, turn: &mut Turn<'_>, iq: &Iq<'_>) -> Verdict {
+        // Credentials are for our own users.
+        if !turn.is_local(iq.from) {
+            return Verdict::Error(StanzaCondition::Forbidden.into());
+        }
         let query = iq.payload.to_element();
         let now = turn.now().wall;
         let mut out = Vec::with_capacity(256);

@@ -34,6 +34,7 @@ macro_rules! features {
 
 features! {
     streams::Streams,
+    federation::Federation,
     bind::Bind,
     session::Session,
     roster::Roster,

@@ -7,20 +7,20 @@ use crate::shard::{Feature, Manifest, Spec};
 pub(super) static MANIFEST: Manifest = Manifest {
     name: "streams",
     specs: &[
-        Spec { name: "RFC 6120", version: "2011", left_out: "streams between servers" },
-        Spec { name: "RFC 6121 §4, §5, §8", version: "2011", left_out: "other servers" },
+        Spec { name: "RFC 6120", version: "2011", left_out: "" },
+        Spec { name: "RFC 6121 §4, §5, §8", version: "2011", left_out: "" },
         Spec { name: "RFC 7622", version: "2015", left_out: "" },
         Spec {
             name: "XEP-0178",
             version: "1.2",
-            left_out: "certificates without an address; streams between servers",
+            left_out: "certificates without an address",
         },
         Spec {
             name: "XEP-0198",
             version: "1.6.3",
             left_out: "",
         },
-        Spec { name: "XEP-0368", version: "1.1.0", left_out: "streams between servers" },
+        Spec { name: "XEP-0368", version: "1.1.0", left_out: "" },
         Spec {
             name: "XEP-0386",
             version: "1.1.0",

@@ -21,11 +21,14 @@
 //! always read. Within a process frames are trusted, as only [`Encoder`] can fill a [`Batch`], or another process whose
 //! frames were checked.
 
+mod class;
 mod codec;
 #[expect(clippy::module_inception, reason = "the folder is named after what it is about")]
 mod frame;
+pub mod ring;
 mod v1;
 
+pub use class::{Class, message_flags};
 pub use codec::{
     BATCH_BYTES_MAX, Batch, Encoder, FRAME_BYTES_MAX, Frames, Incoming, Mark, VERSIONS, check,
 };

@@ -1,8 +1,8 @@
 //! The configuration read again while the node runs: all of it is checked first, and a fault changes nothing.
 
 use super::{
-    Desk, Error, Itself, certificates, core_settings, log::LogControl, make_features,
-    offered_scram, policy, retention_rules,
+    Desk, Error, Itself, STATUS_PATIENCE, certificates, core_settings, federation, log::LogControl,
+    make_features, offered_scram, policy, retention_rules,
 };
 use crate::config::{Config, Origin};
 use crate::runtime::control::Reloaded;
@@ -31,6 +31,7 @@ struct Prepared {
     config: Config,
     shard: ShardConfig,
     core: CoreSettings,
+    federation: Option<federation::Reload>,
     told: Reloaded,
 }
 
@@ -50,7 +51,7 @@ impl Desk {
                 return Err(error);
             }
         };
-        let Prepared { config, shard, core, told } = prepared;
+        let Prepared { config, shard, core, federation, told } = prepared;
         reloading.log.set_level(config.log.level);
         reloading.passwords.set_limit(config.limits.password_checks_queue as usize);
         reloading.retention.set_rules(retention_rules(&config));
@@ -62,6 +63,10 @@ impl Desk {
             Reconfiguration { shard: Arc::new(shard), features: make_features(&config), core };
         for mailbox in &self.mailboxes {
             mailbox.send(Letter::Reconfigured(Box::new(news.clone())));
+        }
+        if let Some((part, reload)) = self.federation.as_ref().zip(federation) {
+            part.reload(&config, reload);
+            part.figures(STATUS_PATIENCE);
         }
         // Whoever acts on the answer must not find the node as it was before.
         self.figures();
@@ -94,7 +99,8 @@ impl Desk {
         }
         told.warnings = config.certificate_warnings();
         let connections = config.limits.connections as usize;
-        let granted = preflight::check(with.itself.shards, connections)?;
+        let needed = federation::needed(&config, with.itself.shards);
+        let granted = preflight::check(needed, connections)?;
         let changed = connections != running.limits.connections as usize;
         if changed && granted.connections < connections {
             told.warnings.push(format!(
@@ -102,13 +108,16 @@ impl Desk {
                 granted.connections
             ));
         }
-        let core = core_settings(&config, granted, renewed.unwrap_or_else(|| with.tls.clone()));
+        let tls = renewed.unwrap_or_else(|| with.tls.clone());
+        let federation = self.federation.as_ref().map(|part| part.check(&config, &tls));
+        let federation = federation.transpose()?;
+        let core = core_settings(&config, granted, tls);
         let scram = {
             let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
             offered_scram(&config, reader.as_mut())?
         };
         let shard = with.itself.shard_config(&config, policy(&config, scram));
-        Ok(Prepared { config, shard, core, told })
+        Ok(Prepared { config, shard, core, federation, told })
     }
 }
 

@@ -1,8 +1,8 @@
 //! What is known of a node from outside of its shards: whether it can serve, its metrics, and the pages that tell it.
 
-use super::Desk;
+use super::{Desk, federation};
 use crate::admin::exposition::Exposition;
-use crate::admin::figures::{Figures, ShardFigures};
+use crate::admin::figures::{FederationFigures, Figures, ShardFigures};
 use crate::admin::health::{Health, STALL_MS, Stage};
 use crate::admin::http::{OPENMETRICS, Page, Reply};
 use crate::admin::metrics;
@@ -36,6 +36,7 @@ pub(super) struct Watch {
     store: StoreHandle,
     latency: Latency,
     mailboxes: Vec<Mailbox>,
+    federation: Option<federation::Part>,
     /// As each shard last told them.
     last: Mutex<Vec<ShardFigures>>,
     /// Once the node serves.
@@ -49,6 +50,7 @@ impl Watch {
         store: StoreHandle,
         latency: Latency,
         mailboxes: &[Mailbox],
+        federation: Option<federation::Part>,
     ) -> Arc<Watch> {
         let shards = 0..u16::try_from(mailboxes.len()).unwrap_or(u16::MAX);
         let last = shards.map(|shard| ShardFigures { shard, ..ShardFigures::default() }).collect();
@@ -59,6 +61,7 @@ impl Watch {
             store,
             latency,
             mailboxes: mailboxes.to_vec(),
+            federation,
             last: Mutex::new(last),
             desk: OnceLock::new(),
         })
@@ -82,15 +85,26 @@ impl Watch {
                 _ => Stage::Stopping,
             },
             shard_silence_ms: self.beats.silence_ms(),
+            federation_silence_ms: self.federation_silence_ms(),
             store_is_failing: self.store.figures().is_failing,
             lacks_lease: self.desk.get().is_some_and(|desk| desk.lacks_lease()),
             is_drained: self.desk.get().is_some_and(|desk| desk.is_drained()),
         }
     }
 
-    /// No shard hangs.
+    fn federation_silence_ms(&self) -> Vec<u64> {
+        self.federation.as_ref().map_or_else(Vec::new, |part| part.beats.silence_ms())
+    }
+
+    /// No core hangs.
     pub(super) fn is_alive(&self) -> bool {
-        self.beats.silence_ms().iter().all(|silence| *silence <= STALL_MS)
+        let silence = self.beats.silence_ms().into_iter().chain(self.federation_silence_ms());
+        silence.max().is_none_or(|silence| silence <= STALL_MS)
+    }
+
+    fn federation_figures(&self) -> Vec<FederationFigures> {
+        let Some(part) = &self.federation else { return Vec::new() };
+        part.figures(SCRAPE_PATIENCE)
     }
 
     /// A shard that hangs is not written to: its letters would pile up.
@@ -126,6 +140,7 @@ impl Watch {
             process: process::figures(),
             certificates: self.desk.get().map_or_else(Vec::new, |desk| desk.certificates()),
             cluster: self.desk.get().and_then(|desk| desk.cluster_figures()),
+            federation: self.federation_figures(),
             is_ready: self.health().check().is_ok(),
         }
     }

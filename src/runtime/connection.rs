@@ -4,6 +4,7 @@
 use super::executor::{self, Core};
 use super::listener::Transport;
 use super::relay::{self, Front};
+use super::socket::{duplicate, send, send_records, shut, stream};
 use super::tls::{Tls, TlsBroken};
 use crate::admin::latency::TurnPart;
 use crate::base::instant::Instant;
@@ -15,7 +16,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -234,12 +235,6 @@ pub(super) fn adopt(core: &Rc<Core>, moved: MovedSocket) {
     serve(core, stream(moved.fd), socket);
 }
 
-#[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
-fn stream(fd: OwnedFd) -> TcpStream {
-    // SAFETY: `fd` is an open socket, and owned by nobody else once it is a raw number.
-    unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) }
-}
-
 fn serve(core: &Rc<Core>, mut stream: TcpStream, socket: Rc<Socket>) {
     // Output is batched already: waiting for more would only add delay. A socket that is gone says so when read.
     let _ = stream.set_nodelay(true);
@@ -321,9 +316,7 @@ fn step(
                 return Poll::Pending;
             }
         }
-        if socket.state.borrow().proxied.is_some()
-            && let Err(TlsBroken) = first_bytes(core, socket)
-        {
+        if socket.state.borrow().proxied.is_some() && first_bytes(core, socket).is_err() {
             return End::Tls.into();
         }
         let conn = socket.state.borrow().conn;
@@ -444,14 +437,14 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), TlsBro
             }
         }
         if !progress {
-            result = Err(TlsBroken);
+            result = Err(TlsBroken::because("there is no progress"));
             break;
         }
     }
     // Answers of the handshake, tickets, alerts: at once, there is nothing to batch them with.
     tls.take_sealed(&mut state.sealed);
     if !state.blocked && send_sealed(state).is_err() {
-        return Err(TlsBroken);
+        return Err(TlsBroken::because("its records cannot be sent"));
     }
     core.flush.notify();
     result
@@ -556,39 +549,6 @@ fn send_sealed(state: &mut State) -> io::Result<bool> {
     send_records(state.fd, &mut state.sealed, &mut state.sealed_left)
 }
 
-fn send_records(fd: RawFd, sealed: &mut Vec<u8>, left: &mut usize) -> io::Result<bool> {
-    while *left < sealed.len() {
-        match send(fd, &sealed[*left..])? {
-            Some(length) => *left += length,
-            None => return Ok(false),
-        }
-    }
-    *left = 0;
-    sealed.clear();
-    if sealed.capacity() > 0 {
-        // An idle connection holds no buffer.
-        *sealed = Vec::new();
-    }
-    Ok(true)
-}
-
-/// A non-blocking send; `None` where the kernel takes nothing now.
-#[expect(unsafe_code, reason = "a send without a signal, on a socket that a task reads")]
-fn send(fd: RawFd, bytes: &[u8]) -> io::Result<Option<usize>> {
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    // SAFETY: the descriptor is open, as its task takes the state out before it drops the socket; the kernel reads
-    // `bytes.len()` bytes from a slice that lives during the call.
-    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
-    if sent >= 0 {
-        return Ok(usize::try_from(sent).ok());
-    }
-    let error = io::Error::last_os_error();
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
-        _ => Err(error),
-    }
-}
-
 /// The kernel's buffer was full: writes on from the connection's task, which is woken when there is room.
 fn write_on(
     core: &Rc<Core>,
@@ -670,12 +630,6 @@ fn finish(core: &Rc<Core>, socket: &Rc<Socket>, state: &mut State) {
     core.end_by(socket, LINGER);
 }
 
-#[expect(unsafe_code, reason = "half-closing a socket that a task reads")]
-fn shut(fd: RawFd) {
-    // SAFETY: the descriptor is open, as its task takes the state out before it drops the socket.
-    unsafe { libc::shutdown(fd, libc::SHUT_WR) };
-}
-
 /// The shard has closed the stream; the output before it still leaves.
 pub(super) fn close(core: &Rc<Core>, conn: ConnId) {
     if let Some(socket) = core.socket(conn) {
@@ -687,23 +641,6 @@ pub(super) fn close(core: &Rc<Core>, conn: ConnId) {
         flush(core, conn);
     } else {
         relay::close(core, conn);
-    }
-}
-
-/// Has a socket that is about to be dropped end by a reset: one system call, and nothing of it stays in the kernel.
-#[expect(unsafe_code, reason = "glommio has no linger")]
-pub(super) fn reset(stream: &TcpStream) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    let length = libc::socklen_t::try_from(size_of::<libc::linger>()).unwrap_or(0);
-    // SAFETY: the descriptor is open for as long as `stream` lives; the kernel copies `linger`.
-    unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            std::ptr::from_ref(&linger).cast(),
-            length,
-        );
     }
 }
 
@@ -814,17 +751,6 @@ pub(super) fn extract(core: &Rc<Core>, conn: ConnId) -> Option<MovedSocket> {
     // The connection goes on elsewhere in this node.
     core.connections.keep();
     Some(MovedSocket { conn: moved, fd, peer: state.peer, tls, sealed })
-}
-
-#[expect(unsafe_code, reason = "a second number for a socket that glommio does not give away")]
-fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor is open, as its task takes the state out before it drops the socket.
-    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
-    if copy < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the number was just made and belongs to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// The task is over: the shard learns of it, and the socket closes as its stream is dropped.

@@ -11,10 +11,11 @@ use super::errands::Errands;
 use super::handshakes::{self, Handshakes};
 use super::listener::Transport;
 use super::mailbox::{Letter, Mailbox, Reconfiguration};
-use super::mesh::{Inlet, Outlet, mesh};
+use super::mesh::{Ends, Inlet, Outlet};
 use super::passwords::Passwords;
 use super::process;
 use super::relay::{self, Relays};
+use super::socket;
 use super::storage::{Storage, StoreClient};
 use super::tls::TlsServer;
 use super::trace::Watchers;
@@ -35,7 +36,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::TcpListener;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -44,26 +44,26 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// Memory that glommio registers for storage I/O, of which we do none.
-const IO_MEMORY: usize = 64 << 10;
-const RING_DEPTH: usize = 128;
+pub(super) const IO_MEMORY: usize = 64 << 10;
+pub(super) const RING_DEPTH: usize = 128;
 /// Never: nothing here keeps a core from looking at the kernel, see `next_look`.
 ///
 /// COMPAT(glommio, 0.9): an executor whose preemption timer fires before it has run the first of its tasks parks as if
 /// it had none, and only the kernel or a timer that has not fired wakes it again.
-const PREEMPT: Duration = Duration::from_secs(86_400);
+pub(super) const PREEMPT: Duration = Duration::from_secs(86_400);
 /// Bytes of one read, and of one TLS record opened.
-const READ_BYTES: usize = 64 << 10;
-const PLAIN_BYTES: usize = 16 << 10;
+pub(super) const READ_BYTES: usize = 64 << 10;
+pub(super) const PLAIN_BYTES: usize = 16 << 10;
 /// A time that is over when the core has run its tasks, and is noticed only then; longer than it takes to wait for it.
 pub(super) const LOOK: Duration = Duration::from_micros(20);
 /// The resolution of timers, and of waiting for room among connections.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Connections that are accepted before those who are in get their turn.
-const ACCEPTS_PER_LOOK: u32 = 8;
+pub(super) const ACCEPTS_PER_LOOK: u32 = 8;
 /// How long accepting pauses after so many were refused: some thousand a second are.
-const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
 /// How long accepting pauses when the system has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What all cores of a node need to start.
 pub struct Setup {
@@ -96,13 +96,14 @@ pub struct Beats {
 }
 
 impl Beats {
-    pub fn new(shards: u16, clock: Clock) -> Beats {
+    /// - `cores`: of one kind, the shards or those of federation
+    pub fn new(cores: u16, clock: Clock) -> Beats {
         let now = clock.mono().0 / 1_000_000;
-        Beats { at_ms: (0..shards).map(|_| AtomicU64::new(now)).collect(), clock }
+        Beats { at_ms: (0..cores).map(|_| AtomicU64::new(now)).collect(), clock }
     }
 
-    fn beat(&self, shard: ShardId) {
-        if let Some(at) = self.at_ms.get(usize::from(shard.0)) {
+    pub(super) fn beat(&self, core: u16) {
+        if let Some(at) = self.at_ms.get(usize::from(core)) {
             at.store(self.clock.mono().0 / 1_000_000, Ordering::Relaxed);
         }
     }
@@ -117,6 +118,16 @@ impl Beats {
 /// Makes a fresh set of features with their settings; called once for each shard.
 pub type MakeFeatures = Arc<dyn Fn() -> Vec<Box<dyn Feature>> + Send + Sync>;
 
+/// How the shards of a node are reached, each by its number.
+pub struct Ways {
+    pub mailboxes: Vec<Mailbox>,
+    pub letters: Vec<Receiver<Letter>>,
+    /// To all cores of the node, those of federation behind the shards.
+    pub rings: Vec<Ends>,
+    /// Of all cores of the node.
+    pub done: Done,
+}
+
 /// What a reload may change of a core, beside what its shard is told.
 #[derive(Clone)]
 pub struct CoreSettings {
@@ -129,6 +140,33 @@ pub struct CoreSettings {
     pub shutdown_timeout: Duration,
     /// Clients are sent to the nodes that own their accounts.
     pub redirects: bool,
+}
+
+/// How far the cores of a stopping node are: those who are done serve the others until all are. Shared by them.
+#[derive(Clone, Debug)]
+pub struct Done {
+    cores: usize,
+    done: Arc<AtomicUsize>,
+}
+
+impl Done {
+    pub fn new(cores: usize) -> Done {
+        Done { cores, done: Arc::default() }
+    }
+
+    /// A core is done. Once for each.
+    pub(super) fn tell(&self) {
+        self.done.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Cores that are.
+    pub(super) fn count(&self) -> usize {
+        self.done.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_all(&self) -> bool {
+        self.count() >= self.cores
+    }
 }
 
 /// The running cores.
@@ -145,20 +183,17 @@ pub enum Error {
 /// Starts one core for each shard, and returns when all accept connections.
 ///
 /// - `listeners`: for each address, its transport and a socket for each shard
-/// - `letters`: of each shard
 /// - `ended`: called with its number when a core has ended, whatever the reason
 pub fn start(
     setup: Setup,
     listeners: Vec<(Transport, Vec<TcpListener>)>,
-    mailboxes: &[Mailbox],
-    letters: Vec<Receiver<Letter>>,
+    ways: Ways,
     storage: &Storage,
     ended: impl Fn(u16) + Send + Clone + 'static,
 ) -> Result<Cores, Error> {
-    let bells: Vec<_> = mailboxes.iter().map(|mailbox| mailbox.bell().clone()).collect();
+    let Ways { mailboxes, letters, rings, done } = ways;
     let setup = Arc::new(setup);
     let connections = Arc::new(AtomicUsize::new(0));
-    let done = Arc::new(AtomicUsize::new(0));
     let mut by_shard: Vec<Vec<(Transport, TcpListener)>> =
         (0..setup.shards).map(|_| Vec::new()).collect();
     for (transport, sockets) in listeners {
@@ -171,7 +206,7 @@ pub fn start(
     let cpus = allowed_cpus();
     let (started, starting) = std::sync::mpsc::channel();
     let mut threads = Vec::new();
-    let parts = mesh(&bells).into_iter().zip(letters).zip(by_shard).enumerate();
+    let parts = rings.into_iter().zip(letters).zip(by_shard).enumerate();
     for (number, (((outlets, inlets), letters), listeners)) in parts {
         let shard = u16::try_from(number).unwrap_or(u16::MAX);
         let binding = match cpus.get(number) {
@@ -236,7 +271,7 @@ impl Cores {
 }
 
 /// Tells that a core has ended when it is dropped, by a panic as well.
-struct Ended<F: Fn(u16)>(u16, F);
+pub(super) struct Ended<F: Fn(u16)>(pub(super) u16, pub(super) F);
 
 impl<F: Fn(u16)> Drop for Ended<F> {
     fn drop(&mut self) {
@@ -246,7 +281,7 @@ impl<F: Fn(u16)> Drop for Ended<F> {
 
 /// Processors that this process may use, in order.
 #[expect(unsafe_code, reason = "the standard library only counts them")]
-fn allowed_cpus() -> Vec<usize> {
+pub(super) fn allowed_cpus() -> Vec<usize> {
     // SAFETY: a set of bits, for which all zeroes is a value; the kernel fills in as many bytes as it is told.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
@@ -269,7 +304,7 @@ struct Part {
     store: StoreClient,
     mailbox: Mailbox,
     connections: Arc<AtomicUsize>,
-    done: Arc<AtomicUsize>,
+    done: Done,
 }
 
 /// The socket whose connection has this index; its id tells it from those that had it before.
@@ -304,7 +339,8 @@ pub(super) struct Core {
     deadlines: RefCell<VecDeque<Deadline>>,
     watchers: RefCell<Watchers>,
     stopping: Cell<bool>,
-    shards: usize,
+    /// Cores of this node; behind them are those of others.
+    cores: usize,
 }
 
 /// Wakes the task that carries effects out, once per turn.
@@ -315,6 +351,15 @@ pub(super) struct Flush {
 }
 
 impl Flush {
+    /// Whether there is something to carry out, now and once; `waker` is woken when there is.
+    pub(super) fn is_due(&self, waker: &Waker) -> bool {
+        let mut slot = self.waker.borrow_mut();
+        if slot.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+            *slot = Some(waker.clone());
+        }
+        self.due.replace(false)
+    }
+
     pub(super) fn notify(&self) {
         if !self.due.replace(true)
             && let Some(waker) = self.waker.borrow().as_ref()
@@ -352,6 +397,7 @@ impl Connections {
 impl Core {
     fn new(part: Part) -> (Rc<Self>, Vec<Option<Inlet>>, Receiver<Letter>) {
         let setup = part.setup;
+        let cores = part.outlets.len();
         let mut shard = Shard::new(
             part.shard,
             setup.config.clone(),
@@ -366,7 +412,7 @@ impl Core {
         }
         let core = Self {
             shard: RefCell::new(shard),
-            fx: RefCell::new(Effects::new(setup.shards)),
+            fx: RefCell::new(Effects::new(u16::try_from(cores).unwrap_or(u16::MAX))),
             clock: setup.clock,
             settings: RefCell::new(setup.settings.clone()),
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
@@ -394,7 +440,7 @@ impl Core {
             deadlines: RefCell::default(),
             watchers: RefCell::default(),
             stopping: Cell::new(false),
-            shards: usize::from(setup.shards),
+            cores,
         };
         core.handshakes.set_limit(setup.settings.handshakes_max);
         (Rc::new(core), part.inlets, part.letters)
@@ -405,7 +451,7 @@ impl Core {
         inlets: Vec<Option<Inlet>>,
         letters: Receiver<Letter>,
         listeners: Vec<(Transport, TcpListener)>,
-        done: &AtomicUsize,
+        done: &Done,
         started: impl FnOnce(),
     ) {
         let core = self.clone();
@@ -427,7 +473,8 @@ impl Core {
         })
         .detach();
         glommio::spawn_local(withheld::release(self.clone())).detach();
-        glommio::spawn_local(handshakes::turns(self.clone())).detach();
+        let core = self.clone();
+        glommio::spawn_local(async move { handshakes::turns(&core.handshakes).await }).detach();
         let mut accepting: Vec<_> = listeners
             .into_iter()
             .map(|(transport, listener)| {
@@ -460,10 +507,10 @@ impl Core {
                 && self.fx.borrow().is_empty();
             if (idle || now >= ends_at) && !told {
                 told = true;
-                done.fetch_add(1, Ordering::AcqRel);
+                done.tell();
             }
             // The others may still send here what their clients said last.
-            if told && (done.load(Ordering::Acquire) >= self.shards || now >= ends_at) {
+            if told && (done.is_all() || now >= ends_at) {
                 return;
             }
         }
@@ -490,13 +537,7 @@ impl Core {
     }
 
     fn turn_ends(self: &Rc<Self>, waker: &Waker) -> Poll<()> {
-        {
-            let mut slot = self.flush.waker.borrow_mut();
-            if slot.as_ref().is_none_or(|known| !known.will_wake(waker)) {
-                *slot = Some(waker.clone());
-            }
-        }
-        if self.flush.due.replace(false) {
+        if self.flush.is_due(waker) {
             self.carry_out();
         }
         Poll::Pending
@@ -840,7 +881,7 @@ impl Core {
         mut news: Vec<(Peer, (u64, u64))>,
     ) {
         self.gate.settle(self.id, shard.settled_epoch());
-        for (peer, batch) in (0..).map(Peer).zip(&mut fx.outbox).skip(self.shards) {
+        for (peer, batch) in (0..).map(Peer).zip(&mut fx.outbox).skip(self.cores) {
             let told = news.iter().position(|(of, _)| *of == peer);
             if batch.is_empty() && told.is_none() {
                 continue;
@@ -854,7 +895,7 @@ impl Core {
 
     /// - `late`: how late the timer was
     fn tick(self: &Rc<Self>, late: Duration) {
-        self.beats.beat(self.id);
+        self.beats.beat(self.id.0);
         withheld::let_go(self);
         relay::tick(self);
         self.resume_if_leased();
@@ -928,17 +969,14 @@ pub(super) async fn next_look() {
 /// COMPAT(glommio, 0.9): as for `PREEMPT`, when a notice from another thread comes in that very moment. A core whose
 /// tick is among the tasks that were not run would sleep until a client says something. Several timers, since the same
 /// delay that brings this about may let more than one fire.
-async fn pause(span: Duration) {
+pub(super) async fn pause(span: Duration) {
     let after = |more| glommio::timer::sleep(span + Duration::from_millis(more));
     or(or(after(0), after(5)), or(after(100), after(5_000))).await;
 }
 
 /// Accepts connections for as long as the task lives. Without room they wait in the kernel.
-#[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
 async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
-    // SAFETY: the listener is an open socket and owned by nobody else once it is a raw number.
-    let listener =
-        unsafe { glommio::net::TcpListener::from_raw_fd(OwnedFd::from(listener).into_raw_fd()) };
+    let listener = socket::listener(listener);
     let (mut accepted, mut refused) = (0u32, 0u32);
     loop {
         if !core.connections.has_room() {
@@ -971,7 +1009,7 @@ async fn accept(core: Rc<Core>, transport: Transport, listener: TcpListener) {
                     }
                 };
                 if !admitted {
-                    connection::reset(&stream);
+                    socket::reset(&stream);
                     drop(stream);
                     refused = refused.wrapping_add(1);
                     if refused.is_multiple_of(ACCEPTS_PER_LOOK) {

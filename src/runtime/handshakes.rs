@@ -3,13 +3,12 @@
 //! core is for others twice as long as it took, so that handshakes never have more than a third of it. Where nobody else
 //! was served lately they go as they come: turns that are shared by many cost less.
 
-use super::executor::{Core, LOOK};
+use super::executor::LOOK;
 use crate::base::instant::Instant;
 use futures_lite::future::yield_now;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -135,9 +134,8 @@ impl Handshakes {
     }
 }
 
-/// Gives the turns to the handshakes of `core`, for as long as the task lives.
-pub(super) async fn turns(core: Rc<Core>) {
-    let handshakes = &core.handshakes;
+/// Gives the turns to the handshakes of a core, for as long as the task lives.
+pub(super) async fn turns(handshakes: &Handshakes) {
     loop {
         poll_fn(|cx| {
             let mut turns = handshakes.turns.borrow_mut();

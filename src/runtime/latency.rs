@@ -2,10 +2,11 @@
 //! of empty histograms and gets the full one back, so that nothing is shared and a core does no more than swap them.
 
 use super::clock::Clock;
+use super::federation::FederationLetter;
 use super::hlog::{self, Hlog};
 use super::mailbox::{Letter, Mailbox};
 use super::storage::StoreHandle;
-use crate::admin::latency::{Board, CorePart, Report};
+use crate::admin::latency::{Board, CorePart, FederationPart, Report};
 use crate::base::instant::{Instant, Wall};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,7 @@ impl Collector {
     /// - errors: the thread cannot be started, or the log not be written; a line of cause
     pub fn start(
         mailboxes: &[Mailbox],
+        federation: &[Mailbox<FederationLetter>],
         store: StoreHandle,
         clock: Clock,
         enabled: bool,
@@ -75,7 +77,7 @@ impl Collector {
         let mut thread = None;
         if enabled {
             let log = log.map(|(path, interval)| Log::open(&path, interval, clock)).transpose()?;
-            let round = Round::new(mailboxes, store, latency.clone(), log);
+            let round = Round::new(mailboxes, federation, store, latency.clone(), log);
             let work = move || round.run(&stopped);
             let started = std::thread::Builder::new().name("latency".into()).spawn(work);
             let started = started.map_err(|error| {
@@ -138,25 +140,90 @@ impl Log {
     }
 }
 
+/// Cores of one kind, each with what it gets next; `None` while it has not answered.
+struct Asked<L, P> {
+    cores: Vec<(Mailbox<L>, Option<P>)>,
+    letter: fn(P, Sender<P>) -> L,
+    /// Whose part it is, and its emptying.
+    number: fn(&P) -> u16,
+    clear: fn(&mut P),
+    answer: Sender<P>,
+    answers: Receiver<P>,
+}
+
+impl<L, P: Default> Asked<L, P> {
+    fn new(
+        mailboxes: &[Mailbox<L>],
+        letter: fn(P, Sender<P>) -> L,
+        number: fn(&P) -> u16,
+        clear: fn(&mut P),
+    ) -> Asked<L, P> {
+        let (answer, answers) = channel();
+        let cores = mailboxes.iter().map(|mailbox| (mailbox.clone(), Some(P::default())));
+        Asked { cores: cores.collect(), letter, number, clear, answer, answers }
+    }
+
+    /// Gives how many were asked.
+    fn ask(&mut self) -> usize {
+        let mut asked = 0;
+        for (mailbox, spare) in &mut self.cores {
+            if let Some(spare) = spare.take() {
+                mailbox.send((self.letter)(spare, self.answer.clone()));
+                asked += 1;
+            }
+        }
+        asked
+    }
+
+    fn parts(&self, asked: usize, until: Instant, clock: Clock) -> Vec<P> {
+        let mut parts = Vec::with_capacity(asked);
+        while parts.len() < asked {
+            let left = until.since(clock.mono());
+            let Ok(part) = self.answers.recv_timeout(left) else { break };
+            parts.push(part);
+        }
+        parts
+    }
+
+    fn give_back(&mut self, parts: Vec<P>) {
+        for mut part in parts {
+            (self.clear)(&mut part);
+            let number = usize::from((self.number)(&part));
+            if let Some((_, spare)) = self.cores.get_mut(number) {
+                *spare = Some(part);
+            }
+        }
+    }
+}
+
 /// The thread's own.
 struct Round {
-    mailboxes: Vec<Mailbox>,
-    /// What each core gets next; `None` while it has not answered.
-    spares: Vec<Option<CorePart>>,
+    shards: Asked<Letter, CorePart>,
+    federation: Asked<FederationLetter, FederationPart>,
     store: StoreHandle,
     latency: Latency,
-    answer: Sender<CorePart>,
-    answers: Receiver<CorePart>,
     last: Instant,
     log: Option<Log>,
 }
 
 impl Round {
-    fn new(mailboxes: &[Mailbox], store: StoreHandle, latency: Latency, log: Option<Log>) -> Round {
-        let (answer, answers) = channel();
-        let spares = mailboxes.iter().map(|_| Some(CorePart::default())).collect();
+    fn new(
+        shards: &[Mailbox],
+        federation: &[Mailbox<FederationLetter>],
+        store: StoreHandle,
+        latency: Latency,
+        log: Option<Log>,
+    ) -> Round {
+        let shards =
+            Asked::new(shards, Letter::Latencies, |part: &CorePart| part.shard, CorePart::clear);
+        let federation = Asked::new(
+            federation,
+            FederationLetter::Latencies,
+            |part: &FederationPart| part.core,
+            FederationPart::clear,
+        );
         let last = latency.clock.mono();
-        Round { mailboxes: mailboxes.to_vec(), spares, store, latency, answer, answers, last, log }
+        Round { shards, federation, store, latency, last, log }
     }
 
     fn run(mut self, stopped: &Receiver<()>) {
@@ -175,29 +242,16 @@ impl Round {
     }
 
     fn merge(&mut self) {
-        let mut asked = 0;
-        for (mailbox, spare) in self.mailboxes.iter().zip(&mut self.spares) {
-            if let Some(spare) = spare.take() {
-                mailbox.send(Letter::Latencies(spare, self.answer.clone()));
-                asked += 1;
-            }
-        }
-        let mut parts = Vec::with_capacity(asked);
-        let until = self.latency.clock.mono() + PATIENCE;
-        while parts.len() < asked {
-            let left = until.since(self.latency.clock.mono());
-            let Ok(part) = self.answers.recv_timeout(left) else { break };
-            parts.push(part);
-        }
-        let now = self.latency.clock.mono();
-        let store = self.store.take_latency();
-        self.latency.with(|board| board.add(now.since(self.last), &parts, &store));
+        let asked = (self.shards.ask(), self.federation.ask());
+        let clock = self.latency.clock;
+        let until = clock.mono() + PATIENCE;
+        let shards = self.shards.parts(asked.0, until, clock);
+        let federation = self.federation.parts(asked.1, until, clock);
+        let now = clock.mono();
+        let (took, store) = (now.since(self.last), self.store.take_latency());
+        self.latency.with(|board| board.add(took, &shards, &federation, &store));
         self.last = now;
-        for mut part in parts {
-            part.clear();
-            if let Some(spare) = self.spares.get_mut(usize::from(part.shard)) {
-                *spare = Some(part);
-            }
-        }
+        self.shards.give_back(shards);
+        self.federation.give_back(federation);
     }
 }

@@ -1,4 +1,4 @@
-//! How a shard's core is woken: by other cores through rings, by side threads through letters.
+//! How a core is woken, be it a shard's or one of federation: by other cores through rings, by side threads through letters.
 
 use super::cluster::port::Incoming;
 use super::departing::Departing;
@@ -92,21 +92,27 @@ impl fmt::Debug for Reconfiguration {
     }
 }
 
-/// Sends letters to one shard. Cloned to every side thread.
-#[derive(Clone, Debug)]
-pub struct Mailbox {
-    letters: Sender<Letter>,
+/// Sends letters to one core. Cloned to every side thread.
+#[derive(Debug)]
+pub struct Mailbox<L = Letter> {
+    letters: Sender<L>,
     bell: Arc<Bell>,
 }
 
-impl Mailbox {
-    pub fn new() -> (Self, Receiver<Letter>) {
+impl<L> Clone for Mailbox<L> {
+    fn clone(&self) -> Self {
+        Self { letters: self.letters.clone(), bell: self.bell.clone() }
+    }
+}
+
+impl<L> Mailbox<L> {
+    pub fn new() -> (Self, Receiver<L>) {
         let (letters, receiver) = channel();
         (Self { letters, bell: Arc::default() }, receiver)
     }
 
-    /// Letters to a shard that has ended are lost, as nobody is left to read them.
-    pub fn send(&self, letter: Letter) {
+    /// Letters to a core that has ended are lost, as nobody is left to read them.
+    pub fn send(&self, letter: L) {
         if self.letters.send(letter).is_ok() {
             self.bell.ring();
         }
@@ -114,5 +120,16 @@ impl Mailbox {
 
     pub fn bell(&self) -> &Arc<Bell> {
         &self.bell
+    }
+}
+
+/// A core that asks the store and takes its answers as letters.
+pub trait StoreAsker: Send + Sync {
+    fn answer(&self, answers: Vec<(Ticket, StoreOutcome)>);
+}
+
+impl StoreAsker for Mailbox {
+    fn answer(&self, answers: Vec<(Ticket, StoreOutcome)>) {
+        self.send(Letter::Stored(answers));
     }
 }

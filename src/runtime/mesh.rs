@@ -1,4 +1,4 @@
-//! The rings between the shards of a node: batches of frames, moving sockets and cumulative numbers, one way each.
+//! The rings between the cores of a node, its shards first, then those of federation: batches of frames, moving sockets and cumulative numbers, one way each.
 //!
 //! A batch moves by pointer and its buffer comes back empty, so that no memory is allocated or freed across cores. A
 //! full ring leaves the batch with its sender, who asks to be rung when there is room.
@@ -45,8 +45,8 @@ pub struct Inlet {
     starved: Arc<AtomicBool>,
 }
 
-/// One shard's ends of its rings, by the other shard; none to itself.
-type Ends = (Vec<Option<Outlet>>, Vec<Option<Inlet>>);
+/// One core's ends of its rings, by the other core; none to itself.
+pub type Ends = (Vec<Option<Outlet>>, Vec<Option<Inlet>>);
 
 /// Both ends of all rings, by shard: `ends[i].0[j]` leads from i to j, `ends[i].1[j]` from j to i.
 pub fn mesh(bells: &[Arc<Bell>]) -> Vec<Ends> {

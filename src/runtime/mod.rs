@@ -1,7 +1,8 @@
 //! The shell: alone in naming sockets, clocks, threads, glommio and TLS. It carries bytes and effects and never looks
 //! inside a stanza.
 //!
-//! `executor` runs one shard per core, `listener` and `connection` its sockets, `handshakes` the pace of TLS, `mesh` the rings between shards,
+//! `executor` runs one shard per core, `listener` and `connection` its sockets with `socket` below them, `handshakes` the pace of TLS, `mesh` the rings between shards,
+//! `federation` the cores that talk with other servers;
 //! `relay` sockets whose connection is on another node;
 //! `storage` and `passwords` are the side threads that may block, `latency` merges what is measured, `trace` passes on what is watched, `control` is the socket of the command line, `http`
 //! the admin address.
@@ -16,6 +17,7 @@ pub mod data_dir;
 pub mod departing;
 pub mod errands;
 pub mod executor;
+pub mod federation;
 mod handshakes;
 pub mod hlog;
 pub mod http;
@@ -31,6 +33,7 @@ mod redirect;
 mod relay;
 pub mod retention;
 pub mod signal;
+mod socket;
 pub mod storage;
 pub mod tls;
 mod trace;

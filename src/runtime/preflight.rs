@@ -1,6 +1,7 @@
 //! What the system must grant before cores are started: io_uring, locked memory, file descriptors. Each refusal is one
 //! line of cause and remedy.
 
+use std::fmt;
 use std::io;
 
 /// Memory that one core's rings and buffers lock; measured at 240 KiB for `executor`'s settings.
@@ -28,13 +29,38 @@ pub enum Refusal {
     )]
     UringForbidden(io::Error),
     #[error(
-        "{shards} shards need {needed} KiB of locked memory and this user may lock {granted}; raise it (systemd: LimitMEMLOCK={needed}K, shell: ulimit -l {needed}), or set node.shards lower"
+        "{cores} need {needed} KiB of locked memory and this user may lock {granted}; raise it (systemd: LimitMEMLOCK={needed}K, shell: ulimit -l {needed}), or set node.shards lower"
     )]
-    LockedMemory { shards: u16, needed: u64, granted: u64 },
+    LockedMemory { cores: Cores, needed: u64, granted: u64 },
     #[error(
-        "this process may open {granted} files and {shards} shards need at least {needed}; raise it (systemd: LimitNOFILE={wanted}, shell: ulimit -n {wanted})"
+        "this process may open {granted} files and {cores} need at least {needed}; raise it (systemd: LimitNOFILE={wanted}, shell: ulimit -n {wanted})"
     )]
-    Files { shards: u16, needed: u64, granted: u64, wanted: u64 },
+    Files { cores: Cores, needed: u64, granted: u64, wanted: u64 },
+}
+
+/// What a node is to start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cores {
+    pub shards: u16,
+    pub federation: u16,
+    /// Connections that other servers make and that are made to them, at most.
+    pub peers: usize,
+}
+
+impl Cores {
+    fn count(self) -> u64 {
+        u64::from(self.shards) + u64::from(self.federation)
+    }
+}
+
+impl fmt::Display for Cores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} shards", self.shards)?;
+        match self.federation {
+            0 => Ok(()),
+            federation => write!(f, " and {federation} executors of federation"),
+        }
+    }
 }
 
 /// What the system granted.
@@ -45,10 +71,12 @@ pub struct Granted {
 }
 
 /// Checks all of it, and raises the soft limit of descriptors as far as it may go.
-pub fn check(shards: u16, connections: usize) -> Result<Granted, Refusal> {
+///
+/// - takes: `connections` of clients; those of other servers go before them
+pub fn check(cores: Cores, connections: usize) -> Result<Granted, Refusal> {
     uring()?;
-    locked_memory(shards)?;
-    files(shards, connections)
+    locked_memory(cores)?;
+    files(cores, connections)
 }
 
 fn uring() -> Result<(), Refusal> {
@@ -86,26 +114,30 @@ fn probe_uring() -> io::Result<()> {
     Ok(())
 }
 
-fn locked_memory(shards: u16) -> Result<(), Refusal> {
-    let needed = (u64::from(shards) * LOCKED_PER_CORE).max(LOCKED_MIN);
+fn locked_memory(cores: Cores) -> Result<(), Refusal> {
+    let needed = (cores.count() * LOCKED_PER_CORE).max(LOCKED_MIN);
     let (granted, _) = limit(libc::RLIMIT_MEMLOCK);
     // The runtime asks for its minimum of everybody; only what rings lock is not counted for a privileged user.
     if granted >= needed || (granted >= LOCKED_MIN && is_privileged()) {
         return Ok(());
     }
-    Err(Refusal::LockedMemory { shards, needed: needed >> 10, granted: granted >> 10 })
+    Err(Refusal::LockedMemory { cores, needed: needed >> 10, granted: granted >> 10 })
 }
 
-fn files(shards: u16, connections: usize) -> Result<Granted, Refusal> {
-    let own = FILES_RESERVED + FILES_PER_CORE * u64::from(shards);
-    let wanted = own + u64::try_from(connections).unwrap_or(u64::MAX / 2);
+fn files(cores: Cores, connections: usize) -> Result<Granted, Refusal> {
+    let own = FILES_RESERVED + FILES_PER_CORE * cores.count();
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX / 4);
+    let wanted = own + number(connections) + number(cores.peers);
     let (soft, hard) = limit(libc::RLIMIT_NOFILE);
     let granted = if soft < wanted { raise(hard, wanted).unwrap_or(soft) } else { soft };
     let needed = own + FILES_FOR_CLIENTS_MIN;
     if granted < needed {
-        return Err(Refusal::Files { shards, needed, granted, wanted: wanted.min(1 << 20) });
+        return Err(Refusal::Files { cores, needed, granted, wanted: wanted.min(1 << 20) });
     }
-    let left = usize::try_from(granted - own).unwrap_or(usize::MAX);
+    // Where there are few, they are shared: neither clients nor other servers are without.
+    let left = granted - own;
+    let left = left.saturating_sub(number(cores.peers).min(left / 2));
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
     Ok(Granted { connections: connections.min(left) })
 }
 
@@ -159,6 +191,9 @@ mod tests {
 
     #[test]
     fn this_machine_passes() {
-        assert!(check(1, 16).is_ok_and(|granted| granted.connections == 16));
+        assert!(
+            check(Cores { shards: 1, ..Cores::default() }, 16)
+                .is_ok_and(|granted| granted.connections == 16)
+        );
     }
 }

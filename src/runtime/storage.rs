@@ -1,8 +1,8 @@
 //! The storage threads: some write, each committing whatever is queued for it while its last commit ran; others read. A
-//! store partition is always written by the same one. A shard sends them batches and gets its answers as letters; no shard
+//! store partition is always written by the same one. A core sends them batches and gets its answers as letters; no core
 //! ever waits for a disk.
 
-use super::mailbox::{Letter, Mailbox};
+use super::mailbox::StoreAsker;
 use crate::admin::figures::{COMMIT_BUCKETS_US, StoreFigures};
 use crate::admin::latency::StorePart;
 use crate::base::hash::Map;
@@ -141,13 +141,13 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// - `mailboxes`: of the shards, by their number
+    /// - `askers`: the shards by their number, then the federation cores
     /// - `fenced`: told once by each who writes, when another node has taken the store
     /// - errors: a thread cannot be started
     pub fn start(
         writers: Vec<Box<dyn Writer>>,
         readers: Vec<Box<dyn Reader>>,
-        mailboxes: &[Mailbox],
+        askers: &[Arc<dyn StoreAsker>],
         fenced: impl Fn() + Send + Clone + 'static,
     ) -> std::io::Result<Self> {
         let counts = Arc::new(Counts::default());
@@ -155,18 +155,18 @@ impl Storage {
         let mut reader_queues = Vec::new();
         for reader in readers {
             let (queue, jobs) = channel();
-            let (mailboxes, counts) = (mailboxes.to_vec(), counts.clone());
+            let (askers, counts) = (askers.to_vec(), counts.clone());
             reader_queues.push(queue);
             threads.push(
                 std::thread::Builder::new()
                     .name("store-read".into())
-                    .spawn(move || read(reader, &jobs, &mailboxes, &counts))?,
+                    .spawn(move || read(reader, &jobs, &askers, &counts))?,
             );
         }
         let mut writer_queues = Vec::new();
         for writer in writers {
             let (queue, jobs) = channel();
-            let (mailboxes, readers) = (mailboxes.to_vec(), reader_queues.clone());
+            let (cores, readers) = (askers.to_vec(), reader_queues.clone());
             let committer = Committer {
                 writer,
                 counts: counts.clone(),
@@ -177,7 +177,7 @@ impl Storage {
             threads.push(
                 std::thread::Builder::new()
                     .name("store-write".into())
-                    .spawn(move || write(committer, &jobs, &readers, &mailboxes))?,
+                    .spawn(move || write(committer, &jobs, &readers, &cores))?,
             );
         }
         Ok(Self { writers: Writers(writer_queues), readers: reader_queues, threads, counts })
@@ -312,12 +312,12 @@ fn weight(write: &Write) -> usize {
 fn read(
     mut reader: Box<dyn Reader>,
     jobs: &Receiver<Question>,
-    mailboxes: &[Mailbox],
+    cores: &[Arc<dyn StoreAsker>],
     counts: &Counts,
 ) {
     let mut told: Option<Instant> = None;
     while let Ok(Some(first)) = jobs.recv() {
-        let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); mailboxes.len()];
+        let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); cores.len()];
         let mut count = 0;
         let mut next = Some(Some(first));
         while let Some(Some((shard, ticket, query))) = next {
@@ -338,17 +338,17 @@ fn read(
             counts.queries.fetch_add(1, Ordering::Relaxed);
             next = if count < READ_TOGETHER { jobs.try_recv().ok() } else { None };
         }
-        deliver(answers, mailboxes);
+        deliver(answers, cores);
         if next == Some(None) {
             return;
         }
     }
 }
 
-fn deliver(answers: Vec<Vec<(Ticket, StoreOutcome)>>, mailboxes: &[Mailbox]) {
-    for (answers, mailbox) in answers.into_iter().zip(mailboxes) {
+fn deliver(answers: Vec<Vec<(Ticket, StoreOutcome)>>, cores: &[Arc<dyn StoreAsker>]) {
+    for (answers, core) in answers.into_iter().zip(cores) {
         if !answers.is_empty() {
-            mailbox.send(Letter::Stored(answers));
+            core.answer(answers);
         }
     }
 }
@@ -357,7 +357,7 @@ fn write(
     mut committer: Committer,
     jobs: &Receiver<Job>,
     readers: &[Sender<Question>],
-    mailboxes: &[Mailbox],
+    cores: &[Arc<dyn StoreAsker>],
 ) {
     let mut stopping = false;
     let mut began: Option<Instant> = None;
@@ -399,7 +399,7 @@ fn write(
             committer.counts.queued.fetch_sub(batch.len() as u64, Ordering::Relaxed);
             began = Some(Instant::now());
             let outcome = committer.commit(&batch);
-            answer(askers, outcome, mailboxes);
+            answer(askers, outcome, cores);
         }
         for (shard, ticket, query) in queries {
             let reader = usize::from(shard) % readers.len().max(1);
@@ -510,9 +510,9 @@ fn tell_again(told: Instant, now: Instant, error: &store::Error) -> Instant {
 fn answer(
     askers: Vec<(Asker, Ticket)>,
     outcome: Result<Vec<Written>, String>,
-    mailboxes: &[Mailbox],
+    cores: &[Arc<dyn StoreAsker>],
 ) {
-    let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); mailboxes.len()];
+    let mut answers: Vec<Vec<(Ticket, StoreOutcome)>> = vec![Vec::new(); cores.len()];
     let mut written = outcome.as_ref().ok().map(|written| written.iter());
     for (asker, ticket) in askers {
         let one = written.as_mut().and_then(Iterator::next).cloned();
@@ -529,7 +529,7 @@ fn answer(
             }
         }
     }
-    deliver(answers, mailboxes);
+    deliver(answers, cores);
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use crate::stream::sasl::tls_server_end_point;
 use rustls::crypto::ring as provider;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use rustls::{Connection, RootCertStore, ServerConfig, ServerConnection};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -55,7 +56,19 @@ impl Certificates {
     }
 
     fn of(&self, name: Option<&str>) -> &Arc<Certificate> {
-        name.and_then(|name| self.hosts.get(name)).unwrap_or(&self.fallback)
+        name.and_then(|name| self.own(name)).unwrap_or(&self.fallback)
+    }
+
+    /// - takes: a domain, as it stands in addresses or in A-labels
+    fn own(&self, name: &str) -> Option<&Arc<Certificate>> {
+        let known = self.hosts.get(name);
+        known.or_else(|| self.hosts.get(&idna::domain_to_unicode(name).0))
+    }
+
+    /// The certificate for the first of `names` that has one of its own.
+    pub(super) fn key(&self, names: &[&str]) -> Arc<CertifiedKey> {
+        let own = names.iter().find_map(|name| self.own(name));
+        own.unwrap_or(&self.fallback).key.clone()
     }
 }
 
@@ -119,10 +132,8 @@ impl TlsServer {
     /// - `direct`: the handshake is the first thing on the connection, so ALPN is spoken
     pub fn accept(&self, direct: bool) -> Result<Tls, rustls::Error> {
         let config = if direct { &self.direct } else { &self.config };
-        let mut connection = ServerConnection::new(config.clone())?;
-        connection.set_buffer_limit(Some(SEALED_MAX));
         let certificates = Some(self.certificates.clone());
-        Ok(Tls { connection: Box::new(connection), certificates })
+        Ok(Tls { certificates, ..Tls::of(ServerConnection::new(config.clone())?.into()) })
     }
 
     /// Until when the certificates are good that clients of these domains are shown, and of other names with one of
@@ -141,24 +152,43 @@ impl TlsServer {
         names.into_iter().filter_map(figures).collect()
     }
 
+    pub fn certificates(&self) -> &Arc<Certificates> {
+        &self.certificates
+    }
+
     /// Tickets go with their certificates: a client that resumed would take a renewed one for the one it knows.
     pub fn has(&self, certificates: &Certificates) -> bool {
         *self.certificates == *certificates
     }
 }
 
-/// One connection's TLS. Moves between cores with its socket.
+/// One connection's TLS, at either end. Moves between cores with its socket.
 pub struct Tls {
-    connection: Box<ServerConnection>,
+    connection: Box<Connection>,
     /// Among which the handshake chooses; others may be in use when it ends.
     certificates: Option<Arc<Certificates>>,
 }
 
 /// The peer broke TLS.
 #[derive(Debug)]
-pub struct TlsBroken;
+pub struct TlsBroken(pub rustls::Error);
+
+impl TlsBroken {
+    pub(super) fn because(why: impl Display) -> TlsBroken {
+        TlsBroken(rustls::Error::General(why.to_string()))
+    }
+}
 
 impl Tls {
+    pub(super) fn of(mut connection: Connection) -> Tls {
+        connection.set_buffer_limit(Some(SEALED_MAX));
+        Tls { connection: Box::new(connection), certificates: None }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
@@ -173,7 +203,7 @@ impl Tls {
         let mut material = [0; 32];
         let exported =
             self.connection.export_keying_material(&mut material, EXPORTER_LABEL, None).is_ok();
-        let server_name = self.connection.server_name().map(str::to_owned);
+        let server_name = self.server_name().map(str::to_owned);
         let end_point = self
             .certificates
             .take()
@@ -188,12 +218,20 @@ impl Tls {
         }
     }
 
+    /// The name that the peer asked for, where we are the server.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        match &*self.connection {
+            Connection::Server(server) => server.server_name(),
+            Connection::Client(_) => None,
+        }
+    }
+
     /// Takes bytes off the wire; gives how many were taken. Plain text waits for `read`.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<usize, TlsBroken> {
         let mut rest = bytes;
         // Reading from memory cannot fail; zero bytes taken means that plain text must be read first.
-        let taken = self.connection.read_tls(&mut rest).map_err(|_| TlsBroken)?;
-        self.connection.process_new_packets().map_err(|_| TlsBroken)?;
+        let taken = self.connection.read_tls(&mut rest).map_err(TlsBroken::because)?;
+        self.connection.process_new_packets().map_err(TlsBroken)?;
         Ok(taken)
     }
 

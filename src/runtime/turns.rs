@@ -20,6 +20,8 @@ const LATE_LOGGED: Duration = Duration::from_millis(100);
 pub(super) struct Turns {
     /// Nothing is measured otherwise.
     enabled: bool,
+    /// Of a federation core, not of a shard.
+    of_federation: bool,
     state: RefCell<State>,
 }
 
@@ -118,7 +120,17 @@ impl State {
 
 impl Turns {
     pub(super) fn new(enabled: bool) -> Turns {
-        Turns { enabled, state: RefCell::default() }
+        Turns { enabled, ..Turns::default() }
+    }
+
+    /// As `new`, of a federation core.
+    pub(super) fn of_federation(enabled: bool) -> Turns {
+        Turns { of_federation: true, ..Turns::new(enabled) }
+    }
+
+    /// The number of a core, as one of a shard or of federation; for the log.
+    fn told(&self, core: u16) -> (Option<u16>, Option<u16>) {
+        if self.of_federation { (None, Some(core)) } else { (Some(core), None) }
     }
 
     /// Something begins that the turn does.
@@ -144,7 +156,7 @@ impl Turns {
     /// All that the turn wanted is done.
     ///
     /// - `wall`: asked where the turn was too long
-    pub(super) fn end(&self, shard: u16, at: Instant, wall: impl FnOnce() -> Wall) {
+    pub(super) fn end(&self, core: u16, at: Instant, wall: impl FnOnce() -> Wall) {
         let mut state = self.state.borrow_mut();
         let Some(stall) = state.end(at) else { return };
         let did = describe(&stall.parts);
@@ -156,8 +168,10 @@ impl Turns {
             longest_took: stall.longest.0,
         });
         if let Some(unsaid) = state.log.may_speak(at) {
+            let (shard, federation_core) = self.told(core);
             tracing::warn!(
                 shard,
+                federation_core,
                 took_ms = stall.took.as_millis(),
                 did,
                 longest = stall.longest.1.name(),
@@ -169,7 +183,7 @@ impl Turns {
     }
 
     /// The tick came, `late` by so much: the core was busy, or the system ran something else.
-    pub(super) fn ticked(&self, shard: u16, now: Now, late: Duration) {
+    pub(super) fn ticked(&self, core: u16, now: Now, late: Duration) {
         if late <= STALL || !self.enabled {
             return;
         }
@@ -178,8 +192,10 @@ impl Turns {
         if late > LATE_LOGGED
             && let Some(unsaid) = state.log.may_speak(now.mono)
         {
+            let (shard, federation_core) = self.told(core);
             tracing::warn!(
                 shard,
+                federation_core,
                 late_ms = late.as_millis(),
                 not_logged = unsaid,
                 "a core was late: it was busy, or the system did not let it run"

@@ -184,6 +184,9 @@ pub struct ShardConfig {
     pub redirects: bool,
     /// This start of the node; part of each logged stanza's origin.
     pub incarnation: u64,
+    /// Federation cores of the node, behind its shards in the mesh (DESIGN §7); 0: stanzas for other domains are answered
+    /// `remote-server-not-found`. Taken at the start of a shard; a reload does not change it.
+    pub federation_cores: u16,
 }
 
 impl ShardConfig {
@@ -205,6 +208,7 @@ impl ShardConfig {
             location: None,
             redirects: false,
             incarnation: 1,
+            federation_cores: 0,
         }
     }
 }

@@ -5,6 +5,7 @@ use super::direct::Fronted;
 use super::effect::{Action, ConnId, Effects};
 use super::latency::LoginBy;
 use super::login::Login;
+use super::peers::Peer;
 use super::rate::Traffic;
 use super::session::SessionId;
 use super::talkers::Said;
@@ -65,6 +66,8 @@ pub(super) struct Conn {
     /// Its output waits for room in the kernel.
     pub blocked: bool,
     pub hold: Hold,
+    /// The federation core whose ring was full when the client last sent something there.
+    pub awaits: Option<Peer>,
     pub login: Option<Box<Login>>,
     /// Who logged in.
     pub account: Option<BareJid>,
@@ -101,6 +104,7 @@ impl Conn {
             fronted: None,
             blocked: false,
             hold: Hold::No,
+            awaits: None,
             login: None,
             account: None,
             session: None,
@@ -477,7 +481,7 @@ impl Shard {
     fn elements(&mut self, id: ConnId, bytes: &[u8], fx: &mut Effects) -> (usize, u32) {
         let (mut at, mut count) = (0, 0);
         loop {
-            let pressed = self.core.is_pressed(fx);
+            let pressed = self.core.must_wait(id, fx);
             let Some(conn) = self.core.conns.get_mut(id.0) else { return (at, count) };
             if conn.is_held() {
                 return (at, count);
@@ -723,7 +727,7 @@ impl Shard {
     pub(super) fn relieved(&mut self, fx: &mut Effects) {
         for conn in std::mem::take(&mut self.core.stalled) {
             let held = self.core.conns.get(conn.0).is_some_and(|conn| conn.hold == Hold::Pressure);
-            if held && self.core.is_pressed(fx) {
+            if held && self.core.must_wait(conn, fx) {
                 self.core.stalled.push(conn);
             } else if held {
                 self.release(conn, fx);

@@ -3,6 +3,7 @@
 //! Their text is in the frame's stanza, and what they are about in its `from`. They keep their place among other frames.
 
 use super::effect::Effects;
+use super::foreign::outgoing_flags;
 use super::peers::Peer;
 use super::ring::FrameRef;
 use super::subscription::is_subscription;
@@ -233,7 +234,9 @@ impl Core {
         let number = self.outward[ring].last() + 1;
         let before = batch.len_bytes();
         let mut flags = envelope.flags;
-        if envelope.kind == Kind::Presence && is_subscription(envelope.subtype) {
+        if self.peers.is_federation(peer) {
+            flags = outgoing_flags(flags);
+        } else if envelope.kind == Kind::Presence && is_subscription(envelope.subtype) {
             // Whoever sent it has changed its roster by now: it must outlive a node on which it waits for its account.
             flags = flags.with(Flags::WANTS_ACK);
         }

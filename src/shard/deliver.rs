@@ -36,6 +36,7 @@ impl Shard {
     pub(super) fn frames(&mut self, from: Peer, sent: Instant, batch: &Batch, fx: &mut Effects) {
         let ring = from.index();
         let checked = !self.core.peers.is_local(from);
+        let is_foreign = self.core.peers.is_federation(from);
         if self.core.peers.is_gone(from) {
             return;
         }
@@ -52,6 +53,10 @@ impl Shard {
                 continue;
             }
             inward.received(envelope.number);
+            if is_foreign && !self.core.may_come_in(&envelope) {
+                self.core.probe.frames_refused += 1;
+                continue;
+            }
             let at = FrameRef { ring: from.0, number: envelope.number };
             let hops = envelope.hops.saturating_add(u8::from(checked));
             let envelope = Envelope { hops, ..envelope };
@@ -99,6 +104,9 @@ impl Shard {
             envelope = &traced;
         }
         if let Some(component) = self.core.components.of(to) {
+            if self.core.peers.is_federation(Peer(at.ring)) {
+                return self.foreign_to_component(component, envelope, to, at, fx);
+            }
             return self.deliver_to_component(component, envelope, to, fx);
         }
         let (bare, resource) = split(to);
@@ -110,6 +118,9 @@ impl Shard {
                 return;
             }
             Some(account) => account,
+            None if !bare.contains('@') && self.core.is_local_domain(bare) => {
+                return self.deliver_to_server(envelope, to, at, fx);
+            }
             None => {
                 let core = &mut self.core;
                 let mut may_come = false;
@@ -690,6 +701,12 @@ pub(super) fn split(text: &str) -> (&str, Option<&str>) {
         Some((bare, resource)) => (bare, Some(resource)),
         None => (text, None),
     }
+}
+
+/// The domain of a prepared address.
+pub(super) fn domain_of(text: &str) -> &str {
+    let (bare, _) = split(text);
+    bare.split_once('@').map_or(bare, |(_, domain)| domain)
 }
 
 pub(super) fn service_unavailable() -> StanzaError {

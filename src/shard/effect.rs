@@ -5,6 +5,7 @@ use crate::base::ids::Id;
 use crate::base::instant::Instant;
 use crate::cluster::placement::Owner;
 use crate::frame::{Batch, Mark};
+pub use crate::store::Ticket;
 use crate::store::{Query, Write};
 use crate::xmpp::credentials::ScramKeys;
 use std::net::IpAddr;
@@ -13,10 +14,6 @@ use std::sync::Arc;
 /// A client connection of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnId(pub Id);
-
-/// Numbers a request to the store; its answer carries it back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
 
 /// Rare effects, in the order in which they were decided.
 #[derive(Debug)]
@@ -63,7 +60,7 @@ pub struct Effects {
     pub dirty: Vec<ConnId>,
     /// Connections whose output is withheld until that moment: then `Shard::let_go`.
     pub withheld: Vec<(ConnId, Instant)>,
-    /// Frames by peer: this node's shards first, then those of others.
+    /// Frames by peer: this node's shards first, then its federation cores, then shards of others.
     pub outbox: Vec<Batch>,
     pub writes: Vec<(Ticket, Write)>,
     /// Each sees what this shard wrote for the same owner before it.
@@ -80,12 +77,13 @@ pub struct EffectsMark {
 }
 
 impl Effects {
-    pub fn new(shards: u16) -> Self {
+    /// - `cores`: shards and federation cores of the node
+    pub fn new(cores: u16) -> Self {
         Self {
             actions: Vec::new(),
             dirty: Vec::new(),
             withheld: Vec::new(),
-            outbox: (0..shards).map(|_| Batch::default()).collect(),
+            outbox: (0..cores).map(|_| Batch::default()).collect(),
             writes: Vec::new(),
             queries: Vec::new(),
         }

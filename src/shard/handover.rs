@@ -251,6 +251,19 @@ impl Shard {
         at: FrameRef,
         fx: &mut Effects,
     ) {
+        let peer = self.core.peers.of(owner).filter(|_| envelope.hops < HOPS_MAX);
+        self.send_frame_to(envelope, to, peer, at, fx);
+    }
+
+    /// - takes: `peer`, without which the frame is refused
+    pub(super) fn send_frame_to(
+        &mut self,
+        envelope: &Envelope<'_>,
+        to: &str,
+        peer: Option<Peer>,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) {
         let core = &mut self.core;
         core.probe.frames_passed_on += 1;
         let passed = Envelope {
@@ -260,7 +273,6 @@ impl Shard {
             ..*envelope
         };
         let awaited = at.awaited(envelope.flags);
-        let peer = core.peers.of(owner).filter(|_| envelope.hops < HOPS_MAX);
         let sent = match peer {
             Some(peer) if core.has_room(peer, fx) => core.append_frame(peer, &passed, fx),
             Some(peer) if core.send_on_later(peer, envelope, to, at) => return,

@@ -12,9 +12,8 @@ use super::ring::{Carried, FrameRef};
 use super::route::{Realm, Route, route};
 use super::session::SessionId;
 use super::turn::{ReplyTo, Request};
-use crate::frame::{Envelope, Flags, Kind, Recipients};
+use crate::frame::{Envelope, Flags, Kind, Recipients, message_flags};
 use crate::xmpp::jid::Jid;
-use crate::xmpp::ns;
 use crate::xmpp::stanza::{IqType, MessageType, Stanza, StanzaKind, write_stamped};
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
@@ -120,7 +119,7 @@ impl Shard {
         let core = &self.core;
         let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
         match route(to.as_ref(), &slot.jid, |domain| core.realm(domain)) {
-            Route::Remote => {
+            Route::Remote if !core.peers.is_federated() => {
                 self.refuse(
                     session,
                     StanzaKind::Message,
@@ -140,7 +139,7 @@ impl Shard {
                 );
                 Fate::Handled
             }
-            Route::Own | Route::Owner | Route::Component => {
+            Route::Own | Route::Owner | Route::Component | Route::Remote => {
                 let to = to.unwrap_or_else(|| slot.jid.bare().clone().into());
                 let flags = message_flags(kind, stanza);
                 self.send_client(
@@ -176,6 +175,7 @@ impl Shard {
         let core = &mut self.core;
         let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
         let route = route(to.as_ref(), &slot.jid, |domain| core.realm(domain));
+        let goes_out = route == Route::Remote && core.peers.is_federated();
         let Some(slot) = core.sessions.get_mut(session.0) else { return Fate::Handled };
         let method = match kind {
             IqType::Get => Method::Get,
@@ -183,7 +183,9 @@ impl Shard {
             IqType::Result | IqType::Error => {
                 return match (route, to) {
                     (route, Some(to))
-                        if route == Route::Component || route == Route::Owner && !to.is_bare() =>
+                        if goes_out
+                            || route == Route::Component
+                            || route == Route::Owner && !to.is_bare() =>
                     {
                         let to_text = to.to_string();
                         slot.open_iqs.retain(|(from, open)| **from != *to_text || **open != *id);
@@ -217,7 +219,7 @@ impl Shard {
         let scope = match route {
             Route::Server => Scope::Server,
             Route::Own => Scope::Own,
-            Route::Remote => {
+            Route::Remote if !goes_out => {
                 self.refuse(
                     session,
                     StanzaKind::Iq,
@@ -227,7 +229,7 @@ impl Shard {
                 );
                 return Fate::Handled;
             }
-            Route::Owner | Route::Component => {
+            Route::Owner | Route::Component | Route::Remote => {
                 let Some(to) = to else { return Fate::Handled };
                 let none = Flags::default();
                 return self.send_client(
@@ -282,7 +284,7 @@ impl Shard {
         let core = &mut self.core;
         let told = core.told.take();
         let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
-        let account = slot.account;
+        let (account, conn) = (slot.account, slot.conn);
         // Subscriptions belong to accounts, not to resources (RFC 6121 §3).
         let from = if kind == Kind::Presence && super::subscription::is_subscription(subtype) {
             slot.jid.bare().as_str().into()
@@ -322,6 +324,9 @@ impl Shard {
             Some(told) => Some(self.core.sent_by_front(told, &envelope, stanza.bytes)),
             None => {
                 let sent = self.post_client(session, number, to, &envelope, stanza.bytes, fx);
+                if let (Some(at), Some(conn)) = (sent, conn) {
+                    self.core.wait_for_ring(conn, at, fx);
+                }
                 sent.map(Fate::Sent)
             }
         };
@@ -411,6 +416,7 @@ impl Shard {
         match self.core.realm(to.domain()) {
             Realm::Ours if to.local().is_some() => {}
             Realm::Component => {}
+            Realm::Elsewhere if self.core.peers.is_federated() => {}
             Realm::Ours | Realm::Elsewhere => return,
         }
         let owner = self.core.destination(&post.from, &post.to, to.bare().hash64());
@@ -499,44 +505,4 @@ impl Shard {
         self.core.frames_arrived(by, received);
         self.core.frames_handled(by.index(), handled);
     }
-}
-
-/// What the owner of the recipient must know of a message to store or bounce it (XEP-0160 §3, XEP-0334). Hints in errors
-/// mean nothing, and errors are never kept.
-pub(super) fn message_flags(kind: MessageType, stanza: &Stanza<'_>) -> Flags {
-    let mut flags = Flags::default();
-    if kind == MessageType::Error {
-        return flags;
-    }
-    // A headline is of the moment, unless its sender says otherwise.
-    let lasting = kind != MessageType::Headline;
-    let (mut forbidden, mut worthy, mut passing) = (false, false, false);
-    for child in stanza.children() {
-        match (child.namespace, child.name) {
-            // In a component's words, it is in the component's namespace until it is written.
-            (ns::CLIENT | ns::COMPONENT_ACCEPT, "body") if lasting => {
-                worthy = true;
-                flags = flags.with(Flags::CONTENT);
-            }
-            (ns::HINTS, "no-store") => forbidden = true,
-            // Forbids archives, not to keep it until it is delivered.
-            (ns::HINTS, "no-permanent-store") => passing = true,
-            (ns::HINTS, "store") => worthy = true,
-            (ns::RECEIPTS | ns::CHAT_MARKERS, _) | (_, "encrypted") => worthy |= lasting,
-            // Clients that were away must learn of it (XEP-0424).
-            (ns::RETRACT, "retract") => {
-                worthy |= lasting;
-                flags = flags.with(Flags::RETRACTS);
-            }
-            _ => {}
-        }
-    }
-    if worthy && !forbidden {
-        flags = flags.with(Flags::STORABLE);
-        // What is said in rooms is the rooms' to keep.
-        if !passing && kind != MessageType::Groupchat {
-            flags = flags.with(Flags::ARCHIVABLE);
-        }
-    }
-    flags
 }

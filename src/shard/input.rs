@@ -8,7 +8,7 @@ use super::peers::Peer;
 use crate::base::instant::{Instant, Wall};
 use crate::cluster::view::{Run, View};
 use crate::frame::Batch;
-use crate::store::{Answer, Written};
+pub use crate::store::StoreOutcome;
 use crate::stream::TlsFacts;
 use crate::xmpp::jid::{BareJid, Jid};
 use std::sync::Arc;
@@ -60,13 +60,4 @@ pub enum Input<'a> {
     Tick,
     /// The node ends: every stream gets `system-shutdown`.
     Shutdown,
-}
-
-/// What became of a request to the store.
-#[derive(Clone, Debug)]
-pub enum StoreOutcome {
-    Written(Written),
-    Answer(Answer),
-    /// The store could not do it, and has given up trying.
-    Failed,
 }

@@ -13,7 +13,7 @@ use super::session::SessionId;
 use super::stamp::ends_with_id;
 use super::{Core, Post, Waiting, config};
 use crate::base::instant::Wall;
-use crate::frame::{Envelope, Flags, Kind};
+use crate::frame::{Envelope, Flags, Kind, message_flags};
 use crate::store::{Keep, LogEntry, Origin, Write};
 use crate::stream::resume::Unacknowledged;
 use crate::xmpp::jid::{BareJid, Jid};
@@ -299,7 +299,7 @@ impl Core {
             return None;
         }
         let kind = MessageType::parse(stanza.type_().as_deref());
-        let flags = super::inbound::message_flags(kind, &stanza);
+        let flags = message_flags(kind, &stanza);
         // What was for the account must not go to the session that now has the name of the old one, past the log.
         let mut post = Post::whole(&from, &to, Kind::Message, kind.code(), bytes.to_vec());
         let own = self.jids.parse(&to).ok()?.into_bare();

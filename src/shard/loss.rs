@@ -27,7 +27,10 @@ impl Shard {
                 slot.is_unsure |= !slot.sessions.is_empty() && !is_awakened;
                 continue;
             }
-            self.lose_contacts(account, |hash64| lost[usize::from(partition(hash64))], fx);
+            // Those of other domains are on no node of ours.
+            let is_lost =
+                |hash64, is_remote: bool| !is_remote && lost[usize::from(partition(hash64))];
+            self.lose_contacts(account, is_lost, fx);
         }
     }
 
@@ -35,15 +38,15 @@ impl Shard {
     pub(super) fn see_contacts_anew(&mut self, account: AccountId, fx: &mut Effects) {
         let slot = self.core.accounts.get_mut(account.0);
         if slot.is_some_and(|slot| std::mem::take(&mut slot.is_unsure)) {
-            self.lose_contacts(account, |_| true, fx);
+            self.lose_contacts(account, |_, _| true, fx);
         }
     }
 
-    /// - takes: which of its contacts are gone, as far as is known
+    /// - takes: which of its contacts are gone, as far as is known, by their hash and by whether they are of another domain
     pub(super) fn lose_contacts(
         &mut self,
         account: AccountId,
-        is_lost: impl Fn(u64) -> bool,
+        is_lost: impl Fn(u64, bool) -> bool,
         fx: &mut Effects,
     ) {
         let sessions = self.core.available_sessions(account);
@@ -53,13 +56,13 @@ impl Shard {
         let Some(data) = self.core.accounts.get_mut(account.0).and_then(|slot| slot.data()) else {
             return;
         };
-        let watched: Audience = data
+        let mut watched: Audience = data
             .roster
             .iter()
             .filter(|item| matches!(item.subscription, Subscription::To | Subscription::Both))
-            .filter(|item| is_lost(item.hash64))
             .map(|item| (item.hash64, item.bare().into()))
             .collect();
+        watched.retain(|(hash64, contact)| is_lost(*hash64, self.core.is_remote(contact)));
         if watched.is_empty() {
             return;
         }

@@ -26,6 +26,7 @@ mod ended;
 pub mod errand;
 mod fast;
 mod feature;
+mod foreign;
 mod handover;
 mod heard;
 mod image;
@@ -94,6 +95,7 @@ use crate::base::rng::Rng;
 use crate::base::wheel::Wheel;
 use crate::cluster::placement::{Placement, ShardId};
 use crate::cluster::view::Run;
+use crate::frame::ring::Inward;
 use crate::frame::{Encoder, FRAME_BYTES_MAX};
 use crate::store::STORE_PARTITIONS;
 use crate::xmpp::jid::{BareJid, JidCache};
@@ -106,7 +108,7 @@ use conn::{Conn, Hold};
 use effect::EffectsMark;
 use feature::Manifest as FeatureManifest;
 use post::Post;
-use ring::{FrameRef, Inward, Outward};
+use ring::{FrameRef, Outward};
 use session::Session;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -333,6 +335,8 @@ impl Shard {
         let run = Run { node: config.node, incarnation: config.incarnation };
         let shards = placement.members().iter().map(|member| member.shards).max().unwrap_or(1);
         let components = component::Table::new(&config.components);
+        let peers = peers::Peers::new(run, shards, config.federation_cores);
+        let rings = peers.count();
         let core = Core {
             id,
             components,
@@ -353,7 +357,7 @@ impl Shard {
             jids: JidCache::new(JID_CACHE),
             rng,
             wheel: Wheel::new(now.mono),
-            peers: peers::Peers::new(run, shards),
+            peers,
             handover: handover::Handover::new(),
             moved: migration::Moved::default(),
             copies: copy::Copies::default(),
@@ -363,8 +367,8 @@ impl Shard {
             memory: heard::Memory::new(heard::DETOURED),
             written: heard::Memory::new(heard::WRITTEN),
             retry_origin: None,
-            outward: (0..shards).map(|_| Outward::default()).collect(),
-            inward: (0..shards).map(|_| Inward::default()).collect(),
+            outward: (0..rings).map(|_| Outward::default()).collect(),
+            inward: (0..rings).map(|_| Inward::default()).collect(),
             tickets: Map::default(),
             next_ticket: 0,
             blocks: vec![IdBlock::default(); usize::from(STORE_PARTITIONS)],
@@ -695,7 +699,10 @@ impl Core {
     /// Rings or the store are so full that clients must wait.
     fn is_pressed(&self, fx: &Effects) -> bool {
         self.tickets.len() > config::WRITES_SOFT
-            || fx.outbox.iter().any(|batch| batch.len_bytes() > config::RING_SOFT_BYTES)
+            || (0..).map(Peer).zip(&fx.outbox).any(|(peer, batch)| {
+                // Whoever sends nothing to other domains does not wait for them.
+                batch.len_bytes() > config::RING_SOFT_BYTES && !self.peers.is_federation(peer)
+            })
             || self.handover.is_cluster()
                 && self.outward.iter().any(|way| way.kept_bytes() > config::KEPT_SOFT_BYTES)
     }

@@ -8,7 +8,7 @@ use super::inbound::Fate;
 use super::peers::Peer;
 use super::phase::{Audience, SessionChange};
 use super::ring::FrameRef;
-use super::route::{Realm, Route, route};
+use super::route::{Route, route};
 use super::session::{Presence, SessionId};
 use super::subscription::{Request, bare_reply};
 use super::{Core, Post, Shard};
@@ -94,7 +94,7 @@ impl Shard {
         };
         let core = &self.core;
         match route(Some(&to), &slot.jid, |domain| core.realm(domain)) {
-            Route::Remote => {
+            Route::Remote if !core.peers.is_federated() => {
                 let condition = StanzaCondition::RemoteServerNotFound;
                 if kind != PresenceType::Unavailable {
                     self.refuse(session, StanzaKind::Presence, stanza, condition, fx);
@@ -102,7 +102,7 @@ impl Shard {
                 return Fate::Handled;
             }
             Route::Server => return Fate::Handled,
-            Route::Own | Route::Owner | Route::Component => {}
+            Route::Own | Route::Owner | Route::Component | Route::Remote => {}
         }
         if let Some(request) = Request::of(kind) {
             return self.client_subscription(session, number, (kind, request), to, stanza, fx);
@@ -153,6 +153,7 @@ impl Shard {
             self.send_probes(account, &text, fx);
             self.greet(session, fx);
             self.tell_session(session, SessionChange::Available, fx);
+            self.ask_again(account, fx);
         }
         self.maybe_replay(account, fx);
     }
@@ -220,6 +221,8 @@ impl Shard {
     pub(super) fn leave_presence(&mut self, session: SessionId, fx: &mut Effects) {
         if !self.core.stopping {
             self.unavailable(session, None, fx);
+        } else if self.core.peers.is_federated() {
+            self.leave_remotes(session, fx);
         }
     }
 
@@ -273,9 +276,7 @@ impl Shard {
         }
         let mut by_peer: Vec<(Peer, &str)> = Vec::with_capacity(watchers.len());
         for (hash, watcher) in &watchers {
-            let (bare, _) = super::deliver::split(watcher);
-            let domain = bare.split_once('@').map_or(bare, |(_, domain)| domain);
-            if self.core.realm(domain) == Realm::Elsewhere {
+            if !self.core.peers.is_federated() && self.core.is_remote(watcher) {
                 continue;
             }
             match self.core.destination(from, watcher, *hash) {
@@ -397,9 +398,13 @@ impl Shard {
             }
             PresenceType::Probe => self.core.answer_probe(account, resource, envelope.from),
             PresenceType::Error => {
-                let session =
-                    resource.and_then(|resource| self.core.session_named(account, resource));
-                if let Some(session) = session {
+                let sessions = match resource {
+                    Some(resource) => {
+                        self.core.session_named(account, resource).into_iter().collect()
+                    }
+                    None => self.core.hearing_refusals(account, envelope.from),
+                };
+                for session in sessions {
                     self.core.emit(session, &[envelope.stanza], None, fx);
                 }
             }

@@ -48,6 +48,8 @@ pub struct Probe {
     pub copies: u64,
     pub copies_bytes: u64,
     pub posts_dropped: u64,
+    /// From a federation core, with a sender that is ours or a recipient that is not: a bug, as peers are checked there.
+    pub frames_refused: u64,
     pub faults: u64,
     pub slow_readers_closed: u64,
     /// Because rings or the store are full.

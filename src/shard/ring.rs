@@ -1,8 +1,8 @@
 //! Numbers of the ring between this shard and another (and of the way to itself, which counts the same).
 //!
 //! Outward: what each numbered frame carries, so that it is known when that is handled. Towards another node the frames
-//! are kept until then, too: the way there may break, and the node may be gone before it has handled them. Inward: which
-//! frames of the other are still open, so that *handled* never passes one whose message is not safe yet (DESIGN §4).
+//! are kept until then, too: the way there may break, and the node may be gone before it has handled them. The other
+//! direction is `frame::ring::Inward`.
 
 use super::copy::Covered;
 use super::peers::Peer;
@@ -217,102 +217,10 @@ impl Outward {
     }
 }
 
-/// The other shard's frames to us.
-#[derive(Debug, Default)]
-pub(super) struct Inward {
-    received: u64,
-    /// Frames that wait for something: number, and how many things.
-    open: VecDeque<(u64, u32)>,
-    /// What the other side was last told.
-    told: (u64, u64),
-}
-
-impl Inward {
-    /// From another node, with numbers from behind `first` on.
-    pub(super) fn from_node(first: u64) -> Self {
-        Self { received: first, open: VecDeque::new(), told: (first, first) }
-    }
-
-    /// Whether this is the next frame. One that came before comes again after the way broke; one that is ahead comes again
-    /// behind those that are missing.
-    pub(super) fn is_next(&self, number: u64) -> bool {
-        number == self.received + 1
-    }
-
-    /// The other side may not have heard the last numbers.
-    pub(super) fn tell_again(&mut self) {
-        self.told = (0, 0);
-    }
-
-    pub(super) fn received(&mut self, number: u64) {
-        self.received = self.received.max(number);
-    }
-
-    /// The frame `number` waits for one thing more. Numbers come in order, but for a frame that already waits.
-    pub(super) fn hold(&mut self, number: u64) {
-        match self.open.binary_search_by_key(&number, |&(open, _)| open) {
-            Ok(place) => self.open[place].1 += 1,
-            Err(place) => self.open.insert(place, (number, 1)),
-        }
-    }
-
-    /// One thing that the frame waited for has come.
-    pub(super) fn release(&mut self, number: u64) {
-        if let Ok(place) = self.open.binary_search_by_key(&number, |&(open, _)| open) {
-            self.open[place].1 = self.open[place].1.saturating_sub(1);
-            while self.open.front().is_some_and(|&(_, things)| things == 0) {
-                self.open.pop_front();
-            }
-        }
-    }
-
-    /// The frame waits for something.
-    pub(super) fn is_open(&self, number: u64) -> bool {
-        self.open
-            .binary_search_by_key(&number, |&(open, _)| open)
-            .is_ok_and(|at| self.open[at].1 > 0)
-    }
-
-    /// The other side knows that this frame is handled.
-    pub(super) fn has_told(&self, number: u64) -> bool {
-        self.told.1 >= number
-    }
-
-    /// All frames up to this number are handled.
-    pub(super) fn handled(&self) -> u64 {
-        self.open.front().map_or(self.received, |&(number, _)| number - 1)
-    }
-
-    /// The two numbers to carry back, if they changed since they were last taken.
-    pub(super) fn news(&mut self) -> Option<(u64, u64)> {
-        let now = (self.received, self.handled());
-        (now != self.told).then(|| {
-            self.told = now;
-            now
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn handled_never_passes_an_open_frame() {
-        let mut inward = Inward::default();
-        (1..=3).for_each(|number| inward.received(number));
-        inward.hold(2);
-        inward.hold(3);
-        inward.hold(2);
-        assert_eq!(inward.handled(), 1);
-        inward.release(3);
-        inward.release(2);
-        assert_eq!(inward.handled(), 1);
-        inward.release(2);
-        assert_eq!(inward.handled(), 3);
-        assert_eq!(inward.news(), Some((3, 3)));
-        assert_eq!(inward.news(), None);
-    }
+    use crate::frame::ring::Inward;
 
     #[test]
     fn a_frame_that_came_back_behind_itself_is_done_when_that_is() {

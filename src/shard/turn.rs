@@ -97,8 +97,7 @@ impl Turn<'_> {
 
     /// Whether an address is at one of our domains, or a component's.
     pub fn is_local(&self, jid: &str) -> bool {
-        let (bare, _) = super::deliver::split(jid);
-        let domain = bare.split_once('@').map_or(bare, |(_, domain)| domain);
+        let domain = super::deliver::domain_of(jid);
         let config = &self.core.config;
         config.policy.domains.iter().any(|own| &**own == domain)
             || config.components.iter().any(|component| *component.domain == *domain)
@@ -307,10 +306,11 @@ impl Turn<'_> {
         self.core.config.policy.registration
     }
 
-    /// Whether a full or bare JID is an administrator of this server.
+    /// Whether a full or bare JID is an administrator of this server. Nobody of another domain is, whatever is configured:
+    /// it would be that domain's word alone.
     pub fn is_admin(&self, jid: &str) -> bool {
         let (bare, _) = super::deliver::split(jid);
-        self.core.config.admins.iter().any(|admin| admin.as_str() == bare)
+        self.is_local(jid) && self.core.config.admins.iter().any(|admin| admin.as_str() == bare)
     }
 
     /// Sends `<presence type=''/>` from the account to a contact.

@@ -8,6 +8,9 @@ use corefire::cluster::map::ShardMap;
 use corefire::cluster::placement::NodeId;
 use corefire::cluster::view::{NodeFacts, Run, View};
 use corefire::runtime::control::cluster::{ClusterEvent, ClusterNode, ClusterStatus};
+use corefire::runtime::control::federation::{
+    CheckStep, FederationAnswer, FederationRequest, RemoteDomain,
+};
 use corefire::runtime::control::server;
 use corefire::runtime::control::trace::{TraceEvent, TraceHop};
 use corefire::runtime::control::{
@@ -329,8 +332,73 @@ impl ControlHandler for Full {
                 ControlResponse::Trace(TraceEvent::Ended { hops: 1, stanzas: 1, left_out: 3 })
             }
             ControlRequest::Kick { .. } => ControlResponse::Kicked { sessions: 2 },
+            ControlRequest::Federation(request) => {
+                ControlResponse::Federation(other_servers(request, tell))
+            }
         }
     }
+}
+
+/// Two pages of domains; one that cannot be reached.
+fn other_servers(request: FederationRequest, tell: &mut Tell<'_>) -> FederationAnswer {
+    let remote = |domain: &str| RemoteDomain {
+        domain: domain.to_owned(),
+        state: "backing_off".into(),
+        ..RemoteDomain::default()
+    };
+    match request {
+        FederationRequest::List { after: None } => {
+            FederationAnswer::Domains { domains: vec![remote("a.example")], more: true }
+        }
+        FederationRequest::List { after: Some(after) } => {
+            assert_eq!(after, "a.example");
+            FederationAnswer::Domains { domains: vec![remote("b.example")], more: false }
+        }
+        FederationRequest::Close { domain } => FederationAnswer::Closed { domain, connections: 1 },
+        FederationRequest::Block { domain } => {
+            FederationAnswer::Blocked { domain, new: true, connections: 2 }
+        }
+        FederationRequest::Unblock { domain } => FederationAnswer::Unblocked {
+            domain,
+            was: true,
+            still: Some("federation.block names it".into()),
+        },
+        FederationRequest::Check { domain, own } => {
+            assert_eq!(own.as_deref(), Some("localhost"));
+            tell(ControlResponse::Federation(FederationAnswer::Waiting));
+            let steps = vec![
+                CheckStep { step: "dns".into(), sound: true, text: "there".into(), took_us: 900 },
+                CheckStep { step: "tcp".into(), text: "refused".into(), ..CheckStep::default() },
+            ];
+            FederationAnswer::Checked { domain, steps, failure: Some("tcp".into()) }
+        }
+    }
+}
+
+#[test]
+fn other_servers_are_listed_page_by_page_and_a_check_says_what_is_wrong() {
+    let place = Place::new();
+    let data = DataDir::open(&place.path("corefire-data")).unwrap();
+    let _server = server::serve(&data, Arc::new(Full)).unwrap();
+    let listed = place.run(["federation", "list"]).done();
+    assert_eq!(
+        listed,
+        "a.example: backing off, 0 out, 0 in, sent 0, received 0\n\
+         b.example: backing off, 0 out, 0 in, sent 0, received 0\n"
+    );
+    let listed = place.run(["federation", "list", "--json"]).done();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    let told = place.run(["federation", "close", "a.example"]).done();
+    assert_eq!(told, "a.example: closed 1 connection\n");
+    let told = place.run(["federation", "block", "a.example"]).done();
+    assert_eq!(told, "a.example is blocked; closed 2 connections\n");
+    place
+        .run(["federation", "unblock", "a.example"])
+        .refused(&["corefire: a.example stays blocked: federation.block names it"]);
+    let run = place.run(["federation", "check", "a.example", "--from", "localhost"]);
+    assert_eq!(run.code, 1);
+    assert_eq!(run.stdout, "ok    dns          1 ms  there\nwrong tcp          0 ms  refused\n");
+    assert_eq!(run.stderr, "corefire: a.example cannot be reached (tcp)\n");
 }
 
 fn session(jid: &str) -> SessionDetail {

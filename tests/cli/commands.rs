@@ -20,7 +20,12 @@ fn wrong_arguments_are_told_apart_from_refusals() {
 #[test]
 fn commands_are_listed_and_those_of_a_running_node_say_that_none_runs() {
     let place = Place::new();
-    for command in [vec!["drain"], vec!["cluster", "status"], vec!["cluster", "weight", "2"]] {
+    for command in [
+        vec!["drain"],
+        vec!["cluster", "status"],
+        vec!["cluster", "weight", "2"],
+        vec!["federation", "list"],
+    ] {
         let run = place.run(&command);
         assert_eq!(run.code, 1, "{command:?}");
         assert!(run.stderr.contains("no node runs on the data directory"), "{}", run.stderr);
@@ -34,6 +39,7 @@ fn commands_are_listed_and_those_of_a_running_node_say_that_none_runs() {
         "drain",
         "check-config",
         "session",
+        "federation",
         "latency",
         "trace",
         "import",

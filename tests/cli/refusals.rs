@@ -157,27 +157,50 @@ fn what_is_not_toml_is_refused_with_its_line() {
 
 #[test]
 fn parts_that_are_not_built_are_refused_with_the_value_that_is_off() {
-    let cases = [
-        (
-            "[federation]\nenabled = true",
-            "2: federation.enabled: true is not in this version; write enabled = false",
-        ),
-        (
-            "[federation]\nlisten = [\"127.0.0.1:5269\"]",
-            "2: federation.listen: [\"127.0.0.1:5269\"] is not in this version; write listen = []",
-        ),
-        (
-            "[federation.routes]\n\"a.b\" = \"192.0.2.1:5269\"",
-            "2: federation.routes: its entries are not in this version; remove [federation.routes]",
-        ),
-        (
-            "[http]\nlisten = [\"127.0.0.1:5280\"]",
-            "2: http.listen: [\"127.0.0.1:5280\"] is not in this version; write listen = []",
-        ),
-    ];
+    let cases = [(
+        "[http]\nlisten = [\"127.0.0.1:5280\"]",
+        "2: http.listen: [\"127.0.0.1:5280\"] is not in this version; write listen = []",
+    )];
     let place = Place::new();
     for (text, line) in cases {
         place.check(text).refused(&[&format!("corefire.toml:{line}")]);
+    }
+}
+
+#[test]
+fn federation_is_refused_with_the_place_and_the_remedy() {
+    let place = Place::new();
+    for (text, message) in [
+        (
+            "[federation]\nlisten = [\"5269\"]",
+            "2: federation.listen: \"5269\" is not an IP address with a port; write listen = [\"0.0.0.0:5269\"]",
+        ),
+        (
+            "[federation]\nca_file = \"missing.pem\"",
+            "2: federation.ca_file: missing.pem: cannot be read: No such file or directory (os error 2); name a PEM file \
+             that this process may read",
+        ),
+        (
+            "[federation.routes]\n\"a.b\" = \"192.0.2.1:0\"",
+            "2: federation.routes.\"a.b\": \"192.0.2.1:0\": the port is a number from 1 to 65535; write \"a.b\" = \
+             \"192.0.2.1:5269\"",
+        ),
+        (
+            "[federation.domains.\"a.b\"]\nmin_tls = \"1.1\"",
+            "2: federation.domains.\"a.b\".min_tls: \"1.1\" is not one of \"1.2\", \"1.3\"; write min_tls = \"1.2\"",
+        ),
+        (
+            "[federation.limits]\ndials = 0",
+            "2: federation.limits.dials: 0 is not within 1 to 10000; write dials = 64",
+        ),
+        (
+            "[federation]\nenabled = true\n[cluster]\nenabled = true\nbind = \"10.0.0.1:7070\"\nsecret_file = \"s\"\n\
+             [storage]\nurl = \"postgres://x@localhost/x?sslmode=disable\"",
+            "2: federation.enabled: the nodes of a cluster do not talk with other servers in this version; write enabled = \
+             false here or below [cluster]",
+        ),
+    ] {
+        place.check(text).refused(&[&format!("corefire.toml:{message}")]);
     }
 }
 

@@ -295,8 +295,14 @@ impl Client {
 
     /// A round trip: what was sent before it has been handled.
     pub(crate) fn ping(&mut self, id: &str) {
+        self.ping_at("localhost", id);
+    }
+
+    /// As `ping`, of that domain of the node.
+    #[track_caller]
+    pub(crate) fn ping_at(&mut self, domain: &str, id: &str) {
         self.send(&format!(
-            "<iq type='get' id='{id}' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>"
+            "<iq type='get' id='{id}' to='{domain}'><ping xmlns='urn:xmpp:ping'/></iq>"
         ));
         let answer = self.expect(&format!("id='{id}'"));
         assert!(!answer.contains("type='error'"), "{answer}");

@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use corefire::admin::exposition::Exposition;
-use corefire::admin::figures::{ClusterFigures, Figures, LinkFigures};
-use corefire::admin::latency::Board;
+use corefire::admin::figures::{ClusterFigures, FederationFigures, Figures, LinkFigures};
+use corefire::admin::latency::{Board, FederationPart, StorePart};
 use corefire::admin::metrics;
+use corefire::federation::Stage;
 
 use crate::admin::ask;
 use crate::client::Client;
@@ -280,6 +281,23 @@ fn scrape_of_cluster() -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
+/// What a node tells that talks with other servers.
+fn scrape_of_federation() -> String {
+    let mut part = FederationPart::default();
+    for stage in Stage::ALL {
+        part.stages.record(stage, Duration::from_millis(1));
+    }
+    part.turns.turns.record(Duration::from_millis(1));
+    let mut board = Board::default();
+    board.add(Duration::from_secs(1), &[], &[part], &StorePart::default());
+    let federation = vec![FederationFigures::default()];
+    let figures = Figures { federation, ..Figures::default() };
+    let text = metrics::text(figures, Exposition::of(&board)).unwrap();
+    text.lines()
+        .filter(|line| line.starts_with("corefire_federation_"))
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
 fn config(name: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/").to_owned() + name;
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -288,7 +306,8 @@ fn config(name: &str) -> String {
 #[test]
 fn the_dashboard_and_the_alerts_name_what_a_node_tells() {
     let of_cluster = scrape_of_cluster();
-    let text = scrape() + &of_cluster;
+    let of_federation = scrape_of_federation();
+    let text = scrape() + &of_cluster + &of_federation;
     let told = told(&text);
     let rules = expressions_of_rules(&config("prometheus-alerts.yml"));
     assert!(rules.len() >= 20, "{} rules", rules.len());
@@ -305,8 +324,12 @@ fn the_dashboard_and_the_alerts_name_what_a_node_tells() {
     }
     assert!(wrong.is_empty(), "{}\n\n{text}", wrong.join("\n"));
     let is_shown = |metric: &&str| dashboard.iter().any(|it| it.contains(&format!("{metric}{{")));
-    let of_cluster = of_cluster.lines().filter_map(|line| line.split(['{', ' ']).next());
-    let missing: Vec<&str> = of_cluster.filter(|metric| !is_shown(metric)).collect();
+    let parts = of_cluster.lines().chain(of_federation.lines());
+    let metrics = parts.filter_map(|line| line.split(['{', ' ']).next());
+    // Of a histogram, the buckets are shown.
+    let metrics =
+        metrics.filter(|it| !it.ends_with("_seconds_sum") && !it.ends_with("_seconds_count"));
+    let missing: Vec<&str> = metrics.filter(|metric| !is_shown(metric)).collect();
     assert!(missing.is_empty(), "not on the dashboard: {missing:?}");
 }
 

@@ -3,20 +3,35 @@
 use crate::acks::{R, a, resume};
 use crate::harness::{Client, Node, attr, bodies, chat};
 use crate::iq::befriend;
+use corefire::shard::ShardConfig;
 use std::time::Duration;
 
 const EQUAL: [(u32, u32); 3] = [(1, 1), (2, 1), (3, 1)];
 
 fn cluster() -> Node {
-    let mut nodes = Node::cluster(3, 1, |config| config.archive = true);
+    cluster_with(|_| {})
+}
+
+fn cluster_with(change: impl Fn(&mut ShardConfig)) -> Node {
+    let mut nodes = Node::cluster(3, 1, |config| {
+        config.archive = true;
+        change(config);
+    });
     nodes.keep_fronts();
     nodes.members(&EQUAL, &[]);
     assert!(nodes.is_settled());
     nodes
 }
 
+/// Names of an account of node 1 and one of node 3.
+pub(crate) fn one_node_away(change: impl Fn(&mut ShardConfig)) -> (Node, [String; 2]) {
+    let nodes = cluster_with(change);
+    let names = [nodes.name_at("a", 1), nodes.name_at("b", 3)];
+    (nodes, names)
+}
+
 /// Logs in by way of that node, with XEP-0198, and gives the id for `<resume/>`.
-fn online_at(nodes: &mut Node, node: u32, name: &str) -> (Client, String) {
+pub(crate) fn online_at(nodes: &mut Node, node: u32, name: &str) -> (Client, String) {
     let client = nodes.login_at(nodes.core_at(node), name, "phone");
     let id = nodes.enable(client);
     nodes.send(client, "<presence/>");

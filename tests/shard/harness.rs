@@ -12,6 +12,8 @@
 
 #[path = "harness/desk.rs"]
 mod desk;
+#[path = "harness/foreign.rs"]
+mod foreign;
 #[path = "harness/fronts.rs"]
 mod fronts;
 #[path = "harness/trace.rs"]
@@ -76,6 +78,8 @@ struct Core {
     shard: Shard,
     fx: Effects,
     place: Place,
+    /// Of its node.
+    shards: u16,
     /// Its node was not killed.
     lives: bool,
     relays: fronts::Relays,
@@ -129,6 +133,7 @@ pub(crate) struct Node {
     pub(crate) silent: Vec<String>,
     rings: VecDeque<(usize, usize, Instant, Batch)>,
     rings_hold: bool,
+    foreign: foreign::Foreign,
     /// What fronts and owners tell each other: from which core, to which.
     relayed: VecDeque<(usize, usize, Vec<u8>)>,
     /// Between which nodes all waits.
@@ -222,8 +227,9 @@ impl Node {
                 Rng::from_u64(u64::from(id)),
                 now,
             ),
-            fx: Effects::new(shards),
+            fx: Effects::new(shards + config.federation_cores),
             place: Place { run, shard: ShardId(id) },
+            shards,
             lives: true,
             relays: fronts::Relays::default(),
         };
@@ -246,6 +252,7 @@ impl Node {
             silent: Vec::new(),
             rings: VecDeque::new(),
             rings_hold: false,
+            foreign: foreign::Foreign::new(config.federation_cores),
             relayed: VecDeque::new(),
             held_ways: Vec::new(),
             held_news: Vec::new(),
@@ -290,8 +297,9 @@ impl Node {
             let features = corefire::features::all();
             self.cores.push(Core {
                 shard: Shard::new(shard, config.clone(), placement, features, rng, self.now),
-                fx: Effects::new(shards),
+                fx: Effects::new(shards + config.federation_cores),
                 place: Place { run, shard },
+                shards,
                 lives: true,
                 relays: fronts::Relays::default(),
             });
@@ -973,14 +981,16 @@ impl Node {
 
     /// The end of one shard's turn: its effects are carried out. Gives whether there were any.
     fn turn(&mut self, at: usize) -> bool {
-        let Core { shard, fx, lives, .. } = &mut self.cores[at];
+        let Core { shard, fx, lives, shards, .. } = &mut self.cores[at];
         if !*lives {
             return false;
         }
         shard.end_turn(self.now, fx);
         let added = fx.withheld.drain(..).map(|(conn, moment)| (at, conn, moment));
         self.withheld.extend(added);
-        let mut busy = !fx.is_empty();
+        let foreign = foreign::rings(fx, *shards);
+        let waits = self.foreign.is_full && foreign::is_all(fx, &foreign);
+        let mut busy = !fx.is_empty() && !waits;
         let writes = fx.writes.drain(..).map(|(ticket, write)| (at, ticket, Request::Write(write)));
         let before = self.requests.len();
         self.requests.extend(writes);
@@ -992,6 +1002,7 @@ impl Node {
         let outbox: Vec<(Place, Batch)> = (0..)
             .zip(&mut fx.outbox)
             .filter(|(_, batch)| !batch.is_empty())
+            .filter(|(peer, _)| !self.foreign.is_full || !foreign.contains(&Peer(*peer)))
             .map(|(peer, batch)| (shard.place(Peer(peer)), std::mem::take(batch)))
             .collect();
         let news: Vec<_> = shard.ring_news().collect();
@@ -1002,6 +1013,10 @@ impl Node {
         let dirty = std::mem::take(&mut fx.dirty);
         let actions = std::mem::take(&mut fx.actions);
         for (place, batch) in outbox {
+            if let Some(core) = self.foreign_core(at, place) {
+                self.went_to_foreign(at, core, &batch);
+                continue;
+            }
             // What goes to a node that is gone is lost.
             if let Some(to) = self.lives_at(place) {
                 self.rings.push_back((at, to, self.now.mono, batch));
@@ -1021,6 +1036,10 @@ impl Node {
             self.act(at, action);
         }
         for (of, received, handled) in news {
+            if let Some(core) = self.foreign_core(at, of) {
+                self.foreign.told(at, core, received, handled);
+                continue;
+            }
             if let Some(to) = self.lives_at(of).filter(|to| self.is_held_way(at, *to)) {
                 self.held_news.push((at, to, received, handled));
                 continue;

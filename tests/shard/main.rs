@@ -20,6 +20,8 @@ mod domains;
 mod external;
 mod fast;
 mod faults;
+mod federation;
+mod federation_presence;
 mod front_storm;
 mod harness;
 mod images;

@@ -12,7 +12,7 @@ const ROWS: [&[&str]; 11] = [
     &["portable"],
     &["runtime"],
     &["features", "admin"],
-    &["shard"],
+    &["federation", "shard"],
     &["cluster", "store", "stream"],
     &["frame"],
     &["xmpp"],
@@ -51,7 +51,8 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["src/runtime/"]),
     ("tokio_postgres", &["src/store/postgres/"]),
     ("tokio_postgres_rustls", &["src/store/postgres/"]),
-    ("rustls_native_certs", &["src/store/postgres/"]),
+    ("rustls_native_certs", &["src/runtime/federation/", "src/store/postgres/"]),
+    ("webpki", &["src/runtime/federation/"]),
     ("prometheus_client", &["src/admin/"]),
     ("futures_lite", &["src/runtime/"]),
     ("socket2", &["src/runtime/"]),
@@ -60,7 +61,8 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("rustls", &["src/runtime/", "src/config/", "src/node", "src/store/postgres/"]),
     ("rusqlite", &["src/store/sqlite/"]),
     ("clap", &["src/cli/"]),
-    ("x509_parser", &["src/runtime/"]),
+    ("hickory_resolver", &["src/runtime/federation/dns"]),
+    ("x509_parser", &["src/runtime/", "src/federation/trust"]),
 ];
 
 fn row(folder: &str) -> Option<usize> {

@@ -6,11 +6,11 @@ use crate::{all_sources, none};
 const UNSAFE: &[&str] = &[
     "src/frame/codec.rs",
     "src/runtime/clock.rs",
-    "src/runtime/connection.rs",
     "src/runtime/executor.rs",
     "src/runtime/notify.rs",
     "src/runtime/preflight.rs",
     "src/runtime/process.rs",
+    "src/runtime/socket.rs",
     "src/store/sqlite/mod.rs",
     "tests/node/restrict.rs",
     "tools/load/src/sys.rs",

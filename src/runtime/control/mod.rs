@@ -5,11 +5,12 @@
 //!
 //! Here are the values that pass; `server` and `client` are the two ends, `accounts` does what is asked of accounts,
 //! `office` what shards ask, `inquiry` what nodes ask each other, `restore` brings an account in with all that belongs to it; `trace` is what passes for the one
-//! request with more than one answer.
+//! request with many answers, `federation` what passes about other servers.
 
 pub mod accounts;
 pub mod client;
 pub mod cluster;
+pub mod federation;
 pub mod inquiry;
 pub mod office;
 pub mod restore;
@@ -24,6 +25,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use self::cluster::ClusterStatus;
+use self::federation::{FederationAnswer, FederationRequest};
 use crate::admin::latency::{Report, StallReport};
 use crate::cluster::map::ShardMap;
 use crate::xmpp::credentials::{Credentials, ScramKeys};
@@ -86,6 +88,8 @@ pub enum ControlRequest {
     },
     /// What happens to some stanzas, as it happens.
     Trace(TraceRequest),
+    /// Other servers.
+    Federation(FederationRequest),
 }
 
 /// Where a page of sessions begins.
@@ -186,6 +190,7 @@ pub enum ControlResponse {
         sessions: u64,
     },
     Trace(TraceEvent),
+    Federation(FederationAnswer),
 }
 
 /// What a reload changed: lines of `KEY: OLD -> NEW`.

@@ -8,9 +8,10 @@ use crate::features::{self, Settings};
 use crate::runtime::clock::Clock;
 use crate::runtime::cluster::port::Incoming;
 use crate::runtime::errands::{Errands, Runner};
-use crate::runtime::executor::{self, Beats, CoreSettings, Cores, Setup};
+use crate::runtime::executor::{self, Beats, CoreSettings, Cores, Done, Setup, Ways};
 use crate::runtime::listener::{Transport, listen};
-use crate::runtime::mailbox::{Letter, Mailbox};
+use crate::runtime::mailbox::{Letter, Mailbox, StoreAsker};
+use crate::runtime::mesh::mesh;
 use crate::runtime::passwords::Passwords;
 use crate::runtime::storage::Storage;
 use crate::runtime::tls::{Certificates, TlsServer};
@@ -215,7 +216,9 @@ fn start_node(
     all.lock().unwrap().insert(run, mailboxes.clone());
     let writer = store.open().0;
     let readers: Vec<Box<dyn Reader>> = vec![Box::new(store.reader())];
-    let storage = Storage::start(vec![Box::new(writer)], readers, &mailboxes, || ()).unwrap();
+    let askers: Vec<Arc<dyn StoreAsker>> =
+        mailboxes.iter().map(|mailbox| Arc::new(mailbox.clone()) as Arc<dyn StoreAsker>).collect();
+    let storage = Storage::start(vec![Box::new(writer)], readers, &askers, || ()).unwrap();
     let clock = Clock::start();
     let runner: Arc<dyn Runner> = Arc::new(NoErrands);
     let wire = Mutex::new(Wire { run, mailboxes: all });
@@ -248,7 +251,10 @@ fn start_node(
     let direct = listen("tls", Transport::DirectTls, any, SHARDS).unwrap();
     let addresses = (plain.address, direct.address);
     let sockets = [plain, direct].into_iter().map(|one| (one.transport, one.sockets)).collect();
-    let cores = executor::start(setup, sockets, &mailboxes, letters, &storage, |_| ()).unwrap();
+    let bells: Vec<_> = mailboxes.iter().map(|mailbox| mailbox.bell().clone()).collect();
+    let done = Done::new(bells.len());
+    let ways = Ways { mailboxes: mailboxes.clone(), letters, rings: mesh(&bells), done };
+    let cores = executor::start(setup, sockets, ways, &storage, |_| ()).unwrap();
     Node { run, plain: addresses.0, tls: addresses.1, mailboxes, cores, storage }
 }
 

@@ -6,6 +6,7 @@
 
 use super::super::bounce::stanza_id;
 use super::super::control::Control;
+use super::super::deliver::domain_of;
 use super::super::peers::Peer;
 use super::super::{Core, Post, Undo};
 use super::ConnId;
@@ -123,7 +124,7 @@ impl Core {
     /// Not where the ring is full: then the IQ may be answered a second time when its connection is lost.
     fn tell_answered(&mut self, peer: Peer, from: &str, name: &str, fx: &mut Effects) {
         if !self.is_ring_full(peer, fx) {
-            let domain = component_domain(from);
+            let domain = domain_of(from);
             self.send_control(peer, Control::ComponentAnswered, domain, name.as_bytes(), fx);
         }
     }
@@ -159,11 +160,6 @@ impl super::Link {
     pub(super) fn forget_asked(&mut self, name: &str) {
         self.asked.answered(name);
     }
-}
-
-fn component_domain(jid: &str) -> &str {
-    let (bare, _) = super::split(jid);
-    bare.split_once('@').map_or(bare, |(_, domain)| domain)
 }
 
 #[cfg(test)]

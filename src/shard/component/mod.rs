@@ -16,10 +16,9 @@ pub(super) use table::{Place, Table};
 use super::bounce::{Bounce, open_tag_id};
 use super::conn::{Conn, Flow};
 use super::control::Control;
-use super::deliver::{is_error, is_result, resource_constraint, service_unavailable, split};
+use super::deliver::{domain_of, is_error, is_result, resource_constraint, service_unavailable};
 use super::effect::{ConnId, Effects};
 use super::feature::{Method, Scope};
-use super::inbound::message_flags;
 use super::login::FAULTS_FORGIVEN;
 use super::peers::Peer;
 use super::route::Realm;
@@ -29,12 +28,10 @@ use super::turn::{ReplyTo, Request};
 use super::{Core, Hold, Post, Shard, Timer, internal_error};
 use crate::base::ids::Id;
 use crate::cluster::placement::Owner;
-use crate::frame::{Envelope, Flags, Kind, Recipients};
+use crate::frame::{Class, Envelope, Flags, Kind, Recipients};
 use crate::stream::component::{ComponentAccess, Event};
 use crate::xmpp::jid::Jid;
-use crate::xmpp::stanza::{
-    IqType, MessageType, PresenceType, Stanza, StanzaKind, has_attr, write_stamped,
-};
+use crate::xmpp::stanza::{IqType, PresenceType, Stanza, StanzaKind, has_attr, write_stamped};
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError, write_error_reply};
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::reader::{self, Index, StreamContext};
@@ -185,36 +182,20 @@ impl Shard {
         stanza: &Stanza<'_>,
         fx: &mut Effects,
     ) -> Result<(), StanzaError> {
-        let bad_request = || StanzaError::new(StanzaCondition::BadRequest);
-        let (frame, subtype, flags) = match kind {
-            StanzaKind::Message => {
-                let kind = MessageType::parse(stanza.type_().as_deref());
-                (Kind::Message, kind.code(), message_flags(kind, stanza))
-            }
-            StanzaKind::Presence => {
-                let kind = PresenceType::parse(stanza.type_().as_deref());
-                (Kind::Presence, kind.ok_or_else(bad_request)?.code(), Flags::default())
-            }
-            StanzaKind::Iq => {
-                let kind = stanza.iq_type().ok_or_else(bad_request)?;
-                let asks = matches!(kind, IqType::Get | IqType::Set);
-                // RFC 6120 §8.2.3: an id, and exactly one child in a request.
-                if stanza.attr_raw("id").is_none() || asks && stanza.children().count() != 1 {
-                    return Err(bad_request());
-                }
-                if !asks {
-                    self.core.note_answered(id, &from.to_string(), &to.to_string(), stanza, fx);
-                }
-                (Kind::Iq, kind.code(), Flags::default())
-            }
-        };
+        let class = Class::of(kind, stanza)?;
+        let Class { kind: frame, subtype, flags } = class;
+        if frame == Kind::Iq && !class.asks() {
+            self.core.note_answered(id, &from.to_string(), &to.to_string(), stanza, fx);
+        }
         let core = &mut self.core;
         match core.realm(to.domain()) {
-            Realm::Elsewhere => return Err(StanzaCondition::RemoteServerNotFound.into()),
+            Realm::Elsewhere if !core.peers.is_federated() => {
+                return Err(StanzaCondition::RemoteServerNotFound.into());
+            }
             Realm::Ours if to.local().is_none() => {
                 return self.component_asks_server(frame, subtype, from, to, stanza, fx);
             }
-            Realm::Ours | Realm::Component => {}
+            Realm::Ours | Realm::Component | Realm::Elsewhere => {}
         }
         let is_bare = frame == Kind::Presence && is_subscription(subtype);
         let (mut from_text, mut to_text) = (None, None);
@@ -249,7 +230,9 @@ impl Shard {
         };
         let sent = self.post(&envelope, to_hash, fx);
         self.core.give_back(bytes);
-        sent.map(drop).ok_or_else(resource_constraint)
+        let at = sent.ok_or_else(resource_constraint)?;
+        self.core.wait_for_ring(id, at, fx);
+        Ok(())
     }
 
     /// A stanza for one of our domains itself.
@@ -414,13 +397,17 @@ impl Shard {
 }
 
 impl Core {
-    /// The shard that deals with a stanza: that of the component's connection, or the owner of the account.
+    /// Who deals with a stanza: the shard of the component's connection, the federation core of another domain, or the owner
+    /// of the account. Without federation all that is no component's counts as an account.
     pub(super) fn destination(&self, from: &str, to: &str, hash64: u64) -> Option<Peer> {
         match self.components.of(to) {
             // Without a connection it is answered where it is.
             Some(component) => {
                 let place = self.components.choose(component, from, to, None);
                 Some(place.map_or(self.id.into(), |place| place.peer))
+            }
+            None if self.peers.is_federated() && !self.is_local_domain(domain_of(to)) => {
+                self.peers.federation(domain_of(to))
             }
             None => self.peers.of(self.placement.owner(hash64)),
         }

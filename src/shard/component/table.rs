@@ -8,6 +8,7 @@
 
 use crate::base::hash::{Map, hash64};
 use crate::cluster::placement::Owner;
+use crate::shard::deliver::{domain_of, split};
 use crate::shard::effect::ConnId;
 use crate::shard::peers::Peer;
 use crate::stream::component::ComponentAccess;
@@ -79,8 +80,7 @@ impl Table {
         if self.components.is_empty() {
             return None;
         }
-        let (bare, _) = super::split(jid);
-        self.serving(bare.split_once('@').map_or(bare, |(_, domain)| domain))
+        self.serving(domain_of(jid))
     }
 
     pub(in crate::shard) fn connections(&self, component: usize) -> usize {
@@ -174,8 +174,8 @@ impl Table {
 
 /// The bare JID by which a connection is chosen.
 fn deciding<'a>(from: &'a str, to: &'a str) -> &'a str {
-    let (bare, _) = super::split(to);
-    if bare.contains('@') { bare } else { super::split(from).0 }
+    let (bare, _) = split(to);
+    if bare.contains('@') { bare } else { split(from).0 }
 }
 
 /// A bijection in which each bit of the result depends on each of `x` (the finaliser of SplitMix64).

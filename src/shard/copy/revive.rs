@@ -68,8 +68,9 @@ impl Shard {
             return;
         }
         if let Some(Awakened { lost, all }) = self.core.copies.awakened.remove(&account) {
-            let is_lost = |hash64| {
-                all || lost.get(usize::from(partition(hash64))).copied().unwrap_or_default()
+            let is_lost = |hash64, is_remote: bool| {
+                let lost = lost.get(usize::from(partition(hash64)));
+                all || !is_remote && lost.copied().unwrap_or_default()
             };
             self.lose_contacts(account, is_lost, fx);
         }

@@ -102,6 +102,8 @@ impl Core {
             let place = self.peers.place(owner);
             let whereto = format!("to node {}, shard {}", place.run.node.0, place.shard.0);
             self.trace_envelope(envelope, envelope.to, Step::Crossing, &whereto);
+        } else if self.peers.is_federation(owner) {
+            self.trace_envelope(envelope, envelope.to, Step::Crossing, "to the federation core");
         } else {
             let whereto = format!("to shard {}", owner.0);
             self.trace_envelope(envelope, envelope.to, Step::Crossing, &whereto);

@@ -1,0 +1,88 @@
+//! A peer that the test plays, in the words of the protocol.
+
+use crate::rig::Rig;
+use corefire::federation::{ConnId, PeerTls};
+
+pub(crate) const A: &str = "a.example";
+pub(crate) const B: &str = "b.example";
+
+/// The start of a stream.
+pub(crate) fn header(from: &str, to: &str, id: &str) -> String {
+    let id = if id.is_empty() { String::new() } else { format!(" id='{id}'") };
+    format!(
+        "<?xml version='1.0'?><stream:stream xmlns='jabber:server' \
+         xmlns:stream='http://etherx.jabber.org/streams' xmlns:db='jabber:server:dialback' \
+         from='{from}' to='{to}'{id} version='1.0'>"
+    )
+}
+
+pub(crate) const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+pub(crate) const PROCEED: &str = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+pub(crate) const EXTERNAL: &str = "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>EXTERNAL\
+    </mechanism></mechanisms>";
+pub(crate) const DIALBACK: &str =
+    "<dialback xmlns='urn:xmpp:features:dialback'><errors/></dialback>";
+pub(crate) const SUCCESS: &str = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>";
+
+pub(crate) fn features(what: &str) -> String {
+    format!("<stream:features>{what}</stream:features>")
+}
+
+/// B comes to A and has shaken hands; its stream is open.
+pub(crate) fn comes(rig: &mut Rig, tls: PeerTls) -> ConnId {
+    let conn = rig.accept("192.0.2.7:4000");
+    rig.hear(conn, &header(B, A, ""));
+    let said = rig.said(conn);
+    assert!(said.contains("<starttls"), "{said}");
+    assert!(!said.contains("dialback/") && !said.contains("EXTERNAL"), "TLS first: {said}");
+    rig.hear(conn, STARTTLS);
+    assert!(rig.said(conn).contains("<proceed"));
+    assert_eq!(rig.shake(tls), conn);
+    rig.hear(conn, &header(B, A, ""));
+    conn
+}
+
+/// B comes and is believed by its certificate.
+pub(crate) fn authenticated(rig: &mut Rig) -> ConnId {
+    let conn = comes(rig, crate::certs::valid(B));
+    let said = rig.said(conn);
+    assert!(said.contains("EXTERNAL"), "{said}");
+    rig.hear(conn, "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>");
+    assert!(rig.said(conn).contains("<success"));
+    rig.hear(conn, &header(B, A, ""));
+    let said = rig.said(conn);
+    assert!(said.contains("<stream:features>"), "{said}");
+    conn
+}
+
+/// A goes to B, as far as the features behind the handshake; gives what A said to them.
+pub(crate) fn goes(rig: &mut Rig, tls: PeerTls, offers: &str) -> (ConnId, String) {
+    rig.resolve(B, "b.example:5269");
+    let conn = rig.connect(0, None);
+    let said = rig.said(conn);
+    assert!(said.contains("from='a.example' to='b.example'"), "{said}");
+    rig.hear(conn, &header(B, A, "s0"));
+    rig.hear(conn, &features(STARTTLS));
+    assert_eq!(rig.said(conn), STARTTLS);
+    rig.hear(conn, PROCEED);
+    rig.shake(tls);
+    assert!(rig.said(conn).contains("<stream:stream"));
+    rig.hear(conn, &header(B, A, "s1"));
+    rig.hear(conn, &features(offers));
+    let said = rig.said(conn);
+    (conn, said)
+}
+
+/// A goes to B and is believed by dialback.
+pub(crate) fn goes_by_dialback(rig: &mut Rig) -> ConnId {
+    let (conn, said) = goes(rig, crate::certs::self_signed(B), DIALBACK);
+    assert!(said.contains("<db:result from='a.example' to='b.example'>"), "{said}");
+    rig.hear(conn, "<db:result from='b.example' to='a.example' type='valid'/>");
+    conn
+}
+
+/// The id of the ping that is the last thing in what was said.
+pub(crate) fn ping_id(said: &str) -> String {
+    let at = said.rfind("<iq type='get' id='").unwrap_or_else(|| panic!("no ping in {said}"));
+    said[at..].split('\'').nth(3).unwrap().to_owned()
+}
