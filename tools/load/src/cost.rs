@@ -87,16 +87,17 @@ fn done(interval: &Interval, wanted: impl Fn(Operation) -> bool) -> u64 {
     tallies.map(|(_, tally)| tally.done).sum()
 }
 
-/// CPU time and number of what is `wanted`, over the seconds that had nothing else.
+/// CPU time, as `load` finds it, and number of what is `wanted`, over the seconds that had nothing else.
 fn alone<'a>(
     intervals: impl Iterator<Item = &'a Interval>,
     wanted: impl Fn(Operation) -> bool,
+    load: impl Fn(&Interval) -> Option<ServerLoad>,
 ) -> (Duration, u64) {
     let mut sum = (Duration::ZERO, 0);
     for interval in intervals {
         let count = done(interval, &wanted);
         let others = done(interval, |operation| !wanted(operation));
-        let Some(server) = interval.server else {
+        let Some(server) = load(interval) else {
             continue;
         };
         if count > 0 && others as f64 <= count as f64 * OTHERS_MAX {
@@ -110,12 +111,30 @@ fn each((cpu, count): (Duration, u64)) -> f64 {
     cpu.as_secs_f64() * 1e6 / count.max(1) as f64
 }
 
-fn message(outcome: &Outcome) -> Figure {
-    let is_measured = |interval: &&Interval| {
+/// Seconds of the measured phases, without the drain.
+fn measured(outcome: &Outcome) -> impl Iterator<Item = &Interval> {
+    outcome.intervals.iter().filter(|interval| {
         let phase = outcome.phases.get(interval.phase);
         phase.is_some_and(|phase| phase.measured && phase.kind != "drain")
+    })
+}
+
+/// CPU time of each process per message, in microseconds and the order in which the run was told of them; nothing where
+/// that was one, or where the sum of all is not known.
+pub fn per_message_of_each(outcome: &Outcome) -> Vec<f64> {
+    if message(outcome).is_err() {
+        return Vec::new();
+    }
+    let count = outcome.intervals.iter().map(|interval| interval.servers.len()).max().unwrap_or(0);
+    let of = |place: usize| {
+        let load = |interval: &Interval| interval.servers.get(place).copied();
+        each(alone(measured(outcome), is_message, load))
     };
-    let found = alone(outcome.intervals.iter().filter(is_measured), is_message);
+    (0..count).map(of).collect()
+}
+
+fn message(outcome: &Outcome) -> Figure {
+    let found = alone(measured(outcome), is_message, |interval| interval.server);
     let all: u64 = outcome.intervals.iter().map(|interval| done(interval, is_message)).sum();
     match found.1 {
         0 if all == 0 => Err("there were no messages"),
@@ -129,7 +148,7 @@ fn message(outcome: &Outcome) -> Figure {
 
 fn login(outcome: &Outcome) -> Figure {
     let is_login = |operation| operation == Operation::Login;
-    let found = alone(outcome.intervals.iter(), is_login);
+    let found = alone(outcome.intervals.iter(), is_login, |interval| interval.server);
     let all: u64 = outcome.intervals.iter().map(|interval| done(interval, is_login)).sum();
     match found.1 {
         0 if all == 0 => Err("there were no logins"),
@@ -236,6 +255,23 @@ mod tests {
                 "server cost: 10 µs of CPU per message, 150 µs of CPU per login, 4194 bytes per session"
             ]
         );
+    }
+
+    #[test]
+    fn of_two_processes_each_has_its_part_of_a_message() {
+        let mut outcome = outcome(&[
+            (0, &[(Login, 600)], 90, 600, 15),
+            (1, &[(Message, 2000)], 20, 1000, 30),
+            (1, &[(Message, 4000)], 40, 1000, 30),
+        ]);
+        assert_eq!(per_message_of_each(&outcome), [0.0; 0], "one process");
+        for interval in &mut outcome.intervals {
+            let load = |ms| ServerLoad { cpu: Duration::from_millis(ms), memory: 0 };
+            let all = interval.server.map_or(0, |server| server.cpu.as_millis() as u64);
+            interval.servers = vec![load(all / 4), load(all - all / 4)];
+        }
+        let each = per_message_of_each(&outcome);
+        assert!((each[0] - 2.5).abs() < 1e-9 && (each[1] - 7.5).abs() < 1e-9, "{each:?}");
     }
 
     #[test]

@@ -16,35 +16,65 @@ use crate::{Error, ServerProbe};
 /// From the call to the plan's zero: time to make the clients.
 pub const LEAD: Duration = Duration::from_millis(200);
 
-/// Reads the server's process, second by second.
+/// Reads the processes of the servers, second by second.
 pub struct ServerWatch {
+    processes: Vec<Process>,
+}
+
+struct Process {
     probe: ServerProbe,
     before: ServerLoad,
     cpu: Duration,
-    at: Duration,
+}
+
+impl Process {
+    fn sample(&mut self) -> Option<ServerLoad> {
+        let cpu = self.probe.cpu().ok()?;
+        let memory = self.probe.anonymous().ok()?;
+        let used = cpu.saturating_sub(std::mem::replace(&mut self.cpu, cpu));
+        Some(ServerLoad { cpu: used, memory })
+    }
 }
 
 impl ServerWatch {
     /// - errors: there is no such process, or it may not be looked at
     pub fn new(pid: u32) -> Result<Self, Error> {
-        let probe = ServerProbe::new(pid)?;
-        let (cpu, memory) = (probe.cpu()?, probe.anonymous()?);
-        Ok(Self { probe, before: ServerLoad { cpu, memory }, cpu, at: Duration::ZERO })
+        Self::of(&[pid])
     }
 
-    /// What it had used and held before the first connection.
+    /// Of several servers, or one of several processes.
+    ///
+    /// - errors: as of [`Self::new`]
+    pub fn of(pids: &[u32]) -> Result<Self, Error> {
+        let process = |pid: &u32| {
+            let probe = ServerProbe::new(*pid)?;
+            let (cpu, memory) = (probe.cpu()?, probe.anonymous()?);
+            Ok(Process { probe, before: ServerLoad { cpu, memory }, cpu })
+        };
+        Ok(Self { processes: pids.iter().map(process).collect::<Result<_, Error>>()? })
+    }
+
+    /// What they had used and held before the first connection.
     pub fn before(&self) -> ServerLoad {
-        self.before
+        sum(self.processes.iter().map(|process| process.before))
     }
 
-    /// CPU time since the last call, and memory now; nothing once the process is gone.
-    pub fn sample(&mut self) -> Option<ServerLoad> {
-        let cpu = self.probe.cpu().ok()?;
-        let memory = self.probe.anonymous().ok()?;
-        self.at += Duration::from_secs(1);
-        let used = cpu.saturating_sub(std::mem::replace(&mut self.cpu, cpu));
-        Some(ServerLoad { cpu: used, memory })
+    /// Notes CPU time since the last call, and memory now: of all together and, where there are several, of each. Nothing
+    /// once one of them is gone.
+    pub fn note(&mut self, interval: &mut Interval) {
+        let loads: Vec<Option<ServerLoad>> =
+            self.processes.iter_mut().map(Process::sample).collect();
+        let loads: Option<Vec<ServerLoad>> = loads.into_iter().collect();
+        interval.server = loads.as_ref().map(|loads| sum(loads.iter().copied()));
+        interval.servers = loads.filter(|loads| loads.len() > 1).unwrap_or_default();
     }
+}
+
+fn sum(loads: impl Iterator<Item = ServerLoad>) -> ServerLoad {
+    loads.fold(ServerLoad::default(), |sum, load| ServerLoad {
+        cpu: sum.cpu + load.cpu,
+        memory: sum.memory + load.memory,
+    })
 }
 
 /// Who looks on while a run goes on. Called on the thread that drives, where there are no worker processes: takes little
@@ -167,7 +197,7 @@ fn add_ledger(sum: &mut LedgerReport, other: &LedgerReport) {
 
 /// Drives the whole plan on the calling thread.
 ///
-/// - takes: `server`, the process of the server if it runs here
+/// - takes: `server`, the processes of the servers if they run here
 /// - errors: the target cannot be used, or the tool cannot work; what was seen until then is lost
 pub fn run(
     plan: &Plan,
@@ -182,7 +212,9 @@ pub fn run(
     let mut intervals = Vec::new();
     let mut note = |interval: &Interval| {
         let mut interval = interval.clone();
-        interval.server = server.as_mut().and_then(ServerWatch::sample);
+        if let Some(server) = &mut server {
+            server.note(&mut interval);
+        }
         let flow = watch.second(&interval);
         faults.tell(watch);
         intervals.push(interval);
@@ -290,5 +322,31 @@ fn environment(plan: &Plan, workers: usize, mut facts: BTreeMap<String, String>)
         server: None,
         workers,
         facts,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_processes_are_noted_together_and_each_and_nothing_once_one_is_gone() {
+        let own = std::process::id();
+        let mut one = ServerWatch::new(own).unwrap();
+        let mut interval = Interval::default();
+        one.note(&mut interval);
+        assert!(interval.server.is_some() && interval.servers.is_empty());
+
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut two = ServerWatch::of(&[own, child.id()]).unwrap();
+        two.note(&mut interval);
+        let sum: u64 = interval.servers.iter().map(|load| load.memory).sum();
+        assert_eq!((interval.servers.len(), interval.server.unwrap().memory), (2, sum));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        two.note(&mut interval);
+        assert!(interval.server.is_none() && interval.servers.is_empty());
+        assert!(ServerWatch::of(&[own, child.id()]).is_err());
     }
 }

@@ -112,8 +112,11 @@ enum Figure {
     /// Of a closed loop, which goes as fast as the server does.
     Throughput(Operation),
     CpuPerMessage,
+    CpuPerMessageOfEach,
     CpuPerLogin,
     BytesPerSession,
+    /// What became of messages while something was done to the servers.
+    Ledger,
 }
 
 impl Figure {
@@ -132,6 +135,12 @@ impl Figure {
         let has_logins = measured.contains(&Operation::Login);
         if cost.cpu_us_per_message.is_some() {
             figures.push(Self::CpuPerMessage);
+        }
+        if !summary.cpu_us_per_message_of_each.is_empty() {
+            figures.push(Self::CpuPerMessageOfEach);
+        }
+        if !summary.faults.is_empty() {
+            figures.push(Self::Ledger);
         }
         if cost.cpu_us_per_login.is_some() && has_logins {
             figures.push(Self::CpuPerLogin);
@@ -154,7 +163,15 @@ impl Figure {
                 operation.name(),
                 run.window.unwrap_or_default()
             ),
+            Self::CpuPerMessage if !run.cpu_us_per_message_of_each.is_empty() => {
+                "CPU of all servers per message".to_owned()
+            }
             Self::CpuPerMessage => "CPU of the server per message".to_owned(),
+            Self::CpuPerMessageOfEach => "CPU of each server per message".to_owned(),
+            Self::Ledger => {
+                "lost of acknowledged messages; twice, again after a login, overtaken; sent back, of these arrived"
+                    .to_owned()
+            }
             Self::CpuPerLogin => "CPU of the server per login".to_owned(),
             Self::BytesPerSession => {
                 format!("memory per session, {} of them", units::grouped(run.users))
@@ -175,6 +192,25 @@ impl Figure {
                 Some(units::grouped(per_second(run, operation, |it| it.done)))
             }
             Self::CpuPerMessage => Some(us(run.cost.cpu_us_per_message?)),
+            Self::CpuPerMessageOfEach => {
+                let each = run.cpu_us_per_message_of_each.iter().map(|it| us(*it));
+                Some(each.collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
+            }
+            Self::Ledger => {
+                let (sent, acknowledged) = (&run.ledger.sent, &run.ledger.acknowledged);
+                let number = units::grouped;
+                let both = (sent.received + sent.bounced + sent.lost).saturating_sub(sent.messages);
+                Some(format!(
+                    "{} of {}; {}, {}, {}; {}, {}",
+                    number(acknowledged.lost),
+                    number(acknowledged.messages),
+                    number(sent.duplicated),
+                    number(sent.redelivered),
+                    number(sent.reordered),
+                    number(sent.bounced),
+                    number(both)
+                ))
+            }
             Self::CpuPerLogin => Some(us(run.cost.cpu_us_per_login?)),
             Self::BytesPerSession => Some(format!(
                 "{} bytes",

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::figures::Figures;
 use super::hlog;
 use super::stall::{self, Stall};
+use crate::cost;
 use crate::record::{
     Cost, Environment, Interval, Latency, LedgerReport, LoopMode, Operation, Outcome,
     ThresholdResult, Total, UnreadableHistogram,
@@ -91,7 +92,7 @@ pub struct OwnSummary {
     pub dropped: u64,
 }
 
-/// The server's process over the measured phases.
+/// The server's process over the measured phases, or all of them together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServerSummary {
     pub cpu_s: f64,
@@ -162,6 +163,9 @@ pub struct Summary {
     pub phases: Vec<PhaseSummary>,
     pub own: OwnSummary,
     pub server: Option<ServerSummary>,
+    /// CPU time per message of each process, in microseconds, where there are several.
+    #[serde(default)]
+    pub cpu_us_per_message_of_each: Vec<f64>,
     pub environment: Environment,
     /// The scenario's text.
     pub scenario: String,
@@ -244,6 +248,10 @@ impl Summary {
             phases,
             own: own(outcome)?,
             server: server(outcome, measured_s, is_measured),
+            cpu_us_per_message_of_each: cost::per_message_of_each(outcome)
+                .into_iter()
+                .map(rounded)
+                .collect(),
             environment: outcome.environment.clone(),
             scenario: outcome.scenario.clone(),
             timeline: outcome.intervals.iter().map(second).collect::<Result<_, _>>()?,

@@ -134,9 +134,10 @@ struct RunArguments {
     /// Domain of the accounts; once for each target, or several for one target.
     #[arg(long, required = true)]
     domain: Vec<String>,
-    /// Process of the server, if it runs on this machine: its CPU time and memory are recorded.
+    /// Process of the server, if it runs on this machine: its CPU time and memory are recorded. Given several times, those
+    /// of all together, and the CPU time of each.
     #[arg(long, value_name = "PID")]
-    server_pid: Option<u32>,
+    server_pid: Vec<u32>,
     /// Processes that share the work: users, and source addresses if there are several, are dealt out to them.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::{Complaint, Exit, RunArguments, targets};
 use crate::artefacts;
-use crate::cost::Costs;
+use crate::cost::{self, Costs};
 use crate::drive::{Failure, Flow};
 use crate::engine::DESCRIPTORS_SPARE;
 use crate::judge::show;
@@ -27,9 +28,14 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Complaint> {
         std::fs::create_dir_all(folder)
             .map_err(|error| (Exit::Usage, format!("--out {}: {error}", folder.display())))?;
     }
-    let server = arguments.server_pid.map(ServerWatch::new).transpose().map_err(|error| {
-        (Exit::Usage, format!("--server-pid: {error}; give the process id of the running server"))
-    })?;
+    let pids = &arguments.server_pid;
+    let server =
+        (!pids.is_empty()).then(|| ServerWatch::of(pids)).transpose().map_err(|error| {
+            (
+                Exit::Usage,
+                format!("--server-pid: {error}; give the process id of the running server"),
+            )
+        })?;
     if let Ok(limits) = sys::descriptor_limits()
         && let Some(told) = raised(&plan, u64::from(arguments.workers), limits)
     {
@@ -56,7 +62,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Complaint> {
     })?;
     let costs = Costs::of(&outcome);
     outcome.cost = costs.record();
-    print!("{}", summary(&outcome, arguments.server_pid.map(|_| costs)));
+    print!("{}", summary(&outcome, (!pids.is_empty()).then_some(costs)));
     if let Some(folder) = &arguments.out {
         artefacts::write(&outcome, folder)
             .map_err(|error| (Exit::Usage, format!("--out {}: {error}", folder.display())))?;
@@ -201,6 +207,10 @@ fn summary(outcome: &Outcome, costs: Option<Costs>) -> String {
         ledger("archived", archived);
     }
     lines.extend(costs.iter().flat_map(Costs::lines));
+    for (number, us) in (1..).zip(cost::per_message_of_each(outcome)) {
+        let us = show(Duration::from_secs_f64(us / 1e6));
+        lines.push(format!("server {number} alone: {us} of CPU per message"));
+    }
     for fault in &outcome.faults {
         lines.push(format!(
             "fault at {:.1} s: {} ({}, took {})",

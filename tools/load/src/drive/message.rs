@@ -19,6 +19,8 @@ pub(super) struct Messages {
     run: u32,
     address: Address,
     partners: u64,
+    /// Only one in so many sends.
+    stride: u64,
     /// The ledger's number of the first conversation.
     first: u32,
     /// The first session; conversation `c` is that of session `base + c / partners`.
@@ -42,6 +44,7 @@ impl Messages {
             run,
             address: wish.address,
             partners: wish.partners,
+            stride: wish.stride(),
             first,
             base: mine().next().map_or(0, |(at, _)| at),
             sessions: mine().count(),
@@ -191,7 +194,9 @@ impl Messages {
         let mut windows = std::mem::take(&mut self.windows);
         windows.open_all(window, self.conversations() as usize);
         let sender = |place: usize| self.ends(self.first + place as u32).0;
-        for (place, room) in windows.take(|place| notes.sessions.is_up(sender(place))) {
+        let sends = |sender: usize| ((sender - self.base) as u64).is_multiple_of(self.stride);
+        let is_there = |place| sends(sender(place)) && notes.sessions.is_up(sender(place));
+        for (place, room) in windows.take(is_there) {
             for _ in 0..room {
                 self.write(self.first + place as u32, now, now, engine, notes);
             }

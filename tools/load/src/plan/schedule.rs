@@ -82,6 +82,10 @@ impl Schedule {
                 sources.push(Source::Operations(Operations {
                     population: at,
                     users: population.users,
+                    stride: match (operation, &population.message) {
+                        (Operation::Message, Some(wish)) => wish.stride(),
+                        _ => 1,
+                    },
                     operation,
                     pieces,
                     arrivals: plan.scenario.arrivals,
@@ -169,6 +173,8 @@ impl Piece {
 struct Operations {
     population: usize,
     users: u64,
+    /// Only every so many of them.
+    stride: u64,
     operation: Operation,
     pieces: Vec<Piece>,
     arrivals: Arrivals,
@@ -187,7 +193,7 @@ impl Operations {
         Some(Due {
             at: Duration::from_secs_f64(seconds),
             population: self.population,
-            user: self.random.below(self.users),
+            user: self.random.below(self.users / self.stride) * self.stride,
             act: Act::Operation(self.operation),
             dice: self.random.draw(),
         })

@@ -179,3 +179,27 @@ fn whom_a_component_writes_to_belongs_to_the_first_worker() {
     let nobody = Plan::new(&Request { component: Some(here), ..request() }).unwrap_err();
     assert!(matches!(nobody, PlanError::Request(what) if what.contains("[component]")));
 }
+
+/// With two targets and a partner each: all messages go from the first to the second, at the rate that was asked for.
+#[test]
+fn where_only_the_first_of_each_group_sends_nobody_else_does() {
+    let senders = |text: &str| {
+        let targets = [("a.example", 5222), ("b.example", 6222)].map(|(domain, port)| Target {
+            address: ([127, 0, 0, 1], port).into(),
+            domain: domain.to_owned(),
+        });
+        let plan = Plan::new(&Request::new("test", text, targets.to_vec())).unwrap();
+        let mut sent = vec![0; 40];
+        for due in plan.schedule() {
+            if due.act == Act::Operation(Operation::Message) {
+                sent[due.user as usize] += 1;
+            }
+        }
+        let of_second = (0..40).filter(|user| plan.target_of(*user) == 1);
+        (sent.iter().sum::<u64>(), of_second.map(|user| sent[user as usize]).sum::<u64>())
+    };
+    let (all, of_second) = senders(TEXT);
+    assert!(of_second * 3 > all, "{of_second} of {all}");
+    let text = TEXT.replace("rate = 100\n", "rate = 100\nsenders = \"first\"\n");
+    assert_eq!(senders(&text), (all, 0));
+}

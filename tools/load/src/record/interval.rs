@@ -124,8 +124,11 @@ pub struct Interval {
     #[serde(default)]
     pub disconnected: BTreeMap<String, u64>,
     pub own: OwnLoad,
-    /// Known where the run was told a process.
+    /// Known where the run was told a process; of all that it was told together.
     pub server: Option<ServerLoad>,
+    /// Of each, where it was told several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<ServerLoad>,
 }
 
 impl Interval {
@@ -159,6 +162,9 @@ impl Interval {
         self.own.late += other.own.late;
         self.own.dropped += other.own.dropped;
         self.server = self.server.or(other.server);
+        if self.servers.is_empty() {
+            self.servers.clone_from(&other.servers);
+        }
         Ok(())
     }
 }

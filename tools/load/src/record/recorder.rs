@@ -99,6 +99,7 @@ impl Recorder {
             disconnected: open.disconnected,
             own: OwnLoad { lag: open.lag.pack(), cpu, late: open.late, dropped: open.dropped },
             server: None,
+            servers: Vec::new(),
         }
     }
 }

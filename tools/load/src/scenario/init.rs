@@ -10,6 +10,9 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("archive", include_str!("../../scenarios/archive.toml")),
     ("resume", include_str!("../../scenarios/resume.toml")),
     ("service", include_str!("../../scenarios/service.toml")),
+    ("federation", include_str!("../../scenarios/federation.toml")),
+    ("federation-cut", include_str!("../../scenarios/federation-cut.toml")),
+    ("federation-restart", include_str!("../../scenarios/federation-restart.toml")),
     ("mixed-day", include_str!("../../scenarios/mixed-day.toml")),
 ];
 

@@ -187,6 +187,27 @@ pub struct MessageWish {
     pub address: Address,
     /// Recipients of each sender; users talk within groups of one more.
     pub partners: u64,
+    pub senders: Senders,
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Senders {
+    #[default]
+    All,
+    /// The first of each group: the others read. With a partner each and two targets, those of the first target write to
+    /// those of the second.
+    First,
+}
+
+impl MessageWish {
+    /// One user in so many sends.
+    pub fn stride(&self) -> u64 {
+        match self.senders {
+            Senders::All => 1,
+            Senders::First => self.partners + 1,
+        }
+    }
 }
 
 /// Messages that the scenario's component sends to the users.

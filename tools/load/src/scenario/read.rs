@@ -260,6 +260,11 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
                 body_bytes: section.integer("body", 64, 1..=BODY_MAX) as usize,
                 address: address(&section, Address::Full),
                 partners: section.integer("partners", 1, 1..=1000),
+                senders: section.choice(
+                    "senders",
+                    Senders::All,
+                    &[("all", Senders::All), ("first", Senders::First)],
+                ),
             };
             section.close();
             wish
@@ -327,6 +332,14 @@ fn populations(top: &Section<'_, '_>) -> Vec<Population> {
         };
         if population.reader == Reader::HalfOpen && population.rates().next().is_some() {
             section.fault("reader", "\"half-open\" streams never log in, so they can do nothing");
+        }
+        if population.churn.is_some()
+            && population.message.as_ref().is_some_and(|wish| wish.stride() > 1)
+        {
+            section.fault(
+                "message",
+                "with senders = \"first\" together with presence-change; give that a [[population]] of its own",
+            );
         }
         if population.room.is_some() && population.group() > 1 {
             section.fault(

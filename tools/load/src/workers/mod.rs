@@ -275,7 +275,9 @@ impl Coordinator<'_> {
     /// Passes on the seconds that all have told.
     fn give_out(&mut self) {
         while let Some(mut interval) = self.merger.complete() {
-            interval.server = self.server.as_mut().and_then(ServerWatch::sample);
+            if let Some(server) = &mut self.server {
+                server.note(&mut interval);
+            }
             let flow = self.watch.second(&interval);
             if let Some(faults) = &mut self.faults {
                 faults.tell(self.watch);

@@ -173,6 +173,7 @@ impl Draft {
                     cpu: Duration::from_micros(20_000 + done * 9),
                     memory: 24_000_000 + users * ramp / 10 * 2900 + number as u64 * 20_000,
                 }),
+                servers: Vec::new(),
             });
         }
         intervals
