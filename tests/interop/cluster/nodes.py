@@ -4,19 +4,17 @@ Each is in a network namespace with a cable to one bridge, where the clients and
 addresses of the loopback. `enter` starts this program again where all of it goes with it, however it ends.
 """
 
-import contextlib
 import json
 import os
 import pathlib
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
+import inside  # noqa: E402
 from server import Corefire, free_ports  # noqa: E402
 
 NODES = 3
@@ -25,47 +23,14 @@ SETTLE_SECONDS = 30
 GROUP = "239.192.0.77"
 PORTS = (5222, 5223, 5347)
 LINK_PORT = 7070
-# What tells the program that it is inside.
-INSIDE = "COREFIRE_TEST_INSIDE"
-NAMESPACES = "namespaces"
-# A network, mounts and processes of one's own: when the first process ends, the kernel takes all of them.
-UNSHARE = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
-NAMES = 'mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && exec "$@"'
-
-
-def can_unshare():
-    attempt = [*UNSHARE, "sh", "-c", NAMES, "sh", "ip", "netns", "add", "attempt"]
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return bool(shutil.which("unshare")) and subprocess.run(attempt, **quiet).returncode == 0
 
 
 def enter(seconds, loopback):
     """Runs this program inside, beside a PostgreSQL of its own, for so long at most. Gives its exit status."""
-    is_apart = not loopback and can_unshare()
-    if not is_apart:
+    way = None if loopback else inside.way_in()
+    if way is None:
         print("   without namespaces of their own: on addresses of the loopback", flush=True)
-    command = [HERE.parents[2] / "tools/with-postgres", "-c", "max_connections=100", sys.executable, *sys.argv]
-    if is_apart:
-        command = [*UNSHARE, "sh", "-c", NAMES, "sh", *command]
-    # They end with us, whatever ends us.
-    if shutil.which("setpriv"):
-        command = ["setpriv", "--pdeathsig", "KILL", *command]
-    # Whatever is left of files goes with this folder.
-    with tempfile.TemporaryDirectory(prefix="corefire-cluster-") as folder:
-        # PostgreSQL does not run as root.
-        os.chmod(folder, 0o755)
-        environment = {**os.environ, "TMPDIR": folder, INSIDE: NAMESPACES if is_apart else "loopback"}
-        # A group of processes of their own, so that they can be ended together.
-        running = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-        try:
-            return running.wait(seconds)
-        except subprocess.TimeoutExpired:
-            print(f"FAILED: not done within {seconds} s", flush=True)
-            return 1
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(running.pid, 9)
-            running.wait()
+    return inside.enter(way, seconds, [HERE.parents[2] / "tools/with-postgres", "-c", "max_connections=100"])
 
 
 def ip(arguments):

@@ -19,7 +19,8 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support"), str(HERE.parent / "slixmpp")]
 sys.dont_write_bytecode = True
-from nodes import INSIDE, NAMESPACES, Cluster, enter  # noqa: E402
+from inside import INSIDE, NAMESPACES  # noqa: E402
+from nodes import Cluster, enter  # noqa: E402
 from packages import with_slixmpp  # noqa: E402
 from running import run_scenarios  # noqa: E402
 
