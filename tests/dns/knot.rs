@@ -1,7 +1,7 @@
 //! knot as a server of the test's own.
 
 use std::fmt::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -36,11 +36,10 @@ impl Knot {
             .spawn()
             .unwrap();
         let knot = Knot { child, folder, address };
-        // It answers over TCP when its zones are loaded; signing comes before that.
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < deadline, "knot has started");
-            std::thread::sleep(Duration::from_millis(20));
+        // It listens before its zones are loaded, and a zone has no answer before it is signed.
+        for (zone, _) in zones {
+            let zone = zone.trim_start_matches('+');
+            until(&format!("knot serves {zone}"), || has_soa(address, zone).then_some(()));
         }
         Some(knot)
     }
@@ -51,14 +50,16 @@ impl Knot {
 
     /// A file with the key of a signed zone.
     pub(crate) fn anchor(&self, zone: &str) -> PathBuf {
-        let output = Command::new("keymgr")
-            .arg("-c")
-            .arg(self.folder().join("knot.conf"))
-            .args([&format!("{zone}."), "dnskey"])
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains(" DNSKEY "), "keymgr tells the key: {text}");
+        let text = until("keymgr tells the key", || {
+            let output = Command::new("keymgr")
+                .arg("-c")
+                .arg(self.folder().join("knot.conf"))
+                .args([&format!("{zone}."), "dnskey"])
+                .output()
+                .unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            text.contains(" DNSKEY ").then_some(text)
+        });
         let path = self.folder().join(format!("{zone}.anchor"));
         std::fs::write(&path, text.replace(" DNSKEY ", " IN DNSKEY ")).unwrap();
         path
@@ -70,6 +71,38 @@ impl Drop for Knot {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Asks again until there is an answer.
+fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether there is a record for the start of the zone (RFC 1035 §4.1).
+fn has_soa(address: SocketAddr, zone: &str) -> bool {
+    let mut question = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in zone.split('.') {
+        question.push(u8::try_from(label.len()).unwrap());
+        question.extend_from_slice(label.as_bytes());
+    }
+    question.extend_from_slice(&[0, 0, 6, 0, 1]);
+    let ask = || -> std::io::Result<bool> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        socket.send_to(&question, address)?;
+        let mut answer = [0; 512];
+        let length = socket.recv(&mut answer)?;
+        // Its code, and how many records it has.
+        Ok(length > 12 && answer[3] & 15 == 0 && answer[6..8] != [0, 0])
+    };
+    ask().unwrap_or(false)
 }
 
 /// The zones are written beside.
