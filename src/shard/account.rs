@@ -294,11 +294,7 @@ impl Core {
             new_sessions: Meter::default(),
         }));
         self.names.insert(jid.clone(), id);
-        if self.handover.holds(jid.hash64()) {
-            self.handover.hold(id);
-        } else {
-            self.load(id, fx);
-        }
+        self.load(id, fx);
         Some(id)
     }
 
@@ -310,8 +306,15 @@ impl Core {
         }
     }
 
-    /// Reads the account, once all that was written to it is in the store.
+    /// Reads the account, once owners have settled and all that was written to it is in the store: until then others may
+    /// write to it, and give ids that are higher than ours.
     fn load(&mut self, id: AccountId, fx: &mut Effects) {
+        let Some(account) = self.accounts.get_mut(id.0) else { return };
+        if self.handover.holds(account.jid.hash64()) {
+            account.load = None;
+            self.handover.hold(id);
+            return;
+        }
         let ticket = self.ticket(Waiting::Account(id));
         let Some(account) = self.accounts.get_mut(id.0) else { return };
         if account.changing > 0 {
@@ -335,15 +338,11 @@ impl Core {
         let Some(account) = self.accounts.get_mut(id.0) else { return false };
         account.changing = account.changing.saturating_sub(1);
         let last = account.changing == 0;
-        let reads = last && account.busy == Busy::Loading && account.load.is_none();
-        let hash64 = account.jid.hash64();
         if account.question.as_deref_mut().is_some_and(Question::is_due) {
             fx.queries.extend(account.question.take().map(|question| question.into_query()));
         }
-        // One that is held is read when owners have settled: until then another may write to it, and give ids that are higher
-        // than ours.
-        if reads && !self.handover.holds(hash64) {
-            self.load(id, fx);
+        if last {
+            self.load_held(id, fx);
         }
         last
     }
@@ -361,10 +360,6 @@ impl Core {
         let Some(account) = self.accounts.get_mut(id.0) else { return };
         account.busy = Busy::Loading;
         account.replay = None;
-        if self.handover.holds(account.jid.hash64()) {
-            account.load = None;
-            return;
-        }
         self.load(id, fx);
     }
 
