@@ -382,7 +382,7 @@ impl Shard {
         };
         let Some(resource) = resource else {
             if let Some(method) = method {
-                self.answer_for_account(account, method, envelope, to, at, fx);
+                self.answer_for((Scope::Other, Some(account)), method, envelope, to, at, fx);
             }
             return;
         };
@@ -415,15 +415,17 @@ impl Shard {
         self.core.emit(session, &[envelope.stanza], None, fx);
     }
 
-    fn answer_for_account(
+    /// A request that a frame brought is for the server, or for an account, to answer.
+    pub(super) fn answer_for(
         &mut self,
-        account: AccountId,
+        whose: (Scope, Option<AccountId>),
         method: Method,
         envelope: &Envelope<'_>,
         to: &str,
         at: FrameRef,
         fx: &mut Effects,
     ) {
+        let (scope, account) = whose;
         let mut index = Index::default();
         let Some(stanza) = self.core.view(envelope.stanza, &mut index) else { return };
         let (Some(payload), Some(id)) = (stanza.children().next(), stanza.id()) else { return };
@@ -434,8 +436,7 @@ impl Shard {
             session: None,
             at: at.awaited(envelope.flags),
         };
-        let request =
-            Request { method, scope: Scope::Other, payload, account: Some(account), subject: to };
+        let request = Request { method, scope, payload, account, subject: to };
         self.ask_features(&request, reply, fx);
     }
 

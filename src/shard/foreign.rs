@@ -17,11 +17,9 @@ use super::presence::{gone, unaddressed};
 use super::ring::FrameRef;
 use super::route::Realm;
 use super::session::SessionId;
-use super::turn::{ReplyTo, Request};
 use super::{Core, Shard, config, deliver};
 use crate::frame::{Envelope, Flags, Kind};
 use crate::xmpp::stanza::{IqType, PresenceType};
-use crate::xmpp::xml::reader::Index;
 
 /// The marks of a frame that goes to a federation core.
 pub(super) fn outgoing_flags(flags: Flags) -> Flags {
@@ -67,18 +65,7 @@ impl Shard {
             // The server itself has no presence, and asks others nothing by way of a shard.
             _ => return,
         };
-        let mut index = Index::default();
-        let Some(stanza) = self.core.view(envelope.stanza, &mut index) else { return };
-        let (Some(payload), Some(id)) = (stanza.children().next(), stanza.id()) else { return };
-        let reply = ReplyTo {
-            to: envelope.from.into(),
-            id: id.into(),
-            subject: Some(to.into()),
-            session: None,
-            at: at.awaited(envelope.flags),
-        };
-        let request = Request { method, scope: Scope::Server, payload, account: None, subject: to };
-        self.ask_features(&request, reply, fx);
+        self.answer_for((Scope::Server, None), method, envelope, to, at, fx);
     }
 
     /// An account's first resource is there: contacts elsewhere that have not answered its requests get them again, as they
