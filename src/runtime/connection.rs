@@ -804,9 +804,3 @@ pub(super) fn time_is_up(socket: &Rc<Socket>, core: &Core) {
         state.drop_soon();
     }
 }
-
-/// When a socket is looked at again.
-pub(super) struct Deadline {
-    pub at: Instant,
-    pub socket: Rc<Socket>,
-}

@@ -6,7 +6,7 @@
 use super::clock::Clock;
 use super::cluster::lease::{Gate, Membership};
 use super::cluster::port::{Carrier, Incoming, Outgoing};
-use super::connection::{self, Deadline, Socket};
+use super::connection::{self, Socket};
 use super::errands::Errands;
 use super::handshakes::{self, Handshakes};
 use super::listener::Transport;
@@ -16,6 +16,7 @@ use super::passwords::Passwords;
 use super::process;
 use super::relay::{self, Relays};
 use super::socket;
+use super::sockets::Sockets;
 use super::storage::{Storage, StoreClient};
 use super::tls::TlsServer;
 use super::trace::Watchers;
@@ -33,7 +34,6 @@ use crate::shard::{Action, ConnId, Effects, Feature, Features, Input, Peer, Shar
 use futures_lite::future::or;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Binding};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -307,9 +307,6 @@ struct Part {
     done: Done,
 }
 
-/// The socket whose connection has this index; its id tells it from those that had it before.
-type Place = Option<(ConnId, Rc<Socket>)>;
-
 /// What the tasks of one core share. No borrow lives across an await.
 pub(super) struct Core {
     pub shard: RefCell<Shard>,
@@ -330,13 +327,12 @@ pub(super) struct Core {
     node: NodeId,
     beats: Beats,
     id: ShardId,
-    sockets: RefCell<Vec<Place>>,
+    sockets: Sockets<Socket>,
     outlets: RefCell<Vec<Option<Outlet>>>,
     store: RefCell<StoreClient>,
     passwords: Passwords,
     errands: Errands,
     mailbox: Mailbox,
-    deadlines: RefCell<VecDeque<Deadline>>,
     watchers: RefCell<Watchers>,
     stopping: Cell<bool>,
     /// Cores of this node; behind them are those of others.
@@ -431,13 +427,12 @@ impl Core {
             node: setup.config.node,
             beats: setup.beats.clone(),
             id: part.shard,
-            sockets: RefCell::default(),
+            sockets: Sockets::default(),
             outlets: RefCell::new(part.outlets),
             store: RefCell::new(part.store),
             passwords: setup.passwords.clone(),
             errands: setup.errands.clone(),
             mailbox: part.mailbox,
-            deadlines: RefCell::default(),
             watchers: RefCell::default(),
             stopping: Cell::new(false),
             cores,
@@ -501,7 +496,7 @@ impl Core {
             let now = self.clock.mono();
             let patience = self.settings.borrow().shutdown_timeout;
             let ends_at = *ends_at.get_or_insert(now + patience);
-            let idle = self.sockets.borrow().iter().all(Option::is_none)
+            let idle = self.sockets.is_empty()
                 && self.relays.as_ref().is_none_or(|relays| relays.is_idle())
                 && self.shard.borrow().waiting_for_store() == 0
                 && self.fx.borrow().is_empty();
@@ -826,9 +821,7 @@ impl Core {
                 relays.renew(run);
             }
         }
-        let sockets: Vec<Rc<Socket>> =
-            self.sockets.borrow().iter().flatten().map(|(_, socket)| socket.clone()).collect();
-        sockets.iter().for_each(|socket| connection::wake(socket));
+        self.sockets.all().iter().for_each(|socket| connection::wake(socket));
         relay::all_go_on(self);
         self.mailbox.bell().ring();
     }
@@ -901,18 +894,8 @@ impl Core {
         self.resume_if_leased();
         let now = self.clock.now();
         self.turns.ticked(self.id.0, now, late);
-        loop {
-            let due = match self.deadlines.borrow_mut().front() {
-                Some(deadline) => deadline.at <= now.mono,
-                None => false,
-            };
-            if !due {
-                break;
-            }
-            let deadline = self.deadlines.borrow_mut().pop_front();
-            if let Some(deadline) = deadline {
-                connection::time_is_up(&deadline.socket, self);
-            }
+        while let Some(socket) = self.sockets.next_due(now.mono) {
+            connection::time_is_up(&socket, self);
         }
         self.run_timers();
     }
@@ -928,34 +911,19 @@ impl Core {
 
     /// Looks at a socket again after `span`, at the latest.
     pub(super) fn end_by(&self, socket: &Rc<Socket>, span: Duration) {
-        let at = self.clock.mono() + span;
-        let mut deadlines = self.deadlines.borrow_mut();
-        // Few different spans: the place is near the end.
-        let place = deadlines.iter().rposition(|other| other.at <= at).map_or(0, |place| place + 1);
-        deadlines.insert(place, Deadline { at, socket: socket.clone() });
+        self.sockets.look_at(self.clock.mono() + span, socket);
     }
 
     pub(super) fn register(&self, conn: ConnId, socket: &Rc<Socket>) {
-        let mut sockets = self.sockets.borrow_mut();
-        let place = conn.0.index as usize;
-        if sockets.len() <= place {
-            sockets.resize_with(place + 1, || None);
-        }
-        sockets[place] = Some((conn, socket.clone()));
+        self.sockets.register(conn.0, socket);
     }
 
     pub(super) fn forget(&self, conn: ConnId) {
-        if let Some(slot) = self.sockets.borrow_mut().get_mut(conn.0.index as usize)
-            && slot.as_ref().is_some_and(|(known, _)| *known == conn)
-        {
-            *slot = None;
-        }
+        self.sockets.forget(conn.0);
     }
 
     pub(super) fn socket(&self, conn: ConnId) -> Option<Rc<Socket>> {
-        let sockets = self.sockets.borrow();
-        let (known, socket) = sockets.get(conn.0.index as usize)?.as_ref()?;
-        (*known == conn).then(|| socket.clone())
+        self.sockets.get(conn.0)
     }
 }
 

@@ -34,6 +34,7 @@ mod relay;
 pub mod retention;
 pub mod signal;
 mod socket;
+mod sockets;
 pub mod storage;
 pub mod tls;
 mod trace;

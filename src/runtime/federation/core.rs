@@ -9,7 +9,7 @@ use super::dns::Dns;
 use super::{FederationLetter, FederationSettings, notes};
 use crate::admin::figures::{FederationCoreProbe, FederationFigures};
 use crate::admin::latency::{FederationPart, TurnPart};
-use crate::base::hash::Map;
+use crate::base::hash::{Map, Set};
 use crate::base::instant::{Instant, Now};
 use crate::federation::control::Answered;
 use crate::federation::{Action, ConnId, Effects, Federation, Input};
@@ -23,10 +23,10 @@ use crate::runtime::mailbox::Mailbox;
 use crate::runtime::mesh::{Inlet, Outlet};
 use crate::runtime::process;
 use crate::runtime::socket;
+use crate::runtime::sockets::Sockets;
 use crate::runtime::storage::StoreClient;
 use crate::runtime::turns::Turns;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -53,15 +53,6 @@ pub(super) struct Part {
     pub(super) measures: bool,
 }
 
-/// The socket whose connection has this index; its id tells it from those that had it before.
-type Place = Option<(ConnId, Rc<Socket>)>;
-
-/// When a socket is looked at again.
-struct Deadline {
-    at: Instant,
-    socket: Rc<Socket>,
-}
-
 /// What the tasks of one core share. No borrow lives across an await.
 pub(super) struct Core {
     pub(super) actor: RefCell<Federation>,
@@ -77,10 +68,9 @@ pub(super) struct Core {
     index: u16,
     shards: u16,
     dns: Dns,
-    sockets: RefCell<Vec<Place>>,
-    deadlines: RefCell<VecDeque<Deadline>>,
+    sockets: Sockets<Socket>,
     /// Connections whose targets are looked for.
-    resolving: RefCell<Map<ConnId, ()>>,
+    resolving: RefCell<Set<ConnId>>,
     dialling: RefCell<Map<ConnId, Rc<Cancel>>>,
     /// Who asked what the actor has not answered.
     asked: RefCell<Map<u64, Sender<Answered>>>,
@@ -111,8 +101,7 @@ impl Core {
             index: part.index,
             shards: part.shards,
             dns: part.dns,
-            sockets: RefCell::default(),
-            deadlines: RefCell::default(),
+            sockets: Sockets::default(),
             resolving: RefCell::default(),
             dialling: RefCell::default(),
             asked: RefCell::default(),
@@ -199,7 +188,7 @@ impl Core {
     /// Nothing is under way, and nothing more will be.
     fn is_idle(&self) -> bool {
         self.is_actor_told.get()
-            && self.sockets.borrow().iter().all(Option::is_none)
+            && self.sockets.is_empty()
             && self.actor.borrow().waiting_for_store() == 0
             && self.fx.borrow().is_empty()
     }
@@ -280,7 +269,7 @@ impl Core {
     fn act(self: &Rc<Self>, action: Action) {
         match action {
             Action::Resolve { conn, domain } => {
-                self.resolving.borrow_mut().insert(conn, ());
+                self.resolving.borrow_mut().insert(conn);
                 let mailbox = self.mailbox.clone();
                 self.dns.resolve(domain, move |outcome, took| {
                     mailbox.send(FederationLetter::Resolved { conn, outcome, took });
@@ -353,7 +342,7 @@ impl Core {
             }
             FederationLetter::Resolved { conn, outcome, took } => {
                 // Nobody waits for it where it was aborted.
-                let is_wanted = self.resolving.borrow_mut().remove(&conn).is_some();
+                let is_wanted = self.resolving.borrow_mut().remove(&conn);
                 if is_wanted {
                     self.give(Input::Resolved { conn, outcome, took });
                 }
@@ -409,14 +398,8 @@ impl Core {
         self.beats.beat(self.index);
         let now = self.clock.now();
         self.turns.ticked(self.index, now, late);
-        loop {
-            let is_due = match self.deadlines.borrow().front() {
-                Some(deadline) => deadline.at <= now.mono,
-                None => false,
-            };
-            let due = if is_due { self.deadlines.borrow_mut().pop_front() } else { None };
-            let Some(deadline) = due else { break };
-            connection::time_is_up(self, &deadline.socket);
+        while let Some(socket) = self.sockets.next_due(now.mono) {
+            connection::time_is_up(self, &socket);
         }
         self.run_timers();
     }
@@ -432,34 +415,19 @@ impl Core {
 
     /// Looks at a socket again after `span`, at the latest.
     pub(super) fn end_by(&self, socket: &Rc<Socket>, span: Duration) {
-        let at = self.clock.mono() + span;
-        let mut deadlines = self.deadlines.borrow_mut();
-        // Few different spans: the place is near the end.
-        let place = deadlines.iter().rposition(|other| other.at <= at).map_or(0, |place| place + 1);
-        deadlines.insert(place, Deadline { at, socket: socket.clone() });
+        self.sockets.look_at(self.clock.mono() + span, socket);
     }
 
     pub(super) fn register(&self, conn: ConnId, socket: &Rc<Socket>) {
-        let mut sockets = self.sockets.borrow_mut();
-        let place = conn.0.index as usize;
-        if sockets.len() <= place {
-            sockets.resize_with(place + 1, || None);
-        }
-        sockets[place] = Some((conn, socket.clone()));
+        self.sockets.register(conn.0, socket);
     }
 
     pub(super) fn forget(&self, conn: ConnId) {
-        if let Some(slot) = self.sockets.borrow_mut().get_mut(conn.0.index as usize)
-            && slot.as_ref().is_some_and(|(known, _)| *known == conn)
-        {
-            *slot = None;
-        }
+        self.sockets.forget(conn.0);
     }
 
     pub(super) fn socket(&self, conn: ConnId) -> Option<Rc<Socket>> {
-        let sockets = self.sockets.borrow();
-        let (known, socket) = sockets.get(conn.0.index as usize)?.as_ref()?;
-        (*known == conn).then(|| socket.clone())
+        self.sockets.get(conn.0)
     }
 
     pub(super) fn dial_begins(&self, conn: ConnId) -> Rc<Cancel> {
