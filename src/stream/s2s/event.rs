@@ -114,7 +114,7 @@ pub enum Event {
     /// XEP-0198: neither `enable` nor `resume` was granted. Of a stream that cannot be resumed the peer has the stanzas up
     /// to `h`, if it knows.
     NotManaged { h: Option<u32> },
-    /// XEP-0198: the peer has handled so many stanzas; see `Management::acknowledge`.
+    /// XEP-0198: the peer has handled so many stanzas.
     Acknowledged { h: u32 },
     /// XEP-0198: the peer asked how far we are.
     Requested,

@@ -21,14 +21,13 @@
 //! Event::Dialback(Answer)
 //! ```
 //!
-//! `reader` keeps the bytes that come and cuts them for the machine; `management` counts for XEP-0198; `rewrite` takes
-//! stanzas from one content namespace to the other.
+//! `reader` keeps the bytes that come and cuts them for the machine; `rewrite` takes stanzas from one content namespace to the
+//! other. Counting for XEP-0198 is its caller's.
 
 mod elements;
 pub mod event;
 mod header;
 mod initiating;
-pub mod management;
 mod managing;
 pub mod policy;
 pub mod reader;
@@ -40,7 +39,6 @@ pub mod rewrite;
 mod tests;
 
 pub use event::{Event, Features, NoTls, Opened, Pair, PeerLimits, Role};
-pub use management::Management;
 pub use policy::{Offer, S2sPolicy};
 pub use reader::Reader;
 

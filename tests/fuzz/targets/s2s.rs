@@ -7,9 +7,8 @@
 
 use corefire::base::instant::Instant;
 use corefire::stream::dialback::{Dialback, Verdict};
-use corefire::stream::s2s::{
-    Event, Management, Offer, Pair, Reader, Role, S2sPolicy, S2sStream, rewrite,
-};
+use corefire::stream::resume::Counters;
+use corefire::stream::s2s::{Event, Offer, Pair, Reader, Role, S2sPolicy, S2sStream, rewrite};
 use corefire::xmpp::jid::{BareJid, Jid};
 use corefire::xmpp::ns;
 use corefire::xmpp::stanza::{Stanza, write_stamped};
@@ -35,7 +34,7 @@ struct Side {
     stream: S2sStream,
     reader: Reader,
     policy: S2sPolicy,
-    management: Option<Management>,
+    management: Option<Counters>,
     index: Index,
     out: Vec<u8>,
     written: usize,
@@ -128,7 +127,7 @@ impl Side {
             Event::Stanza { from, to, .. } => self.stanza(&from, &to),
             Event::Enable { .. } => {
                 stream.enabled(Some(("name", 60)), out);
-                self.management = stream.pair().map(|pair| Management::new(pair, None));
+                self.management = Some(Counters::new(None));
             }
             Event::Resume { .. } => stream.not_managed("item-not-found", None, out),
             Event::NotManaged { .. } => self.management = None,
@@ -141,7 +140,8 @@ impl Side {
             Event::Requested => {
                 let management = self.management.as_mut().expect("it is on");
                 management.ask(Instant(0));
-                assert!(management.answer(true, out));
+                let h = management.answer(true).expect("it asked");
+                out.extend_from_slice(format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>").as_bytes());
             }
             Event::NoTls(_) | Event::Failed(_) | Event::Closed => self.end(None),
             Event::Resumed { .. } => panic!("nobody asked"),
@@ -155,7 +155,7 @@ impl Side {
         let pair = self.stream.pair().expect("ours");
         self.stream.trust(&pair);
         if self.stream.enable(true, &mut self.out) {
-            self.management = Some(Management::new(pair, None));
+            self.management = Some(Counters::new(None));
         }
     }
 
@@ -167,7 +167,7 @@ impl Side {
         assert!(self.stream.inbound().iter().any(is_pair), "{from} to {to}");
         if let Some(management) = &mut self.management {
             let number = management.receive();
-            management.handled(number);
+            management.complete(number);
         }
         let stanza = self.reader.stanza(&self.index);
         inwards(&stanza, self.stream.context(), &from.to_string(), &to.to_string());

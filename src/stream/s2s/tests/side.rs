@@ -1,11 +1,10 @@
 //! One end of a stream with the simplest core behind it that can be: it does what its fields say.
 
+use super::management::Management;
 use crate::base::instant::Instant;
 use crate::base::rng::Rng;
 use crate::stream::dialback::{Dialback, DialbackSecret, Verdict};
-use crate::stream::s2s::{
-    Event, Management, Offer, Pair, Reader, Role, S2sPolicy, S2sStream, rewrite,
-};
+use crate::stream::s2s::{Event, Offer, Pair, Reader, Role, S2sPolicy, S2sStream, rewrite};
 use crate::stream::sasl::SaslFailure;
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};

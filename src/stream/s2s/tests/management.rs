@@ -1,17 +1,16 @@
-//! XEP-0198 between servers, the numbers: `resume::Counters` for what comes, counts alone for what goes, as the stanzas
-//! that the peer has not acknowledged are kept with their domain. Outlives the stream, which may be resumed.
+//! XEP-0198 between servers, the numbers, for the core of the tests: `resume::Counters` for what comes, counts alone for what
+//! goes. Outlives the stream, which may be resumed. A federation core counts in `federation/managed.rs`.
 
-use super::Pair;
 use crate::base::instant::Instant;
 use crate::stream::resume::Counters;
+use crate::stream::s2s::Pair;
 use crate::xmpp::ns;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::writer::Writer;
 
-/// One stream's counting, both ways. On the federation core, with its connection, and after that until it is resumed or
-/// forgotten.
+/// One stream's counting, both ways.
 #[derive(Debug)]
-pub struct Management {
+pub(super) struct Management {
     /// Whose stream it is: no other pair resumes it.
     pair: Pair,
     /// Its name for `<resume/>`, and for how long after a break, in seconds.
@@ -25,7 +24,7 @@ pub struct Management {
 
 impl Management {
     /// Begins where XEP-0198 does: when initiating with `<enable/>`, when receiving with `<enabled/>`.
-    pub fn new(pair: Pair, resumable: Option<(Box<str>, u32)>) -> Management {
+    pub(super) fn new(pair: Pair, resumable: Option<(Box<str>, u32)>) -> Management {
         Management {
             pair,
             resumable,
@@ -37,51 +36,41 @@ impl Management {
     }
 
     /// The peer granted it: what it said in `<enabled/>`.
-    pub fn granted(&mut self, id: Option<Box<str>>, max_s: Option<u32>, default_s: u32) {
+    pub(super) fn granted(&mut self, id: Option<Box<str>>, max_s: Option<u32>, default_s: u32) {
         self.resumable = id.map(|id| (id, max_s.unwrap_or(default_s)));
     }
 
-    pub fn pair(&self) -> &Pair {
+    pub(super) fn pair(&self) -> &Pair {
         &self.pair
     }
 
     /// Its name for `<resume/>`, and for how long after a break, in seconds.
-    pub fn resumable(&self) -> Option<(&str, u32)> {
+    pub(super) fn resumable(&self) -> Option<(&str, u32)> {
         self.resumable.as_ref().map(|(id, window_s)| (&**id, *window_s))
     }
 
     /// Counts a stanza of the peer and gives its number; it is open until `handled`.
-    pub fn receive(&mut self) -> u32 {
+    pub(super) fn receive(&mut self) -> u32 {
         self.incoming.receive()
     }
 
-    /// The stanza `number` waits for one thing more: one more `handled`.
-    pub fn hold(&mut self, number: u32) {
-        self.incoming.hold(number);
-    }
-
     /// One thing that the stanza `number` waited for has come. True if more may be acknowledged.
-    pub fn handled(&mut self, number: u32) -> bool {
+    pub(super) fn handled(&mut self, number: u32) -> bool {
         self.incoming.complete(number)
     }
 
     /// Stanzas of the peer that are not handled.
-    pub fn open_count(&self) -> usize {
+    pub(super) fn open_count(&self) -> usize {
         self.incoming.open_count()
     }
 
     /// The peer asked how far we are (`<r/>`).
-    pub fn ask(&mut self, now: Instant) {
+    pub(super) fn ask(&mut self, now: Instant) {
         self.incoming.ask(now);
     }
 
-    /// When it asked, while it waits.
-    pub fn asked_at(&self) -> Option<Instant> {
-        self.incoming.asked_at()
-    }
-
     /// Appends `<a/>` where one is owed: all before the peer's request is handled, or the answer is `due`.
-    pub fn answer(&mut self, due: bool, out: &mut Vec<u8>) -> bool {
+    pub(super) fn answer(&mut self, due: bool, out: &mut Vec<u8>) -> bool {
         let Some(h) = self.incoming.answer(due) else { return false };
         Writer::new(out).start("a").attr("xmlns", ns::SM3).attr("h", &h.to_string()).close_empty();
         true
@@ -89,24 +78,24 @@ impl Management {
 
     /// What is handled, for `<resume/>` and `<resumed/>`. What is open then is forgotten: the peer sends it again, so a
     /// peer that resumes is best answered when `open_count` is 0.
-    pub fn tell(&mut self) -> u32 {
+    pub(super) fn tell(&mut self) -> u32 {
         self.incoming.forget_open();
         self.incoming.tell()
     }
 
     /// Counts a stanza to the peer.
-    pub fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         self.sent = self.sent.wrapping_add(1);
     }
 
     /// Stanzas that the peer has not acknowledged.
-    pub fn out_count(&self) -> u32 {
+    pub(super) fn out_count(&self) -> u32 {
         self.sent.wrapping_sub(self.acknowledged)
     }
 
     /// Appends `<r/>` where something is out and no request waits. Called once per turn, so one request covers what a turn
     /// sends.
-    pub fn request(&mut self, out: &mut Vec<u8>) -> bool {
+    pub(super) fn request(&mut self, out: &mut Vec<u8>) -> bool {
         if self.out_count() == 0 || self.requested.is_some() {
             return false;
         }
@@ -118,7 +107,7 @@ impl Management {
     /// The peer handled `h` stanzas of ours; gives how many more than it said before.
     ///
     /// - errors: `undefined-condition` with `handled-count-too-high` (XEP-0198 §4); nothing is settled then
-    pub fn acknowledge(&mut self, h: u32) -> Result<u32, StreamError> {
+    pub(super) fn acknowledge(&mut self, h: u32) -> Result<u32, StreamError> {
         let newly = h.wrapping_sub(self.acknowledged);
         if newly > self.out_count() {
             // An old number again is no fault: acknowledgements may repeat.
@@ -143,7 +132,7 @@ impl Management {
 
     /// The stream goes on over another connection. Gives as `acknowledge`; what is out after that is to be sent again,
     /// without `send`, and is asked for afresh.
-    pub fn resumed(&mut self, h: u32) -> Result<u32, StreamError> {
+    pub(super) fn resumed(&mut self, h: u32) -> Result<u32, StreamError> {
         self.requested = None;
         self.acknowledge(h)
     }
