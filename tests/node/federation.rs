@@ -164,6 +164,18 @@ fn pair(change: impl Fn(Side) -> Side) -> [Side; 2] {
     [change(alpha.knows("beta.test", &to_beta)), change(beta.knows("alpha.test", &to_alpha))]
 }
 
+/// As `pair`, started, with alice online at the first and bob at the second.
+#[track_caller]
+fn met(change: impl Fn(Side) -> Side) -> ([Side; 2], [Node; 2], [Client; 2]) {
+    let [alpha, beta] = pair(change);
+    alpha.add_user("alice");
+    beta.add_user("bob");
+    let (one, other) = (alpha.start(), beta.start());
+    let alice = alpha.log_in(&one, "alice");
+    let bob = beta.log_in(&other, "bob");
+    ([alpha, beta], [one, other], [alice, bob])
+}
+
 /// The one writes to the other and is answered.
 #[track_caller]
 fn they_chat(one: (&mut Client, &str), other: (&mut Client, &str), text: &str) {

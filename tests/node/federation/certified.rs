@@ -1,13 +1,13 @@
 //! Servers that prove their names by certificates (XEP-0178), and what becomes of bad ones.
 
-use super::{Side, addresses, authority, pair, they_chat};
+use super::{Side, addresses, authority, met, they_chat};
 use crate::admin::ask;
 use rcgen::{CertificateParams, date_time_ymd};
 
 #[test]
 fn two_servers_of_one_authority_need_nothing_but_their_certificates() {
     let ca = authority("everybody's");
-    let [alpha, beta] = pair(|side| {
+    let ([alpha, _beta], [one, other], [mut alice, mut bob]) = met(|side| {
         let domain = side.domain;
         side.certified(domain, Some(&ca), |_| ())
             .trusting(&ca)
@@ -15,11 +15,6 @@ fn two_servers_of_one_authority_need_nothing_but_their_certificates() {
             .set("federation.dialback=false")
             .set("federation.min_tls=\"1.3\"")
     });
-    alpha.add_user("alice");
-    beta.add_user("bob");
-    let (one, other) = (alpha.start(), beta.start());
-    let mut alice = alpha.log_in(&one, "alice");
-    let mut bob = beta.log_in(&other, "bob");
     they_chat((&mut alice, "alice@alpha.test"), (&mut bob, "bob@beta.test"), "hello");
     let listed = alpha.listed("beta.test");
     assert!(listed["by"].as_str().unwrap().contains("certificate"), "{listed}");

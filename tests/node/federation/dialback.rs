@@ -1,16 +1,11 @@
 //! Servers whose certificates nobody vouches for prove their names by calling back (XEP-0220).
 
-use super::{pair, they_chat};
+use super::{met, pair, they_chat};
 use crate::admin::ask;
 
 #[test]
 fn two_servers_with_self_signed_certificates_talk_over_dialback() {
-    let [alpha, beta] = pair(|side| side);
-    alpha.add_user("alice");
-    beta.add_user("bob");
-    let (one, other) = (alpha.start(), beta.start());
-    let mut alice = alpha.log_in(&one, "alice");
-    let mut bob = beta.log_in(&other, "bob");
+    let ([alpha, beta], [one, other], [mut alice, mut bob]) = met(|side| side);
     for text in ["hello", "again"] {
         they_chat((&mut alice, "alice@alpha.test"), (&mut bob, "bob@beta.test"), text);
     }

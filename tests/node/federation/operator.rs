@@ -1,6 +1,6 @@
 //! What operators can do and see: check, list, close, block, unblock, and a configuration that is read again.
 
-use super::{Side, addresses, authority, pair, they_chat, wait_until};
+use super::{Side, addresses, authority, met, pair, they_chat, wait_until};
 
 #[test]
 fn a_check_walks_step_by_step_to_a_server_that_is_well() {
@@ -81,12 +81,7 @@ fn a_blocked_domain_is_refused_both_ways_and_stays_so_after_a_restart() {
 
 #[test]
 fn closed_connections_come_up_again_when_they_are_needed() {
-    let [alpha, beta] = pair(|side| side);
-    alpha.add_user("alice");
-    beta.add_user("bob");
-    let (one, other) = (alpha.start(), beta.start());
-    let mut alice = alpha.log_in(&one, "alice");
-    let mut bob = beta.log_in(&other, "bob");
+    let ([alpha, _beta], [one, other], [mut alice, mut bob]) = met(|side| side);
     they_chat((&mut alice, "alice@alpha.test"), (&mut bob, "bob@beta.test"), "hello");
     let told = alpha.place.run(&["federation", "close", "beta.test"]);
     assert!(told.starts_with("beta.test: closed ") && !told.contains(" 0 "), "{told}");

@@ -1,6 +1,6 @@
 //! Servers that are dead, or silent, or come back: what clients of ours notice of that, and what is kept.
 
-use super::{Side, addresses, pair, they_chat, wait_until};
+use super::{Side, addresses, met, pair, they_chat, wait_until};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
@@ -84,12 +84,7 @@ fn a_message_survives_kill_9_while_the_other_server_is_down() {
 
 #[test]
 fn a_server_that_is_started_again_is_reached_again() {
-    let [alpha, beta] = pair(|side| side);
-    alpha.add_user("alice");
-    beta.add_user("bob");
-    let (one, other) = (alpha.start(), beta.start());
-    let mut alice = alpha.log_in(&one, "alice");
-    let mut bob = beta.log_in(&other, "bob");
+    let ([_alpha, beta], [one, other], [mut alice, mut bob]) = met(|side| side);
     they_chat((&mut alice, "alice@alpha.test"), (&mut bob, "bob@beta.test"), "hello");
     drop(bob);
     other.kill();
