@@ -218,10 +218,14 @@ impl Component {
         };
         let is_here = part.conversations().contains(&message.conversation)
             && part.base + (message.conversation - part.first) as usize == session;
+        let now = notes.since(at);
         if !is_here {
             // Not where it was sent to: counted as a message that nobody sent.
-            notes.ledger.received(MessageId { conversation: u32::MAX, number: 0 }, false);
-        } else if let Arrival::First { intended, sent } = notes.ledger.received(message, intact) {
+            let nowhere = MessageId { conversation: u32::MAX, number: 0 };
+            notes.ledger.received(nowhere, false, now);
+        } else if let Arrival::First { intended, sent } =
+            notes.ledger.received(message, intact, now)
+        {
             let begin = notes.begin;
             notes.moved = at;
             notes.recorder.done(Operation::ComponentMessage, begin + intended, begin + sent, at);
@@ -249,7 +253,8 @@ impl Component {
     pub(super) fn recipient_ready(&mut self, session: usize, notes: &mut Notes) {
         if let Some(part) = &mut self.parts[notes.sessions.population(session)] {
             let place = session - part.base;
-            notes.ledger.new_life(part.first + place as u32);
+            let now = notes.since(Instant::now());
+            notes.ledger.new_life(part.first + place as u32, now);
             part.windows.retry(place);
         }
     }

@@ -39,6 +39,8 @@ struct Entry {
     again: (u16, u16),
     /// Of the recipient, when it arrived last.
     life: u32,
+    /// When that was, from the start of the run.
+    arrived: Duration,
 }
 
 #[derive(Default)]
@@ -50,6 +52,8 @@ struct Conversation {
     high: u64,
     /// Of the recipient; each of its streams is a life.
     life: u32,
+    /// When it began, from the start of the run.
+    born: Duration,
     /// Numbers below have arrived in an earlier life.
     before: u64,
     /// One more than the highest number that the archive has shown.
@@ -128,6 +132,7 @@ impl Ledger {
             state,
             again: (0, 0),
             life: 0,
+            arrived: Duration::ZERO,
         });
         if let Some(stanza) = stanza {
             self.unacked[session].push_back((stanza, MessageId { conversation, number }));
@@ -161,14 +166,15 @@ impl Ledger {
 
     /// The recipient of a conversation has a new stream, or one that a server resumed which may not know all that another
     /// had delivered.
-    pub(super) fn new_life(&mut self, conversation: u32) {
+    pub(super) fn new_life(&mut self, conversation: u32, now: Duration) {
         let conversation = &mut self.conversations[conversation as usize];
         conversation.life += 1;
+        conversation.born = now;
         conversation.before = conversation.high;
     }
 
     /// A message arrived at its recipient.
-    pub(super) fn received(&mut self, message: MessageId, intact: bool) -> Arrival {
+    pub(super) fn received(&mut self, message: MessageId, intact: bool, now: Duration) -> Arrival {
         let Some(conversation) = self.conversations.get_mut(message.conversation as usize) else {
             self.strays += 1;
             return Arrival::Stray;
@@ -183,7 +189,7 @@ impl Ledger {
             }
             return Arrival::Again;
         }
-        let life = conversation.life;
+        let (life, born) = (conversation.life, conversation.born);
         let Some(entry) =
             conversation.entries.get_mut((message.number - conversation.base) as usize)
         else {
@@ -193,20 +199,23 @@ impl Ledger {
         if entry.state & RECEIVED != 0 {
             if entry.life == life && self.oddities.len() < ODDITIES_MAX {
                 self.oddities.push(format!(
-                    "{:x}.{:x} of {:.1} s came twice",
+                    "{:x}.{:x} of {:.2} s came at {:.2} and at {:.2} s on one stream of {:.2} s",
                     message.conversation,
                     message.number,
-                    entry.sent.as_secs_f64()
+                    entry.sent.as_secs_f64(),
+                    entry.arrived.as_secs_f64(),
+                    now.as_secs_f64(),
+                    born.as_secs_f64()
                 ));
             }
             let again = if entry.life == life { &mut entry.again.0 } else { &mut entry.again.1 };
             *again = again.saturating_add(1);
-            entry.life = life;
+            (entry.life, entry.arrived) = (life, now);
             return Arrival::Again;
         }
         let sent = entry.sent;
         let arrival = Arrival::First { intended: entry.intended, sent };
-        entry.life = life;
+        (entry.life, entry.arrived) = (life, now);
         let mut state = RECEIVED;
         if message.number < conversation.high {
             state |= REORDERED;
@@ -214,10 +223,11 @@ impl Ledger {
                 conversation.entries.get((conversation.high - 1 - conversation.base) as usize);
             if self.oddities.len() < ODDITIES_MAX {
                 self.oddities.push(format!(
-                    "{:x}.{:x} of {:.1} s came after {:x} of {:.1} s",
+                    "{:x}.{:x} of {:.2} s came at {:.2} s after {:x} of {:.2} s",
                     message.conversation,
                     message.number,
                     sent.as_secs_f64(),
+                    now.as_secs_f64(),
                     conversation.high - 1,
                     over.map_or(0.0, |over| over.sent.as_secs_f64())
                 ));
@@ -391,7 +401,7 @@ mod tests {
         assert_eq!((ledger.unacked(0), ledger.open()), (1, 4));
         let first =
             Arrival::First { intended: Duration::from_secs(1), sent: Duration::from_secs(2) };
-        assert_eq!(ledger.received(id(0), true), first);
+        assert_eq!(ledger.received(id(0), true, Duration::ZERO), first);
         ledger.bounced(id(1));
         ledger.orphaned(0);
         let report = ledger.report();
@@ -408,27 +418,27 @@ mod tests {
         for forgets in [false, true] {
             let mut ledger = sent(2, forgets);
             ledger.acked(0, 2);
-            ledger.received(id(0), true);
-            ledger.received(id(1), true);
-            ledger.new_life(0);
-            assert_eq!(ledger.received(id(1), true), Arrival::Again);
+            ledger.received(id(0), true, Duration::ZERO);
+            ledger.received(id(1), true, Duration::ZERO);
+            ledger.new_life(0, Duration::ZERO);
+            assert_eq!(ledger.received(id(1), true, Duration::ZERO), Arrival::Again);
             let counts = ledger.report().sent;
             assert_eq!((counts.duplicated, counts.redelivered), (0, 1), "forgets {forgets}");
         }
         let mut ledger = sent(1, true);
         ledger.acked(0, 1);
-        ledger.received(id(0), true);
-        ledger.received(id(0), true);
+        ledger.received(id(0), true, Duration::ZERO);
+        ledger.received(id(0), true, Duration::ZERO);
         assert_eq!(ledger.report().sent.duplicated, 1);
     }
 
     #[test]
     fn overtaken_messages_and_changed_ones_are_counted() {
         let mut ledger = sent(3, true);
-        ledger.received(id(0), true);
-        ledger.received(id(2), false);
-        ledger.received(id(1), true);
-        assert_eq!(ledger.received(id(7), true), Arrival::Stray);
+        ledger.received(id(0), true, Duration::ZERO);
+        ledger.received(id(2), false, Duration::ZERO);
+        ledger.received(id(1), true, Duration::ZERO);
+        assert_eq!(ledger.received(id(7), true, Duration::ZERO), Arrival::Stray);
         let counts = ledger.report().sent;
         assert_eq!((counts.reordered, counts.corrupted, counts.received), (1, 2, 3));
         assert_eq!(ledger.open(), 0);
@@ -439,7 +449,7 @@ mod tests {
         let mut ledger = Ledger::new(1, 1, true);
         for number in 0..1000 {
             ledger.sent(0, Duration::ZERO, Duration::ZERO, 0, Some(number as u32 + 1));
-            ledger.received(id(number), true);
+            ledger.received(id(number), true, Duration::ZERO);
             ledger.acked(0, number as u32 + 1);
         }
         assert!(ledger.conversations[0].entries.is_empty());

@@ -147,10 +147,11 @@ impl Messages {
         if !self.has(message.conversation) || self.ends(message.conversation).1 != session {
             // Not where it was sent to: counted as a message that nobody sent.
             let nowhere = MessageId { conversation: u32::MAX, number: 0 };
-            notes.ledger.received(nowhere, false);
+            notes.ledger.received(nowhere, false, notes.since(at));
             return;
         }
-        if let Arrival::First { intended, sent } = notes.ledger.received(message, intact) {
+        let now = notes.since(at);
+        if let Arrival::First { intended, sent } = notes.ledger.received(message, intact, now) {
             let begin = notes.begin;
             notes.moved = at;
             notes.recorder.done(Operation::Message, begin + intended, begin + sent, at);
@@ -170,10 +171,11 @@ impl Messages {
     pub(super) fn may_repeat(&self, session: usize, notes: &mut Notes) {
         let group = self.partners + 1;
         let place = (session - self.base) as u64;
+        let now = notes.since(Instant::now());
         for slot in 0..self.partners {
             // The partner whose slot leads here.
             let sender = place / group * group + (place % group + group - 1 - slot) % group;
-            notes.ledger.new_life(self.conversation(self.base + sender as usize, slot));
+            notes.ledger.new_life(self.conversation(self.base + sender as usize, slot), now);
         }
     }
 
