@@ -15,6 +15,9 @@ use crate::xmpp::{datetime, ns};
 
 /// A message that waited for longer says when it was sent.
 const LATE_US: u64 = 10_000_000;
+/// Stanzas that a connection with XEP-0198 carries before its peer has confirmed any: if it ends at once, as one does on which
+/// the two do not agree, no more than these may come twice.
+const UNPROVED_MAX: usize = 100;
 /// Bytes that this adds at most, for one of our domains.
 const DELAY_BYTES_MAX: usize = 400;
 
@@ -46,6 +49,7 @@ impl Core {
         while let (Some(lane), Some(slot)) = (self.lanes.get_mut(id.0), self.conns.get_mut(conn.0))
         {
             let Some(stream) = slot.stream.as_ref() else { break };
+            let most = if slot.managed.is_on_trial() { most.min(UNPROVED_MAX) } else { most };
             let takes = slot.hold != Hold::Closing
                 && slot.carries == Some(id)
                 && slot.output_len() + out.len() < soft

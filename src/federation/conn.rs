@@ -268,7 +268,7 @@ impl Federation {
             Event::Stanza { kind, from, to } => self.stanza(id, kind, &from, &to, fx),
             Event::Enable { resume, max_s } => self.core.enable(id, resume, max_s, fx),
             Event::Enabled { id: name, max_s } => self.core.enabled(id, name, max_s, fx),
-            Event::Resume { previous, .. } => self.core.resume(id, &previous, fx),
+            Event::Resume { previous, h } => self.core.resume(id, &previous, h, fx),
             Event::Resumed { h } => self.core.resumed(id, h, fx),
             Event::NotManaged { h } => self.core.not_managed(id, h, fx),
             Event::Acknowledged { h } => self.core.acknowledged(id, h, fx),

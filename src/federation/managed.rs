@@ -14,7 +14,7 @@ use super::outbound::Resumable;
 use super::{Core, Failure, Stage, Timer};
 use crate::base::ids::Id;
 use crate::base::instant::Instant;
-use crate::stream::resume::Counters;
+use crate::stream::resume::{Counters, is_after};
 use crate::stream::s2s::Pair;
 use crate::xmpp::ns;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
@@ -59,8 +59,8 @@ pub(super) struct Management {
     pinged_at: Instant,
     /// Something was confirmed on this connection: it is of use.
     pub proved: bool,
-    /// `<resume/>` waits for its answer.
-    pub resuming: bool,
+    /// `<resume/>` with this `h` waits for its answer.
+    pub resuming: Option<u32>,
     /// `<enabled/>` named the stream, for so long.
     pub resumable: Option<(Box<str>, Duration)>,
 }
@@ -104,7 +104,11 @@ impl Core {
             // Nobody asks back for an answer that is lost; and if answers to pings were asked for, two servers would ping each
             // other for ever.
             Confirm::Ping(_) if !self.lane(lane).is_some_and(|lane| lane.queue.matters()) => {
-                return self.pop_confirmed(lane, out);
+                self.pop_confirmed(lane, out);
+                if self.lane(lane).is_some_and(|lane| !lane.queue.is_empty()) {
+                    self.touch(lane);
+                }
+                return;
             }
             Confirm::Ping(_) => {
                 let Some((own, remote)) = self.ends(lane) else { return };
@@ -189,6 +193,10 @@ impl Core {
         let Some(conn) = self.conns.get_mut(id.0) else { return };
         let Confirm::Managed { acknowledged } = &mut conn.managed.confirm else { return };
         let Some(lane) = conn.carries else { return };
+        if is_after(*acknowledged, h) {
+            // An old number again is no fault: acknowledgements may repeat. It answers nothing, either.
+            return;
+        }
         let newly = h.wrapping_sub(*acknowledged) as usize;
         let out = self.lanes.get(lane.0).map_or(0, |lane| lane.queue.unconfirmed());
         if newly > out {
@@ -234,6 +242,10 @@ impl Core {
     }
 
     /// XEP-0198: the peer wants acknowledgements.
+    ///
+    /// On a stream that goes both ways stanzas of ours may be out already, as it carries what waited. They are not refused
+    /// for that: a peer that asked in good faith may take the refusal for the end of the stream, and all of it would go out
+    /// again, on every new one.
     pub(super) fn enable(
         &mut self,
         id: ConnId,
@@ -246,9 +258,9 @@ impl Core {
         let room = self.received.len() < 2 * self.config.limits.incoming;
         let Some(conn) = self.conns.get(id.0) else { return };
         let pair = conn.stream.as_ref().and_then(|stream| stream.inbound().first().cloned());
-        let sends = conn.carries.and_then(|lane| self.lane(lane));
-        let clean = sends.is_none_or(|lane| lane.queue.unconfirmed() == 0);
-        let Some(pair) = pair.filter(|_| room && clean && conn.managed.received.is_none()) else {
+        let carries = conn.carries;
+        let out = carries.and_then(|lane| self.lane(lane)).map_or(0, |it| it.queue.unconfirmed());
+        let Some(pair) = pair.filter(|_| room && conn.managed.received.is_none()) else {
             self.with_stream(id, fx, |stream, out| {
                 stream.not_managed("unexpected-request", None, out);
             });
@@ -273,7 +285,13 @@ impl Core {
         });
         if let Some(conn) = self.conns.get_mut(id.0) {
             conn.managed.received = Some(received);
-            conn.managed.confirm = Confirm::Managed { acknowledged: 0 };
+            // The peer's count begins behind `<enabled/>`. What went before it has the numbers up to 0: the peer got it before
+            // the request that follows here, so that its answer, whatever it says, says that, too.
+            let before = u32::try_from(out).unwrap_or(u32::MAX);
+            conn.managed.begin(Some(0u32.wrapping_sub(before)));
+        }
+        if let Some(lane) = carries {
+            self.touch(lane);
         }
     }
 
@@ -297,7 +315,10 @@ impl Core {
 
     /// XEP-0198: the peer wants to go on with an earlier stream. It is answered when the shards have handled all that came
     /// on that one: what is not told by then would come again.
-    pub(super) fn resume(&mut self, id: ConnId, previous: &str, fx: &mut Effects) {
+    ///
+    /// - takes: `h`, what the peer has of ours by its own count, which goes on from there. A queue of ours that flowed on the
+    ///   lost connection is not taken up with it: what was unconfirmed goes out as new on the next one
+    pub(super) fn resume(&mut self, id: ConnId, previous: &str, h: u32, fx: &mut Effects) {
         let found = self.resumables.get(previous).copied();
         let conn = self.conns.get(id.0);
         let stream = conn.and_then(|conn| conn.stream.as_ref());
@@ -319,20 +340,19 @@ impl Core {
         received.lost_at = None;
         if let Some(conn) = self.conns.get_mut(id.0) {
             conn.managed.received = Some(found);
-            conn.managed.resuming = true;
+            conn.managed.resuming = Some(h);
         }
         self.note(id);
     }
 
     /// Answers `<resume/>` as soon as it can be.
     fn resume_if_handled(&mut self, id: ConnId, fx: &mut Effects) {
-        let Some(conn) = self.conns.get_mut(id.0).filter(|conn| conn.managed.resuming) else {
-            return;
-        };
+        let Some(conn) = self.conns.get_mut(id.0) else { return };
+        let Some(acknowledged) = conn.managed.resuming else { return };
         let received = conn.managed.received.and_then(|it| self.received.get_mut(it.0));
         let Some(received) = received.filter(|it| it.counters.open_count() == 0) else { return };
-        conn.managed.resuming = false;
-        conn.managed.confirm = Confirm::Managed { acknowledged: 0 };
+        conn.managed.resuming = None;
+        conn.managed.confirm = Confirm::Managed { acknowledged };
         let (h, name) = (received.counters.tell(), received.name.clone());
         self.probe.streams_resumed += 1;
         self.with_stream(id, fx, |stream, out| stream.resumed(&name, h, out));
@@ -401,7 +421,7 @@ impl Core {
             return;
         }
         // What the lost connection asked is answered by `<resumed/>`, which goes before all else.
-        if self.conns.get(id.0).is_some_and(|conn| conn.managed.resuming) {
+        if self.conns.get(id.0).is_some_and(|conn| conn.managed.resuming.is_some()) {
             return self.resume_if_handled(id, fx);
         }
         let Some(received) = self.received.get_mut(stream.0) else { return };
@@ -426,6 +446,12 @@ impl Management {
         let (name, window) = self.resumable.clone()?;
         let Confirm::Managed { acknowledged } = self.confirm else { return None };
         Some(Resumable { name, until: now + window, acknowledged })
+    }
+
+    /// Nothing was confirmed on it yet, where that needs no more than a word of the peer. The answer to a ping is behind all else
+    /// that the peer has for us, which may wait for an answer of ours in turn.
+    pub(super) fn is_on_trial(&self) -> bool {
+        matches!(self.confirm, Confirm::Managed { .. }) && !self.proved
     }
 
     /// Nothing waits for an answer: the stream was just taken up, or begins.

@@ -9,45 +9,6 @@ use corefire::federation::discovery::Problem;
 use corefire::frame::Kind;
 use std::time::Duration;
 
-const SM: &str = "<sm xmlns='urn:xmpp:sm:3'/>";
-
-/// A goes to B by its certificate, with XEP-0198 on offer; gives what A said last.
-fn managed(rig: &mut Rig) -> (corefire::federation::ConnId, String) {
-    let (conn, said) = goes(rig, certs::valid(B), EXTERNAL);
-    assert!(said.contains("<auth"), "{said}");
-    rig.hear(conn, SUCCESS);
-    rig.said(conn);
-    rig.hear(conn, &header(B, A, "s2"));
-    rig.hear(conn, &features(SM));
-    let said = rig.said(conn);
-    (conn, said)
-}
-
-/// The first stream, which can be taken up again.
-fn enabled(rig: &mut Rig) -> (corefire::federation::ConnId, String) {
-    let (conn, said) = managed(rig);
-    assert_eq!(said, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
-    rig.hear(conn, "<enabled xmlns='urn:xmpp:sm:3' id='name' resume='true' max='60'/>");
-    let said = rig.said(conn);
-    (conn, said)
-}
-
-fn send(rig: &mut Rig, ids: &[&str]) {
-    for id in ids {
-        rig.message("x@a.example/1", "y@b.example", id);
-    }
-}
-
-/// Time until the next look-up is wanted.
-fn again(rig: &mut Rig) {
-    rig.advance(Duration::from_secs(3));
-    rig.wishes.retain(|wish| matches!(wish, Wish::Resolve(..)));
-}
-
-fn bodies(said: &str) -> Vec<&str> {
-    said.split("<body>").skip(1).filter_map(|rest| rest.split('<').next()).collect()
-}
-
 #[test]
 fn acknowledged_messages_are_handled_and_leave_no_row() {
     let mut rig = Rig::new(A);

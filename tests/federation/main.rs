@@ -11,6 +11,7 @@ mod dialback;
 mod faults;
 mod operators;
 mod peer;
+mod resuming;
 mod rig;
 mod sending;
 mod world;

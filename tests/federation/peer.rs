@@ -1,7 +1,8 @@
 //! A peer that the test plays, in the words of the protocol.
 
-use crate::rig::Rig;
+use crate::rig::{Rig, Wish};
 use corefire::federation::{ConnId, PeerTls};
+use std::time::Duration;
 
 pub(crate) const A: &str = "a.example";
 pub(crate) const B: &str = "b.example";
@@ -85,4 +86,43 @@ pub(crate) fn goes_by_dialback(rig: &mut Rig) -> ConnId {
 pub(crate) fn ping_id(said: &str) -> String {
     let at = said.rfind("<iq type='get' id='").unwrap_or_else(|| panic!("no ping in {said}"));
     said[at..].split('\'').nth(3).unwrap().to_owned()
+}
+
+pub(crate) const SM: &str = "<sm xmlns='urn:xmpp:sm:3'/>";
+
+/// A goes to B by its certificate, with XEP-0198 on offer; gives what A said last.
+pub(crate) fn managed(rig: &mut Rig) -> (ConnId, String) {
+    let (conn, said) = goes(rig, crate::certs::valid(B), EXTERNAL);
+    assert!(said.contains("<auth"), "{said}");
+    rig.hear(conn, SUCCESS);
+    rig.said(conn);
+    rig.hear(conn, &header(B, A, "s2"));
+    rig.hear(conn, &features(SM));
+    let said = rig.said(conn);
+    (conn, said)
+}
+
+/// The first stream, which can be taken up again.
+pub(crate) fn enabled(rig: &mut Rig) -> (ConnId, String) {
+    let (conn, said) = managed(rig);
+    assert_eq!(said, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    rig.hear(conn, "<enabled xmlns='urn:xmpp:sm:3' id='name' resume='true' max='60'/>");
+    let said = rig.said(conn);
+    (conn, said)
+}
+
+pub(crate) fn send(rig: &mut Rig, ids: &[&str]) {
+    for id in ids {
+        rig.message("x@a.example/1", "y@b.example", id);
+    }
+}
+
+/// Time until the next look-up is wanted.
+pub(crate) fn again(rig: &mut Rig) {
+    rig.advance(Duration::from_secs(3));
+    rig.wishes.retain(|wish| matches!(wish, Wish::Resolve(..)));
+}
+
+pub(crate) fn bodies(said: &str) -> Vec<&str> {
+    said.split("<body>").skip(1).filter_map(|rest| rest.split('<').next()).collect()
 }
