@@ -125,7 +125,7 @@ impl Federation {
             return None;
         }
         core.probe.connections_accepted += 1;
-        let mut conn = Conn::new(Side::In(Box::new(In::new(network))), now.mono);
+        let mut conn = Conn::new(Side::In(Box::new(In::new(network, now.mono))), now.mono);
         conn.peer = Some(peer);
         if !direct_tls {
             conn.stream = Some(Box::new(S2sStream::accept(false, &core.rng.token(22))));
@@ -346,10 +346,13 @@ impl Federation {
             None => conn.stream = Some(Box::new(S2sStream::accept(true, &seed))),
         }
         conn.hold = Hold::No;
-        let old = tls.version;
+        let version = tls.version;
         conn.tls = Some(tls);
+        if let Side::In(side) = &mut conn.side {
+            side.since = core.now.mono;
+        }
         core.write(id, &out, fx);
-        core.tls_known(id, old, took, fx);
+        core.tls_known(id, version, took, fx);
         if core.conns.get(id.0).is_some_and(|conn| conn.hold == Hold::No) {
             fx.actions.push(Action::ReadAgain(id));
         }

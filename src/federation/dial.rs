@@ -19,6 +19,13 @@ use std::time::Duration;
 /// A lasting problem (no such domain) is looked at again after this at the earliest and at the latest.
 const LASTING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
+/// Where a domain has more targets, one that is silent is given this part of the time that the last one has; twice as much
+/// after each attempt at all of them, so that a domain that is just slow is reached in the end.
+pub(super) const SHARE: u32 = 4;
+
+/// How often the wait of a domain is cut short as its peer came in, at most: it may come often, and not be reachable.
+const ALIVE_EVERY: Duration = Duration::from_secs(30);
+
 /// From the look-up to a connection at most, whatever the runtime does.
 pub(super) const DIAL_MAX: Duration = Duration::from_secs(180);
 
@@ -35,6 +42,8 @@ pub(super) struct Attempts {
     pub lasting: bool,
     /// The words of the last failure.
     pub text: Box<str>,
+    /// Its peer came in and is alive: when the wait was last cut short for that.
+    alive_at: Option<Instant>,
 }
 
 impl Attempts {
@@ -53,7 +62,27 @@ impl Attempts {
 
     /// All is well.
     pub(super) fn succeed(&mut self) {
-        *self = Attempts::default();
+        *self = Attempts { alive_at: self.alive_at, ..Attempts::default() };
+    }
+
+    /// The part of its time that a target gets where there are others, as a divisor.
+    fn share(&self) -> u32 {
+        (SHARE >> self.failures.min(SHARE)).max(1)
+    }
+
+    /// The peer has come and proved who it is, so it is worth a new attempt. Failures are remembered: if this one fails, the
+    /// wait goes on where it was.
+    ///
+    /// - gives: whether there was a wait, which is over now
+    pub(super) fn is_alive(&mut self, now: Instant) -> bool {
+        let waits = self.failures > 0 && self.retry_at > now;
+        if !waits || self.alive_at.is_some_and(|at| now < at + ALIVE_EVERY) {
+            return false;
+        }
+        self.alive_at = Some(now);
+        self.retry_at = now;
+        (self.broken, self.lasting) = (false, false);
+        true
     }
 }
 
@@ -95,7 +124,8 @@ impl Core {
 
     fn start(&mut self, id: LaneId, fx: &mut Effects) {
         let Some((own, remote)) = self.ends(id) else { return };
-        let Some(out) = Out::new(own, remote, Some(id)) else { return };
+        let Some(mut out) = Out::new(own, remote, Some(id)) else { return };
+        out.share = self.lanes.get(id.0).map_or(SHARE, |lane| lane.attempts.share());
         let conn = self.begin(out, fx);
         if let Some(lane) = self.lanes.get_mut(id.0) {
             lane.link = Link::Dialling(conn);
@@ -136,7 +166,7 @@ impl Core {
         out.plan = Some(plan.clone());
         let oldest = self.config.policy(&out.remote).oldest_tls;
         let tls = Arc::new(ClientTls { domain: out.remote.clone(), own: out.own.clone(), oldest });
-        fx.actions.push(Action::Dial { conn: id, plan, first, tls });
+        fx.actions.push(Action::Dial { conn: id, plan, first, share: out.share, tls });
     }
 
     /// The targets of a domain are known.
@@ -187,6 +217,7 @@ impl Core {
         let Some(mut next) = Out::new(out.own.clone(), out.remote.clone(), out.lane) else {
             return false;
         };
+        next.share = out.share;
         next.walk = std::mem::take(&mut out.walk);
         next.check = out.check.take();
         next.tried = format!("{}{}: {text}; ", out.tried, out.target_name()).into();
@@ -294,11 +325,12 @@ impl Federation {
         let reached = format!("{} at {}", out.target_name(), connected.address);
         out.step(Step::Tcp, true, &reached, connected.took);
         let pair = out.pair.clone();
+        let patience = out.negotiation(negotiation);
         conn.peer = Some(connected.address);
         conn.hold = super::conn::Hold::No;
         (conn.began, conn.heard_at, conn.used_at) = (now, now, now);
         core.latencies.record(Stage::Dial, connected.took);
-        core.wheel.insert(now + negotiation, Timer::Negotiation(id));
+        core.wheel.insert(now + patience, Timer::Negotiation(id));
         let mut out = Vec::new();
         let secure = connected.tls.is_some();
         let stream = crate::stream::s2s::S2sStream::initiate(pair, secure, &mut out);

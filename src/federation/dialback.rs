@@ -84,6 +84,8 @@ impl Core {
         let Some(conn) = self.conns.get(id.0) else { return };
         let trusted =
             conn.tls.as_ref().is_some_and(|tls| tls.speaks_for(pair.remote.as_str()).is_ok());
+        // It may be another domain than that of the stream's header, or the header named none.
+        let too_old = conn.tls.as_ref().is_some_and(|tls| tls.version < policy.oldest_tls);
         let Some(stream) = &conn.stream else { return };
         let stream_id: Box<str> = stream.id().into();
         let limits = &self.config.limits;
@@ -93,7 +95,7 @@ impl Core {
         let refused = self.is_refused(pair.remote.as_str());
         let own = self.config.own(pair.local.as_str()).cloned();
         let refusal = match own.as_ref() {
-            _ if refused => Some(StanzaCondition::PolicyViolation),
+            _ if refused || too_old => Some(StanzaCondition::PolicyViolation),
             None => Some(StanzaCondition::ItemNotFound),
             Some(_) if trusted => {
                 return self.answer_pair(id, &pair, Verdict::Valid, "certificate", fx);

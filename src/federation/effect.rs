@@ -20,9 +20,10 @@ pub enum Action {
     /// Find the targets of a domain: `Input::Resolved`, always, unless `Abort` comes first.
     Resolve { conn: ConnId, domain: Arc<str> },
     /// Connect to one of the targets of the plan, from the one with the number `first` on, in order, the addresses of each
-    /// by Happy Eyeballs (RFC 8305); of direct TLS with the handshake. `Input::Connected` or `Input::DialFailed`. `conn`
-    /// is one that was resolved, or a new one that takes up the targets that one did not come to.
-    Dial { conn: ConnId, plan: Arc<Plan>, first: usize, tls: Arc<ClientTls> },
+    /// by Happy Eyeballs (RFC 8305); of direct TLS with the handshake. A target that is not the last one gets the `share`th
+    /// part of the time. `Input::Connected` or `Input::DialFailed`. `conn` is one that was resolved, or a new one that takes
+    /// up the targets that one did not come to.
+    Dial { conn: ConnId, plan: Arc<Plan>, first: usize, share: u32, tls: Arc<ClientTls> },
     /// Flush this connection's output, then shake hands: `Input::Secured`, or `Input::Closed` with `Lost::Tls`.
     StartTls { conn: ConnId, role: TlsRole },
     /// Flush this connection's output, then close it: TLS close_notify, half-close, a second for the peer's, then gone.

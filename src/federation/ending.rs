@@ -185,8 +185,9 @@ impl Core {
 
     /// A connection may not have come far enough by now.
     pub(super) fn negotiation_due(&mut self, id: ConnId, fx: &mut Effects) {
-        let limit = self.config.limits.negotiation;
+        let whole = self.config.limits.negotiation;
         let Some(conn) = self.conns.get(id.0) else { return };
+        let limit = conn.out().map_or(whole, |out| out.negotiation(whole));
         if conn.began + limit > self.now.mono || conn.hold == Hold::Closing {
             return;
         }

@@ -7,7 +7,7 @@ use super::conn::{Hold, Side};
 use super::domain::Link;
 use super::effect::{Action, ConnId, Effects};
 use super::frames::{Carried, Post};
-use super::{Core, Failure, Federation, Note, Timer};
+use super::{Core, Failure, Federation, Note, Stage, Timer};
 use crate::base::instant::Instant;
 use crate::base::limit::Meter;
 use crate::base::subnet::Subnet;
@@ -34,14 +34,17 @@ pub(super) struct In {
     pub asked: usize,
     /// It asked us for a key.
     pub verifies: bool,
+    /// When it could begin to say who it is: accepted, and its handshake done.
+    pub since: Instant,
     bytes: Meter,
     bytes_free_at: Instant,
 }
 
 impl In {
-    pub(super) fn new(network: Subnet) -> In {
+    pub(super) fn new(network: Subnet, now: Instant) -> In {
         In {
             network,
+            since: now,
             stranger: true,
             pairs: SmallVec::new(),
             asked: 0,
@@ -130,7 +133,7 @@ impl Core {
         let policy = self.policy.clone();
         self.with_stream(id, fx, |stream, out| stream.offer(offer, &policy, out));
         if opened.is_authenticated {
-            self.use_both_ways(id, fx);
+            self.peer_is_there(id, fx);
         }
     }
 
@@ -173,6 +176,7 @@ impl Core {
             if let Some((_, strangers)) = self.networks.get_mut(&side.network) {
                 *strangers = strangers.saturating_sub(1);
             }
+            self.latencies.record(Stage::Auth, now.since(side.since));
             self.wheel.insert(now + idle + silence, Timer::Idle(id));
             self.wheel.insert(now + silence, Timer::Silence(id));
         }
@@ -184,21 +188,36 @@ impl Core {
         let Some(own) = self.config.own(pair.local.as_str()).cloned() else { return };
         let name: Arc<str> = pair.remote.as_str().into();
         fx.actions.push(Action::Note(Note::Accepted { domain: name, own: own.clone(), by }));
-        self.use_both_ways(id, fx);
+        self.peer_is_there(id, fx);
     }
 
-    /// What waits for another attempt to reach the peer of a stream that goes both ways need not. Behind EXTERNAL the
-    /// stream begins anew, and carries nothing before it has.
-    fn use_both_ways(&mut self, id: ConnId, fx: &mut Effects) {
+    /// Who comes in and has proved who it is may be reached: what waits for another attempt need not, and a stream that goes
+    /// both ways carries it. Behind EXTERNAL the stream begins anew, and carries nothing before it has: then it is asked
+    /// again.
+    fn peer_is_there(&mut self, id: ConnId, fx: &mut Effects) {
+        let now = self.now.mono;
         let Some(conn) = self.conns.get(id.0) else { return };
         let (Some(stream), Side::In(side)) = (&conn.stream, &conn.side) else { return };
-        let ready = side.pairs.iter().filter(|pair| stream.is_bidi() && stream.may_send(pair));
-        for pair in ready.cloned().collect::<Vec<_>>() {
-            let own = pair.local.as_str();
-            if let Some(lane) = self.find_lane(own, pair.remote.as_str())
-                && let Some(slot) = self.lanes.get_mut(lane.0)
-                && matches!(slot.link, Link::Waiting | Link::BackingOff)
-            {
+        if !stream.is_open() {
+            return;
+        }
+        let carries = |pair: &Pair| stream.is_bidi() && stream.may_send(pair);
+        let pairs: Vec<_> = side.pairs.iter().map(|pair| (pair.clone(), carries(pair))).collect();
+        for (pair, carries) in pairs {
+            let Some(lane) = self.find_lane(pair.local.as_str(), pair.remote.as_str()) else {
+                continue;
+            };
+            let Some(slot) = self.lanes.get_mut(lane.0) else { continue };
+            let goes = match slot.link {
+                Link::Waiting => carries,
+                Link::BackingOff => carries || slot.attempts.is_alive(now),
+                Link::Idle => {
+                    slot.attempts.is_alive(now);
+                    false
+                }
+                Link::Dialling(_) | Link::Up(_) => false,
+            };
+            if goes {
                 slot.link = Link::Idle;
                 if slot.wants_stream() {
                     self.want_stream(lane, fx);

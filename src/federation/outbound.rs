@@ -5,6 +5,7 @@
 
 use super::conn::Conn;
 use super::control::{CheckStep, Step};
+use super::dial::SHARE;
 use super::discovery::Plan;
 use super::domain::{LaneId, Link};
 use super::effect::{Action, ClientTls, ConnId, Effects, TlsRole};
@@ -59,6 +60,8 @@ pub(super) struct Out {
     pub walk: Vec<CheckStep>,
     pub plan: Option<Arc<Plan>>,
     pub target: usize,
+    /// A target behind which there are others gets so small a part of its time.
+    pub share: u32,
     pub progress: Progress,
     /// It counts among those that are being made.
     pub counted: bool,
@@ -88,6 +91,7 @@ impl Out {
             walk: Vec::new(),
             plan: None,
             target: 0,
+            share: SHARE,
             progress: Progress::Resolving,
             counted: true,
             tried: "".into(),
@@ -103,6 +107,12 @@ impl Out {
         if self.check.is_some() && self.walk.len() < STEPS_MAX {
             self.walk.push(CheckStep { step, sound, text: text.into(), took });
         }
+    }
+
+    /// How long the peer may take until its features are known, of the whole time that an attempt has.
+    pub(super) fn negotiation(&self, whole: Duration) -> Duration {
+        let others = self.plan.as_ref().is_some_and(|plan| self.target + 1 < plan.targets.len());
+        if others && self.progress == Progress::Negotiating { whole / self.share } else { whole }
     }
 
     pub(super) fn target_name(&self) -> String {

@@ -64,7 +64,8 @@ pub enum Stage {
     Resolve,
     Dial,
     Tls,
-    /// From the stream's start until stanzas may flow, without TLS.
+    /// Until one of the two is known to the other, by certificate or dialback: of streams of ours from the features on, of
+    /// those that peers open from the connection, or its handshake, on.
     Auth,
     /// From the frame until the stanza is written to the stream's output.
     Queue,

@@ -2,6 +2,7 @@
 //! told. `rig` is one actor with peers that the test plays; `world` is several actors on a network in memory.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod alive;
 mod bad_input;
 mod certs;
 mod chat;

@@ -275,7 +275,9 @@ impl Core {
                     mailbox.send(FederationLetter::Resolved { conn, outcome, took });
                 });
             }
-            Action::Dial { conn, plan, first, tls } => dial::dial(self, conn, plan, first, tls),
+            Action::Dial { conn, plan, first, share, tls } => {
+                dial::dial(self, conn, plan, (first, share), tls);
+            }
             Action::StartTls { conn, role } => connection::start_tls(self, conn, &role),
             Action::Close(conn) => connection::close(self, conn),
             Action::Abort(conn) => {

@@ -70,18 +70,18 @@ struct Secured {
     unread: Vec<u8>,
 }
 
-/// Connects to one of the targets from `first` on, and tells the actor.
+/// Connects to one of the targets from `first` on, and tells the actor. All but the last one get a part of the time each.
 pub(super) fn dial(
     core: &Rc<Core>,
     conn: ConnId,
     plan: Arc<Plan>,
-    first: usize,
+    (first, share): (usize, u32),
     client: Arc<ClientTls>,
 ) {
     let cancel = core.dial_begins(conn);
     let core = core.clone();
     glommio::spawn_local(async move {
-        let walk = async { Some(walk(&core, &plan, first, &client).await) };
+        let walk = async { Some(walk(&core, &plan, (first, share), &client).await) };
         let cancelled = async {
             cancel.cancelled().await;
             None
@@ -115,12 +115,14 @@ fn tell(core: &Rc<Core>, conn: ConnId, outcome: Result<Made, Vec<Attempt>>) {
 async fn walk(
     core: &Rc<Core>,
     plan: &Plan,
-    first: usize,
+    (first, share): (usize, u32),
     client: &ClientTls,
 ) -> Result<Made, Vec<Attempt>> {
     let mut attempts = Vec::new();
-    let patience = core.settings.borrow().connect_timeout;
+    let whole = core.settings.borrow().connect_timeout;
     for (number, target) in plan.targets.iter().enumerate().skip(first) {
+        let is_last = number + 1 == plan.targets.len();
+        let patience = if is_last { whole } else { whole / share.max(1) };
         let addresses =
             target.addresses.iter().map(|ip| SocketAddr::new(*ip, target.port)).collect();
         let connect = |address| connect(address, patience);

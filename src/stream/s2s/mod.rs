@@ -261,10 +261,15 @@ impl S2sStream {
         &self.outbound
     }
 
+    /// Whether the features are known to both. Not while one stream ends and the next has not begun: between `<success/>` and
+    /// the features behind it.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Negotiating)
+    }
+
     /// Whether stanzas from the pair's local domain may be sent to its remote one.
     pub fn may_send(&self, pair: &Pair) -> bool {
-        // Not while one stream ends and the next has not begun: between `<success/>` and the features behind it.
-        matches!(self.phase, Phase::Open | Phase::Negotiating) && self.outbound.contains(pair)
+        self.is_open() && self.outbound.contains(pair)
     }
 
     /// Whether one more pair may be asked for on this stream (XEP-0220 §2.6).

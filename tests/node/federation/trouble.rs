@@ -106,3 +106,30 @@ fn an_address_in_use_is_one_line() {
     assert!(line.contains("federation.listen") && line.contains("in use"), "{line}");
     drop(taken);
 }
+
+/// The first two of the domain's servers take the connection: one says nothing, one does not even shake hands.
+#[test]
+fn servers_of_a_domain_that_are_silent_hold_up_the_next_for_a_part_of_the_time() {
+    let [one, other, silent, mute] = addresses();
+    let held =
+        [(silent, 5269), (mute, 5270)].map(|at| TcpListener::bind(SocketAddr::from(at)).unwrap());
+    let beta = Side::new("beta.test", other).knows("alpha.test", &format!("{one}:5269"));
+    let route = format!("{silent}:5269 tls://{mute}:5270 {}", beta.route());
+    let alpha = Side::new("alpha.test", one)
+        .knows("beta.test", &route)
+        .set("federation.limits.negotiation_s=16")
+        .set("federation.limits.connect_s=8");
+    alpha.add_user("alice");
+    beta.add_user("bob");
+    let (one, other) = (alpha.start(), beta.start());
+    let mut alice = alpha.log_in(&one, "alice");
+    let mut bob = beta.log_in(&other, "bob");
+    let began = Instant::now();
+    they_chat((&mut alice, "alice@alpha.test"), (&mut bob, "bob@beta.test"), "hello");
+    let took = began.elapsed();
+    // A fourth of each; all of it would be 24 seconds.
+    assert!((Duration::from_secs(5)..Duration::from_secs(14)).contains(&took), "{took:?}");
+    drop(held);
+    one.stop();
+    other.stop();
+}
