@@ -34,6 +34,9 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+/// How long connections take to end when the node does: for what was said last to leave, and for peers to close their sides.
+const GOODBYE: Duration = Duration::from_millis(1_500);
+
 /// One core's share of what `start` made.
 pub(super) struct Part {
     /// Among the federation cores.
@@ -171,6 +174,8 @@ impl Core {
             if !self.is_actor_told.get() && (shards_done || now >= since + patience / 2) {
                 self.is_actor_told.set(true);
                 self.guarded(|| self.give(Input::Shutdown));
+                // One whose peer reads no more, or was about to end before, is not waited for as long as at other times.
+                self.sockets.all().iter().for_each(|socket| self.end_by(socket, GOODBYE));
             }
             let is_over = now >= since + patience;
             if (self.is_idle() || is_over) && !told {

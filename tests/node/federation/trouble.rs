@@ -133,3 +133,29 @@ fn servers_of_a_domain_that_are_silent_hold_up_the_next_for_a_part_of_the_time()
     one.stop();
     other.stop();
 }
+
+/// Another server that has stopped to read, with all buffers on the way to it full.
+#[test]
+fn a_node_ends_in_time_though_another_server_does_not_listen() {
+    let ([alpha, _beta], [one, other], [mut alice, mut bob]) = met(|side| side);
+    they_chat((&mut alice, "alice@alpha.test"), (&mut bob, "bob@beta.test"), "hello");
+    other.signal(libc::SIGSTOP);
+    let body = "x".repeat(100_000);
+    wait_until("nothing more leaves", || {
+        for _ in 0..10 {
+            alice.send(&format!(
+                "<message to='bob@beta.test' type='chat'><body>{body}</body></message>"
+            ));
+        }
+        alice.ping_at("alpha.test", "sent");
+        let listed = alpha.listed("beta.test");
+        let number = |name: &str| listed[name].as_u64().unwrap();
+        number("unconfirmed") > 0 && number("queued") > number("unconfirmed")
+    });
+    drop(alice);
+    let took = one.stop();
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    other.signal(libc::SIGCONT);
+    drop(bob);
+    other.stop();
+}
