@@ -25,6 +25,7 @@ mod class;
 mod codec;
 #[expect(clippy::module_inception, reason = "the folder is named after what it is about")]
 mod frame;
+mod origin;
 pub mod ring;
 mod v1;
 
@@ -33,3 +34,4 @@ pub use codec::{
     BATCH_BYTES_MAX, Batch, Encoder, FRAME_BYTES_MAX, Frames, Incoming, Mark, VERSIONS, check,
 };
 pub use frame::{Envelope, Flags, FrameError, Kind, Recipients, RecipientsIter};
+pub use origin::Origin;

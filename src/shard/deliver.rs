@@ -8,6 +8,7 @@ use super::effect::Effects;
 use super::feature::{Method, Scope};
 use super::heard::{Heard, has_origin, is_logged};
 use super::log::Kept;
+use super::outbound::Mark;
 use super::peers::Peer;
 use super::phase::{Delivered, Direction, Passage, Received};
 use super::retry::order_of_origins;
@@ -200,7 +201,7 @@ impl Shard {
         fx: &mut Effects,
     ) {
         if let Passage::Pass = self.ask_envelope(account, envelope, to, fx) {
-            self.core.emit(session, &[envelope.stanza], None, fx);
+            self.core.emit(session, &[envelope.stanza], Mark::NONE, fx);
         }
     }
 
@@ -342,12 +343,18 @@ impl Shard {
         } else {
             bytes.extend_from_slice(envelope.stanza);
         }
+        let kept = core.copies.frame().map(|at| core.origin(at));
+        let mark = Mark { row: row.filter(|_| logged), origin: core.retry_origin.or(kept) };
+        let were_there = !targets.is_empty();
+        targets.retain(|session| !core.has_had(*session, mark.origin, mark.row));
         for session in &targets {
             core.probe.messages_delivered += 1;
             core.count_hops(envelope.hops, *session);
-            core.emit(*session, &[&bytes], row.filter(|_| logged), fx);
+            core.emit(*session, &[&bytes], mark, fx);
         }
-        if self.phases.wants_delivered() {
+        // What all had already, they heard of in all ways.
+        let is_news = !were_there || !targets.is_empty();
+        if is_news && self.phases.wants_delivered() {
             let delivered = Delivered {
                 account,
                 direction: Direction::In,
@@ -390,7 +397,7 @@ impl Shard {
         let session = self.core.session_named(account, resource);
         let (Some(session), Some(method)) = (session, method) else {
             match session {
-                Some(session) => self.core.emit(session, &[envelope.stanza], None, fx),
+                Some(session) => self.core.emit(session, &[envelope.stanza], Mark::NONE, fx),
                 None if method.is_some() => {
                     self.core.bounce(envelope, to, &service_unavailable());
                 }
@@ -412,7 +419,7 @@ impl Shard {
         }
         slot.open_iqs.push((envelope.from.into(), id.into()));
         slot.changed |= copy::KEPT_WITH_IT;
-        self.core.emit(session, &[envelope.stanza], None, fx);
+        self.core.emit(session, &[envelope.stanza], Mark::NONE, fx);
     }
 
     /// A request that a frame brought is for the server, or for an account, to answer.

@@ -15,7 +15,6 @@
 use super::account::{AccountId, Queued};
 use super::control::Control;
 use super::effect::Effects;
-use super::retry::{ORIGIN_BYTES, read_origin, write_origin};
 use super::ring::FrameRef;
 use super::{Core, Shard};
 use crate::base::hash::Map;
@@ -34,7 +33,7 @@ pub(super) const WRITTEN: usize = 131_072;
 /// Longer than nodes usually are without each other or the database, to which a change of owners may have to wait.
 const FOR: Duration = Duration::from_secs(600);
 /// Of a stanza, as its new owner is told: origin, hash of the account.
-const RECORD_BYTES: usize = ORIGIN_BYTES + 8;
+const RECORD_BYTES: usize = Origin::BYTES + 8;
 /// Of them in one frame, behind a byte that says which memory they are for.
 const RECORDS: usize = 1_024;
 const OF_DETOURS: u8 = 0;
@@ -263,12 +262,12 @@ impl Core {
 
 fn write(to: &mut Vec<u8>, heard: &Heard) {
     let Heard { origin, account } = heard;
-    write_origin(to, origin);
+    origin.write(to);
     to.extend_from_slice(&account.to_be_bytes());
 }
 
 /// The other way. What comes from another node is checked.
 fn read(record: &[u8]) -> Option<Heard> {
-    let (origin, account) = read_origin(record)?;
+    let (origin, account) = Origin::read(record)?;
     Some(Heard { origin, account: u64::from_be_bytes(account.try_into().ok()?) })
 }

@@ -4,6 +4,7 @@
 
 use super::copy;
 use super::effect::Effects;
+use super::outbound::Mark;
 use super::session::SessionId;
 use super::{Core, Undo};
 use crate::base::hash::Set;
@@ -108,7 +109,7 @@ impl Core {
         }
         for (stanza, _) in stanzas.iter().zip(&current).filter(|(_, is_current)| **is_current) {
             self.trace_enter(stanza.trace);
-            self.emit_now(session, &[&stanza.bytes], None, fx);
+            self.emit_now(session, &[&stanza.bytes], Mark::NONE, fx);
         }
         self.trace_enter(before);
         self.undo.push(Undo::Flushed(session, stanzas));

@@ -4,7 +4,7 @@
 //! session that nobody resumes ends at its new owner as it would have ended here.
 
 use super::control::Control;
-use super::copy::Out;
+use super::copy::{Had, Out};
 use super::direct::Tail;
 use super::effect::Effects;
 use super::feature::Manifest;
@@ -17,7 +17,7 @@ use crate::base::hash::Map;
 use crate::base::instant::Wall;
 use crate::cluster::placement::{NodeId, Owner, partition};
 use crate::cluster::view::Run;
-use crate::frame::Envelope;
+use crate::frame::{Envelope, Origin};
 use crate::stream::resume::{Counters, CountersImage};
 use crate::xmpp::jid::{BareJid, Jid};
 use rkyv::rancor::Error as RkyvError;
@@ -32,6 +32,8 @@ const EARLY_MAX: usize = 65_536;
 
 /// The slot of what may be known already of what the client says next, which is no feature's.
 const TAIL: &str = "direct";
+/// And that of what a session had from owners that died.
+const HAD: &str = "had";
 
 /// Sessions that moved. Until they are safe with their new owner their old shard can send them again; and it tells the new
 /// one of each of their stanzas that is handled.
@@ -150,6 +152,14 @@ impl SessionImage {
         self.slots.push((TAIL.to_owned(), Tail::of_dead(known, now, window).to_bytes()));
     }
 
+    /// Its owner died, of which it had these beside what is in its queue.
+    pub(super) fn had(&mut self, origins: impl Iterator<Item = Origin>) {
+        let place = self.slots.iter().position(|(name, _)| name == HAD);
+        let mut had = place.map(|place| self.slots.swap_remove(place).1).unwrap_or_default();
+        origins.for_each(|origin| origin.write(&mut had));
+        self.slots.push((HAD.to_owned(), had));
+    }
+
     /// `None` where it is too large.
     pub(super) fn write(&self) -> Option<rkyv::util::AlignedVec> {
         let bytes = rkyv::to_bytes::<RkyvError>(self).ok()?;
@@ -220,6 +230,7 @@ impl Shard {
         slots.extend(tail.map(|tail| (TAIL.to_owned(), tail.to_bytes())));
         let core = &self.core;
         let slot = core.sessions.get(session.0)?;
+        slots.extend(slot.had.as_deref().map(|had| (HAD.to_owned(), had.to_bytes())));
         let counters = slot.counters.as_deref()?;
         let teller = core.moved.came.get(&session).copied().unwrap_or(core.peers.own());
         Some(SessionImage {
@@ -294,6 +305,8 @@ impl Shard {
             return None;
         }
         let core = &mut self.core;
+        let had = image.slots.iter().find(|(name, _)| name == HAD);
+        let had = had.map(|(_, told)| Had::new(told, &image.counters, core.now.mono));
         let counters = Counters::from_image(image.counters)?;
         let resumable = counters.resumable.clone()?;
         let account = core.account(jid.bare(), fx)?;
@@ -313,6 +326,7 @@ impl Shard {
         session.interested = image.interested;
         let tail = image.slots.iter().find(|(name, _)| name == TAIL);
         session.tail = tail.and_then(|(_, bytes)| Tail::from_bytes(bytes)).map(Box::new);
+        session.had = had.map(Box::new);
         session.open_iqs =
             image.open_iqs.into_iter().map(|(from, id)| (from.into(), id.into())).collect();
         session.missed = image.inactive;

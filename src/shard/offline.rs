@@ -7,6 +7,7 @@ use super::control::Control;
 use super::deliver::resource_constraint;
 use super::effect::{Effects, Ticket};
 use super::input::StoreOutcome;
+use super::outbound::Mark;
 use super::phase::{Passage, Received, SessionChange};
 use super::ring::FrameRef;
 use super::session::SessionId;
@@ -280,7 +281,8 @@ impl Shard {
                 let holder = core.sessions.get(holder.0);
                 holder.is_some_and(|holder| holder.holds_row(entry.id))
             });
-            if held {
+            let origin = Some(entry.origin).filter(|origin| origin.number > 0);
+            if held || core.has_had(session, origin, Some(entry.id)) {
                 continue;
             }
             if !self.is_still_wanted(id, &entry, fx) {
@@ -301,7 +303,8 @@ impl Shard {
             }
             core.probe.messages_delivered += 1;
             core.trace_replayed(&entry, own.as_str());
-            core.emit(session, &[body, &added, end], Some(entry.id), fx);
+            let mark = Mark { row: Some(entry.id), origin };
+            core.emit(session, &[body, &added, end], mark, fx);
         }
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
@@ -570,7 +573,7 @@ impl Core {
             .attr("xmlns", ns::PING)
             .close_empty()
             .end("iq");
-        self.emit(session, &[&out], None, fx);
+        self.emit(session, &[&out], Mark::NONE, fx);
     }
 
     /// R7: the session that got this request has ended without an answer.

@@ -6,6 +6,7 @@ use super::effect::{Effects, Ticket};
 use super::errand::{
     Announcement, Counts, IDLE_AFTER, Outcome, Page, SessionFacts, UsersQuery, Which, Whose,
 };
+use super::outbound::Mark;
 use super::session::{Session, SessionId};
 use super::subscription::bare_reply;
 use super::{Shard, Waiting};
@@ -119,7 +120,7 @@ impl Shard {
                 writer.start("subject").open().text(subject).end("subject");
             }
             writer.start("body").open().text(&announcement.body).end("body").end("message");
-            self.core.emit(session, &[&out], None, fx);
+            self.core.emit(session, &[&out], Mark::NONE, fx);
         }
     }
 

@@ -7,6 +7,7 @@ use super::ring::{Arrival, Carried, FrameRef};
 use super::session::SessionId;
 use super::{Core, Timer};
 use crate::base::instant::Wall;
+use crate::frame::Origin;
 use crate::stream::resume::{Counters, Unacknowledged};
 use crate::xmpp::ns;
 use crate::xmpp::stanza::StanzaKind;
@@ -16,6 +17,19 @@ use std::time::Duration;
 
 /// How long a request for an acknowledgement waits for what came before it.
 const ACK_WAIT: Duration = Duration::from_secs(1);
+
+/// What a stanza to a client is known by later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// Its row in the owner's log, to be confirmed by the client.
+    pub row: Option<u64>,
+    /// Where it came from, if it may come from there again.
+    pub origin: Option<Origin>,
+}
+
+impl Mark {
+    pub(super) const NONE: Mark = Mark { row: None, origin: None };
+}
 
 impl Core {
     /// The stanzas whose frames to `ring` are handled up to this number are done.
@@ -199,17 +213,16 @@ impl Core {
     /// inactive.
     ///
     /// - `parts`: the stanza, in pieces that are written one after the other
-    /// - `row`: its row in the owner's log, to be confirmed by the client
     pub(super) fn emit(
         &mut self,
         session: SessionId,
         parts: &[&[u8]],
-        row: Option<u64>,
+        mark: Mark,
         fx: &mut Effects,
     ) {
         let inactive = self.sessions.get(session.0).is_some_and(|slot| slot.held.is_some());
-        if !inactive || !self.hold_back(session, parts, row, fx) {
-            self.emit_now(session, parts, row, fx);
+        if !inactive || !self.hold_back(session, parts, mark.row, fx) {
+            self.emit_now(session, parts, mark, fx);
         }
     }
 
@@ -218,9 +231,10 @@ impl Core {
         &mut self,
         session: SessionId,
         parts: &[&[u8]],
-        row: Option<u64>,
+        mark: Mark,
         fx: &mut Effects,
     ) {
+        let Mark { row, origin } = mark;
         let limits = &self.config.limits;
         let Some(slot) = self.sessions.get_mut(session.0) else { return };
         let (conn, noted) = (slot.conn, slot.counters.is_some() || row.is_some());
@@ -228,7 +242,8 @@ impl Core {
         if let Some(counters) = slot.counters.as_mut() {
             let bytes = parts.concat().into_boxed_slice();
             let sent = self.meter.passage.map(|passage| (self.now.mono, passage.label()));
-            counters.send(Unacknowledged { bytes, log_id: row, at: self.now.wall, sent });
+            let at = self.now.wall;
+            counters.send(Unacknowledged { bytes, log_id: row, origin, at, sent });
             self.undo.push(super::Undo::Sent(session));
             let full = counters.queue_len() > limits.resume_queue
                 || counters.queue_bytes() > 2 * limits.output_bytes;
@@ -273,7 +288,7 @@ impl Core {
         let Some(to) = self.sessions.get(session.0).map(|slot| slot.text.clone()) else { return };
         let mut out = Vec::with_capacity(256);
         write_error_reply(&mut out, kind, id, from, Some(&to), error);
-        self.emit(session, &[&out], None, fx);
+        self.emit(session, &[&out], Mark::NONE, fx);
     }
 
     /// Leaves a stanza to be sent when the present handler is done.

@@ -5,6 +5,7 @@ use super::account::AccountId;
 use super::copy;
 use super::effect::Effects;
 use super::inbound::Fate;
+use super::outbound::Mark;
 use super::peers::Peer;
 use super::phase::{Audience, SessionChange};
 use super::ring::FrameRef;
@@ -333,7 +334,7 @@ impl Shard {
             self.retain_audience(account, &mut from, fx);
             for (request, sender) in asked.iter().zip(&all) {
                 if from.contains(sender) {
-                    self.core.emit(session, &[request], None, fx);
+                    self.core.emit(session, &[request], Mark::NONE, fx);
                 }
             }
         }
@@ -405,7 +406,7 @@ impl Shard {
                     None => self.core.hearing_refusals(account, envelope.from),
                 };
                 for session in sessions {
-                    self.core.emit(session, &[envelope.stanza], None, fx);
+                    self.core.emit(session, &[envelope.stanza], Mark::NONE, fx);
                 }
             }
             PresenceType::Subscribe
@@ -560,13 +561,13 @@ impl Core {
         let open_end = (open_end as usize).clamp(1, stanza.len().max(1));
         let (open, rest) = stanza.split_at((open_end - 1).min(stanza.len()));
         if has_attr(open, "to") {
-            return self.emit(session, &[stanza], None, fx);
+            return self.emit(session, &[stanza], Mark::NONE, fx);
         }
         let mut to = Vec::with_capacity(96);
         to.extend_from_slice(b" to='");
         crate::xmpp::xml::writer::escape_attr(&mut to, slot.jid.bare().as_str());
         to.push(b'\'');
-        self.emit(session, &[open, &to, rest], None, fx);
+        self.emit(session, &[open, &to, rest], Mark::NONE, fx);
     }
 
     /// Remembers whom a session has told directly; false where the list is full.

@@ -25,8 +25,6 @@ use std::time::Duration;
 
 /// How far clocks may be apart, and a commit late, for a row to be found.
 const LEEWAY: Duration = Duration::from_secs(60);
-/// An origin as it is written: incarnation, ring, number.
-pub(super) const ORIGIN_BYTES: usize = 20;
 
 /// What the log is asked when rows that are on their way to it are there: one of them may be the message's.
 #[derive(Debug)]
@@ -355,35 +353,16 @@ fn is_wrapped(subtype: u8) -> bool {
     subtype == Control::Retry as u8 || subtype == Control::Passed as u8
 }
 
-pub(super) fn write_origin(to: &mut Vec<u8>, origin: &Origin) {
-    to.extend_from_slice(&origin.incarnation.to_be_bytes());
-    to.extend_from_slice(&origin.link.to_be_bytes());
-    to.extend_from_slice(&origin.number.to_be_bytes());
-}
-
-/// The other way; gives what follows, too.
-pub(super) fn read_origin(bytes: &[u8]) -> Option<(Origin, &[u8])> {
-    let (incarnation, rest) = bytes.split_first_chunk::<8>()?;
-    let (link, rest) = rest.split_first_chunk::<4>()?;
-    let (number, rest) = rest.split_first_chunk::<8>()?;
-    let origin = Origin {
-        incarnation: u64::from_be_bytes(*incarnation),
-        link: u32::from_be_bytes(*link),
-        number: u64::from_be_bytes(*number),
-    };
-    Some((origin, rest))
-}
-
 fn wrap(origin: &Origin, frame: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(ORIGIN_BYTES + frame.len());
-    write_origin(&mut bytes, origin);
+    let mut bytes = Vec::with_capacity(Origin::BYTES + frame.len());
+    origin.write(&mut bytes);
     bytes.extend_from_slice(frame);
     bytes
 }
 
 /// The other way. What comes from another node is checked.
 fn unwrap(bytes: &[u8]) -> Option<(Origin, frame::Batch)> {
-    let (origin, inner) = read_origin(bytes)?;
+    let (origin, inner) = Origin::read(bytes)?;
     let batch = frame::Batch::checked(inner, frame::FRAME_BYTES_MAX).ok()?;
     (batch.frames() == 1).then_some((origin, batch))
 }

@@ -3,6 +3,7 @@
 
 use super::account::{AccountId, Data};
 use super::effect::{Effects, Ticket};
+use super::outbound::Mark;
 use super::{Core, Waiting};
 use crate::base::instant::Wall;
 use crate::store::{RosterItem, Subscription, Write};
@@ -150,7 +151,7 @@ impl Core {
                 .raw(item)
                 .end("query")
                 .end("iq");
-            self.emit(session, &[&out], None, fx);
+            self.emit(session, &[&out], Mark::NONE, fx);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A bound resource: its socket, its XEP-0198 state, its presence. Lives on the shard that holds the socket.
 
 use super::account::AccountId;
-use super::copy::Out;
+use super::copy::{Had, Out};
 use super::direct::Tail;
 use super::effect::ConnId;
 use super::inactive::Held;
@@ -70,6 +70,8 @@ pub(super) struct Session {
     pub held: Option<Box<Held>>,
     /// What its client sends again may have been sent by a front that is gone.
     pub tail: Option<Box<Tail>>,
+    /// What it had from owners that died, where it outlived one.
+    pub had: Option<Box<Had>>,
     /// State of features, by its type.
     pub slots: Option<Box<SessionSlots>>,
     /// Its copy elsewhere, and what that does not know yet beside the counters (`copy`).
@@ -123,6 +125,7 @@ impl Session {
             resuming: None,
             held: None,
             tail: None,
+            had: None,
             slots: None,
             copy: None,
             changed: 0,

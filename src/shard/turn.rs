@@ -7,6 +7,7 @@ use super::errand::{Errand, Outcome};
 use super::feature::{DiscoRequest, Discovery, Iq, Manifest, Method, Scope, Verdict};
 use super::inbound::Fate;
 use super::input::StoreOutcome;
+use super::outbound::Mark;
 use super::ring::FrameRef;
 use super::roster::RosterChange;
 use super::session::SessionId;
@@ -208,7 +209,7 @@ impl Turn<'_> {
     ///
     /// - `parts`: the stanza, in pieces that are written one after the other
     pub fn send(&mut self, session: SessionId, parts: &[&[u8]]) {
-        self.core.emit(session, parts, None, self.fx);
+        self.core.emit(session, parts, Mark::NONE, self.fx);
     }
 
     /// Has the store write something. In `on_iq` the feature returns `Verdict::Pending` and the request is answered when
@@ -552,7 +553,7 @@ impl Core {
         let from = match reply.session {
             // It moved while its request was dealt with, and hears of it where it is.
             Some((session, _)) if self.moved.has_left(session) => subject.unwrap_or(own),
-            Some((session, _)) => return self.emit(session, &[&out], None, fx),
+            Some((session, _)) => return self.emit(session, &[&out], Mark::NONE, fx),
             None => subject.unwrap_or_default(),
         };
         let post = Post::whole(from, &reply.to, Kind::Iq, kind.code(), out);

@@ -1,6 +1,7 @@
 //! The records that the store keeps.
 
 use crate::base::instant::Wall;
+pub use crate::frame::Origin;
 use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::Jid;
 
@@ -77,15 +78,6 @@ pub enum Subscription {
 
 /// Newest rows of a log among which an origin is looked for, for each of the two things that rows are kept for.
 pub const ORIGIN_ROWS: u32 = 4_096;
-
-/// Where a logged stanza came from, so that a frame sent again is not stored again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Origin {
-    pub incarnation: u64,
-    /// Which ring or link of that incarnation.
-    pub link: u32,
-    pub number: u64,
-}
 
 /// What a row of a log is kept for. Offline messages and the archive are views of the one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

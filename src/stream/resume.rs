@@ -4,6 +4,7 @@
 //! are handled, and which of those a copy elsewhere covers, and it answers with the number that may be acknowledged.
 
 use crate::base::instant::{Instant, Wall};
+use crate::frame::Origin;
 use crate::xmpp::ns;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use crate::xmpp::xml::writer::Writer;
@@ -19,6 +20,8 @@ pub struct Unacknowledged {
     pub bytes: Box<[u8]>,
     /// Its row in the owner's log, to be confirmed when the client acknowledges.
     pub log_id: Option<u64>,
+    /// Where it came from, if it may come from there again.
+    pub origin: Option<Origin>,
     /// When it went out for the first time: what it is stamped with where it goes elsewhere (XEP-0198 §4).
     pub at: Wall,
     /// When it went out, and as what in a code of the shard's; `None` where nobody measures how long it is out.
@@ -51,10 +54,44 @@ pub struct CountersImage {
     /// As in `Counters`.
     open: Vec<u8>,
     sent: u32,
-    /// Stanza, row in the owner's log, when it went out.
-    queue: Vec<(Vec<u8>, Option<u64>, u64)>,
+    queue: Vec<QueuedImage>,
     /// As in `Counters`.
     known: Option<u32>,
+}
+
+/// `Unacknowledged`, without what is measured.
+#[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct QueuedImage {
+    bytes: Vec<u8>,
+    log_id: Option<u64>,
+    /// Incarnation, link, number.
+    origin: Option<(u64, u32, u64)>,
+    at: u64,
+}
+
+impl From<QueuedImage> for Unacknowledged {
+    fn from(image: QueuedImage) -> Self {
+        let origin = image.origin;
+        Self {
+            bytes: image.bytes.into(),
+            log_id: image.log_id,
+            origin: origin.map(|(incarnation, link, number)| Origin { incarnation, link, number }),
+            at: Wall(image.at),
+            sent: None,
+        }
+    }
+}
+
+impl From<Unacknowledged> for QueuedImage {
+    fn from(stanza: Unacknowledged) -> Self {
+        let origin = stanza.origin;
+        Self {
+            bytes: stanza.bytes.into_vec(),
+            log_id: stanza.log_id,
+            origin: origin.map(|Origin { incarnation, link, number }| (incarnation, link, number)),
+            at: stanza.at.0,
+        }
+    }
 }
 
 impl CountersImage {
@@ -83,7 +120,13 @@ impl CountersImage {
 
     /// The stanzas that are not acknowledged, which are taken out.
     pub fn take_queue(&mut self) -> VecDeque<Unacknowledged> {
-        std::mem::take(&mut self.queue).into_iter().map(unacknowledged).collect()
+        std::mem::take(&mut self.queue).into_iter().map(Unacknowledged::from).collect()
+    }
+
+    /// Where the stanzas that are not acknowledged came from, of those that may come again.
+    pub fn origins(&self) -> impl Iterator<Item = Origin> + '_ {
+        let origins = self.queue.iter().filter_map(|stanza| stanza.origin);
+        origins.map(|(incarnation, link, number)| Origin { incarnation, link, number })
     }
 
     /// Without stanzas whose handling is still open: nobody tells of them where the counters go.
@@ -97,15 +140,8 @@ impl CountersImage {
         self.handled = tally.handled;
         self.sent = tally.sent;
         self.known = Some(tally.known.unwrap_or(tally.sent));
-        self.queue = queue
-            .into_iter()
-            .map(|stanza| (stanza.bytes.into_vec(), stanza.log_id, stanza.at.0))
-            .collect();
+        self.queue = queue.into_iter().map(QueuedImage::from).collect();
     }
-}
-
-fn unacknowledged((bytes, log_id, at): (Vec<u8>, Option<u64>, u64)) -> Unacknowledged {
-    Unacknowledged { bytes: bytes.into(), log_id, at: Wall(at), sent: None }
 }
 
 /// Where both directions are: what a copy of the counters follows.
@@ -441,11 +477,7 @@ impl Counters {
             handled: self.handled,
             open: self.open.iter().copied().collect(),
             sent: self.sent,
-            queue: self
-                .queue
-                .iter()
-                .map(|stanza| (stanza.bytes.to_vec(), stanza.log_id, stanza.at.0))
-                .collect(),
+            queue: self.queue.iter().cloned().map(QueuedImage::from).collect(),
             known: self.known,
         }
     }
@@ -468,7 +500,8 @@ impl Counters {
     pub fn from_image(image: CountersImage) -> Option<Self> {
         let out = u32::try_from(image.queue.len()).ok()?;
         let received = image.handled.wrapping_add(u32::try_from(image.open.len()).ok()?);
-        let queue: VecDeque<Unacknowledged> = image.queue.into_iter().map(unacknowledged).collect();
+        let queue: VecDeque<Unacknowledged> =
+            image.queue.into_iter().map(Unacknowledged::from).collect();
         Some(Self {
             resumable: Some(Resumable { id: image.id.into(), window_s: image.window_s }),
             received,
@@ -513,6 +546,7 @@ mod tests {
         Unacknowledged {
             bytes: vec![b'x'; 10].into(),
             log_id: Some(id),
+            origin: Some(Origin { incarnation: 1, link: 2, number: id }),
             at: Wall(0),
             sent: Some((Instant(id), 0)),
         }

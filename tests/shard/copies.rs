@@ -249,6 +249,47 @@ fn messages_of_the_log_follow_those_of_the_copy_in_order() {
     assert_eq!(nodes.logged(&there), 0);
 }
 
+/// The dead owner had given its client messages whose rows were not written yet: they are kept when they come again, and
+/// are not told twice to a client that has them, or gets them as it resumes.
+#[test]
+fn what_a_resumed_session_had_already_is_kept_and_does_not_come_again() {
+    for (archive, had, moves) in
+        [(false, 2, false), (true, 2, false), (true, 4, false), (false, 4, true), (true, 2, true)]
+    {
+        let mut nodes = cluster_with(|config| config.archive = archive);
+        let (here, there) = (nodes.name_at("a", 1), name_with(&mut nodes, 2, 3));
+        let (alice, _) = nodes.online_acked(&here, "phone");
+        let (bob, id) = nodes.online_acked(&there, "desk");
+        nodes.send(alice, &chat(&format!("{there}@here"), "0"));
+        nodes.send(bob, &a(2));
+        nodes.hold_store();
+        nodes.send(alice, &chat(&format!("{there}@here"), "1"));
+        nodes.send(alice, &chat(&format!("{there}@here"), "2"));
+        assert_eq!(bodies(&nodes.read(bob)), ["0", "1", "2"]);
+        nodes.kill_node(2);
+        nodes.free_store();
+        die(&mut nodes, &[2]);
+        assert_eq!(revived(&nodes), 1);
+        if moves {
+            // Its new owner leaves as well, in order.
+            nodes.members(&[(1, 1), (3, 0)], &[]);
+            nodes.advance(Duration::from_secs(1));
+            assert!(nodes.is_settled());
+        }
+        let (bob, text) = come(&mut nodes, &there, &id, had);
+        let left = if had == 2 { &["1", "2"][..] } else { &[] };
+        let context = format!("archive {archive}, had {had}, moves {moves}: {text}");
+        assert_eq!(bodies(&text), left, "{context}");
+        nodes.send(alice, &chat(&format!("{there}@here"), "3"));
+        assert_eq!(bodies(&nodes.read(bob)), ["3"], "{context}");
+        nodes.send(bob, &a(5));
+        assert_eq!(nodes.logged(&there), 0, "{context}");
+        if archive {
+            assert_eq!(bodies(&nodes.kept(&there, true)), ["0", "1", "2", "3"], "{context}");
+        }
+    }
+}
+
 /// What was confirmed to the dead owner is written off by the next one. That it is done with that is no reason to read the
 /// account: while owners change, another may still give it rows, and higher ids.
 #[test]

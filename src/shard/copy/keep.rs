@@ -2,6 +2,7 @@
 //! until an epoch says that their owner is gone.
 
 use super::super::migration::SessionImage;
+use super::super::outbound::Mark;
 use super::super::peers::Peer;
 use super::super::{Core, Shard};
 use super::record::{Record, Records, write_refused};
@@ -9,7 +10,7 @@ use crate::base::hash::Map;
 use crate::stream::resume::{Tally, Unacknowledged};
 use std::collections::VecDeque;
 
-/// Rows that the client confirmed last: the owner may be gone before they are out of the log.
+/// What the client confirmed last: the owner may be gone before the rows are out of the log, or in it.
 const CONFIRMED_MAX: usize = 256;
 /// What a copy and a stanza in it take beside their bytes.
 const COPY_BYTES: usize = 512;
@@ -22,7 +23,7 @@ pub(super) struct Copy {
     pub image: SessionImage,
     pub tally: Tally,
     pub queue: VecDeque<Unacknowledged>,
-    pub confirmed: VecDeque<u64>,
+    pub confirmed: VecDeque<Mark>,
     /// Bytes of the image.
     image_bytes: usize,
     queue_bytes: usize,
@@ -50,11 +51,12 @@ impl Copy {
             && let Some(stanza) = self.queue.pop_front()
         {
             self.queue_bytes -= size(&stanza);
-            if let Some(row) = stanza.log_id {
+            let mark = Mark { row: stanza.log_id, origin: stanza.origin };
+            if mark != Mark::NONE {
                 if self.confirmed.len() == CONFIRMED_MAX {
                     self.confirmed.pop_front();
                 }
-                self.confirmed.push_back(row);
+                self.confirmed.push_back(mark);
             }
         }
         if self.queue.is_empty() {

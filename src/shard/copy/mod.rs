@@ -5,9 +5,12 @@
 //! number of sessions changed. No `<a h/>` passes what the copy has received; delivery waits for nothing. The copy is none
 //! while its owner lives. Where it cannot be kept, the session goes on without one, and nothing waits.
 
+mod had;
 mod keep;
 mod record;
 mod revive;
+
+pub(super) use had::Had;
 
 use super::account::AccountId;
 use super::control::Control;

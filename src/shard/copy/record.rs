@@ -3,6 +3,7 @@
 //! A record begins with its kind and the session's number at its owner. Numbers are big endian.
 
 use crate::base::instant::Wall;
+use crate::frame::Origin;
 use crate::stream::resume::{Tally, Unacknowledged};
 
 const WHOLE: u8 = 1;
@@ -54,6 +55,7 @@ pub(super) fn write_delta<'a>(
     for stanza in stanzas {
         out.extend_from_slice(&stanza.at.0.to_be_bytes());
         write_optional(out, stanza.log_id);
+        write_origin(out, stanza.origin);
         write_bytes(out, &stanza.bytes);
     }
 }
@@ -84,6 +86,13 @@ fn write_optional(out: &mut Vec<u8>, number: Option<u64>) {
     }
 }
 
+fn write_origin(out: &mut Vec<u8>, origin: Option<Origin>) {
+    out.push(u8::from(origin.is_some()));
+    if let Some(origin) = origin {
+        origin.write(out);
+    }
+}
+
 /// The records of a frame, up to the first that is none: another node may be newer.
 pub(super) struct Records<'a>(pub &'a [u8]);
 
@@ -111,12 +120,13 @@ fn read<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
             let tally = Tally { handled, sent, acknowledged, known };
             let count = read_u32(rest)?;
             // The smallest stanza takes more than this, so a count that lies reserves nothing.
-            let mut stanzas = Vec::with_capacity((count as usize).min(rest.len() / 13));
+            let mut stanzas = Vec::with_capacity((count as usize).min(rest.len() / 14));
             for _ in 0..count {
                 let at = Wall(read_u64(rest)?);
                 let log_id = read_optional(rest)?;
+                let origin = read_origin(rest)?;
                 let bytes = read_bytes(rest)?.into();
-                stanzas.push(Unacknowledged { bytes, log_id, at, sent: None });
+                stanzas.push(Unacknowledged { bytes, log_id, origin, at, sent: None });
             }
             Record::Delta { session, tally, stanzas }
         }
@@ -151,12 +161,25 @@ fn read_optional(rest: &mut &[u8]) -> Option<Option<u64>> {
     }
 }
 
+/// The outer one is for what is none at all.
+fn read_origin(rest: &mut &[u8]) -> Option<Option<Origin>> {
+    match *rest.split_off_first()? {
+        0 => Some(None),
+        _ => {
+            let (origin, behind) = Origin::read(rest)?;
+            *rest = behind;
+            Some(Some(origin))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn stanza(bytes: &[u8], log_id: Option<u64>) -> Unacknowledged {
-        Unacknowledged { bytes: bytes.into(), log_id, at: Wall(5), sent: None }
+        let origin = log_id.map(|number| Origin { incarnation: 2, link: 1, number });
+        Unacknowledged { bytes: bytes.into(), log_id, origin, at: Wall(5), sent: None }
     }
 
     fn all() -> (Vec<u8>, Vec<Record<'static>>) {

@@ -34,6 +34,7 @@ impl Shard {
             let Copy { mut image, tally, queue, confirmed, .. } = copy;
             image.counters.revive(tally, queue);
             image.may_be_said_again(self.core.now.wall);
+            image.had(confirmed.iter().filter_map(|mark| mark.origin));
             let Ok(jid) = Jid::parse(&image.jid) else { continue };
             self.core.probe.copies_revived += 1;
             let owner = self.core.placement.owner(jid.bare().hash64());
@@ -45,7 +46,8 @@ impl Shard {
             let Some(session) = self.session_of(image, jid, fx) else { continue };
             if let Some(slot) = self.core.sessions.get(session.0) {
                 let account = slot.account;
-                self.core.confirmed.extend(confirmed.into_iter().map(|row| (account, row)));
+                let rows = confirmed.iter().filter_map(|mark| mark.row);
+                self.core.confirmed.extend(rows.map(|row| (account, row)));
             }
             self.awaken(session);
         }
