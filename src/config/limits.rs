@@ -191,6 +191,15 @@ impl Limits {
                 format!("more than stanza_bytes ({}); {remedy}", limits.stanza_bytes),
             );
         }
+        // A stanza grows on its way, and nothing larger than what a client may leave unread gets through.
+        let least = limits.stanza_bytes.saturating_mul(2);
+        if limits.output_bytes < least {
+            let remedy = s.remedy("output_bytes", &least.to_string());
+            s.problem(
+                "output_bytes",
+                format!("less than twice stanza_bytes ({}); {remedy}", limits.stanza_bytes),
+            );
+        }
         limits
     }
 }

@@ -27,6 +27,8 @@ use std::time::Duration;
 /// Rows read from the log at a time, and those a session may hold unconfirmed while more are sent.
 const PAGE: u32 = 64;
 const UNCONFIRMED: usize = 256;
+/// Bytes that a row grows by, at most, when it is sent: its id and when it came, for one of our domains.
+const STAMPS: usize = 2_048;
 /// How long a page waits that the store could not read, or the session not take.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -231,7 +233,7 @@ impl Shard {
         if replay.asked.is_some() || too_early {
             return;
         }
-        if core.is_full(replay.session) {
+        if core.is_full(replay.session, 0) {
             // Its acknowledgements wake it; output that nobody acknowledges does not.
             return core.replay_later(id);
         }
@@ -270,10 +272,11 @@ impl Shard {
         };
         let holders = slot.sessions.clone();
         let own = slot.jid.clone();
+        let mut waits = false;
         for entry in entries {
             let core = &mut self.core;
-            if core.is_full(session) {
-                more = true;
+            if core.is_full(session, entry.stanza.len()) {
+                (more, waits) = (true, true);
                 break;
             }
             after = entry.id;
@@ -310,7 +313,10 @@ impl Shard {
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         if more {
             slot.replay = Some(Replay { session, after, asked: None, timer });
-            return self.continue_replay(id, fx);
+            return match waits {
+                true => core.replay_later(id),
+                false => self.continue_replay(id, fx),
+            };
         }
         slot.replay = None;
         self.no_longer_busy(id, Busy::Replay, fx);
@@ -474,7 +480,9 @@ impl Shard {
 impl Core {
     /// The session holds so much that it has not confirmed that a replay must wait: a row that is sent above its limits
     /// would end it, and the next session, and none would ever get past that row.
-    fn is_full(&self, session: SessionId) -> bool {
+    ///
+    /// - takes: `next`, bytes of the row that would be sent
+    fn is_full(&self, session: SessionId, next: usize) -> bool {
         let limits = &self.config.limits;
         let Some(slot) = self.sessions.get(session.0) else { return false };
         let queued = slot
@@ -484,7 +492,10 @@ impl Core {
         let rows = queued.0 + slot.confirmation.as_ref().map_or(0, |waiting| waiting.rows.len());
         let conn = slot.conn.and_then(|conn| self.conns.get(conn.0));
         let bytes = queued.1.max(conn.map_or(0, |conn| conn.output_len()));
-        rows > UNCONFIRMED.min(limits.resume_queue / 2) || bytes > limits.output_bytes / 2
+        let is_above = bytes > 0 && bytes + next + STAMPS > limits.output_bytes;
+        rows > UNCONFIRMED.min(limits.resume_queue / 2)
+            || bytes > limits.output_bytes / 2
+            || is_above
     }
 
     /// Stanzas and bytes that the session may get at once: half of what it may leave unread or unacknowledged, less what

@@ -74,6 +74,10 @@ fn values_are_refused_with_file_line_key_and_remedy() {
             "3: limits.stanza_bytes_before_login: more than stanza_bytes (20000); \
              write stanza_bytes_before_login = 20000",
         ),
+        (
+            "[limits]\nstanza_bytes = 50000\noutput_bytes = 70000",
+            "3: limits.output_bytes: less than twice stanza_bytes (50000); write output_bytes = 100000",
+        ),
         ("node = 1", "1: node: 1 is not a table; write [node] and its keys below"),
         (
             "[storage]\nurl = \"mysql://x\"",

@@ -1,6 +1,7 @@
 //! Messages that nobody is there for (XEP-0160): stored, delivered at login, gone only when confirmed.
 
 use crate::harness::*;
+use std::time::Duration;
 
 fn stored(node: &mut Node, bodies: &[&str]) -> Client {
     let alice = node.online("alice", "phone");
@@ -337,6 +338,19 @@ fn client_that_never_answers_pings_is_ended_at_the_bound() {
     (0..30).for_each(|number| node.send(alice, &chat("bob@here", &number.to_string())));
     assert!(node.read(bob).contains("<policy-violation "));
     assert_eq!(node.logged("bob"), 30);
+}
+
+/// Each fits into what a client may leave unread, and both do not.
+#[test]
+fn a_large_message_of_the_log_waits_for_those_before_it() {
+    let mut node = Node::with(1, |config| config.limits.output_bytes = 20_000);
+    let (small, large) = ("a".repeat(8_000), "b".repeat(14_000));
+    stored(&mut node, &[&small, &large]);
+    assert_eq!(node.logged("bob"), 2);
+    let bob = bob_without_answers(&mut node, "pc");
+    assert_eq!(bodies(&node.read(bob)), [&small]);
+    node.advance(Duration::from_secs(2));
+    assert_eq!(bodies(&node.read(bob)), [&large]);
 }
 
 #[test]
