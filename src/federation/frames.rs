@@ -71,7 +71,10 @@ impl Core {
             let at = FrameRef { ring: from, number: envelope.number };
             self.inward[usize::from(from)].received(envelope.number);
             if from >= self.config.shards {
-                self.core_answered(&envelope);
+                match envelope.kind {
+                    Kind::Control => self.core_says(from - self.config.shards, &envelope, fx),
+                    _ => self.core_answered(&envelope),
+                }
                 continue;
             }
             if envelope.kind == Kind::Control {

@@ -11,6 +11,7 @@ use super::conn::Conn;
 use super::domain::LaneId;
 use super::effect::{ConnId, Effects};
 use super::outbound::Resumable;
+use super::taking::{Asker, Taking};
 use super::{Core, Failure, Stage, Timer};
 use crate::base::ids::Id;
 use crate::base::instant::Instant;
@@ -46,6 +47,8 @@ pub(super) struct Received {
     pub conn: Option<ConnId>,
     /// It was lost then; with a name it waits to be taken up.
     pub lost_at: Option<Instant>,
+    /// Another core wants it.
+    pub asker: Option<Asker>,
 }
 
 /// How the peer of a connection confirms what it gets.
@@ -61,6 +64,8 @@ pub(super) struct Management {
     pub proved: bool,
     /// `<resume/>` with this `h` waits for its answer.
     pub resuming: Option<u32>,
+    /// Other cores are asked for the stream that it names.
+    pub taking: Option<Taking>,
     /// `<enabled/>` named the stream, for so long.
     pub resumable: Option<(Box<str>, Duration)>,
 }
@@ -255,7 +260,7 @@ impl Core {
     ) {
         let window = self.config.limits.resume.as_secs();
         let window = u32::try_from(window).unwrap_or(u32::MAX).min(max_s.unwrap_or(u32::MAX));
-        let room = self.received.len() < 2 * self.config.limits.incoming;
+        let room = self.has_room_to_resume();
         let Some(conn) = self.conns.get(id.0) else { return };
         let pair = conn.stream.as_ref().and_then(|stream| stream.inbound().first().cloned());
         let carries = conn.carries;
@@ -274,6 +279,7 @@ impl Core {
             counters: Counters::default(),
             conn: Some(id),
             lost_at: None,
+            asker: None,
         };
         let received = ReceivedId(self.received.insert(received));
         if !name.is_empty() {
@@ -295,6 +301,11 @@ impl Core {
         }
     }
 
+    /// Whether one more stream may be kept for its peer to take up.
+    pub(super) fn has_room_to_resume(&self) -> bool {
+        self.received.len() < 2 * self.config.limits.incoming
+    }
+
     /// XEP-0198 on a stream of ours that goes both ways: what the peer sends on it is counted as well.
     pub(super) fn count_both_ways(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id.0) else { return };
@@ -306,6 +317,7 @@ impl Core {
             counters: Counters::default(),
             conn: Some(id),
             lost_at: None,
+            asker: None,
         };
         let received = ReceivedId(self.received.insert(received));
         if let Some(conn) = self.conns.get_mut(id.0) {
@@ -326,15 +338,16 @@ impl Core {
             stream.is_some_and(|stream| stream.inbound().contains(&received.pair))
         });
         let (Some(found), Some(received)) = (found, received) else {
-            self.with_stream(id, fx, |stream, out| {
-                stream.not_managed("item-not-found", None, out);
-            });
+            if found.is_some() || !self.ask_cores(id, previous, h, fx) {
+                self.not_resumed(id, fx);
+            }
             return;
         };
         if let Some(before) = received.conn.filter(|before| *before != id) {
             // The peer gave it up before we noticed.
             self.cut(before, Failure::Lost, "its stream was taken up on another connection", fx);
         }
+        self.stays(found, fx);
         let Some(received) = self.received.get_mut(found.0) else { return };
         received.conn = Some(id);
         received.lost_at = None;
@@ -373,13 +386,15 @@ impl Core {
     }
 
     /// The time for a stream to be taken up may be over.
-    pub(super) fn resume_due(&mut self, id: ReceivedId) {
+    pub(super) fn resume_due(&mut self, id: ReceivedId, fx: &mut Effects) {
         let window = self.config.limits.resume;
         let now = self.now.mono;
         let over = |received: &Received| received.lost_at.is_some_and(|at| at + window <= now);
-        if self.received.get(id.0).is_some_and(over)
-            && let Some(received) = self.received.remove(id.0)
-        {
+        if !self.received.get(id.0).is_some_and(over) {
+            return;
+        }
+        self.stays(id, fx);
+        if let Some(received) = self.received.remove(id.0) {
             self.resumables.remove(&received.name);
         }
     }
@@ -395,9 +410,13 @@ impl Core {
     /// A stanza of a peer's stream is handled.
     pub(super) fn stanza_handled(&mut self, number: StanzaNumber) {
         let Some(received) = self.received.get_mut(number.stream.0) else { return };
-        if received.counters.complete(number.number)
-            && let Some(conn) = received.conn
-        {
+        if !received.counters.complete(number.number) {
+            return;
+        }
+        if received.asker.is_some() {
+            self.giving.push(number.stream);
+        }
+        if let Some(conn) = received.conn {
             self.note(conn);
         }
     }

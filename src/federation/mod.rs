@@ -10,7 +10,8 @@
 //! - `domain`, `queue`: what waits for whom, in order; `durable`: what of it is in the store
 //! - `dial`, `outbound`, `carry`: when a domain is tried, how a stream comes up, what flows on it
 //! - `inbound`, `dialback`: who peers are, and what they send
-//! - `managed`: who has what (XEP-0198, or pings); `ending`: what becomes of it when connections end
+//! - `managed`: who has what (XEP-0198, or pings); `ending`: what becomes of it when connections end; `taking`: streams that
+//!   are taken up on another core
 //! - `frames`, `bounce`: the rings to the shards; `operator`: what is asked from outside
 //! - `discovery`, `trust`: where a domain's servers are, and whom a certificate names: plain functions
 
@@ -35,6 +36,7 @@ mod operator;
 mod outbound;
 mod probe;
 mod queue;
+mod taking;
 pub mod trust;
 
 pub use config::{FederationConfig, Limits, Policy};
@@ -160,8 +162,10 @@ struct Core {
     /// Lanes and connections to look at when the turn ends.
     touched: Vec<LaneId>,
     noted: Vec<ConnId>,
-    /// Connections whose stream was taken up and is read on.
+    /// Connections whose `<resume/>` was answered and that are read on.
     resumed_conns: Vec<ConnId>,
+    /// Streams that other cores asked for, to look at when the turn ends.
+    giving: Vec<ReceivedId>,
     /// Connections that are not read as rings or the store are full.
     stalled: Vec<ConnId>,
     /// Spare room for what is written.
@@ -219,6 +223,7 @@ impl Federation {
             touched: Vec::new(),
             noted: Vec::new(),
             resumed_conns: Vec::new(),
+            giving: Vec::new(),
             stalled: Vec::new(),
             scratch: Vec::new(),
             probe: Probe::default(),
@@ -255,6 +260,7 @@ impl Federation {
     pub fn end_turn(&mut self, now: Now, fx: &mut Effects) {
         self.core.now = now;
         self.core.walk_on(fx);
+        self.core.give_streams(fx);
         loop {
             for id in std::mem::take(&mut self.core.noted) {
                 if let Some(conn) = self.core.conns.get_mut(id.0) {
@@ -342,7 +348,7 @@ impl Federation {
                 Timer::Idle(conn) => self.core.idle_due(conn, fx),
                 Timer::Silence(conn) => self.core.silence_due(conn, fx),
                 Timer::Rate(conn) => self.rate_due(conn, fx),
-                Timer::Resume(received) => self.core.resume_due(received),
+                Timer::Resume(received) => self.core.resume_due(received, fx),
                 Timer::Walk => self.core.walk_on(fx),
                 Timer::Page(domain) => self.core.read_on_backlog(domain, fx),
             }

@@ -193,6 +193,11 @@ impl Counters {
         Self { resumable, ..Self::default() }
     }
 
+    /// Those of a stream that another core had, of which `handled` stanzas of the peer are handled and none is open.
+    pub fn going_on(handled: u32) -> Self {
+        Self { received: handled, handled, told: handled, ..Self::default() }
+    }
+
     /// Counts a stanza from the client and gives its number; it stays open until `complete`.
     pub fn receive(&mut self) -> u32 {
         self.received = self.received.wrapping_add(1);

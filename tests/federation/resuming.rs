@@ -3,10 +3,130 @@
 
 use crate::certs;
 use crate::peer::*;
-use crate::rig::{Rig, Wish};
+use crate::rig::{Rig, Wish, config};
 use corefire::federation::discovery::Problem;
 use corefire::federation::{ConnId, Input};
 use std::time::Duration;
+
+fn core(index: u16, cores: u16) -> Rig {
+    let mut config = config(A);
+    (config.cores, config.index) = (cores, index);
+    Rig::with(config, 1 + u64::from(index))
+}
+
+/// The cores get what they have for each other, until there is nothing more.
+fn meet(cores: &mut [&mut Rig]) {
+    let count = cores.len();
+    let mut idle = false;
+    while !std::mem::replace(&mut idle, true) {
+        for (from, to) in (0..count * count).map(|pair| (pair / count, pair % count)) {
+            let batch = std::mem::take(&mut cores[from].fx.outbox[1 + to]);
+            if batch.frames() > 0 {
+                idle = false;
+                let (ring, sent) = (1 + u16::try_from(from).unwrap(), cores[to].now.mono);
+                cores[to].give(Input::Frames { from: ring, sent, batch: &batch });
+            }
+        }
+    }
+}
+
+/// B has a stream on this core, and sent one message that the shard has not handled; gives its name.
+fn has_stream(rig: &mut Rig) -> (ConnId, String) {
+    let conn = authenticated(rig);
+    rig.handles = false;
+    rig.hear(conn, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    let said = rig.said(conn);
+    let name = said.split(" id='").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
+    rig.hear(
+        conn,
+        &format!(
+            "<message type='chat' id='m1' from='x@{B}/1' to='y@{A}'><body>m1</body></message>"
+        ),
+    );
+    assert_eq!(rig.texts().len(), 1);
+    (conn, name.to_owned())
+}
+
+#[test]
+fn a_stream_is_taken_up_on_whichever_core_its_peer_comes_back_to() {
+    let (mut one, mut two, mut three) = (core(0, 3), core(1, 3), core(2, 3));
+    let (first, name) = has_stream(&mut one);
+    // The core has not noticed yet that the peer is gone.
+    let second = authenticated(&mut two);
+    two.hear(second, &format!("<resume xmlns='urn:xmpp:sm:3' previd='{name}' h='0'/>"));
+    meet(&mut [&mut one, &mut two, &mut three]);
+    assert!(one.has_closed(first));
+    assert_eq!(two.said(second), "", "the shard has the message still");
+    one.handle_all();
+    one.turn();
+    meet(&mut [&mut one, &mut two, &mut three]);
+    let resumed = |h| format!("<resumed xmlns='urn:xmpp:sm:3' h='{h}' previd='{name}'/>");
+    assert_eq!(two.said(second), resumed(1));
+    two.hear(
+        second,
+        &format!("<message type='chat' id='m2' from='x@{B}/1' to='y@{A}'><body>m2</body></message><r xmlns='urn:xmpp:sm:3'/>"),
+    );
+    assert_eq!(
+        (two.said(second).as_str(), two.texts().len()),
+        ("<a xmlns='urn:xmpp:sm:3' h='2'/>", 1)
+    );
+    // And again, by the same name.
+    two.lose(second);
+    let third = authenticated(&mut three);
+    three.hear(third, &format!("<resume xmlns='urn:xmpp:sm:3' previd='{name}' h='0'/>"));
+    meet(&mut [&mut one, &mut two, &mut three]);
+    assert_eq!(three.said(third), resumed(2));
+    assert_eq!([one.probe(), two.probe(), three.probe()].map(|it| it.streams_resumed), [0, 1, 1]);
+}
+
+#[test]
+fn a_stream_that_no_core_has_or_that_is_anothers_is_not_found() {
+    let (mut one, mut two) = (core(0, 2), core(1, 2));
+    let (_, name) = has_stream(&mut one);
+    one.handle_all();
+    one.turn();
+    let stranger = comes(&mut two, certs::valid("other.example"));
+    two.said(stranger);
+    two.hear(stranger, "<db:result from='other.example' to='a.example'>key</db:result>");
+    assert!(two.said(stranger).contains("type='valid'"));
+    let (second, third) = (authenticated(&mut two), authenticated(&mut two));
+    for (conn, name) in [(stranger, name), (second, "unknown".into()), (third, "x".repeat(3_000))] {
+        let resume = format!("<resume xmlns='urn:xmpp:sm:3' previd='{name}' h='0'/>");
+        two.hear(conn, &format!("{resume}<enable xmlns='urn:xmpp:sm:3'/>"));
+        let asks = two.fx.outbox.iter().any(|batch| batch.frames() > 0);
+        assert_eq!(asks, name.len() < 100, "only for what may be a name of ours");
+        meet(&mut [&mut one, &mut two]);
+        let said = two.said(conn);
+        assert!(said.contains("<item-not-found"), "{name}: {said}");
+        assert!(said.ends_with("<enabled xmlns='urn:xmpp:sm:3'/>"), "what follows is read: {said}");
+    }
+    assert_eq!(two.probe().streams_resumed, 0);
+}
+
+/// The connection that wanted it is gone when it comes: the stream is not lost with that.
+#[test]
+fn a_stream_that_is_given_away_in_vain_can_be_taken_up_there() {
+    let (mut one, mut two) = (core(0, 2), core(1, 2));
+    let (first, name) = has_stream(&mut one);
+    one.lose(first);
+    one.handle_all();
+    one.turn();
+    let second = authenticated(&mut two);
+    let resume = format!("<resume xmlns='urn:xmpp:sm:3' previd='{name}' h='0'/>");
+    two.hear(second, &resume);
+    two.lose(second);
+    meet(&mut [&mut one, &mut two]);
+    let third = authenticated(&mut two);
+    two.hear(third, &resume);
+    assert!(two.said(third).contains("h='1'"));
+    // Not for ever.
+    two.lose(third);
+    two.advance(Duration::from_secs(121));
+    let fourth = authenticated(&mut two);
+    two.hear(fourth, &resume);
+    meet(&mut [&mut one, &mut two]);
+    assert!(two.said(fourth).contains("<item-not-found"));
+}
 
 /// While A waits before its next attempt, B comes with a stream that goes both ways; gives what A says on it.
 fn comes_both_ways(rig: &mut Rig) -> (ConnId, String) {
