@@ -51,6 +51,7 @@ impl Core {
             let Some(stream) = slot.stream.as_ref() else { break };
             let most = if slot.managed.is_on_trial() { most.min(UNPROVED_MAX) } else { most };
             let takes = slot.hold != Hold::Closing
+                && !slot.managed.finishing
                 && slot.carries == Some(id)
                 && slot.output_len() + out.len() < soft
                 && lane.queue.unconfirmed() < most;

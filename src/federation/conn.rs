@@ -370,7 +370,8 @@ impl Core {
         }
         let hard = self.config.limits.output_hard;
         let Some(conn) = self.conns.get_mut(id.0) else { return };
-        if conn.output_len() > hard {
+        // Behind our end tag nothing comes.
+        if conn.output_len() > hard || conn.managed.finishing {
             return;
         }
         conn.output.extend_from_slice(bytes);

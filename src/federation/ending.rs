@@ -55,6 +55,7 @@ impl Core {
 
     /// The peer closed its stream in order.
     pub(super) fn peer_closed(&mut self, id: ConnId, fx: &mut Effects) {
+        self.finished(id);
         self.give_up(id, Failure::Lost, "it closed the stream", None, fx);
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Outwards a stanza is confirmed by XEP-0198 where the peer speaks it, else by a barrier: a ping (XEP-0199) behind each
 //! batch, whose result or error says that the peer has dealt with all before it. One of them is out at a time, so what
-//! gathers meanwhile is the next batch.
+//! gathers meanwhile is the next batch. The answer takes the peer's own stream to us, and some peers do without one for
+//! minutes once it was lost: where no answer comes, the end of the stream is the barrier, as who reads our end tag, which
+//! is behind all else, answers it with its own.
 //!
 //! Inwards, what was received on a stream with XEP-0198 is counted apart from its connection, as it may be taken up again
 //! on another: until then shards go on handling it.
@@ -26,6 +28,8 @@ use std::time::Duration;
 const ACK_WAIT: Duration = Duration::from_secs(1);
 /// After so long without an answer a ping is sent once more, until `confirmation` is over.
 const PING_AGAIN: Duration = Duration::from_secs(3);
+/// After so long without one the stream is ended in its stead.
+const PING_FINISH: Duration = Duration::from_secs(6);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceivedId(pub Id);
@@ -64,6 +68,8 @@ pub(super) struct Management {
     pub proved: bool,
     /// `<resume/>` with this `h` waits for its answer.
     pub resuming: Option<u32>,
+    /// Our end tag is out, as the barrier.
+    pub finishing: bool,
     /// Other cores are asked for the stream that it names.
     pub taking: Option<Taking>,
     /// `<enabled/>` named the stream, for so long.
@@ -97,7 +103,7 @@ impl Core {
     pub(super) fn set_barrier(&mut self, lane: LaneId, id: ConnId, fx: &mut Effects) {
         let out = self.lane(lane).map_or(0, |lane| lane.queue.unconfirmed());
         let Some(conn) = self.conns.get(id.0) else { return };
-        if out == 0 || conn.managed.asked_at.is_some() {
+        if out == 0 || conn.managed.asked_at.is_some() || conn.managed.finishing {
             return;
         }
         let mut request = Vec::with_capacity(192);
@@ -143,7 +149,10 @@ impl Core {
         let Some(conn) = self.conns.get(id.0) else { return };
         let Some(asked) = conn.managed.asked_at else { return };
         if asked + wait > self.now.mono {
-            return self.ping_again(id, asked + wait, fx);
+            return match asked + PING_FINISH > self.now.mono {
+                true => self.ping_again(id, asked + wait, fx),
+                false => self.finish(id, asked + wait, fx),
+            };
         }
         let text = match conn.managed.confirm {
             Confirm::Managed { .. } => "it does not acknowledge what it is sent (XEP-0198)",
@@ -170,6 +179,30 @@ impl Core {
         self.write(id, &request, fx);
     }
 
+    /// The peer reads, but its answers do not come: it is asked to end its stream behind ours.
+    fn finish(&mut self, id: ConnId, until: Instant, fx: &mut Effects) {
+        let waits = |conn: &&Conn| {
+            matches!(conn.managed.confirm, Confirm::Ping(Some(_))) && !conn.managed.finishing
+        };
+        if self.conns.get(id.0).filter(waits).is_none() {
+            return;
+        }
+        self.with_stream(id, fx, |stream, out| stream.finish(out));
+        if let Some(conn) = self.conns.get_mut(id.0) {
+            conn.managed.finishing = true;
+        }
+        self.wheel.insert(until, Timer::Confirmation(id));
+    }
+
+    /// The peer ended its stream without an error: if it was asked to, it has all that is out.
+    pub(super) fn finished(&mut self, id: ConnId) {
+        let conn = self.conns.get(id.0).filter(|conn| conn.managed.finishing);
+        if let Some(lane) = conn.and_then(|conn| conn.carries) {
+            let out = self.lane(lane).map_or(0, |lane| lane.queue.unconfirmed());
+            self.confirm(lane, id, out);
+        }
+    }
+
     /// The answer to a ping of ours, whichever way it came: a stanza with this id from the remote domain to ours.
     ///
     /// - gives: whether it was one
@@ -187,7 +220,9 @@ impl Core {
             && ping.as_ref().is_some_and(|(name, _)| **name == *id)
         {
             let count = ping.take().map_or(0, |(_, count)| count);
-            slot.managed.asked_at = None;
+            if !slot.managed.finishing {
+                slot.managed.asked_at = None;
+            }
             self.confirm(lane, conn, count);
         }
         true

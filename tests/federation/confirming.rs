@@ -186,6 +186,56 @@ fn a_peer_that_does_not_answer_the_ping_is_lost() {
     assert_eq!(bodies(&rig.said(conn)), ["m1"], "once more");
 }
 
+/// Its own way to us may be shut for minutes, as that of servers is that back off.
+#[test]
+fn a_peer_whose_answers_do_not_come_confirms_by_the_end_of_its_stream() {
+    let mut rig = Rig::new(A);
+    send(&mut rig, &["m1"]);
+    let conn = goes_by_dialback(&mut rig);
+    rig.said(conn);
+    rig.advance(Duration::from_secs(4));
+    send(&mut rig, &["m2"]);
+    assert_eq!(bodies(&rig.said(conn)), ["m2"]);
+    rig.advance(Duration::from_secs(3));
+    let said = rig.said(conn);
+    assert!(said.ends_with("</stream:stream>"), "{said}");
+    // Nothing is said behind it, and the peer has time.
+    send(&mut rig, &["m3"]);
+    rig.advance(Duration::from_secs(20));
+    assert_eq!((rig.said(conn).as_str(), rig.has_closed(conn)), ("", false));
+    assert_eq!(rig.probe().unconfirmed, 2);
+    rig.hear(conn, "</stream:stream>");
+    assert_eq!(rig.said(conn), "");
+    assert!(rig.has_closed(conn));
+    assert_eq!(rig.probe().unconfirmed, 0);
+    again(&mut rig);
+    let conn = goes_by_dialback(&mut rig);
+    assert_eq!(bodies(&rig.said(conn)), ["m3"]);
+}
+
+#[test]
+fn no_other_end_of_a_stream_confirms_anything() {
+    for (after, end) in [
+        (7, ""),
+        (
+            7,
+            "<stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>",
+        ),
+        (2, "</stream:stream>"),
+    ] {
+        let mut rig = Rig::new(A);
+        send(&mut rig, &["m1"]);
+        let conn = goes_by_dialback(&mut rig);
+        rig.said(conn);
+        rig.advance(Duration::from_secs(after));
+        rig.hear(conn, end);
+        rig.lose(conn);
+        again(&mut rig);
+        let conn = goes_by_dialback(&mut rig);
+        assert_eq!(bodies(&rig.said(conn)), ["m1"], "{end}");
+    }
+}
+
 #[test]
 fn a_message_to_a_dead_domain_survives_the_end_of_the_process() {
     let mut rig = Rig::new(A);

@@ -109,6 +109,8 @@ pub struct S2sStream {
     /// The stream's id, made by the receiving side.
     id: Box<str>,
     header_sent: bool,
+    /// Our end tag is out, and the peer's is waited for.
+    finished: bool,
     /// Initiating: what is wrong with the peer's header.
     flaw: Option<StreamError>,
     restarts: u32,
@@ -163,6 +165,7 @@ impl S2sStream {
             headers: 0,
             id: "".into(),
             header_sent: false,
+            finished: false,
             flaw: None,
             restarts: 0,
             offer: Offer::default(),
@@ -264,7 +267,7 @@ impl S2sStream {
     /// Whether the features are known to both. Not while one stream ends and the next has not begun: between `<success/>` and
     /// the features behind it.
     pub fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Negotiating)
+        matches!(self.phase, Phase::Open | Phase::Negotiating) && !self.finished
     }
 
     /// Whether stanzas from the pair's local domain may be sent to its remote one.
@@ -285,6 +288,7 @@ impl S2sStream {
         };
         let is_first_target = self.remote.as_ref() == Some(&pair.remote);
         is_open
+            && self.is_open()
             && self.secure
             && (self.role == Role::Receiving || is_first_target || self.dialback_errors)
     }
@@ -374,7 +378,7 @@ impl S2sStream {
     ) -> bool {
         let is_known = self.verifying.iter().any(|(known, of)| known == pair && **of == *id);
         let is_full = self.verifying.len() >= policy.verifications_max;
-        let is_open = self.phase == Phase::Negotiating && self.secure;
+        let is_open = self.phase == Phase::Negotiating && self.is_open() && self.secure;
         if is_known || is_full || !is_open {
             return false;
         }
@@ -404,13 +408,24 @@ impl S2sStream {
         }
     }
 
+    /// Says that nothing more comes, and reads on until the peer says so, too (`Event::Closed`): it has read all that was sent
+    /// by then (RFC 6120 §4.4). False, and nothing is written, where the stream is not open.
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> bool {
+        let may = self.is_open();
+        if may {
+            out.extend_from_slice(b"</stream:stream>");
+            self.finished = true;
+        }
+        may
+    }
+
     /// Ends the stream, with `error` first where there is one. A header goes before it if none was sent
     /// (RFC 6120 §4.9.1.2); while TLS is being started nothing may be said.
     pub fn close(&mut self, error: Option<&StreamError>, policy: &S2sPolicy, out: &mut Vec<u8>) {
         if self.phase == Phase::Closed {
             return;
         }
-        if self.phase != Phase::StartingTls {
+        if self.phase != Phase::StartingTls && !self.finished {
             if !self.header_sent {
                 self.write_header(policy.domains.first().map(|domain| &**domain), out);
             }
