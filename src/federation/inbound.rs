@@ -133,7 +133,7 @@ impl Core {
         let policy = self.policy.clone();
         self.with_stream(id, fx, |stream, out| stream.offer(offer, &policy, out));
         if opened.is_authenticated {
-            self.peer_is_there(id, fx);
+            self.peer_is_there(id, None, fx);
         }
     }
 
@@ -188,40 +188,49 @@ impl Core {
         let Some(own) = self.config.own(pair.local.as_str()).cloned() else { return };
         let name: Arc<str> = pair.remote.as_str().into();
         fx.actions.push(Action::Note(Note::Accepted { domain: name, own: own.clone(), by }));
-        self.peer_is_there(id, fx);
+        self.peer_is_there(id, Some(pair), fx);
     }
 
     /// Who comes in and has proved who it is may be reached: what waits for another attempt need not, and a stream that goes
     /// both ways carries it. Behind EXTERNAL the stream begins anew, and carries nothing before it has: then it is asked
-    /// again.
-    fn peer_is_there(&mut self, id: ConnId, fx: &mut Effects) {
-        let now = self.now.mono;
+    /// again, for all of its pairs.
+    fn peer_is_there(&mut self, id: ConnId, only: Option<&Pair>, fx: &mut Effects) {
         let Some(conn) = self.conns.get(id.0) else { return };
         let (Some(stream), Side::In(side)) = (&conn.stream, &conn.side) else { return };
         if !stream.is_open() {
             return;
         }
         let carries = |pair: &Pair| stream.is_bidi() && stream.may_send(pair);
-        let pairs: Vec<_> = side.pairs.iter().map(|pair| (pair.clone(), carries(pair))).collect();
+        let pairs = side.pairs.iter().filter(|pair| only.is_none_or(|only| *pair == only));
+        let pairs: Vec<_> = pairs.map(|pair| (pair.clone(), carries(pair))).collect();
         for (pair, carries) in pairs {
-            let Some(lane) = self.find_lane(pair.local.as_str(), pair.remote.as_str()) else {
-                continue;
-            };
-            let Some(slot) = self.lanes.get_mut(lane.0) else { continue };
-            let goes = match slot.link {
-                Link::Waiting => carries,
-                Link::BackingOff => carries || slot.attempts.is_alive(now),
-                Link::Idle => {
-                    slot.attempts.is_alive(now);
-                    false
-                }
-                Link::Dialling(_) | Link::Up(_) => false,
-            };
-            if goes {
-                slot.link = Link::Idle;
-                if slot.wants_stream() {
-                    self.want_stream(lane, fx);
-                }
+            match self.core_of(pair.remote.as_str()) {
+                Some(core) if core != self.config.index => self.tell_alive(core, &pair, fx),
+                _ => self.pair_is_alive(&pair, carries, fx),
+            }
+        }
+    }
+
+    /// The remote domain of this pair is there, with a stream that `carries` what waits for it, or without.
+    pub(super) fn pair_is_alive(&mut self, pair: &Pair, carries: bool, fx: &mut Effects) {
+        let now = self.now.mono;
+        let lane = self.find_lane(pair.local.as_str(), pair.remote.as_str());
+        let Some((lane, slot)) = lane.and_then(|id| Some((id, self.lanes.get_mut(id.0)?))) else {
+            return;
+        };
+        let goes = match slot.link {
+            Link::Waiting => carries,
+            Link::BackingOff => carries || slot.attempts.is_alive(now),
+            Link::Idle => {
+                slot.attempts.is_alive(now);
+                false
+            }
+            Link::Dialling(_) | Link::Up(_) => false,
+        };
+        if goes {
+            slot.link = Link::Idle;
+            if slot.wants_stream() {
+                self.want_stream(lane, fx);
             }
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! Whoever has it gives it away when the shards have handled all that came on it: a name, and a number. The others say that
 //! they have none. Requests and answers are control frames on the rings between the cores, with the domains of the stream
-//! as their addresses.
+//! as their addresses. So is the word that a peer has come, for the core that deals with its domain.
 
 use super::effect::{ConnId, Effects};
 use super::frames::{Post, domain_jid};
@@ -23,6 +23,8 @@ const ASK: u8 = 1;
 const GIVE: u8 = 2;
 /// Here is none.
 const NONE: u8 = 3;
+/// A peer of this domain, which is yours, has come here and proved who it is.
+const ALIVE: u8 = 4;
 
 /// A connection whose `<resume/>` waits for what other cores say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,11 @@ impl Core {
         self.post_on(self.config.shards + core, &post, None, fx)
     }
 
+    /// Tells the core that deals with a domain that its peer is there.
+    pub(super) fn tell_alive(&mut self, core: u16, pair: &Pair, fx: &mut Effects) {
+        self.tell_core(core, ALIVE, pair, (0, 0, ""), fx);
+    }
+
     /// A control frame of another core.
     pub(super) fn core_says(&mut self, core: u16, envelope: &Envelope<'_>, fx: &mut Effects) {
         let (Some((conn, h, name)), Some(local), Some(remote)) =
@@ -105,6 +112,7 @@ impl Core {
             }
             GIVE => self.no_stream_there(ConnId(Id::from_u64(conn)), fx),
             NONE => self.no_stream_there(ConnId(Id::from_u64(conn)), fx),
+            ALIVE => self.pair_is_alive(&pair, false, fx),
             _ => self.probe.control_frames_ignored += 1,
         }
     }

@@ -3,6 +3,8 @@
 use crate::certs;
 use crate::peer::*;
 use crate::rig::{Rig, Wish, config};
+use corefire::base::hash::hash64;
+use corefire::cluster::placement::federation_core;
 use corefire::federation::control::{Answered, Request, State};
 use corefire::federation::discovery::Problem;
 use corefire::federation::{ConnId, Input, Limits};
@@ -92,6 +94,26 @@ fn a_domain_that_is_proved_by_dialback_is_tried_at_once_for_all_that_waits() {
     assert!(!wants_look_up(&rig), "how it is reached from one domain says nothing of another");
     rig.hear(conn, "<db:result from='b.example' to='c.example'>key</db:result>");
     assert!(wants_look_up(&rig));
+}
+
+/// The kernel gave the connection to another core than the one that deals with the domain.
+#[test]
+fn a_domain_is_tried_at_once_whichever_core_its_peer_comes_to() {
+    let index = federation_core(hash64(B.as_bytes()), 2).unwrap();
+    let core = |index: u16| {
+        let mut config = config(A);
+        (config.cores, config.index) = (2, index);
+        Rig::with(config, 1 + u64::from(index))
+    };
+    let (mut waits, mut hears) = (core(index), core(1 - index));
+    send(&mut waits, &["m1"]);
+    fails_often(&mut waits);
+    authenticated(&mut hears);
+    let batch = std::mem::take(&mut hears.fx.outbox[usize::from(1 + index)]);
+    assert_eq!(batch.frames(), 1);
+    let (from, sent) = (1 + (1 - index), waits.now.mono);
+    waits.give(Input::Frames { from, sent, batch: &batch });
+    assert!(wants_look_up(&waits));
 }
 
 /// The domain has two targets, and the first one takes the connection.

@@ -105,7 +105,7 @@ fn answers_to_pings_find_the_core_that_asked() {
     hears.hear(theirs, &format!("<iq from='{B}' to='{A}' id='{id}' type='result'/>"));
     assert!(hears.got.is_empty());
     let batch = std::mem::take(&mut hears.fx.outbox[usize::from(1 + index)]);
-    assert_eq!(batch.frames(), 1);
+    assert_eq!(batch.frames(), 2, "the word that it has come, and its answer");
     assert_eq!(asks.probe().unconfirmed, 1);
     asks.give(Input::Frames { from: 1 + (1 - index), sent: asks.now.mono, batch: &batch });
     assert_eq!(asks.probe().unconfirmed, 0);
