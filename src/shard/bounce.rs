@@ -39,6 +39,7 @@ impl Core {
             self.trace_envelope(envelope, to, Step::Dropped, error.condition.name());
             return;
         }
+        self.remember_refusal(envelope, to);
         let is_answer = is_error(envelope) || is_result(envelope);
         let step = if is_answer { Step::Dropped } else { Step::Refused };
         self.trace_envelope(envelope, to, step, error.condition.name());
@@ -52,9 +53,17 @@ impl Core {
         let envelope = queued.envelope(self.placement.epoch());
         let awaited = queued.at.awaited(envelope.flags);
         let outer = self.copies.enter(awaited);
+        let origin = std::mem::replace(&mut self.retry_origin, queued.retry);
         self.bounce(&envelope, envelope.to, &super::deliver::resource_constraint());
+        self.retry_origin = origin;
         self.copies.enter(outer);
         self.release_frame(awaited);
+    }
+
+    /// As `refuse_queued`, of what finds no place to wait.
+    pub(super) fn refuse_new(&mut self, queued: &Queued) {
+        self.hold_frame(queued.at.awaited(queued.post.flags));
+        self.refuse_queued(queued);
     }
 
     pub(super) fn bounce_later(&mut self, bounce: &Bounce, error: &StanzaError) {

@@ -6,7 +6,8 @@
 //!
 //! Without an archive a row is there until its recipient has confirmed it, and the sender may not have heard that it is
 //! handled by then: should the sender's owner die, it says the message again. So labels (`direct`) of messages whose rows
-//! will go are remembered, too, apart from the others, since they are many.
+//! will go are remembered, too, apart from the others, since they are many. And so are messages that were refused: what
+//! comes of one by a second way would be kept behind newer ones, of which the first was told that it failed (R6).
 //!
 //! Presence says how things are, and may say so twice.
 //!
@@ -191,13 +192,28 @@ impl Core {
         }
     }
 
-    /// The row of a message is there, and goes when it is confirmed. The account may have moved meanwhile.
-    pub(super) fn row_written(&mut self, heard: Heard, fx: &mut Effects) {
+    /// The row of a message is there, and goes when it is confirmed; or it could not be written, and the message was
+    /// refused. The account may have moved meanwhile.
+    ///
+    /// - takes: `first`, the frame that is not handled before its sender has the refusal
+    pub(super) fn row_is_done(&mut self, heard: Heard, first: Option<FrameRef>, fx: &mut Effects) {
         if self.placement.owner(heard.account) != self.own() {
             return self.tell_heard(OF_ROWS, vec![heard], fx);
         }
         let handled = FrameRef { ring: self.id.0, number: 0 };
-        self.written.insert(heard, handled, self.now.mono);
+        self.written.insert(heard, first.unwrap_or(handled), self.now.mono);
+    }
+
+    /// A message of which the log may tell goes back as an error: should it come again, it was handled.
+    pub(super) fn remember_refusal(&mut self, envelope: &Envelope<'_>, to: &str) {
+        let Some(origin) = self.retry_origin else { return };
+        if !is_logged(envelope.kind, envelope.flags) {
+            return;
+        }
+        let Ok(jid) = self.jids.parse(to) else { return };
+        let handled = FrameRef { ring: self.id.0, number: 0 };
+        let first = self.copies.frame().unwrap_or(handled);
+        self.written.insert(Heard::new(origin, jid.bare()), first, self.now.mono);
     }
 
     /// Tells those who have the accounts now.

@@ -126,8 +126,8 @@ impl Core {
         };
         let waiting = match keep.is_pending() {
             true => {
-                let heard = self.heard_of(id).filter(|_| !keep.is_archived());
-                self.append_pending(id, &owner, heard.map(Box::new), envelope, to, at)
+                let heard = self.heard_of(id).map(|heard| Box::new((heard, !keep.is_archived())));
+                self.append_pending(id, &owner, heard, envelope, to, at)
             }
             // It may come again, and is looked for in the log when this is there.
             false if self.retry_origin.is_some() => {
@@ -145,7 +145,7 @@ impl Core {
         &mut self,
         id: AccountId,
         owner: &BareJid,
-        heard: Option<Box<Heard>>,
+        heard: Option<Box<(Heard, bool)>>,
         envelope: &Envelope<'_>,
         to: &str,
         at: FrameRef,

@@ -129,8 +129,8 @@ enum Waiting {
         path: Path,
         at: Option<FrameRef>,
         bounce: Box<bounce::Bounce>,
-        /// What is to be remembered when it is there, as the row will go.
-        heard: Option<Box<heard::Heard>>,
+        /// By what it may come again, and whether that is to be remembered as the row goes when it is confirmed.
+        heard: Option<Box<(heard::Heard, bool)>>,
         traced: Option<Box<trace::Traced>>,
     },
     /// Whether the message of a frame that comes again is in the log.

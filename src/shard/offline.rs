@@ -74,8 +74,11 @@ impl Shard {
                     if let Some(data) = self.core.owned_data(account, &owner) {
                         data.log_rows = data.log_rows.saturating_sub(1);
                     }
-                } else if let Some(heard) = heard {
-                    self.core.row_written(*heard, fx);
+                }
+                if let Some((heard, goes)) = heard.map(|it| *it)
+                    && (goes || !durable)
+                {
+                    self.core.row_is_done(heard, at.filter(|_| !durable), fx);
                 }
                 self.core.release_frame(at);
                 self.written(account, fx);

@@ -151,15 +151,15 @@ impl Shard {
             let heard = Heard::new(origin, &jid);
             return self.deliver_detoured(&inner, heard, at, fx);
         }
+        let queued = Queued { retry: Some(origin), is_new, ..Queued::new(&inner, envelope.to, at) };
         let Some(account) = self.core.account(&jid, fx) else {
-            return self.core.bounce(&inner, envelope.to, &super::deliver::resource_constraint());
+            return self.core.refuse_new(&queued);
         };
         let limit = self.core.config.limits.pending_stanzas;
         let waiting = self.core.accounts.get(account.0).map_or(0, |slot| slot.waiting.len());
         if is_new && waiting >= limit {
-            return self.core.bounce(&inner, envelope.to, &super::deliver::resource_constraint());
+            return self.core.refuse_new(&queued);
         }
-        let queued = Queued { retry: Some(origin), is_new, ..Queued::new(&inner, envelope.to, at) };
         self.wait_for_log(account, queued, fx);
     }
 

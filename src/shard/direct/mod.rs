@@ -548,11 +548,11 @@ impl Shard {
             self.core.retry_origin = None;
             return;
         }
-        let Some(account) = self.core.account(&jid, fx) else {
-            return self.core.bounce(&inner, inner.to, &super::deliver::resource_constraint());
-        };
         let (retry, since, hops) = (Some(label.origin), Some(label.since), envelope.hops);
         let queued = Queued { retry, since, hops, ..Queued::new(&inner, inner.to, at) };
+        let Some(account) = self.core.account(&jid, fx) else {
+            return self.core.refuse_new(&queued);
+        };
         self.wait_for_log(account, queued, fx);
     }
 }
