@@ -697,10 +697,14 @@ pub(super) fn place_of(account: &Account, queued: &Queued) -> usize {
         Some(order) => order == Ordering::Greater,
         None => !is_one_way(other) && age(other) > age(queued),
     };
-    let mut before = waiting().filter(|(_, other)| is_before(other));
+    // What is later for certain stays so, whatever came behind that on the same way.
+    let is_later = |other: &Queued| origins(other) == Some(Ordering::Greater);
+    let end = waiting().find(|(_, other)| is_later(other));
+    let end = end.map_or(account.waiting.len(), |(place, _)| place);
+    let mut before = waiting().filter(|(place, other)| *place < end && is_before(other));
     let first = before.next_back().map_or(0, |(place, _)| place + 1);
     let mut after = waiting().filter(|(place, other)| *place >= first && is_after(other));
-    after.next().map_or(account.waiting.len(), |(place, _)| place)
+    after.next().map_or(end, |(place, _)| place.min(end))
 }
 
 /// Bare JID and resource of a prepared address.

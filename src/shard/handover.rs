@@ -16,6 +16,7 @@ use super::control::Control;
 use super::effect::Effects;
 use super::heard::has_origin;
 use super::peers::Peer;
+use super::retry::first_epoch;
 use super::ring::{Carried, FrameRef};
 use super::session::SessionId;
 use super::{Core, Shard, Timer};
@@ -303,6 +304,7 @@ impl Shard {
 
     /// What a node that is gone had not handled goes to those who own it now.
     fn send_unhandled_again(&mut self, gone: &[Peer], fx: &mut Effects) {
+        let mut again = Vec::new();
         for peer in gone {
             let mut unhandled = self.core.outward[peer.index()].give_up();
             // Answers are sent again by us, who are here; sessions that went there are lost with it, and so are their copies.
@@ -314,8 +316,14 @@ impl Shard {
                 while let Some((_, one)) = unhandled.waiting.pop_front_if(|(at, _)| *at <= number) {
                     carried.push(one);
                 }
-                self.send_again(place, number, &frame, &carried, fx);
+                again.push((first_epoch(&frame), place, number, frame, carried));
             }
+        }
+        // In an epoch an account has one owner, and all for it is on one way. By another epoch it was on another one, and may
+        // have been sent again before, behind what was sent later.
+        again.sort_by_key(|(epoch, ..)| *epoch);
+        for (_, place, number, frame, carried) in again {
+            self.send_again(place, number, &frame, &carried, fx);
         }
     }
 
@@ -352,13 +360,13 @@ impl Shard {
             account.replay = None;
             account.load = None;
             let logins = std::mem::take(&mut account.logins);
+            // What is read of a session now would go ahead of what waits for accounts that are still to leave.
+            for session in account.sessions.clone() {
+                self.stop_reading(session, fx);
+            }
             for conn in logins {
                 // It is sent on to where the account is.
                 self.release(conn, fx);
-            }
-            let sessions = self.core.accounts.get(id.0).map(|account| account.sessions.clone());
-            for session in sessions.unwrap_or_default() {
-                self.stop_reading(session, fx);
             }
             self.leave_account(id, fx);
         }

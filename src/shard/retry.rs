@@ -337,6 +337,17 @@ pub(super) fn order_of_origins(one: &Origin, other: &Origin) -> Option<Ordering>
     })
 }
 
+/// The epoch by which a frame that is kept was sent first.
+pub(super) fn first_epoch(frame: &[u8]) -> u64 {
+    let mut batch = frame::Batch::default();
+    batch.push_frame(frame);
+    let Some(envelope) = batch.iter().next() else { return 0 };
+    let is_it = envelope.kind == Kind::Control && is_wrapped(envelope.subtype);
+    let inner = is_it.then(|| unwrap(envelope.stanza)).flatten();
+    let first = inner.and_then(|(_, inner)| inner.iter().next().map(|inner| inner.epoch));
+    first.unwrap_or(envelope.epoch)
+}
+
 /// The control frame in whose `bytes` the frame of `inner` is wrapped.
 fn wrapped<'a>(inner: Envelope<'a>, control: Control, bytes: &'a [u8]) -> Envelope<'a> {
     Envelope {
