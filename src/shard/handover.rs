@@ -222,7 +222,9 @@ impl Shard {
             return true;
         }
         core.hold_frame(at.awaited(envelope.flags));
-        self.send_on(envelope, to, owner, at, fx);
+        if !core.waits_for_writes(hash64, envelope, to, at) {
+            self.send_on(envelope, to, owner, at, fx);
+        }
         true
     }
 
@@ -398,11 +400,16 @@ impl Shard {
         if self.core.handover.is_settled {
             return;
         }
-        let core = &mut self.core;
-        let handover = &core.handover;
-        let is_durable = handover
+        let core = &self.core;
+        let is_durable = core
+            .handover
             .barrier
             .is_some_and(|last| !core.tickets.keys().any(|ticket| ticket.0 <= last));
+        if is_durable {
+            self.send_unwritten(fx);
+        }
+        let core = &mut self.core;
+        let handover = &core.handover;
         if !handover.has_sealed
             && is_durable
             && core.have_all_told(&handover.marked)
@@ -461,8 +468,15 @@ impl Shard {
             }
         }
         let Some(account) = self.core.accounts.get_mut(id.0) else { return };
-        for queued in std::mem::take(&mut account.waiting) {
-            self.send_queued_on(&queued, owner, fx);
+        let (hash64, is_written) = (account.jid.hash64(), account.changing == 0);
+        let waiting = std::mem::take(&mut account.waiting);
+        if !is_written {
+            self.core.leaves_unwritten(hash64);
+        }
+        for queued in waiting {
+            if let Some(queued) = self.core.behind_writes(hash64, queued) {
+                self.send_queued_on(&queued, owner, fx);
+            }
         }
         if let Some(account) = self.core.accounts.remove(id.0) {
             self.core.names.remove(account.jid.as_str());

@@ -370,6 +370,9 @@ impl Shard {
         hash64: u64,
         fx: &mut Effects,
     ) -> Option<FrameRef> {
+        if self.core.is_unwritten(hash64) {
+            return self.post_to(self.core.id.into(), envelope, fx);
+        }
         let owner = self.core.destination(envelope.from, envelope.to, hash64)?;
         self.post_to(owner, envelope, fx)
     }

@@ -60,6 +60,7 @@ mod subscription;
 mod talkers;
 mod trace;
 mod turn;
+mod unwritten;
 
 pub use absence::Absence;
 pub use access::{Access, Ban, Features};
@@ -269,6 +270,7 @@ struct Core {
     memory: heard::Memory,
     /// Of messages whose rows go when they are confirmed.
     written: heard::Memory,
+    unwritten: unwritten::Unwritten,
     /// Of the frame that is being delivered, where it came by a detour. Who keeps it for later takes it.
     retry_origin: Option<crate::store::Origin>,
     tickets: Map<Ticket, Waiting>,
@@ -366,6 +368,7 @@ impl Shard {
             told: None,
             memory: heard::Memory::new(heard::DETOURED),
             written: heard::Memory::new(heard::WRITTEN),
+            unwritten: unwritten::Unwritten::default(),
             retry_origin: None,
             outward: (0..rings).map(|_| Outward::default()).collect(),
             inward: (0..rings).map(|_| Inward::default()).collect(),
