@@ -291,7 +291,42 @@ impl Shard {
             if is_unsure {
                 self.awaken(id);
             }
+            self.keep_address(id, fx);
         }
+    }
+
+    /// A session came late, from a node that is no member any more: its client may have been told that it is gone, and have
+    /// bound the same resource anew. One of the two ends, as if that had bound it while the other was here; what contacts
+    /// saw of it they see of the one that stays.
+    pub(super) fn keep_address(&mut self, came: SessionId, fx: &mut Effects) {
+        let core = &mut self.core;
+        let Some(slot) = core.sessions.get(came.0) else { return };
+        let (jid, since, account) = (slot.jid.clone(), slot.since, slot.account);
+        let Some(owner) = core.accounts.get(account.0) else { return };
+        let is_namesake = |other: &SessionId| {
+            *other != came && core.sessions.get(other.0).is_some_and(|slot| slot.jid == jid)
+        };
+        let Some(other) = owner.sessions.iter().copied().find(is_namesake) else { return };
+        let stays = core.sessions.get(other.0);
+        let stays = stays.is_some_and(|slot| slot.conn.is_some() || slot.since.0 >= since.0);
+        let (stays, ends) = if stays { (other, came) } else { (came, other) };
+        if core.sessions.get(stays.0).is_some_and(|slot| slot.presence.is_some())
+            && let Some(slot) = core.sessions.get_mut(ends.0)
+        {
+            slot.presence = None;
+            let mut told = std::mem::take(&mut slot.directed);
+            let most = core.config.limits.directed_presence;
+            if let Some(slot) = core.sessions.get_mut(stays.0) {
+                told.retain(|jid| !slot.directed.contains(jid));
+                let room = most.saturating_sub(slot.directed.len()).min(told.len());
+                slot.directed.extend(told.drain(..room));
+                slot.changed |= super::copy::KEPT_WITH_IT;
+            }
+            if let Some(slot) = core.sessions.get_mut(ends.0) {
+                slot.directed = told;
+            }
+        }
+        self.end_session(ends, fx);
     }
 
     /// The session of an image waits to be resumed. Gives none where it is there already, or has ended here.

@@ -50,6 +50,7 @@ impl Shard {
                 self.core.confirmed.extend(rows.map(|row| (account, row)));
             }
             self.awaken(session);
+            self.keep_address(session, fx);
         }
         self.core.write_confirmed(fx);
         self.core.count_copies();
