@@ -1,7 +1,7 @@
 //! R4 where a session's owner dies: it goes on from its copy (XEP-0198; several nodes).
 
 use crate::acks::{R, a, resume, returning};
-use crate::harness::{Client, Node, attr, bodies, chat};
+use crate::harness::{Client, Node, attr, bind, bodies, chat};
 use crate::iq::befriend;
 use corefire::shard::ShardConfig;
 use std::time::Duration;
@@ -484,6 +484,47 @@ fn contacts_see_a_session_that_lives_on_without_its_client() {
     nodes.kick(&format!("{there}@here/desk"));
     let text = nodes.read(alice);
     assert!(text.contains("unavailable") && text.contains(&format!("{there}@here/desk")), "{text}");
+}
+
+/// R8. A node that is no member any more has the copy, and hears late that its owner died. The client was told that its
+/// session is gone, and has bound the same resource anew.
+#[test]
+fn a_session_that_comes_too_late_takes_nothing_from_the_one_that_has_its_address() {
+    for is_there in [false, true] {
+        let mut nodes = cluster();
+        let name = name_with(&mut nodes, 2, 3);
+        let (bob, id) = nodes.online_acked(&name, "desk");
+        nodes.send(bob, "<presence to='stranger@here'/>");
+        let alone = nodes.members(&[(2, 1)], &[]);
+        nodes.tell_left(&alone, 3);
+        nodes.kill_node(2);
+        let view = nodes.members(&[(1, 1)], &[]);
+        nodes.advance(Duration::from_secs(1));
+        assert!(nodes.is_settled());
+        let phone = nodes.online(&name, "phone");
+        let (bob, text) = come(&mut nodes, &name, &id, 1);
+        assert!(text.contains("<failed "), "{text}");
+        nodes.send(bob, &bind("desk"));
+        nodes.read(bob);
+        let anew = nodes.enable(bob);
+        nodes.send(bob, "<presence/>");
+        assert!(nodes.read(phone).contains(&format!("<presence from='{name}@here/desk'")));
+        if !is_there {
+            nodes.cut(bob);
+        }
+        assert_eq!(nodes.session_facts(&name).len(), 2);
+        nodes.tell_left(&view, 3);
+        assert_eq!((revived(&nodes), nodes.session_facts(&name).len()), (1, 2));
+        nodes.advance(Duration::from_secs(30));
+        let (_, text) = match is_there {
+            true => (bob, String::new()),
+            false => come(&mut nodes, &name, &anew, 1),
+        };
+        assert!(is_there || text.contains("<resumed "), "{text}");
+        nodes.advance(Duration::from_secs(61));
+        let text = nodes.read(phone);
+        assert!(!text.contains("unavailable"), "{text}");
+    }
 }
 
 /// Who went with the same node, and left no copy, is gone for the session, too.

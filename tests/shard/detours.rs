@@ -2,8 +2,9 @@
 //! (R7).
 
 use crate::acks::{R, a, resume, returning};
-use crate::harness::{Client, Node, attr, bodies, chat};
+use crate::harness::{Client, Node, attr, bare, bodies, chat};
 use corefire::shard::ShardConfig;
+use corefire::store::Write;
 use std::time::Duration;
 
 const EQUAL: [(u32, u32); 3] = [(1, 1), (2, 1), (3, 1)];
@@ -362,4 +363,160 @@ fn a_message_that_is_passed_on_twice_and_sent_again_is_kept_once() {
     assert_eq!(bodies(&nodes.kept(name, false)), ["one"]);
     nodes.send(alice, R);
     assert!(nodes.read(alice).contains(&a(2)));
+}
+
+/// R6. Another stanza of the sender came between them, whose place in the line says nothing of theirs.
+#[test]
+fn messages_that_are_sent_again_keep_their_order_whatever_is_sent_again_between_them() {
+    let (mut nodes, name) = cluster();
+    let (alice, _) = nodes.online_acked(&nodes.name_at("a", 1), "phone");
+    let to = format!("{name}@here");
+    nodes.hold_way(1, 2);
+    nodes.send(alice, &format!("{}{}{}", chat(&to, "one"), get(&to), chat(&to, "two")));
+    nodes.members(&DRAINED, &[2]);
+    nodes.advance(Duration::from_secs(1));
+    nodes.send(alice, &chat(&to, "three"));
+    nodes.kill_node(2);
+    leave(&mut nodes, &WITHOUT);
+    assert!(nodes.is_settled());
+    assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two", "three"]);
+    assert_eq!(count(&nodes.read(alice), "q"), 1);
+}
+
+/// R6. Its sender heard that it failed: it is not kept after all, behind what came later, where it comes again.
+#[test]
+fn a_message_that_was_refused_stays_so_when_it_comes_again() {
+    for (acked, archive, answered) in
+        [(false, false, 1), (false, true, 2), (true, false, 1), (true, false, 2), (true, true, 2)]
+    {
+        let (mut nodes, name) = cluster_with(|config| config.archive = archive);
+        let here = nodes.name_at("a", 1);
+        let alice = match acked {
+            true => nodes.online_acked(&here, "phone").0,
+            false => nodes.online(&here, "phone"),
+        };
+        let to = format!("{name}@here");
+        // The account is read; its ids cannot be reserved, or are, and the row cannot be written.
+        nodes.hold_store();
+        nodes.hold_rings();
+        nodes.send(alice, &chat(&to, "one"));
+        nodes.members(&DRAINED, &[]);
+        nodes.lose_news_of(2);
+        nodes.free_rings();
+        nodes.advance(Duration::from_secs(1));
+        (0..answered + usize::from(archive)).for_each(|_| nodes.answer_one());
+        nodes.store_fails = true;
+        nodes.free_store();
+        let text = nodes.read(alice);
+        assert!(text.contains("<resource-constraint "), "{acked} {archive} {answered}: {text}");
+        nodes.store_fails = false;
+        nodes.send(alice, &chat(&to, "two"));
+        leave(&mut nodes, &WITHOUT);
+        assert!(nodes.is_settled());
+        let kept = nodes.kept(&name, archive);
+        assert_eq!(bodies(&kept), ["two"], "{acked} {archive} {answered}");
+        if acked {
+            nodes.send(alice, R);
+            assert!(nodes.read(alice).contains(&a(3)));
+        }
+    }
+}
+
+/// The store was reading its account anew as it said that, so it waits; its client says it again where it is then.
+#[test]
+fn what_waits_for_its_account_is_not_taken_from_a_session_that_moves() {
+    let (mut nodes, name) = cluster();
+    let there = nodes.name_at("b", 1);
+    nodes.users(&[&there]);
+    let (alice, id) = nodes.online_acked(&name, "phone");
+    nodes.hold_store();
+    nodes.change_account(&name, Write::SetDisabled { owner: bare(&name), disabled: false });
+    nodes.send(alice, &chat(&format!("{there}@here"), "one"));
+    nodes.members(&DRAINED, &[]);
+    nodes.free_store();
+    nodes.advance(Duration::from_secs(1));
+    assert_eq!(bodies(&nodes.kept(&there, false)), [""; 0]);
+    let again = returning(&mut nodes, &name);
+    nodes.send(again, &resume(&id, 1));
+    let text = nodes.read(again);
+    assert_eq!(attr(&text, "h"), "1", "{text}");
+}
+
+/// R6. The account moved as the first way was broken, so they are on two; then both nodes die, one after the other or at once.
+#[test]
+fn messages_that_went_to_two_nodes_which_died_are_sent_again_in_order() {
+    const MOVED: [(u32, u32); 3] = [(1, 1), (2, 1), (3, 0)];
+    for at_once in [false, true] {
+        let mut nodes = Node::cluster(3, 2, |_| {});
+        nodes.members(&MOVED, &[]);
+        let names = (0..10_000).map(|number| format!("user{number}"));
+        let moving: Vec<String> = names.filter(|name| nodes.node_of(name) == 2).collect();
+        nodes.members(&EQUAL, &[]);
+        nodes.advance(Duration::from_secs(1));
+        let name = moving.into_iter().find(|name| nodes.node_of(name) == 3);
+        let name = name.expect("the second node gets some of what the third had");
+        nodes.users(&[&name]);
+        // Without XEP-0198 messages have no labels, by which they would be in order.
+        let alice = nodes.online(&nodes.name_at("a", 1), "phone");
+        let to = format!("{name}@here");
+        nodes.hold_way(1, 3);
+        nodes.hold_way(1, 2);
+        nodes.send(alice, &chat(&to, "one"));
+        nodes.members(&MOVED, &[2, 3]);
+        nodes.send(alice, &chat(&to, "two"));
+        nodes.kill_node(3);
+        if !at_once {
+            nodes.members(&[(1, 1), (2, 1)], &[2]);
+        }
+        nodes.kill_node(2);
+        leave(&mut nodes, &[(1, 1)]);
+        assert!(nodes.is_settled());
+        assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two"], "{at_once}");
+    }
+}
+
+/// R6. It goes with its node, and its client says it again; what was said later is not to be there before.
+#[test]
+fn what_comes_for_an_account_that_leaves_waits_for_the_rows_that_are_on_their_way() {
+    const HEAVY: [(u32, u32); 3] = [(1, 1), (2, 1), (3, 9)];
+    for dies in [false, true] {
+        let mut nodes = Node::cluster(3, 2, |_| {});
+        nodes.members(&HEAVY, &[]);
+        let names = |nodes: &Node, stem: &str, node| -> Vec<String> {
+            let names = (0..10_000).map(|number| format!("{stem}{number}"));
+            names.filter(|name| nodes.node_of(name) == node).collect()
+        };
+        let (staying, moving) = (names(&nodes, "a", 2), names(&nodes, "b", 3));
+        nodes.members(&EQUAL, &[]);
+        nodes.advance(Duration::from_secs(1));
+        let of = |names: Vec<String>| names.into_iter().find(|name| nodes.node_of(name) == 2);
+        let (here, name) = (of(staying).expect("one stays"), of(moving).expect("one goes"));
+        nodes.users(&[&name]);
+        let (alice, id) = nodes.online_acked(&here, "phone");
+        let to = format!("{name}@here");
+        nodes.send(alice, &format!("{}{R}", chat(&to, "zero")));
+        assert!(nodes.read(alice).contains(&a(2)));
+        nodes.hold_store();
+        nodes.send(alice, &chat(&to, "one"));
+        nodes.members(&HEAVY, &[]);
+        nodes.send(alice, &chat(&to, "two"));
+        if dies {
+            nodes.kill_node(2);
+            nodes.free_store();
+            nodes.members(&[(1, 1), (3, 9)], &[]);
+            nodes.advance(Duration::from_secs(1));
+            let again = returning(&mut nodes, &here);
+            nodes.send(again, &resume(&id, 1));
+            let text = nodes.read(again);
+            assert_eq!(attr(&text, "h"), "2", "{text}");
+            nodes.send(again, &format!("{}{}", chat(&to, "one"), chat(&to, "two")));
+        } else {
+            nodes.free_store();
+            nodes.advance(Duration::from_secs(1));
+            nodes.send(alice, R);
+            assert!(nodes.read(alice).contains(&a(4)));
+        }
+        assert!(nodes.is_settled());
+        assert_eq!(bodies(&nodes.kept(&name, false)), ["zero", "one", "two"], "{dies}");
+    }
 }

@@ -358,6 +358,16 @@ impl Node {
         self.run();
     }
 
+    /// A node that is no member any more, and still there, hears of a view.
+    pub(crate) fn tell_left(&mut self, view: &Arc<View>, id: u32) {
+        for at in 0..self.cores.len() {
+            if self.cores[at].lives && self.cores[at].place.run.node.0 == id {
+                self.input(at, Input::Placed(view.clone()));
+            }
+        }
+        self.run();
+    }
+
     /// Whether all shards that live have settled the newest epoch.
     pub(crate) fn is_settled(&self) -> bool {
         let members = self.placement.members();

@@ -14,7 +14,9 @@
 //!   a later one of the same sender. For accounts with one device this holds throughout. With several devices, what
 //!   went to one of them and never arrived goes to another when its session ends, behind newer ones: there it is
 //!   asked only of messages whose recipient had all its streams
-//!   from well before the sending until the receipt.
+//!   from well before the sending until the receipt. In a cluster it is not asked of one that a node refused which was gone
+//!   before anybody had the refusal: what is refused counts as handled, so later ones may be kept, and nobody is left who
+//!   knows of it when its sender's node sends it again.
 //! - **R7**: no request is answered twice; one whose asker's session lives at the end has an answer, unless a client whose
 //!   session lives too has got it and chose to be silent. In a cluster, a node that dies may have had the request or its
 //!   answer: nobody waits for those that were asked before the last death.
@@ -42,6 +44,9 @@ pub(crate) struct Message {
     pub(crate) confirmed: bool,
     /// Its sender sent it again, as nobody had told it of it.
     pub(crate) again: bool,
+    /// The run of a node that refused it last, and whether that went down with it.
+    refused_by: Option<usize>,
+    refusal_lost: bool,
 }
 
 #[derive(Debug)]
@@ -102,6 +107,8 @@ impl Model {
             receipts: 0,
             confirmed: false,
             again: false,
+            refused_by: None,
+            refusal_lost: false,
         });
         self.messages.len() - 1
     }
@@ -110,6 +117,20 @@ impl Model {
     pub(crate) fn may_be_twice(&self, message: usize) -> bool {
         let message = self.messages.get(message);
         message.is_some_and(|it| it.again && self.death_at > 0 && it.sent_at <= self.death_at)
+    }
+
+    /// A run of a node says of a message that it is refused.
+    pub(crate) fn refuse(&mut self, message: usize, run: usize) {
+        if let Some(message) = self.messages.get_mut(message) {
+            message.refused_by = Some(run);
+        }
+    }
+
+    /// The run is gone: of what it refused nobody knows who has not heard it yet.
+    pub(crate) fn lose_refusals(&mut self, run: usize) {
+        for message in self.messages.iter_mut().filter(|it| it.refused_by == Some(run)) {
+            message.refusal_lost = true;
+        }
     }
 
     pub(crate) fn ask(&mut self, from: usize, session: u32, now: u64) -> usize {
@@ -136,8 +157,8 @@ impl Model {
             let to = slot.to;
             return self.fail(|| format!("m{message} for account {to} came to account {account}"));
         }
-        let (from, bare, again, excused, sent_at) =
-            (slot.from, slot.bare, slot.confirmed, slot.refused, slot.sent_at);
+        let excused = slot.refused || slot.refusal_lost;
+        let (from, bare, again, sent_at) = (slot.from, slot.bare, slot.confirmed, slot.sent_at);
         if !self.seen.insert((session, message)) || !bare {
             return;
         }

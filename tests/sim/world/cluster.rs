@@ -269,6 +269,7 @@ impl World {
             return;
         }
         self.model.death_at = self.now;
+        self.model.lose_refusals(run);
         (self.runs[run].seat, self.runs[run].ear) = (None, None);
         for other in 0..self.runs.len() {
             self.break_link(run, other);
@@ -281,6 +282,7 @@ impl World {
             return;
         }
         self.model.death_at = self.now;
+        self.model.lose_refusals(run);
         let told = self.runs[run].cores.clone().filter_map(|core| self.cluster.told.get(&core));
         let view = told.max().and_then(|epoch| self.cluster.views.get(epoch));
         if view.is_none_or(|view| view.nodes.len() < 2) {

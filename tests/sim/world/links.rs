@@ -148,6 +148,10 @@ impl World {
                 continue;
             }
             let frames = std::mem::take(&mut slot.fx.outbox[at]);
+            let refused = frames.iter().filter_map(|frame| super::node::refused(frame.stanza));
+            let run = slot.run;
+            refused.for_each(|message| self.model.refuse(message, run));
+            let slot = &self.cores[core];
             let (place, from) = (slot.shard.place(peer), slot.run);
             let news = told.map(|at| news.swap_remove(at).1);
             let Some(run) = self.runs.iter().position(|run| run.id == place.run) else { continue };

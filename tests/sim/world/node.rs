@@ -230,15 +230,9 @@ impl World {
                     }
                 }
                 for envelope in batch.iter().filter(|_| self.plan.cluster.is_some()) {
-                    let text = std::str::from_utf8(envelope.stanza).unwrap_or_default();
-                    let tag = text.split('>').next().unwrap_or_default();
-                    let id = crate::client::attr(tag, "id").unwrap_or_default();
-                    let message = crate::client::number(id, 'm');
-                    if tag.starts_with("<message")
-                        && tag.contains(" type='error'")
-                        && let Some(message) =
-                            message.and_then(|at| self.model.messages.get_mut(at))
-                    {
+                    let message = refused(envelope.stanza);
+                    let message = message.and_then(|at| self.model.messages.get_mut(at));
+                    if let Some(message) = message {
                         message.refused = true;
                     }
                 }
@@ -523,4 +517,11 @@ impl World {
             }
         }
     }
+}
+
+/// The number of the message that an error answers.
+pub(super) fn refused(stanza: &[u8]) -> Option<usize> {
+    let tag = std::str::from_utf8(stanza).ok()?.split('>').next()?;
+    let is_refusal = tag.starts_with("<message") && tag.contains(" type='error'");
+    crate::client::number(crate::client::attr(tag, "id").filter(|_| is_refusal)?, 'm')
 }
