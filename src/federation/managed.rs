@@ -187,16 +187,18 @@ impl Core {
         if self.conns.get(id.0).filter(waits).is_none() {
             return;
         }
-        self.with_stream(id, fx, |stream, out| stream.finish(out));
+        let said = self.with_stream(id, fx, |stream, out| stream.finish(out));
         if let Some(conn) = self.conns.get_mut(id.0) {
-            conn.managed.finishing = true;
+            conn.managed.finishing = said == Some(true);
         }
         self.wheel.insert(until, Timer::Confirmation(id));
     }
 
-    /// The peer ended its stream without an error: if it was asked to, it has all that is out.
+    /// The peer ended its stream without an error: if it was asked to, it has all that is out. One that ends its own at that
+    /// moment reads on as well, until our end tag (RFC 6120 §4.4); but that must have left.
     pub(super) fn finished(&mut self, id: ConnId) {
-        let conn = self.conns.get(id.0).filter(|conn| conn.managed.finishing);
+        let asked = |conn: &&Conn| conn.managed.finishing && conn.output_len() == 0;
+        let conn = self.conns.get(id.0).filter(asked);
         if let Some(lane) = conn.and_then(|conn| conn.carries) {
             let out = self.lane(lane).map_or(0, |lane| lane.queue.unconfirmed());
             self.confirm(lane, id, out);

@@ -215,19 +215,23 @@ fn a_peer_whose_answers_do_not_come_confirms_by_the_end_of_its_stream() {
 
 #[test]
 fn no_other_end_of_a_stream_confirms_anything() {
-    for (after, end) in [
-        (7, ""),
-        (
-            7,
-            "<stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>",
-        ),
-        (2, "</stream:stream>"),
+    let end = "</stream:stream>";
+    let error = "<stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
+    for (after, leaves, end) in [
+        (7, true, ""),
+        (7, true, &*format!("{error}{end}")),
+        // Ours is on its way still, and before it was sent.
+        (7, false, end),
+        (2, true, end),
     ] {
         let mut rig = Rig::new(A);
         send(&mut rig, &["m1"]);
         let conn = goes_by_dialback(&mut rig);
         rig.said(conn);
         rig.advance(Duration::from_secs(after));
+        if leaves {
+            assert_eq!(rig.said(conn).ends_with("</stream:stream>"), after == 7);
+        }
         rig.hear(conn, end);
         rig.lose(conn);
         again(&mut rig);
