@@ -133,7 +133,7 @@ impl Data {
 }
 
 /// Offline messages on their way to a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Replay {
     pub session: SessionId,
     /// The last id that was read.
@@ -142,6 +142,8 @@ pub(super) struct Replay {
     pub asked: Option<Ticket>,
     /// A timer runs, after which it is tried whether the next page can be read and sent.
     pub timer: bool,
+    /// Rows behind that which were confirmed since: a page may have them all the same.
+    pub confirmed: Vec<u64>,
 }
 
 /// One account. Lives at its owner.

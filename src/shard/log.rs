@@ -248,7 +248,10 @@ impl Core {
                 let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
                 data.log_rows = data.log_rows.saturating_sub(count);
             }
-            let ids = rows.iter().map(|(_, row)| *row).collect();
+            let ids: Vec<u64> = rows.iter().map(|(_, row)| *row).collect();
+            if let Some(replay) = slot.replay.as_mut() {
+                replay.confirmed.extend(ids.iter().filter(|id| **id > replay.after));
+            }
             let ticket = self.ticket(Waiting::Log(account));
             fx.writes.push((ticket, Write::ConfirmLog { owner, ids }));
             self.wrote(account);

@@ -218,7 +218,8 @@ impl Shard {
         });
         let Some(session) = session else { return };
         slot.busy = Busy::Replay;
-        slot.replay = Some(Replay { session, after: 0, asked: None, timer: false });
+        let confirmed = Vec::new();
+        slot.replay = Some(Replay { session, after: 0, asked: None, timer: false, confirmed });
         if let Some(data) = slot.data() {
             data.replay_due = false;
         }
@@ -229,22 +230,25 @@ impl Shard {
     pub(super) fn continue_replay(&mut self, id: AccountId, fx: &mut Effects) {
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
-        let Some(replay) = slot.replay else { return };
+        let Some(replay) = &slot.replay else { return };
+        let (session, after) = (replay.session, replay.after);
         // What is on its way to the log must be in it before it is read, and what is confirmed must be gone. Later
         // pages need not wait: nothing is appended meanwhile.
-        let too_early = replay.after == 0 && slot.changing > 0;
+        let too_early = after == 0 && slot.changing > 0;
         if replay.asked.is_some() || too_early {
             return;
         }
-        if core.is_full(replay.session, 0) {
+        if core.is_full(session, 0) {
             // Its acknowledgements wake it; output that nobody acknowledges does not.
             return core.replay_later(id);
         }
         let ticket = core.ticket(Waiting::Page(id));
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
-        slot.replay = Some(Replay { asked: Some(ticket), ..replay });
+        if let Some(replay) = slot.replay.as_mut() {
+            replay.asked = Some(ticket);
+        }
         let owner = slot.jid.clone();
-        fx.queries.push((ticket, Query::Log { owner, after: replay.after, limit: PAGE }));
+        fx.queries.push((ticket, Query::Log { owner, after, limit: PAGE }));
     }
 
     pub(super) fn replay_due(&mut self, id: AccountId, fx: &mut Effects) {
@@ -258,6 +262,8 @@ impl Shard {
     /// A page of the log: each row goes to the session, unless another one holds it.
     fn page(&mut self, id: AccountId, ticket: Ticket, outcome: StoreOutcome, fx: &mut Effects) {
         let core = &mut self.core;
+        // What is confirmed by now, and may be in the page.
+        core.write_confirmed(fx);
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         // A page that an earlier replay asked for is of no use to this one.
         let Some(replay) = slot.replay.as_mut().filter(|replay| replay.asked == Some(ticket))
@@ -265,7 +271,8 @@ impl Shard {
             return;
         };
         replay.asked = None;
-        let Replay { session, mut after, timer, .. } = *replay;
+        let (session, mut after) = (replay.session, replay.after);
+        let confirmed = std::mem::take(&mut replay.confirmed);
         let (entries, mut more) = match outcome {
             StoreOutcome::Answer(Answer::Log { entries, more }) => (entries, more),
             _ => {
@@ -283,6 +290,9 @@ impl Shard {
                 break;
             }
             after = entry.id;
+            if confirmed.contains(&entry.id) {
+                continue;
+            }
             let held = holders.iter().any(|holder| {
                 let holder = core.sessions.get(holder.0);
                 holder.is_some_and(|holder| holder.holds_row(entry.id))
@@ -315,7 +325,10 @@ impl Shard {
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(id.0) else { return };
         if more {
-            slot.replay = Some(Replay { session, after, asked: None, timer });
+            if let Some(replay) = slot.replay.as_mut() {
+                replay.after = after;
+                replay.confirmed.extend(confirmed.into_iter().filter(|id| *id > after));
+            }
             return match waits {
                 true => core.replay_later(id),
                 false => self.continue_replay(id, fx),
@@ -529,7 +542,7 @@ impl Core {
     /// back. Gives whether a replay to it ran; until then its account was busy, and nothing else went on.
     pub(super) fn stop_replay(&mut self, id: AccountId, session: SessionId) -> bool {
         let Some(slot) = self.accounts.get_mut(id.0) else { return false };
-        if slot.replay.is_none_or(|replay| replay.session != session) {
+        if slot.replay.as_ref().is_none_or(|replay| replay.session != session) {
             return false;
         }
         slot.replay = None;

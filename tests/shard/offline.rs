@@ -1,6 +1,8 @@
 //! Messages that nobody is there for (XEP-0160): stored, delivered at login, gone only when confirmed.
 
+use crate::acks::a;
 use crate::harness::*;
+use corefire::store::Write;
 use std::time::Duration;
 
 fn stored(node: &mut Node, bodies: &[&str]) -> Client {
@@ -270,6 +272,27 @@ fn message_confirmed_a_moment_ago_does_not_come_again() {
     node.advance(std::time::Duration::from_secs(61));
     node.free_store();
     assert_eq!(bodies(&node.read(tab)), ["1", "2", "3"]);
+    assert_eq!(node.logged("bob"), 0);
+}
+
+/// What a client confirms while a page of the log is read is in that page all the same.
+#[test]
+fn message_confirmed_while_the_log_is_read_does_not_come_again() {
+    let mut node = Node::new(1);
+    let (alice, _) = node.online_acked("alice", "phone");
+    let (bob, _) = node.online_acked("bob", "pc");
+    ["1", "2"].iter().for_each(|body| node.send(alice, &chat("bob@here", body)));
+    assert_eq!((bodies(&node.read(bob)).len(), node.logged("bob")), (2, 2));
+    node.hold_store();
+    let (owner, disabled) = (bare("bob"), false);
+    node.change_account("bob", Write::SetDisabled { owner, disabled });
+    // The account is read again; then its log is asked for.
+    node.answer_query();
+    assert_eq!(node.queries_held(), 1);
+    node.send(bob, &a(3));
+    node.free_store();
+    let text = node.read(bob);
+    assert!(bodies(&text).is_empty(), "{text}");
     assert_eq!(node.logged("bob"), 0);
 }
 

@@ -107,6 +107,8 @@ pub(crate) struct Client {
     /// Messages not yet confirmed: the count of receipts and the number of the stanza.
     unconfirmed: VecDeque<(u64, u32, usize)>,
     receipts: u64,
+    /// Messages that came on the present stream.
+    on_stream: BTreeSet<usize>,
     pub(crate) logins: u32,
     pub(crate) resumed: u32,
     /// Talks no more of itself, answers all at once.
@@ -178,6 +180,7 @@ impl Client {
             lost_at: None,
             unconfirmed: VecDeque::new(),
             receipts: 0,
+            on_stream: BTreeSet::new(),
             logins: 0,
             resumed: 0,
             quiet: false,
@@ -218,6 +221,7 @@ impl Client {
         let mut orders = Orders::default();
         self.framer = Framer::new();
         self.unread.clear();
+        self.on_stream.clear();
         self.phase = Phase::Opening;
         orders.send.extend_from_slice(header().as_bytes());
         // Not with a session to resume, as that may fail.
@@ -736,6 +740,10 @@ impl Client {
                 if let Some(message) = number(body, 'm') {
                     self.receipts += 1;
                     model.receive(self.account, session, message, now);
+                    let is_new = self.on_stream.insert(message);
+                    if !is_new && self.inbound {
+                        model.twice(self.account, message, now);
+                    }
                     self.unconfirmed.push_back((self.receipts, self.received, message));
                 }
             }

@@ -9,7 +9,7 @@
 //!   sent again, as its owner died before it told, may be.
 //! - **R4**: a session that can be resumed is, for as long as was promised, unless it held more than it may, or the node died
 //!   that had it, and had no copy of it. No number that its client is told then is below one that it was told before, or above
-//!   what it sent (`Client::acknowledged`), and R1, R6 and R7 hold across the death as they do across any break of its stream.
+//!   what it sent (`Client::acknowledged`), no message comes twice on one of its streams, and R1, R6 and R7 hold across the death as they do across any break of its stream.
 //! - **R6**: on one receiving session, a message to a bare JID that its account has not confirmed yet never comes behind
 //!   a later one of the same sender. For accounts with one device this holds throughout. With several devices, what
 //!   went to one of them and never arrived goes to another when its session ends, behind newer ones: there it is
@@ -172,6 +172,16 @@ impl Model {
         if late && !again && !excused && strict {
             self.fail(|| {
                 format!("R6: m{message} of client {from} came behind m{newer} in session {session} at {now}")
+            });
+        }
+    }
+
+    /// A message came a second time on one stream. With two devices that may be what the other left.
+    pub(crate) fn twice(&mut self, account: usize, message: usize, now: u64) {
+        let is_excused = self.messages[message].refused || self.may_be_twice(message);
+        if self.accounts[account].devices == 1 && !is_excused {
+            self.fail(|| {
+                format!("R4: m{message} came twice on one stream of account {account} at {now}")
             });
         }
     }
