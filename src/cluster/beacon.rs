@@ -179,6 +179,7 @@ mod tests {
             link: "10.0.0.1:7070".parse().expect("an address"),
             clients: Vec::new(),
             components: Vec::new(),
+            federates: false,
             frames: (1, 2),
             version: "0.2.0".into(),
         }

@@ -281,6 +281,7 @@ mod tests {
             link: link(node),
             clients: Vec::new(),
             components: Vec::new(),
+            federates: false,
             frames: (1, 2),
             version: "0.2.0".into(),
         }

@@ -157,6 +157,7 @@ mod tests {
                 name: format!("n{node}"),
                 weight,
                 shards: 1,
+                federates: false,
             };
             let placement = Placement::new(1, &[member(1, weight), member(2, 100), member(3, 100)]);
             (0..PARTITIONS).filter(|it| placement.node(*it) == NodeId(1)).count()

@@ -111,7 +111,19 @@ pub fn read(bytes: &[u8]) -> Option<NodeFacts> {
     }
     let version = reader.text()?.to_owned();
     let components = Vec::new();
-    let facts = NodeFacts { name, run, shards, weight, link, clients, components, frames, version };
+    let federates = false;
+    let facts = NodeFacts {
+        name,
+        run,
+        shards,
+        weight,
+        link,
+        clients,
+        components,
+        federates,
+        frames,
+        version,
+    };
     (reader.is_at_end() && check(&facts).is_ok()).then_some(facts)
 }
 
@@ -223,6 +235,7 @@ mod tests {
             link: "[2001:db8::7]:7070".parse().expect("an address"),
             clients: vec!["node7.example.org:5222".into(), "192.0.2.7:5223".into()],
             components: Vec::new(),
+            federates: false,
             frames: (1, 2),
             version: "0.2.0".into(),
         }

@@ -128,6 +128,8 @@ impl ShardMap {
             name: member.name.clone(),
             weight: member.weight,
             shards: member.shards,
+            // Who of them owns remote domains is no matter of clients.
+            federates: false,
         };
         self.members.iter().map(member).collect()
     }
@@ -184,6 +186,7 @@ mod tests {
             link: SocketAddr::from(([127, 0, 0, 1], 7070)),
             clients: (1..id).map(|one| format!("n{id}-{one}.example.org:5222")).collect(),
             components: (1..id).map(|one| format!("n{id}-{one}.example.org:5347")).collect(),
+            federates: false,
             frames: (1, 1),
             version: String::new(),
         };

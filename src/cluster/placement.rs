@@ -12,6 +12,8 @@
 //!    `x = d << (63 - k)`, repeat 32 times: `x = (x * x) >> 63`; if `x >= 2^64`, halve `x` (rounding down) and
 //!    append a one bit to `f`, else a zero bit. The result is `(k << 32) + f`.
 //! 5. The *shard* in the node is `((hash64 >> 32) * shards) >> 32`.
+//! 6. A domain that others serve has an owner, too, if any member talks with other servers: rules 2, 3 and 5 with the
+//!    `hash64` of the domain, where members that talk with none draw nothing.
 //!
 //! `cost` is an exponentially distributed number (up to the base of the logarithm), so a member of weight w wins a
 //! partition with probability w over the sum of weights (weighted rendezvous hashing), and a member that joins or
@@ -57,6 +59,8 @@ pub struct Member {
     pub weight: u32,
     /// Shards of the node; 0 counts as 1.
     pub shards: u16,
+    /// It talks with other servers.
+    pub federates: bool,
 }
 
 /// The owners of all partitions at one epoch. Copied to every core; 16 KiB.
@@ -67,6 +71,18 @@ pub struct Placement {
     members: Vec<Member>,
     /// For each partition, places in `members`.
     partitions: Vec<Seats>,
+    domains: Domains,
+}
+
+/// The owners of what others serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Domains {
+    /// No member talks with other servers.
+    None,
+    /// All do: those of `partitions`.
+    AsAccounts,
+    /// For each partition, a place in `members`.
+    Of(Vec<u16>),
 }
 
 /// The first and second in the order of a partition; equal where there is no second.
@@ -87,9 +103,19 @@ impl Placement {
         assert!(members.len() <= usize::from(u16::MAX), "a placement has at most 65535 members");
         let mut members = members.to_vec();
         members.sort_by(|one, two| (one.node, &one.name).cmp(&(two.node, &two.name)));
-        let partitions =
-            (0..PARTITIONS).map(|partition| Seats::draw(partition, &members)).collect();
-        Placement { epoch, members, partitions }
+        let all = |_: &Member| true;
+        let draw = |partition| Seats::draw(partition, &members, all);
+        let partitions = (0..PARTITIONS).map(draw).collect();
+        let federates = |member: &Member| member.federates;
+        let domains = match members.iter().filter(|member| member.federates).count() {
+            0 => Domains::None,
+            some if some < members.len() => {
+                let draw = |partition| Seats::draw(partition, &members, federates).first;
+                Domains::Of((0..PARTITIONS).map(draw).collect())
+            }
+            _ => Domains::AsAccounts,
+        };
+        Placement { epoch, members, partitions, domains }
     }
 
     /// The placement of a node without a cluster: node 0 owns everything, at epoch 0.
@@ -99,11 +125,13 @@ impl Placement {
 
     /// As `single`, of a node with a name.
     pub fn alone(name: &str, shards: u16) -> Placement {
-        let alone = Member { node: NodeId(0), name: name.to_owned(), weight: 1, shards };
+        let name = name.to_owned();
+        let alone = Member { node: NodeId(0), name, weight: 1, shards, federates: false };
         Placement {
             epoch: 0,
             members: vec![alone],
             partitions: vec![Seats { first: 0, second: 0 }; usize::from(PARTITIONS)],
+            domains: Domains::None,
         }
     }
 
@@ -118,6 +146,30 @@ impl Placement {
     /// The node of a partition. Partitions from `PARTITIONS` on wrap round.
     pub fn node(&self, partition: u16) -> NodeId {
         self.member(self.seats(partition).first).node
+    }
+
+    /// Whether members talk with other servers. A node without a cluster needs nobody to tell it who of it does.
+    pub fn federates(&self) -> bool {
+        self.domains != Domains::None
+    }
+
+    /// The owner of the remote domain with this hash: rule 6 above. Its shard takes what all others have for the domain.
+    pub fn domain_owner(&self, hash64: u64) -> Option<Owner> {
+        let member = self.member(self.domain_seat(partition(hash64))?);
+        Some(Owner { node: member.node, shard: shard_at(hash64, member.shards) })
+    }
+
+    /// The node that owns the remote domains of a partition.
+    pub fn domain_node(&self, partition: u16) -> Option<NodeId> {
+        self.domain_seat(partition).map(|seat| self.member(seat).node)
+    }
+
+    fn domain_seat(&self, partition: u16) -> Option<u16> {
+        match &self.domains {
+            Domains::None => None,
+            Domains::AsAccounts => Some(self.seats(partition).first),
+            Domains::Of(seats) => Some(seats[usize::from(partition % PARTITIONS)]),
+        }
     }
 
     /// Who owns the bare JID with this hash if its owner's node leaves: the next in its partition's order. `None` where
@@ -174,13 +226,18 @@ pub fn federation_core(hash64: u64, cores: u16) -> Option<u16> {
 ///
 /// - takes: members by node id, at most 65 535
 pub fn draw(partition: u16, members: &[Member]) -> Option<usize> {
-    (!members.is_empty()).then(|| Seats::draw(partition, members).first.into())
+    (!members.is_empty()).then(|| Seats::draw(partition, members, |_| true).first.into())
 }
 
 impl Seats {
-    fn draw(partition: u16, members: &[Member]) -> Seats {
-        let all_drained = members.iter().all(|member| member.weight == 0);
-        let weight = |member: &Member| if all_drained { 1 } else { member.weight };
+    /// - takes: `draws`, whether a member may have any; one does
+    fn draw(partition: u16, members: &[Member], draws: impl Fn(&Member) -> bool) -> Seats {
+        let all_drained = !members.iter().any(|member| draws(member) && member.weight > 0);
+        let weight = |member: &Member| match draws(member) {
+            true if all_drained => 1,
+            true => member.weight,
+            false => 0,
+        };
         let mut best: Option<Bid> = None;
         let mut next: Option<Bid> = None;
         for (seat, member) in (0u16..).zip(members).filter(|(_, member)| weight(member) > 0) {
@@ -234,11 +291,13 @@ fn log2(d: u64) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     fn member(node: u32, weight: u32) -> Member {
-        Member { node: NodeId(node), name: format!("node-{node}"), weight, shards: 4 }
+        let name = format!("node-{node}");
+        Member { node: NodeId(node), name, weight, shards: 4, federates: false }
     }
 
     fn node_behind(placement: &Placement, partition: u16) -> Option<NodeId> {
@@ -297,6 +356,51 @@ mod tests {
         for (domain, expected) in [("example.org", 2), ("münchen.example", 0), ("capulet.lit", 3)]
         {
             assert_eq!(core(domain), Some(expected), "{domain}");
+        }
+    }
+
+    fn of(members: &[(u32, u32, bool)]) -> Placement {
+        let one = |(node, weight, federates): &(u32, u32, bool)| Member {
+            federates: *federates,
+            ..member(*node, *weight)
+        };
+        Placement::new(1, &members.iter().map(one).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn remote_domains_belong_to_members_that_talk_with_other_servers() {
+        assert_eq!(of(&[(1, 1, false), (2, 1, false)]).domain_owner(7), None);
+        let all = of(&[(1, 1, true), (2, 2, true), (3, 1, true)]);
+        for hash in (0..10_000).map(|number: u64| hash64(&number.to_be_bytes())) {
+            assert_eq!(all.domain_owner(hash), Some(all.owner(hash)));
+        }
+        let some = of(&[(1, 1, true), (2, 2, false), (3, 1, true)]);
+        let alone = of(&[(1, 1, true), (3, 1, true)]);
+        let mut shares = [0u32; 4];
+        for partition in 0..PARTITIONS {
+            let node = some.domain_node(partition).unwrap();
+            assert_eq!(Some(node), alone.domain_node(partition), "others draw nothing");
+            shares[node.0 as usize] += 1;
+        }
+        assert_eq!(shares[2], 0);
+        let half = u32::from(PARTITIONS) / 2;
+        assert!(shares[1].abs_diff(half) < half / 10, "{shares:?}");
+        // One that is drained hands its domains over, unless it is the only one that talks with others.
+        let drained = of(&[(1, 0, true), (2, 2, false), (3, 1, true)]);
+        assert!((0..PARTITIONS).all(|it| drained.domain_node(it) == Some(NodeId(3))));
+        let last = of(&[(1, 0, true), (2, 2, false)]);
+        assert!((0..PARTITIONS).all(|it| last.domain_node(it) == Some(NodeId(1))));
+    }
+
+    #[test]
+    fn a_member_that_leaves_moves_only_its_own_remote_domains() {
+        let before = of(&[(1, 1, true), (2, 1, true), (3, 1, true), (4, 1, false)]);
+        let after = of(&[(1, 1, true), (3, 1, true), (4, 1, false)]);
+        for partition in 0..PARTITIONS {
+            let node = before.domain_node(partition);
+            if node != Some(NodeId(2)) {
+                assert_eq!(after.domain_node(partition), node);
+            }
         }
     }
 

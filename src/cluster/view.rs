@@ -36,6 +36,8 @@ pub struct NodeFacts {
     /// Where components do, for the shard map. Members tell it by the database alone: whoever only hears of a node, by gossip or
     /// over a link, does not know it.
     pub components: Vec<String>,
+    /// It talks with other servers. Told as `components` are.
+    pub federates: bool,
     /// The oldest and newest version of frames that it speaks.
     pub frames: (u16, u16),
     /// The version of the program, for people.
@@ -61,6 +63,7 @@ impl View {
                 name: node.name.clone(),
                 weight: node.weight,
                 shards: node.shards,
+                federates: node.federates,
             })
             .collect();
         View { placement: Arc::new(Placement::new(epoch, &members)), nodes }
@@ -76,6 +79,7 @@ impl View {
             link: SocketAddr::from(([127, 0, 0, 1], 0)),
             clients: Vec::new(),
             components: Vec::new(),
+            federates: false,
             frames: (1, 1),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };

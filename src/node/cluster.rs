@@ -370,6 +370,7 @@ pub(super) fn start(
         link: bind,
         clients: config.cluster.clients.clone(),
         components: config.cluster.components.clone(),
+        federates: config.federation.enabled,
         frames: VERSIONS,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

@@ -111,6 +111,7 @@ mod tests {
             link: ([127, 0, 0, 1], 1).into(),
             clients: clients.iter().map(|client| (*client).to_owned()).collect(),
             components: Vec::new(),
+            federates: false,
             frames: (1, 1),
             version: String::new(),
         };

@@ -19,6 +19,7 @@ fn members(weights: &[u32]) -> Vec<Member> {
             name: format!("xmpp-{node}.example"),
             weight: *weight,
             shards: 4,
+            federates: false,
         })
         .collect()
 }
@@ -100,6 +101,7 @@ proptest! {
             link: ([127, 0, 0, 1], 7070).into(),
             clients: vec![format!("{}:5222", member.node.0)],
             components: Vec::new(),
+            federates: false,
             frames: (1, 1),
             version: String::new(),
         };

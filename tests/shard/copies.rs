@@ -63,6 +63,7 @@ fn name_with(nodes: &mut Node, owner: u32, successor: u32) -> String {
                 name: format!("node-{id}"),
                 weight: *weight,
                 shards: 1,
+                federates: false,
             })
             .collect::<Vec<_>>(),
     );

@@ -41,6 +41,7 @@ fn facts(node: u32) -> NodeFacts {
         link: link(node),
         clients: vec![format!("xmpp-{node}.example.org:5222")],
         components: Vec::new(),
+        federates: false,
         frames: (1, 1),
         version: "0.2.0".into(),
     }

@@ -119,7 +119,9 @@ impl Authority {
         let Some(mine) = found.members.iter().find(|member| member.run == self.me.run) else {
             return Step::Wait(aside);
         };
-        if mine.weight == weight && !self.leaving {
+        // One of an older program that made an epoch left out what it does not know.
+        let is_left_out = mine.federates != self.me.federates;
+        if mine.weight == weight && !is_left_out && !self.leaving {
             return Step::Wait(aside);
         }
         if self.leaving && found.members.len() == 1 {
@@ -131,11 +133,13 @@ impl Authority {
         }
         let mut members = found.members.clone();
         let name = &self.me.name;
-        let why = if mine.weight != weight {
+        let why = if mine.weight != weight || (is_left_out && !self.leaving) {
             for member in members.iter_mut().filter(|member| member.run == self.me.run) {
                 member.weight = weight;
+                member.federates = self.me.federates;
             }
             match weight {
+                _ if mine.weight == weight => format!("{name} talks with other servers"),
                 0 => format!("{name} is drained"),
                 _ => format!("{name} has the weight {weight}"),
             }

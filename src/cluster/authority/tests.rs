@@ -25,6 +25,7 @@ fn facts(node: u32, incarnation: u64) -> NodeFacts {
         link: std::net::SocketAddr::from(([127, 0, 0, 1], 5000)),
         clients: Vec::new(),
         components: Vec::new(),
+        federates: false,
         frames: (1, 1),
         version: "0".to_owned(),
     }

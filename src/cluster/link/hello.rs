@@ -73,9 +73,18 @@ impl Hello {
         let clients = (0..count)
             .map(|_| fields.text().map(str::to_owned))
             .collect::<Result<Vec<_>, Refusal>>()?;
-        let components = Vec::new();
-        let facts =
-            NodeFacts { name, run, shards, weight, link, clients, components, frames, version };
+        let facts = NodeFacts {
+            name,
+            run,
+            shards,
+            weight,
+            link,
+            clients,
+            components: Vec::new(),
+            federates: false,
+            frames,
+            version,
+        };
         Ok(Hello { protocol, cluster, epoch, facts })
     }
 }

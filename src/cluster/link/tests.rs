@@ -21,6 +21,7 @@ fn facts(node: u32) -> NodeFacts {
         link: format!("127.0.0.{node}:5270").parse().unwrap(),
         clients: vec![format!("n{node}.example.com:5222")],
         components: Vec::new(),
+        federates: false,
         frames: VERSIONS,
         version: "0.2.0".into(),
     }

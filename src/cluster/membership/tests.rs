@@ -50,6 +50,7 @@ fn facts(node: usize) -> NodeFacts {
         link: link(node),
         clients: vec![format!("n{node}.example.org:5222")],
         components: Vec::new(),
+        federates: false,
         frames: (1, 2),
         version: "0.2.0".into(),
     }

@@ -279,6 +279,7 @@ fn row(facts: &NodeFacts) -> store::Facts {
         link: facts.link,
         clients: facts.clients.clone(),
         components: facts.components.clone(),
+        federates: facts.federates,
         oldest_frame: facts.frames.0,
         newest_frame: facts.frames.1,
         version: facts.version.clone(),
@@ -294,6 +295,7 @@ fn facts(row: &store::Facts) -> NodeFacts {
         link: row.link,
         clients: row.clients.clone(),
         components: row.components.clone(),
+        federates: row.federates,
         frames: (row.oldest_frame, row.newest_frame),
         version: row.version.clone(),
     }

@@ -94,6 +94,7 @@ impl Cluster {
             name: format!("node-{node}"),
             weight: 1,
             shards: SHARDS,
+            federates: false,
         });
         let placement = Arc::new(Placement::new(1, &members));
         let store = MemoryStore::new();

@@ -44,6 +44,9 @@ pub struct Facts {
     /// Of members alone; one that is none needs no such address.
     #[serde(default)]
     pub components: Vec<String>,
+    /// As `components`: it talks with other servers.
+    #[serde(default)]
+    pub federates: bool,
     pub oldest_frame: u16,
     pub newest_frame: u16,
     pub version: String,

@@ -44,6 +44,7 @@ pub(crate) fn beacon(data: &[u8]) {
         link: ([10, 0, 0, 1], 7070).into(),
         clients: Vec::new(),
         components: Vec::new(),
+        federates: false,
         frames: (1, 1),
         version: String::new(),
     };

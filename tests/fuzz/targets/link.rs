@@ -55,6 +55,7 @@ fn facts(node: u32) -> NodeFacts {
         link: ([127, 0, 0, 1], 5270).into(),
         clients: Vec::new(),
         components: Vec::new(),
+        federates: false,
         frames: VERSIONS,
         version: String::new(),
     }

@@ -66,6 +66,7 @@ impl World {
             link: ([127, 0, 0, 1], 7000 + id.node.0 as u16).into(),
             clients: Vec::new(),
             components: Vec::new(),
+            federates: false,
             frames: (1, 1),
             version: String::new(),
         }

@@ -30,6 +30,7 @@ fn start(settings: &Settings, name: &str) -> Node {
         link: "127.0.0.1:5270".parse().unwrap(),
         clients: Vec::new(),
         components: Vec::new(),
+        federates: false,
         frames: (1, 1),
         version: "0".to_owned(),
     };

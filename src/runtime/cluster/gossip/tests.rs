@@ -65,6 +65,7 @@ fn facts(node: u32) -> NodeFacts {
         link: "127.0.0.1:1".parse().expect("an address"),
         clients: Vec::new(),
         components: Vec::new(),
+        federates: false,
         frames: (1, 2),
         version: "0.2.0".into(),
     }

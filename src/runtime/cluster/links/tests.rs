@@ -46,6 +46,7 @@ fn facts(node: u32, link: SocketAddr) -> NodeFacts {
         link,
         clients: Vec::new(),
         components: Vec::new(),
+        federates: false,
         frames: VERSIONS,
         version: "test".into(),
     }

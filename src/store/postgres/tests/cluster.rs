@@ -34,6 +34,7 @@ fn start(settings: &Settings, name: &str) -> Result<Node, Error> {
         link: "127.0.0.1:5270".parse().unwrap(),
         clients: vec!["a.example.org:5222".to_owned(), "b.example.org:5222".to_owned()],
         components: Vec::new(),
+        federates: false,
         oldest_frame: 1,
         newest_frame: 2,
         version: "0.2.0".to_owned(),
