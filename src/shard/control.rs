@@ -8,7 +8,7 @@ use super::peers::Peer;
 use super::ring::FrameRef;
 use super::subscription::is_subscription;
 use super::{Core, Shard, config};
-use crate::frame::{Envelope, Flags, Kind, Recipients};
+use crate::frame::{self, Envelope, Flags, Kind, Recipients};
 use crate::xmpp::jid::{BareJid, Jid};
 
 /// What a control frame says, as its subtype.
@@ -22,9 +22,9 @@ pub(super) enum Control {
     /// An IQ was answered on a connection of the sending shard; the text is its name (`asked`).
     ComponentAnswered = 3,
     /// All that follows was sent by the epoch in the text, or a later one.
-    Marker = 4,
+    Marker = frame::MARKER,
     /// The sending shard has given away all that it lost by the epoch in the text.
-    Sealed = 5,
+    Sealed = frame::SEALED,
     /// A frame that was sent to a node which is gone; it may have been handled there. See `retry`.
     Retry = 6,
     /// A session that moves with its account. See `migration`.

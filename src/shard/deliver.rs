@@ -1,6 +1,6 @@
 //! At the owner: a frame for one of our accounts goes to its sessions, its log or back (RFC 6121 §8.5).
 
-use super::account::{Account, AccountId, Busy, Queued, State};
+use super::account::{AccountId, Busy, Queued, State};
 use super::bounce::stanza_id;
 use super::copy;
 use super::direct::is_labelled;
@@ -109,6 +109,9 @@ impl Shard {
                 return self.foreign_to_component(component, envelope, to, at, fx);
             }
             return self.deliver_to_component(component, envelope, to, fx);
+        }
+        if let Some(domain) = self.core.domain_out(envelope, to) {
+            return self.hand_out(envelope, to, domain, at, fx);
         }
         let (bare, resource) = split(to);
         let account = match self.core.names.get(bare).copied() {
@@ -574,7 +577,7 @@ impl Core {
         let queued = Queued { retry, is_new, ..Queued::new(envelope, to, at) };
         let line = match line {
             Line::End if self.handover.holds(slot.jid.hash64()) => {
-                Line::At(place_of(slot, &queued))
+                Line::At(place_of(&slot.waiting, &queued))
             }
             line => line,
         };
@@ -669,7 +672,7 @@ pub(super) fn is_result(envelope: &Envelope<'_>) -> bool {
 
 /// Where in the line of an account that moves here a stanza waits: what was sent to an old owner, and came on from there or
 /// was sent again, may come behind what the same sender sent later and directly.
-pub(super) fn place_of(account: &Account, queued: &Queued) -> usize {
+pub(super) fn place_of(line: &VecDeque<Queued>, queued: &Queued) -> usize {
     let way = |one: &Queued| (one.at.ring, one.retry.is_some(), one.is_left());
     let age = |one: &Queued| (!one.is_left(), one.ingress);
     let is_again = |one: &Queued| one.post.flags.contains(Flags::RETRY);
@@ -679,7 +682,7 @@ pub(super) fn place_of(account: &Account, queued: &Queued) -> usize {
     let number = |one: &'_ Queued| one.retry.filter(|_| !one.is_left());
     let origins = |one: &Queued| order_of_origins(&number(one)?, &number(queued)?);
     let waiting = || {
-        let line = account.waiting.iter().enumerate();
+        let line = line.iter().enumerate();
         line.filter(|(_, other)| other.post.from == queued.post.from)
     };
     // What came one way stays in order whatever the clock of its sender's node was set to meanwhile. Nodes between a client
@@ -700,7 +703,7 @@ pub(super) fn place_of(account: &Account, queued: &Queued) -> usize {
     // What is later for certain stays so, whatever came behind that on the same way.
     let is_later = |other: &Queued| origins(other) == Some(Ordering::Greater);
     let end = waiting().find(|(_, other)| is_later(other));
-    let end = end.map_or(account.waiting.len(), |(place, _)| place);
+    let end = end.map_or(line.len(), |(place, _)| place);
     let mut before = waiting().filter(|(place, other)| *place < end && is_before(other));
     let first = before.next_back().map_or(0, |(place, _)| place + 1);
     let mut after = waiting().filter(|(place, other)| *place >= first && is_after(other));

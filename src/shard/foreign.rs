@@ -18,7 +18,7 @@ use super::ring::FrameRef;
 use super::route::Realm;
 use super::session::SessionId;
 use super::{Core, Shard, config, deliver};
-use crate::frame::{Envelope, Flags, Kind};
+use crate::frame::{self, Envelope, Flags, Kind};
 use crate::xmpp::stanza::{IqType, PresenceType};
 
 /// The marks of a frame that goes to a federation core.
@@ -72,7 +72,7 @@ impl Shard {
     /// may have been lost on their way (RFC 6121 §3.1.2).
     pub(super) fn ask_again(&mut self, account: AccountId, fx: &mut Effects) {
         let core = &mut self.core;
-        if !core.peers.is_federated() || core.available_sessions(account).len() != 1 {
+        if !core.is_federated() || core.available_sessions(account).len() != 1 {
             return;
         }
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
@@ -124,11 +124,20 @@ impl Core {
         self.realm(deliver::domain_of(jid)) == Realm::Elsewhere
     }
 
-    /// A federation core speaks for nobody here, and brings nothing for others.
+    /// A federation core speaks for nobody here, and brings nothing for others. In a cluster it hands back what it has not
+    /// sent when its domain is another node's, and says that it has.
     pub(super) fn may_come_in(&self, envelope: &Envelope<'_>) -> bool {
-        envelope.kind != Kind::Control
-            && self.is_remote(envelope.from)
-            && !std::iter::once(envelope.to).chain(envelope.also_to).any(|to| self.is_remote(to))
+        if envelope.kind == Kind::Control {
+            return envelope.subtype == frame::SEALED && self.handover.is_cluster();
+        }
+        let comes_back = self.placement.federates()
+            && !self.is_remote(envelope.from)
+            && self.is_remote(envelope.to);
+        comes_back
+            || self.is_remote(envelope.from)
+                && !std::iter::once(envelope.to)
+                    .chain(envelope.also_to)
+                    .any(|to| self.is_remote(to))
     }
 
     /// Sessions that are told of an error for the account itself. What a bare JID sends is its requests to see others
@@ -143,7 +152,9 @@ impl Core {
     /// A client or component has sent this frame: if it went to a federation core whose ring is full, nothing more is read
     /// from there until it has room. Whoever sends nothing there goes on.
     pub(super) fn wait_for_ring(&mut self, id: ConnId, at: FrameRef, fx: &Effects) {
-        let peer = Peer(at.ring);
+        // In a cluster it may have gone there by way of this shard itself.
+        let out = self.went_out.take().filter(|_| at.ring == self.id.0);
+        let peer = out.unwrap_or(Peer(at.ring));
         if self.peers.is_federation(peer) {
             let is_full = is_pressed(peer, fx);
             if let Some(conn) = self.conns.get_mut(id.0) {

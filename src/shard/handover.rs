@@ -46,6 +46,10 @@ pub(super) struct Handover {
     owns: bool,
     /// Partitions that are ours and that nobody else had since we served them.
     kept: Box<[bool]>,
+    /// As `kept`, of remote domains.
+    kept_domains: Box<[bool]>,
+    /// What waits for remote domains that are ours when the epoch is settled.
+    pub(super) going_out: Map<Box<str>, VecDeque<Queued>>,
     is_settled: bool,
     /// The newest epoch of which the marker is in, and the newest that is sealed.
     marked: Map<Place, u64>,
@@ -68,6 +72,8 @@ impl Handover {
             view: None,
             owns: true,
             kept: Box::default(),
+            kept_domains: Box::default(),
+            going_out: Map::default(),
             is_settled: true,
             marked: Map::default(),
             sealed: Map::default(),
@@ -83,6 +89,12 @@ impl Handover {
     /// Whether an account with this hash, which is ours, must not be read yet.
     pub(super) fn holds(&self, hash64: u64) -> bool {
         !self.is_settled && !self.kept.get(usize::from(partition(hash64))).copied().unwrap_or(false)
+    }
+
+    /// As `holds`, of a remote domain: nothing is sent to it yet.
+    pub(super) fn holds_domain(&self, hash64: u64) -> bool {
+        let kept = self.kept_domains.get(usize::from(partition(hash64)));
+        !self.is_settled && !kept.copied().unwrap_or(false)
     }
 
     /// It is read when the epoch is settled.
@@ -152,9 +164,13 @@ impl Shard {
         let own = core.own();
         if !known {
             core.handover.kept = vec![false; usize::from(PARTITIONS)].into();
+            core.handover.kept_domains = core.handover.kept.clone();
         }
         for (partition, kept) in (0..PARTITIONS).zip(&mut core.handover.kept) {
             *kept = *kept && view.placement.node(partition) == own.node;
+        }
+        for (partition, kept) in (0..PARTITIONS).zip(&mut core.handover.kept_domains) {
+            *kept = *kept && view.placement.domain_node(partition) == Some(own.node);
         }
         core.handover.owns = (0..PARTITIONS).any(|it| view.placement.node(it) == own.node);
         let late = core.take_late();
@@ -193,6 +209,8 @@ impl Shard {
         self.core.copies_placed(&gone);
         self.revive_copies(&gone, fx);
         self.core.tell_others(Control::Marker, fx);
+        self.core.tell_federation(Control::Marker, fx);
+        self.going_out_anew(fx);
         self.send_late_anew(late, fx);
         let parked = std::mem::take(&mut self.core.handover.parked);
         for queued in parked {
@@ -213,8 +231,23 @@ impl Shard {
         at: FrameRef,
         fx: &mut Effects,
     ) -> bool {
+        let owner = self.core.placement.owner(hash64);
+        self.pass_on_to(owner, Some(hash64), envelope, to, at, fx)
+    }
+
+    /// As `pass_on`, where the owner is known.
+    ///
+    /// - takes: the hash of an account; none for another domain, of which a shard writes nothing
+    pub(super) fn pass_on_to(
+        &mut self,
+        owner: Owner,
+        account: Option<u64>,
+        envelope: &Envelope<'_>,
+        to: &str,
+        at: FrameRef,
+        fx: &mut Effects,
+    ) -> bool {
         let core = &mut self.core;
-        let owner = core.placement.owner(hash64);
         if owner == core.own() {
             return false;
         }
@@ -222,7 +255,7 @@ impl Shard {
             return true;
         }
         core.hold_frame(at.awaited(envelope.flags));
-        if !core.waits_for_writes(hash64, envelope, to, at) {
+        if !account.is_some_and(|hash64| core.waits_for_writes(hash64, envelope, to, at)) {
             self.send_on(envelope, to, owner, at, fx);
         }
         true
@@ -414,6 +447,7 @@ impl Shard {
             && is_durable
             && core.have_all_told(&handover.marked)
             && core.have_sessions_arrived()
+            && core.has_federation_sealed()
         {
             core.handover.has_sealed = true;
             core.moved.sealed();
@@ -448,11 +482,16 @@ impl Shard {
         for (partition, kept) in (0..PARTITIONS).zip(&mut core.handover.kept) {
             *kept = core.placement.node(partition) == own.node;
         }
+        for (partition, kept) in (0..PARTITIONS).zip(&mut core.handover.kept_domains) {
+            *kept = core.placement.domain_node(partition) == Some(own.node);
+        }
         // Others gave higher ones to what is ours now.
         core.forget_ids();
         for id in std::mem::take(&mut core.handover.held) {
             core.load_held(id, fx);
         }
+        core.tell_federation(Control::Sealed, fx);
+        self.go_out(fx);
     }
 
     /// Sessions that can be resumed go to the new owner, others end; then what waits goes.
@@ -512,6 +551,22 @@ impl Core {
         for peer in others {
             self.send_control(peer, what, "", epoch.as_bytes(), fx);
         }
+    }
+
+    /// Tells the federation cores of this node.
+    fn tell_federation(&mut self, what: Control, fx: &mut Effects) {
+        let epoch = self.placement.epoch().to_string();
+        for peer in self.peers.federation_cores() {
+            self.send_control(peer, what, "", epoch.as_bytes(), fx);
+        }
+    }
+
+    /// The federation cores of this node have let go of what they lost.
+    fn has_federation_sealed(&self) -> bool {
+        let epoch = self.placement.epoch();
+        let sealed = &self.handover.sealed;
+        let mut cores = self.peers.federation_cores();
+        cores.all(|peer| sealed.get(&self.peers.place(peer)).is_some_and(|newest| *newest >= epoch))
     }
 
     /// - takes: the newest epoch that each has told

@@ -119,7 +119,7 @@ impl Shard {
         let core = &self.core;
         let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
         match route(to.as_ref(), &slot.jid, |domain| core.realm(domain)) {
-            Route::Remote if !core.peers.is_federated() => {
+            Route::Remote if !core.is_federated() => {
                 self.refuse(
                     session,
                     StanzaKind::Message,
@@ -175,7 +175,7 @@ impl Shard {
         let core = &mut self.core;
         let Some(slot) = core.sessions.get(session.0) else { return Fate::Handled };
         let route = route(to.as_ref(), &slot.jid, |domain| core.realm(domain));
-        let goes_out = route == Route::Remote && core.peers.is_federated();
+        let goes_out = route == Route::Remote && core.is_federated();
         let Some(slot) = core.sessions.get_mut(session.0) else { return Fate::Handled };
         let method = match kind {
             IqType::Get => Method::Get,
@@ -386,6 +386,7 @@ impl Shard {
     ) -> Option<FrameRef> {
         let core = &mut self.core;
         if owner == Peer::from(core.id) {
+            core.went_out = None;
             let ring = owner.index();
             let number = core.outward[ring].number();
             core.inward[ring].received(number);
@@ -419,7 +420,7 @@ impl Shard {
         match self.core.realm(to.domain()) {
             Realm::Ours if to.local().is_some() => {}
             Realm::Component => {}
-            Realm::Elsewhere if self.core.peers.is_federated() => {}
+            Realm::Elsewhere if self.core.is_federated() => {}
             Realm::Ours | Realm::Elsewhere => return,
         }
         let owner = self.core.destination(&post.from, &post.to, to.bare().hash64());

@@ -61,6 +61,7 @@ mod talkers;
 mod trace;
 mod turn;
 mod unwritten;
+mod way_out;
 
 pub use absence::Absence;
 pub use access::{Access, Ban, Features};
@@ -273,6 +274,8 @@ struct Core {
     unwritten: unwritten::Unwritten,
     /// Of the frame that is being delivered, where it came by a detour. Who keeps it for later takes it.
     retry_origin: Option<crate::store::Origin>,
+    /// The federation core that what was sent to this shard itself went on to.
+    went_out: Option<Peer>,
     tickets: Map<Ticket, Waiting>,
     next_ticket: u64,
     blocks: Vec<IdBlock>,
@@ -370,6 +373,7 @@ impl Shard {
             written: heard::Memory::new(heard::WRITTEN),
             unwritten: unwritten::Unwritten::default(),
             retry_origin: None,
+            went_out: None,
             outward: (0..rings).map(|_| Outward::default()).collect(),
             inward: (0..rings).map(|_| Inward::default()).collect(),
             tickets: Map::default(),

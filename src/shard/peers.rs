@@ -82,6 +82,11 @@ impl Peers {
         self.cores > self.shards
     }
 
+    /// The federation cores of this node.
+    pub(super) fn federation_cores(&self) -> impl Iterator<Item = Peer> + use<> {
+        (self.shards..self.cores).map(Peer)
+    }
+
     /// The run of our own node.
     pub(super) fn own(&self) -> Run {
         self.own

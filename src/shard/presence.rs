@@ -95,7 +95,7 @@ impl Shard {
         };
         let core = &self.core;
         match route(Some(&to), &slot.jid, |domain| core.realm(domain)) {
-            Route::Remote if !core.peers.is_federated() => {
+            Route::Remote if !core.is_federated() => {
                 let condition = StanzaCondition::RemoteServerNotFound;
                 if kind != PresenceType::Unavailable {
                     self.refuse(session, StanzaKind::Presence, stanza, condition, fx);
@@ -222,7 +222,7 @@ impl Shard {
     pub(super) fn leave_presence(&mut self, session: SessionId, fx: &mut Effects) {
         if !self.core.stopping {
             self.unavailable(session, None, fx);
-        } else if self.core.peers.is_federated() {
+        } else if self.core.is_federated() {
             self.leave_remotes(session, fx);
         }
     }
@@ -277,7 +277,7 @@ impl Shard {
         }
         let mut by_peer: Vec<(Peer, &str)> = Vec::with_capacity(watchers.len());
         for (hash, watcher) in &watchers {
-            if !self.core.peers.is_federated() && self.core.is_remote(watcher) {
+            if !self.core.is_federated() && self.core.is_remote(watcher) {
                 continue;
             }
             match self.core.destination(from, watcher, *hash) {

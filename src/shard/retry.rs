@@ -139,6 +139,9 @@ impl Shard {
     ) {
         let (bare, _) = split(envelope.to);
         let Ok(jid) = BareJid::parse(bare) else { return };
+        if self.core.placement.federates() && self.core.is_remote(envelope.to) {
+            return self.retried_out(envelope, at, is_new, fx);
+        }
         if self.pass_on(envelope, envelope.to, jid.hash64(), at, fx) {
             return;
         }
@@ -173,7 +176,7 @@ impl Shard {
         core.hold_frame(awaited);
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
         let place = match core.handover.holds(slot.jid.hash64()) {
-            true => place_of(slot, &queued),
+            true => place_of(&slot.waiting, &queued),
             false => slot.waiting.len(),
         };
         slot.waiting.insert(place, queued);
@@ -372,7 +375,7 @@ fn wrap(origin: &Origin, frame: &[u8]) -> Vec<u8> {
 }
 
 /// The other way. What comes from another node is checked.
-fn unwrap(bytes: &[u8]) -> Option<(Origin, frame::Batch)> {
+pub(super) fn unwrap(bytes: &[u8]) -> Option<(Origin, frame::Batch)> {
     let (origin, inner) = Origin::read(bytes)?;
     let batch = frame::Batch::checked(inner, frame::FRAME_BYTES_MAX).ok()?;
     (batch.frames() == 1).then_some((origin, batch))

@@ -540,7 +540,6 @@ fn ring_that_takes_no_more_bounces_messages_and_drops_presence() {
 #[test]
 fn front_leaves_messages_for_other_domains_to_the_owner_of_the_account() {
     let (mut nodes, names) = one_node_away(|config| config.federation_cores = 1);
-    nodes.federate(1);
     let (alice, _) = online_at(&mut nodes, 2, &names[0]);
     let (bob, _) = online_at(&mut nodes, 3, &names[1]);
     assert!(nodes.sends_directly(alice));

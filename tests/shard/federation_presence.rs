@@ -383,7 +383,6 @@ fn account_that_is_deleted_ends_its_subscriptions_elsewhere() {
 #[test]
 fn contact_elsewhere_is_not_lost_with_a_node() {
     let mut nodes = Node::cluster(2, 1, |config| config.federation_cores = 1);
-    nodes.federate(1);
     nodes.members(&[(1, 1), (2, 1)], &[]);
     let name = nodes.name_at("a", 1);
     let contacts: Vec<String> =

@@ -289,6 +289,7 @@ impl Node {
         change(&mut config);
         config.node = NodeId(id);
         config.incarnation = incarnation;
+        self.federate(config.federation_cores);
         let config = Arc::new(config);
         let run = Run { node: NodeId(id), incarnation };
         for shard in (0..shards).map(ShardId) {
@@ -326,6 +327,17 @@ impl Node {
 
     /// The next epoch: these nodes, of the weights, are the members. Told to those that live, `late` ones excepted.
     pub(crate) fn members(&mut self, members: &[(u32, u32)], late: &[u32]) -> Arc<View> {
+        let federates = self.foreign.cores() > 0;
+        self.members_of(members, late, |_| federates)
+    }
+
+    /// As `members`, of which some talk with other servers.
+    pub(crate) fn members_of(
+        &mut self,
+        members: &[(u32, u32)],
+        late: &[u32],
+        federates: impl Fn(u32) -> bool,
+    ) -> Arc<View> {
         self.epoch += 1;
         let node = |(id, weight): &(u32, u32)| {
             let cores = || self.cores.iter().filter(|it| it.lives && it.place.run.node.0 == *id);
@@ -337,6 +349,7 @@ impl Node {
                 link: "127.0.0.1:1".parse().unwrap(),
                 clients: vec![format!("node-{id}.here:5222")],
                 components: Vec::new(),
+                federates: federates(*id),
                 frames: (1, 1),
                 version: String::new(),
             }

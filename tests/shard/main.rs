@@ -21,6 +21,7 @@ mod external;
 mod fast;
 mod faults;
 mod federation;
+mod federation_cluster;
 mod federation_presence;
 mod front_storm;
 mod harness;

@@ -189,7 +189,7 @@ impl Shard {
         }
         let core = &mut self.core;
         match core.realm(to.domain()) {
-            Realm::Elsewhere if !core.peers.is_federated() => {
+            Realm::Elsewhere if !core.is_federated() => {
                 return Err(StanzaCondition::RemoteServerNotFound.into());
             }
             Realm::Ours if to.local().is_none() => {
@@ -406,8 +406,8 @@ impl Core {
                 let place = self.components.choose(component, from, to, None);
                 Some(place.map_or(self.id.into(), |place| place.peer))
             }
-            None if self.peers.is_federated() && !self.is_local_domain(domain_of(to)) => {
-                self.peers.federation(domain_of(to))
+            None if self.is_federated() && !self.is_local_domain(domain_of(to)) => {
+                self.way_out(domain_of(to))
             }
             None => self.peers.of(self.placement.owner(hash64)),
         }

@@ -17,7 +17,8 @@ use std::ops::Range;
 /// A frame that went to another domain.
 #[derive(Clone, Debug)]
 pub(crate) struct GoneOut {
-    /// The federation core that got it.
+    /// The node and the federation core that got it.
+    pub node: u32,
     pub core: u16,
     pub from: String,
     pub to: Vec<String>,
@@ -41,6 +42,11 @@ pub(super) struct Foreign {
     cores: u16,
     lanes: BTreeMap<(usize, u16), Lane>,
     gone_out: Vec<GoneOut>,
+    /// Epochs that shards go by, and those that all have settled: from which shard, to which core.
+    pub marked: Vec<(usize, u16, String)>,
+    pub settled: Vec<(usize, u16, String)>,
+    /// What was lost is not let go of.
+    pub keeps: bool,
     /// Frames that want it are not handled.
     holds: bool,
     /// The rings to them take nothing.
@@ -50,7 +56,13 @@ pub(super) struct Foreign {
 impl Foreign {
     pub(super) fn new(cores: u16) -> Self {
         let (lanes, gone_out) = (BTreeMap::new(), Vec::new());
-        Self { cores, lanes, gone_out, holds: false, is_full: false }
+        let (marked, settled) = (Vec::new(), Vec::new());
+        let (keeps, holds, is_full) = (false, false, false);
+        Self { cores, lanes, gone_out, marked, settled, keeps, holds, is_full }
+    }
+
+    pub(super) fn cores(&self) -> u16 {
+        self.cores
     }
 
     pub(super) fn told(&mut self, shard: usize, core: u16, received: u64, handled: u64) {
@@ -112,8 +124,19 @@ impl Node {
         self.come_in_as(xml, Flags::WANTS_ACK)
     }
 
+    /// As `come_in`, at that node, whoever its recipient is.
+    pub(crate) fn come_in_at(&mut self, node: u32, xml: &str) {
+        let is_it = |it: &super::Core| it.lives && it.place.run.node.0 == node;
+        let at = self.cores.iter().position(is_it).unwrap();
+        self.bring_in_at(Some(at), xml, Flags::WANTS_ACK);
+    }
+
     /// With these flags beside its own.
     pub(crate) fn come_in_as(&mut self, xml: &str, flags: Flags) -> usize {
+        self.bring_in_at(None, xml, flags)
+    }
+
+    fn bring_in_at(&mut self, shard: Option<usize>, xml: &str, flags: Flags) -> usize {
         let mut index = Index::default();
         let (client, limits) = (StreamContext::client(), XmlLimits::default());
         reader::read(xml.as_bytes(), &client, &limits, &mut index).unwrap();
@@ -125,7 +148,8 @@ impl Node {
         let mut bytes = Vec::new();
         let (open_end, close_start) =
             write_stamped(&mut bytes, &stanza, Some(&from_text), Some(&to_text));
-        let shard = self.core_of(self.placement.owner(to.bare().hash64()));
+        let owner = || self.core_of(self.placement.owner(to.bare().hash64()));
+        let shard = shard.unwrap_or_else(owner);
         let core = federation_core(hash64(from.domain().as_bytes()), self.foreign.cores).unwrap();
         let frame = Envelope {
             epoch: 0,
@@ -149,6 +173,11 @@ impl Node {
 
     /// A frame of a federation core.
     pub(crate) fn bring_in_frame(&mut self, shard: usize, core: u16, frame: &Envelope<'_>) {
+        self.give_frame(shard, core, frame);
+        self.run();
+    }
+
+    fn give_frame(&mut self, shard: usize, core: u16, frame: &Envelope<'_>) {
         let lane = self.foreign.lanes.entry((shard, core)).or_default();
         lane.sent += 1;
         let mut batch = Batch::default();
@@ -156,7 +185,6 @@ impl Node {
         Encoder::new(FRAME_BYTES_MAX).append(&mut batch, &frame).unwrap();
         let from = Peer(self.cores[shard].shards + core);
         self.input(shard, Input::Frames { from, sent: self.now.mono, batch: &batch });
-        self.run();
     }
 
     /// How many frames of federation cores that shard has not handled.
@@ -173,16 +201,26 @@ impl Node {
     }
 
     pub(super) fn went_to_foreign(&mut self, at: usize, core: u16, batch: &Batch) {
-        let Self { foreign: Foreign { lanes, gone_out, holds, .. }, .. } = self;
+        let node = self.cores[at].place.run.node.0;
+        let Self { foreign: Foreign { lanes, gone_out, marked, settled, holds, .. }, .. } = self;
         let lane = lanes.entry((at, core)).or_default();
         for frame in batch.iter() {
             assert_eq!(frame.number, lane.received + 1, "each frame, in order");
-            assert_ne!(frame.kind, Kind::Control, "federation cores are told nothing");
             lane.received = frame.number;
+            if frame.kind == Kind::Control {
+                let text = std::str::from_utf8(frame.stanza).unwrap().to_owned();
+                match frame.subtype {
+                    corefire::frame::MARKER => marked.push((at, core, text)),
+                    corefire::frame::SEALED => settled.push((at, core, text)),
+                    other => panic!("federation cores are told nothing of {other}"),
+                }
+                continue;
+            }
             if *holds && frame.flags.contains(Flags::WANTS_ACK) {
                 lane.open.insert(frame.number);
             }
             gone_out.push(GoneOut {
+                node,
                 core,
                 from: frame.from.to_owned(),
                 to: std::iter::once(frame.to).chain(frame.also_to).map(str::to_owned).collect(),
@@ -191,6 +229,54 @@ impl Node {
             });
         }
         self.tell_foreign_news();
+        if !self.foreign.keeps {
+            self.let_go();
+        }
+    }
+
+    /// Federation cores have let go of what they lost, as they go by the epochs that their shards told.
+    pub(crate) fn let_go(&mut self) {
+        self.foreign.keeps = false;
+        for (shard, core, epoch) in std::mem::take(&mut self.foreign.marked) {
+            let frame = Envelope {
+                epoch: 0,
+                number: 0,
+                hops: 0,
+                ingress: self.now.wall,
+                trace: None,
+                flags: Flags::default(),
+                from: "",
+                to: "",
+                also_to: Recipients::NONE,
+                kind: Kind::Control,
+                subtype: corefire::frame::SEALED,
+                open_end: 0,
+                close_start: 0,
+                stanza: epoch.as_bytes(),
+            };
+            self.give_frame(shard, core, &frame);
+        }
+    }
+
+    /// Federation cores keep what they lost until `let_go`.
+    pub(crate) fn keep_domains(&mut self) {
+        self.foreign.keeps = true;
+    }
+
+    /// Epochs that all have settled, as shards told federation cores since the test last looked: by whom, to which.
+    pub(crate) fn settled_out(&mut self) -> Vec<(usize, u16, String)> {
+        std::mem::take(&mut self.foreign.settled)
+    }
+
+    /// The node that owns a remote domain.
+    pub(crate) fn domain_node(&self, domain: &str) -> u32 {
+        self.placement.domain_owner(hash64(domain.as_bytes())).unwrap().node.0
+    }
+
+    /// A domain, of those that begin with `stem`, that this node owns.
+    pub(crate) fn domain_at(&self, stem: &str, node: u32) -> String {
+        let mut names = (0..10_000).map(|number| format!("{stem}{number}.example"));
+        names.find(|name| self.domain_node(name) == node).expect("each node owns some")
     }
 
     /// Tells shards what is handled of their frames.
@@ -209,9 +295,9 @@ impl Node {
         }
     }
 
-    /// How many federation cores each node that starts from now on has, in tests of clusters.
-    pub(crate) fn federate(&mut self, cores: u16) {
-        self.foreign.cores = cores;
+    /// A node has so many federation cores, in tests of clusters.
+    pub(super) fn federate(&mut self, cores: u16) {
+        self.foreign.cores = self.foreign.cores.max(cores);
     }
 
     /// The node that owns a hash.
