@@ -155,7 +155,9 @@ pub fn run(origin: Origin) -> Result<(), Error> {
         None => None,
     };
     let clock = Clock::start();
-    let federation = federation::prepare(&config, data_dir.path(), shards, incarnation, clock)?;
+    let of_cluster = entry.as_ref().map(|entry| (node, entry.dialback_secret()));
+    let of_run = (incarnation, of_cluster);
+    let federation = federation::prepare(&config, data_dir.path(), shards, of_run, clock)?;
     let mut addresses = listeners(&listening);
     addresses.extend(federation.iter().flat_map(federation::Prepared::listeners));
     if let Some(Ok(address)) = admin_listener.as_ref().map(|listener| listener.local_addr()) {
@@ -206,7 +208,8 @@ pub fn run(origin: Origin) -> Result<(), Error> {
     let joined = match entry {
         Some(entry) => {
             let run = Run { node, incarnation };
-            Some(cluster::start(entry, &config, run, clock, &mailboxes, events.clone())?)
+            let mailboxes = (&mailboxes[..], of_federation);
+            Some(cluster::start(entry, &config, run, clock, mailboxes, events.clone())?)
         }
         None => None,
     };
@@ -292,7 +295,8 @@ pub fn run(origin: Origin) -> Result<(), Error> {
             };
             let tls = desk.reloading.lock().unwrap_or_else(PoisonError::into_inner).tls.clone();
             let ways = (federation_rings, done.clone());
-            Some(prepared.start(&config, &tls, ways, (&storage, clock), ended)?)
+            let membership = part.as_ref().map(|part| part.membership.clone());
+            Some(prepared.start(&config, &tls, ways, (&storage, clock), membership, ended)?)
         }
         None => None,
     };

@@ -15,6 +15,8 @@ use crate::runtime::control::{ControlRequest, ControlResponse};
 pub(super) enum FederationCommand {
     /// List the domains of other servers that the node knows: those that it has talked with lately, or that something waits
     /// for
+    ///
+    /// In a cluster each node has its own; corefire whereis DOMAIN names the one that sends to a domain.
     List {
         /// One JSON object a line
         #[arg(long)]
@@ -24,7 +26,7 @@ pub(super) enum FederationCommand {
     Close { domain: String },
     /// Talk with a domain no more, until it is unblocked; what waits for it goes back to its senders
     ///
-    /// This outlives a restart. federation.block in the configuration does the same, and takes *.DOMAIN as well.
+    /// In a cluster this is for the node that is asked alone. It outlives a restart. federation.block in the configuration does the same, and takes *.DOMAIN as well.
     Block { domain: String },
     /// Talk with a domain again that was blocked by this command
     Unblock { domain: String },
@@ -139,6 +141,9 @@ fn line(remote: &RemoteDomain) -> String {
     line.push_str(&format!(", sent {sent}, received {received}"));
     if !remote.by.is_empty() {
         line.push_str(&format!(", by {}", remote.by));
+    }
+    if let Some(node) = &remote.node {
+        line.push_str(&format!(", at node {node}"));
     }
     if let Some(failure) = &remote.failure {
         line.push_str(&format!("; at {}: {}", failure.at, failure.text));

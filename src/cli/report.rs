@@ -79,7 +79,12 @@ fn whereis_text(place: &Place) -> String {
         Some(PlaceKind::Component) if place.connections.is_empty() && place.silent.is_empty() => {
             line(&"a component's, which is not connected");
         }
-        Some(PlaceKind::Elsewhere) => line(&"no address of this server"),
+        Some(PlaceKind::Elsewhere) => match &place.talks_to {
+            Some(domain) => line(&format_args!(
+                "another server's: {node} talks with {domain} for the whole cluster"
+            )),
+            None => line(&"no address of this server"),
+        },
         Some(PlaceKind::Account | PlaceKind::Component) | None => {}
     }
     for session in &place.sessions {

@@ -49,6 +49,8 @@ pub enum Label {
     Cluster,
     /// Makes up the salts of accounts that do not exist: alike at every node, so that asking several tells nothing.
     Decoys,
+    /// Makes the keys by which other servers find out that we are who we say (XEP-0185): any node may be asked for one.
+    Dialback,
 }
 
 impl Label {
@@ -59,6 +61,7 @@ impl Label {
             Label::Authority => b"certificate authority",
             Label::Cluster => b"cluster id",
             Label::Decoys => b"decoy salts",
+            Label::Dialback => b"dialback",
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn config(top: &mut Section<'_>, check: Check) -> Config {
         top.section("federation", |s| {
             let federation = super::federation::federation(s, &ours, check);
             if federation.enabled {
-                federation_fits(s, &federation, &c2s, cluster.enabled);
+                federation_fits(s, &federation, &c2s);
             }
             federation
         })
@@ -385,12 +385,7 @@ fn components(s: &mut Section<'_>, domains: &[String]) -> Components {
 }
 
 /// What federation and other sections can not have at once.
-fn federation_fits(s: &mut Section<'_>, federation: &Federation, c2s: &C2s, is_cluster: bool) {
-    if is_cluster {
-        let message = "the nodes of a cluster do not talk with other servers in this version; write enabled = false \
-                       here or below [cluster]";
-        s.problem("enabled", message.into());
-    }
+fn federation_fits(s: &mut Section<'_>, federation: &Federation, c2s: &C2s) {
     let clients: Vec<SocketAddr> =
         [&c2s.listen, &c2s.direct_tls_listen].into_iter().flatten().copied().collect();
     for (key, addresses) in

@@ -38,6 +38,9 @@ fn write(out: &mut Vec<u8>, item: &Item, own: &str, now: Wall) -> Result<(), Smu
 impl Core {
     /// Sends what a stream takes now, and asks the peer to confirm it.
     pub(super) fn flow(&mut self, id: LaneId, conn: ConnId, fx: &mut Effects) {
+        if self.has_lost(id) {
+            return self.set_barrier(id, conn, fx);
+        }
         let limits = &self.config.limits;
         let (soft, most) = (limits.output_soft, limits.unconfirmed);
         let now = self.now.mono;

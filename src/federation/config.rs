@@ -4,6 +4,7 @@
 use super::input::TlsVersion;
 use crate::base::hash::{Map, Set};
 use crate::base::limit::Rate;
+use crate::cluster::placement::NodeId;
 use crate::stream::dialback::DialbackSecret;
 use crate::stream::s2s::S2sPolicy;
 use crate::xmpp::jid::BareJid;
@@ -23,6 +24,8 @@ pub struct FederationConfig {
     /// Which of `cores` federation cores this is; a remote domain is dealt with by one of them.
     pub index: u16,
     pub cores: u16,
+    /// In a cluster, this node: each remote domain is one node's.
+    pub node: Option<NodeId>,
     /// Of this run of the node, for the origin of rows.
     pub incarnation: u64,
     /// A storable message is handled when it is durable or confirmed, not when it is queued.
@@ -36,7 +39,8 @@ pub struct FederationConfig {
     /// If there are any, all other domains are blocked. `*.example.org` stands for what is below that domain.
     pub allow: Vec<Arc<str>>,
     pub block: Vec<Arc<str>>,
-    /// Of dialback keys (XEP-0185): the same on all cores, made from what the system's generator gave.
+    /// Of dialback keys (XEP-0185): the same on all cores, made from what the system's generator gave; in a cluster the same
+    /// on all nodes, as any of them may be asked for a key.
     pub dialback_secret: DialbackSecret,
     /// For how long stored messages wait for a domain that cannot be reached; then they bounce.
     pub patience: Duration,

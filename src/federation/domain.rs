@@ -37,6 +37,8 @@ pub(super) struct Domain {
     pub inbound: SmallVec<[ConnId; 2]>,
     /// Rows of earlier runs that have not been read.
     pub backlog: Option<super::durable::Backlog>,
+    /// The epoch of a cluster since which they are read.
+    pub read_since: u64,
     /// Rows from this one on are of this run.
     pub first_row: Option<u64>,
     /// Rows that wait in the store, as far as known.
@@ -164,6 +166,7 @@ impl Core {
             lanes: SmallVec::new(),
             inbound: SmallVec::new(),
             backlog: None,
+            read_since: 0,
             first_row: None,
             stored: 0,
             stanzas: Meter::default(),
@@ -232,6 +235,7 @@ impl Core {
         if self.is_refused(remote) {
             return self.refuse(item, StanzaCondition::RemoteServerNotFound, BLOCKED, fx);
         }
+        let Some(item) = self.not_ours(remote, item, fx) else { return };
         let Some(lane_id) = self.lane_to(own, remote) else {
             return self.refuse(item, StanzaCondition::ResourceConstraint, FULL, fx);
         };
@@ -284,8 +288,13 @@ impl Core {
 
     /// What a lane needs after a turn: a stream, rows in the store, timers.
     pub(super) fn settle_lane(&mut self, id: LaneId, fx: &mut Effects) {
+        let is_lost = self.has_lost(id);
         let Some(lane) = self.lanes.get_mut(id.0) else { return };
         lane.touched = false;
+        if is_lost && !lane.queue.is_empty() {
+            // It goes back; see `share`.
+            return;
+        }
         match lane.link {
             Link::Up(conn) => self.flow(id, conn, fx),
             Link::Idle if lane.wants_stream() => self.want_stream(id, fx),

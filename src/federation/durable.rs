@@ -45,11 +45,13 @@ pub(super) enum Waiting {
         lane: LaneId,
         number: u64,
     },
-    Ids(u16),
+    /// Of this partition of the store, asked for at this time of its ids.
+    Ids(u16, u64),
     /// Rows that nobody waits for any more.
     Confirmed,
-    Domains,
-    Page(DomainId),
+    /// By this epoch of a cluster.
+    Domains(u64),
+    Page(DomainId, u64),
 }
 
 /// Ids of one store partition.
@@ -58,8 +60,21 @@ pub(super) struct Ids {
     next: u64,
     end: u64,
     asked: bool,
+    /// Blocks that were asked for before are not used.
+    since: u64,
     /// Lanes that wait for some.
     waiting: Vec<LaneId>,
+}
+
+impl Ids {
+    /// Others gave higher ones.
+    ///
+    /// - gives: lanes that wait for some
+    pub(super) fn forget(&mut self) -> Vec<LaneId> {
+        (self.next, self.end, self.asked) = (0, 0, false);
+        self.since += 1;
+        std::mem::take(&mut self.waiting)
+    }
 }
 
 /// Rows of a domain that earlier runs left.
@@ -70,9 +85,17 @@ pub(super) struct Backlog {
     loading: bool,
 }
 
+impl Backlog {
+    pub(super) fn new() -> Backlog {
+        Backlog { after: 0, loading: false }
+    }
+}
+
 /// How far the domains that have rows are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Walk {
+    /// In a cluster: not to be asked while owners change.
+    Held,
     /// To be asked for those after this one.
     Next(Option<BareJid>),
     Asked,
@@ -91,7 +114,9 @@ impl Core {
     pub(super) fn domain_replays(&self, lane: LaneId) -> bool {
         let lane = self.lanes.get(lane.0);
         let domain = lane.and_then(|lane| self.domains.get(lane.domain.0));
-        self.walk != Walk::Done || domain.is_some_and(|domain| domain.backlog.is_some())
+        domain.is_some_and(|domain| {
+            domain.backlog.is_some() || self.walk != Walk::Done && self.is_gained(&domain.name)
+        })
     }
 
     /// Writes what a lane should have in the store by now.
@@ -187,7 +212,8 @@ impl Core {
             ids.waiting.push(lane);
         }
         if !std::mem::replace(&mut ids.asked, true) {
-            let ticket = self.ticket(Waiting::Ids(partition));
+            let since = ids.since;
+            let ticket = self.ticket(Waiting::Ids(partition, since));
             fx.writes.push((ticket, Write::ReserveIds { partition, count: ID_BLOCK }));
         }
         None
@@ -233,18 +259,26 @@ impl Core {
                 self.row_written(lane, number);
             }
             (Some(Waiting::Row { lane, number }), _) => self.row_failed(lane, number, fx),
-            (Some(Waiting::Ids(partition)), outcome) => self.ids_reserved(partition, &outcome),
-            (Some(Waiting::Domains), StoreOutcome::Answer(Answer::RemoteLogs(domains))) => {
+            (Some(Waiting::Ids(partition, since)), outcome) => {
+                self.ids_reserved(partition, since, &outcome);
+            }
+            // Owners have changed meanwhile: it is asked again.
+            (Some(Waiting::Domains(of)), _) if of != self.epoch() => {}
+            (Some(Waiting::Domains(_)), StoreOutcome::Answer(Answer::RemoteLogs(domains))) => {
                 self.domains_known(domains, fx);
             }
-            (Some(Waiting::Domains), _) => {
+            (Some(Waiting::Domains(_)), _) => {
                 self.walk = Walk::Next(self.walked.clone());
                 self.wheel.insert(self.now.mono + STORE_PAUSE, Timer::Walk);
             }
-            (Some(Waiting::Page(id)), StoreOutcome::Answer(Answer::Log { entries, more })) => {
+            // The domain may have gone and come back since.
+            (Some(Waiting::Page(id, of)), StoreOutcome::Answer(Answer::Log { entries, more }))
+                if of >= self.read_since(id) =>
+            {
                 self.page_read(id, entries, more, fx);
             }
-            (Some(Waiting::Page(id)), _) => {
+            (Some(Waiting::Page(id, of)), _) if of < self.read_since(id) => {}
+            (Some(Waiting::Page(id, _)), _) => {
                 if let Some(domain) = self.domains.get_mut(id.0)
                     && let Some(backlog) = &mut domain.backlog
                 {
@@ -286,8 +320,9 @@ impl Core {
         }
     }
 
-    fn ids_reserved(&mut self, partition: u16, outcome: &StoreOutcome) {
-        let Some(ids) = self.ids.get_mut(usize::from(partition)) else { return };
+    fn ids_reserved(&mut self, partition: u16, since: u64, outcome: &StoreOutcome) {
+        let ids = self.ids.get_mut(usize::from(partition));
+        let Some(ids) = ids.filter(|ids| ids.since == since) else { return };
         ids.asked = false;
         let waiting = std::mem::take(&mut ids.waiting);
         if let StoreOutcome::Written(Written::Reserved { first }) = outcome {
@@ -308,21 +343,21 @@ impl Core {
         let Walk::Next(after) = &self.walk else { return };
         let after = after.clone();
         self.walk = Walk::Asked;
-        let ticket = self.ticket(Waiting::Domains);
+        let ticket = self.ticket(Waiting::Domains(self.epoch()));
         fx.queries.push((ticket, Query::RemoteLogs { after, limit: DOMAINS_PAGE }));
     }
 
     fn domains_known(&mut self, domains: Vec<BareJid>, fx: &mut Effects) {
         let last = domains.len() < DOMAINS_PAGE as usize;
         for jid in domains {
-            if self.deals_with(jid.as_str()) {
+            if self.deals_with(jid.as_str()) && self.is_gained(jid.as_str()) {
                 let Some(id) = self.domain(jid.as_str()) else {
                     // There is room for it later.
                     self.walk = Walk::Next(self.walked.clone());
                     return self.wheel.insert(self.now.mono + STORE_PAUSE, Timer::Walk);
                 };
                 if let Some(domain) = self.domains.get_mut(id.0) {
-                    domain.backlog.get_or_insert(Backlog { after: 0, loading: false });
+                    domain.backlog.get_or_insert(Backlog::new());
                 }
                 self.read_on_backlog(id, fx);
             }
@@ -330,6 +365,7 @@ impl Core {
         }
         if last {
             self.walk = Walk::Done;
+            self.all_known();
             let lanes: Vec<LaneId> = self.lanes.iter().map(|(id, _)| LaneId(id)).collect();
             lanes.into_iter().for_each(|lane| self.touch(lane));
         } else {
@@ -355,7 +391,7 @@ impl Core {
         }
         backlog.loading = true;
         let query = Query::Log { owner: domain.jid.clone(), after: backlog.after, limit: page };
-        let ticket = self.ticket(Waiting::Page(id));
+        let ticket = self.ticket(Waiting::Page(id, self.epoch()));
         fx.queries.push((ticket, query));
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Carried {
     Stanza(StanzaNumber),
     /// What came back to its sender instead of going out: its row may go.
     Bounce { lane: LaneId, row: u64 },
+    /// What another node is to send: the frame that brought it.
+    Frame(FrameRef),
 }
 
 /// Our frames to one shard.
@@ -37,6 +39,13 @@ pub(super) struct Outward {
     last: u64,
     /// In the order of their frames.
     waiting: VecDeque<(u64, Carried)>,
+}
+
+impl Outward {
+    /// Rows wait for what came back instead of going out.
+    pub(super) fn has_bounces(&self) -> bool {
+        self.waiting.iter().any(|(_, carried)| matches!(carried, Carried::Bounce { .. }))
+    }
 }
 
 /// A stanza for a shard.
@@ -75,6 +84,14 @@ impl Core {
                     Kind::Control => self.core_says(from - self.config.shards, &envelope, fx),
                     _ => self.core_answered(&envelope),
                 }
+                continue;
+            }
+            if self.share.is_some() && envelope.kind == Kind::Control {
+                self.told_of_epoch(from, &envelope, fx);
+                continue;
+            }
+            if self.is_pong(&envelope) {
+                self.core_answered(&envelope);
                 continue;
             }
             if envelope.kind == Kind::Control {
@@ -158,6 +175,7 @@ impl Core {
             match carried {
                 Carried::Stanza(number) => self.stanza_handled(number),
                 Carried::Bounce { lane, row } => self.confirm_row(lane, row),
+                Carried::Frame(at) => self.release(at),
             }
         }
     }

@@ -91,7 +91,7 @@ impl Core {
 
     /// This one does.
     pub(super) fn deals_with(&self, domain: &str) -> bool {
-        self.core_of(domain) == Some(self.config.index)
+        self.core_of(domain) == Some(self.config.index) && self.owns(domain)
     }
 
     /// A peer began its stream.
@@ -415,7 +415,8 @@ impl Core {
             open_end,
             close_start,
         };
-        let core = if to_server { self.core_of(remote) } else { None };
+        // By the shards, where that is another node's.
+        let core = if to_server && self.owns(remote) { self.core_of(remote) } else { None };
         let elsewhere = core.filter(|core| *core != self.config.index);
         let left = match elsewhere {
             Some(core) => {

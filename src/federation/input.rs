@@ -6,6 +6,7 @@ use super::discovery::{Plan, Problem, Target};
 use super::effect::ConnId;
 use super::trust::{By, Distrust, PeerCertificate};
 use crate::base::instant::Instant;
+use crate::cluster::placement::Placement;
 use crate::frame::Batch;
 use crate::store::{StoreOutcome, Ticket};
 use std::fmt;
@@ -37,6 +38,8 @@ pub enum Input<'a> {
     Closed { conn: ConnId, why: Lost },
     /// The store's answer.
     Stored { ticket: Ticket, outcome: StoreOutcome },
+    /// In a cluster: who owns what, from now on. Each epoch once, in order; some may be left out.
+    Placed(Arc<Placement>),
     /// An operator decided anew.
     Reconfigured(Arc<FederationConfig>),
     /// An operator asks; the answer is `Action::Answer` with the same number.

@@ -4,7 +4,8 @@
 //! in frames: those for remote addresses come in over rings and are handled when the peer has confirmed them (or the
 //! store has them, or they were answered); what peers send goes out as frames to the owners of its recipients.
 //!
-//! A remote domain is dealt with by one core of the node (`cluster::placement::federation_core`). Incoming connections are
+//! A remote domain is dealt with by one core of the node (`cluster::placement::federation_core`), and in a cluster by one
+//! node. Incoming connections are
 //! taken by any of them, as nobody knows whose they are before they speak.
 //!
 //! - `domain`, `queue`: what waits for whom, in order; `durable`: what of it is in the store
@@ -12,6 +13,7 @@
 //! - `inbound`, `dialback`: who peers are, and what they send
 //! - `managed`: who has what (XEP-0198, or pings); `ending`: what becomes of it when connections end; `taking`: streams that
 //!   are taken up on another core
+//! - `share`: in a cluster, which remote domains are this node's
 //! - `frames`, `bounce`: the rings to the shards; `operator`: what is asked from outside
 //! - `discovery`, `trust`: where a domain's servers are, and whom a certificate names: plain functions
 
@@ -36,6 +38,7 @@ mod operator;
 mod outbound;
 mod probe;
 mod queue;
+mod share;
 mod taking;
 pub mod trust;
 
@@ -104,6 +107,8 @@ enum Timer {
     /// The store is asked again for domains that have rows, or for the rows of one.
     Walk,
     Page(DomainId),
+    /// A change of owners is looked at.
+    Share,
 }
 
 /// What waits to be written to a connection.
@@ -156,6 +161,8 @@ struct Core {
     /// By partition of the store.
     ids: Vec<Ids>,
     walk: Walk,
+    /// In a cluster.
+    share: Option<share::Share>,
     walked: Option<BareJid>,
     /// Domains of which rows were confirmed in this turn.
     confirming: Vec<DomainId>,
@@ -217,7 +224,8 @@ impl Federation {
             tickets: Map::default(),
             next_ticket: 0,
             ids: vec![Ids::default(); usize::from(STORE_PARTITIONS)],
-            walk: Walk::Next(None),
+            walk: if config.node.is_some() { Walk::Held } else { Walk::Next(None) },
+            share: config.node.map(|node| share::Share::new(node, config.shards)),
             walked: None,
             confirming: Vec::new(),
             touched: Vec::new(),
@@ -251,6 +259,7 @@ impl Federation {
             Input::Stored { ticket, outcome } => self.core.stored(ticket, outcome, fx),
             Input::Reconfigured(config) => self.core.reconfigured(config, fx),
             Input::Asked { number, request } => self.core.asked(number, request, fx),
+            Input::Placed(placement) => self.core.placed(placement, fx),
             Input::Tick => self.tick(fx),
             Input::Shutdown => self.core.shutdown(fx),
         }
@@ -261,6 +270,7 @@ impl Federation {
         self.core.now = now;
         self.core.walk_on(fx);
         self.core.give_streams(fx);
+        self.core.leave_on(fx);
         loop {
             for id in std::mem::take(&mut self.core.noted) {
                 if let Some(conn) = self.core.conns.get_mut(id.0) {
@@ -351,6 +361,7 @@ impl Federation {
                 Timer::Resume(received) => self.core.resume_due(received, fx),
                 Timer::Walk => self.core.walk_on(fx),
                 Timer::Page(domain) => self.core.read_on_backlog(domain, fx),
+                Timer::Share => self.core.share_due(fx),
             }
         }
     }

@@ -127,6 +127,11 @@ impl Queue {
         self.out
     }
 
+    /// Whether rows of some are being written.
+    pub(super) fn is_writing(&self) -> bool {
+        self.items.iter().any(|item| matches!(item.row, Row::Writing(_)))
+    }
+
     /// Whether it matters that the peer gets what is out: somebody would wait for it, or miss it.
     pub(super) fn matters(&self) -> bool {
         self.items.iter().take(self.out).any(|item| !item.is_answer())

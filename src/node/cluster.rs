@@ -28,6 +28,7 @@ use crate::runtime::cluster::threads::{start_gossip, start_links};
 use crate::runtime::control::cluster::{ClusterEvent, ClusterLink, ClusterNode, ClusterStatus};
 use crate::runtime::control::inquiry::{Finding, Inquiry};
 use crate::runtime::executor::{self, MakeCarrier};
+use crate::runtime::federation::FederationLetter;
 use crate::runtime::mailbox::{Letter, Mailbox};
 use crate::runtime::retention::Owns;
 use crate::store::Place;
@@ -327,6 +328,11 @@ impl Entry {
     pub(super) fn decoy_secret(&self) -> [u8; 32] {
         self.secret.derive(Label::Decoys)
     }
+
+    /// What dialback keys are made of.
+    pub(super) fn dialback_secret(&self) -> [u8; 32] {
+        self.secret.derive(Label::Dialback)
+    }
 }
 
 /// Reads the secret and takes the address for links: what can be wrong about them is told before anything is opened.
@@ -357,7 +363,7 @@ pub(super) fn start(
     config: &Config,
     run: Run,
     clock: Clock,
-    mailboxes: &[Mailbox],
+    (mailboxes, of_federation): (&[Mailbox], &[Mailbox<FederationLetter>]),
     events: Sender<Event>,
 ) -> Result<(Part, Receiver<Question>, Threads), super::Error> {
     let Entry { secret, bind, listener } = entry;
@@ -448,6 +454,7 @@ pub(super) fn start(
         me: facts,
         part: part.clone(),
         mailboxes: mailboxes.to_vec(),
+        of_federation: of_federation.to_vec(),
         events,
         clock,
         draining: None,
@@ -484,6 +491,7 @@ struct Hub {
     me: NodeFacts,
     part: Part,
     mailboxes: Vec<Mailbox>,
+    of_federation: Vec<Mailbox<FederationLetter>>,
     events: Sender<Event>,
     clock: Clock,
     draining: Option<Draining>,
@@ -578,6 +586,9 @@ impl Hub {
         }
         for mailbox in &self.mailboxes {
             mailbox.send(Letter::View(view.clone()));
+        }
+        for mailbox in &self.of_federation {
+            mailbox.send(FederationLetter::View(view.clone()));
         }
         self.part.links.command(Command::Epoch(view.epoch()));
         self.tell_links();

@@ -3,7 +3,8 @@
 //! gives no answer in time is told of.
 
 use super::{Clerk, Desk, PATIENCE, STATUS_PATIENCE};
-use crate::cluster::placement::NodeId;
+use crate::base::hash::hash64;
+use crate::cluster::placement::{NodeId, partition};
 use crate::cluster::view::{NodeFacts, Run, View};
 use crate::config::Config;
 use crate::runtime::control::accounts::{self, account_jid};
@@ -333,10 +334,27 @@ impl Desk {
                 place.connections = all.into_iter().filter_map(of_domain).collect();
                 place.silent = silent;
             }
-            PlaceKind::Domain | PlaceKind::Elsewhere => {}
+            PlaceKind::Elsewhere => self.place_of_remote(&mut place, domain),
+            PlaceKind::Domain => {}
         }
         place.kind = Some(kind);
         Ok(place)
+    }
+}
+
+impl Desk {
+    /// A domain of others is one node's of a cluster, with all addresses there.
+    fn place_of_remote(&self, place: &mut Place, domain: &str) {
+        let view = self.view();
+        let hash = hash64(domain.as_bytes());
+        let Some(owner) = view.placement.domain_owner(hash) else { return };
+        let Some(node) = view.node(owner.node) else { return };
+        place.hash64 = format!("{hash:016x}");
+        place.partition = partition(hash);
+        (place.node, place.node_id) = (node.name.clone(), owner.node.0);
+        place.shard = owner.shard.0;
+        place.clients = Vec::new();
+        place.talks_to = Some(domain.to_owned());
     }
 }
 

@@ -5,10 +5,11 @@ use crate::admin::figures::FederationFigures;
 use crate::admin::health::STALL_MS;
 use crate::base::hash::{Map, hash64};
 use crate::base::limit::Rate;
-use crate::cluster::placement::federation_core;
+use crate::cluster::placement::{NodeId, federation_core};
 use crate::config::{self, Config, MinTls, PeerPolicy};
 use crate::federation::control::{Answered, LIST_MAX, Listed, Request};
 use crate::federation::{FederationConfig, Limits, Policy, TlsVersion};
+use crate::runtime::cluster::lease::Membership;
 use crate::runtime::control::federation::{
     CheckStep, DOMAINS_MAX, FederationAnswer, FederationRequest, RemoteDomain, RemoteFailure,
 };
@@ -86,16 +87,19 @@ pub(super) struct Part {
 #[derive(Clone)]
 struct Itself {
     shards: u16,
+    /// In a cluster, with its name.
+    node: Option<(NodeId, String)>,
     incarnation: u64,
     dialback_secret: DialbackSecret,
 }
 
+/// - takes: `joins`, in a cluster this node and what its dialback keys are made of
 /// - errors: an address cannot be bound, the DNS not be asked, or a file not be read
 pub(super) fn prepare(
     config: &Config,
     data_dir: &Path,
     shards: u16,
-    incarnation: u64,
+    (incarnation, joins): (u64, Option<(NodeId, [u8; 32])>),
     clock: crate::runtime::clock::Clock,
 ) -> Result<Option<Prepared>, Error> {
     let cores = cores(config);
@@ -113,12 +117,16 @@ pub(super) fn prepare(
     }
     let (mailboxes, letters): (Vec<_>, Vec<_>) = (0..cores).map(|_| Mailbox::new()).unzip();
     let dns = Dns::start(dns_settings(section)).map_err(|error| told("federation", &error))?;
-    let dialback_secret = DialbackSecret::new(&executor::seed());
+    let dialback_secret = match &joins {
+        Some((_, secret)) => DialbackSecret::new(secret),
+        None => DialbackSecret::new(&executor::seed()),
+    };
+    let node = joins.map(|(node, _)| (node, config.node_name()));
     let figures = (0..cores).map(|core| FederationFigures { core, ..FederationFigures::default() });
     let part = Part {
         mailboxes: mailboxes.clone(),
         beats: Beats::new(cores, clock),
-        itself: Itself { shards, incarnation, dialback_secret },
+        itself: Itself { shards, node, incarnation, dialback_secret },
         dns,
         blocked: Arc::new(Blocked::open(data_dir.join(BLOCKED))?),
         last: Arc::new(Mutex::new(figures.collect())),
@@ -144,6 +152,7 @@ impl Prepared {
         tls: &TlsServer,
         (rings, done): (Vec<Ends>, Done),
         (storage, clock): (&Storage, crate::runtime::clock::Clock),
+        membership: Option<Membership>,
         ended: impl Fn(u16) + Send + Clone + 'static,
     ) -> Result<FederationCores, Error> {
         let Prepared { listening, mailboxes, letters, part } = self;
@@ -155,6 +164,7 @@ impl Prepared {
             clock,
             beats: part.beats.clone(),
             measures: config.latency.enabled,
+            membership,
         };
         let listeners =
             listening.into_iter().map(|(direct_tls, one)| (direct_tls, one.sockets)).collect();
@@ -209,6 +219,7 @@ fn actor_config(
         shards: itself.shards,
         index,
         cores,
+        node: itself.node.as_ref().map(|(node, _)| *node),
         incarnation: itself.incarnation,
         stored: config.storage.ack == config::AckLevel::Stored,
         management: section.stream_management,
@@ -396,6 +407,8 @@ impl Part {
         });
         let more = is_cut || found.len() > limit;
         found.truncate(limit);
+        let name = self.itself.node.as_ref().map(|(_, name)| name.clone());
+        let shown = |listed| RemoteDomain { node: name.clone(), ..shown(listed) };
         Ok(FederationAnswer::Domains { domains: found.into_iter().map(shown).collect(), more })
     }
 
@@ -549,6 +562,7 @@ fn shown(listed: Listed) -> RemoteDomain {
         failure: listed
             .failure
             .map(|(at, text)| RemoteFailure { at: datetime::format(at), text: text.into_string() }),
+        node: None,
     }
 }
 

@@ -197,12 +197,6 @@ fn federation_is_refused_with_the_place_and_the_remedy() {
             "[federation.limits]\ndials = 0",
             "2: federation.limits.dials: 0 is not within 1 to 10000; write dials = 64",
         ),
-        (
-            "[federation]\nenabled = true\n[cluster]\nenabled = true\nbind = \"10.0.0.1:7070\"\nsecret_file = \"s\"\n\
-             [storage]\nurl = \"postgres://x@localhost/x?sslmode=disable\"",
-            "2: federation.enabled: the nodes of a cluster do not talk with other servers in this version; write enabled = \
-             false here or below [cluster]",
-        ),
     ] {
         place.check(text).refused(&[&format!("corefire.toml:{message}")]);
     }

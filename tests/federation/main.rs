@@ -6,6 +6,7 @@ mod alive;
 mod bad_input;
 mod certs;
 mod chat;
+mod cluster;
 mod confirming;
 mod content;
 mod dialback;

@@ -47,6 +47,8 @@ pub(crate) struct Rig {
     pub(crate) wishes: VecDeque<Wish>,
     /// What came out for shards, in order.
     pub(crate) got: Vec<Got>,
+    /// Epochs of a cluster of which shards were told that this node lets go of what it lost.
+    pub(crate) sealed: Vec<u64>,
     /// Shards handle what they get at once.
     pub(crate) handles: bool,
     pub(crate) answers: BTreeMap<u64, Answered>,
@@ -75,6 +77,7 @@ pub(crate) fn config(domains: &str) -> FederationConfig {
         shards: 1,
         index: 0,
         cores: 1,
+        node: None,
         incarnation: 1,
         stored: true,
         management: true,
@@ -107,6 +110,7 @@ impl Rig {
             now,
             wishes: VecDeque::new(),
             got: Vec::new(),
+            sealed: Vec::new(),
             handles: true,
             answers: BTreeMap::new(),
             notes: Vec::new(),
@@ -206,6 +210,11 @@ impl Rig {
         for envelope in &batch {
             assert_eq!(envelope.number, self.shard.received_number() + 1, "frames are numbered");
             self.shard.received(envelope.number);
+            if envelope.kind == Kind::Control {
+                assert_eq!(envelope.subtype, corefire::frame::SEALED);
+                self.sealed.push(std::str::from_utf8(envelope.stanza).unwrap().parse().unwrap());
+                continue;
+            }
             let text = std::str::from_utf8(envelope.stanza).unwrap().to_owned();
             assert!(text[..envelope.open_end as usize].ends_with('>'), "{text}");
             assert!(text[envelope.close_start as usize..].starts_with("</"), "{text}");
@@ -272,6 +281,31 @@ impl Rig {
         self.encoder.append(&mut batch, &envelope).unwrap();
         self.give(Input::Frames { from: 0, sent: self.now.mono, batch: &batch });
         self.sent
+    }
+
+    /// In a cluster: the shard says something of an epoch.
+    pub(crate) fn tell_epoch(&mut self, what: u8, epoch: u64) {
+        self.sent += 1;
+        let text = epoch.to_string();
+        let mut batch = Batch::new();
+        let envelope = Envelope {
+            epoch,
+            number: self.sent,
+            hops: 0,
+            ingress: self.now.wall,
+            trace: None,
+            flags: Flags::default(),
+            from: "",
+            to: "",
+            also_to: Recipients::NONE,
+            kind: Kind::Control,
+            subtype: what,
+            open_end: 0,
+            close_start: 0,
+            stanza: text.as_bytes(),
+        };
+        self.encoder.append(&mut batch, &envelope).unwrap();
+        self.give(Input::Frames { from: 0, sent: self.now.mono, batch: &batch });
     }
 
     /// A message that is stored, and acknowledged when it is safe.

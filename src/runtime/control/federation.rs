@@ -70,6 +70,9 @@ pub struct RemoteDomain {
     /// How its streams authenticate, in a few words; may be empty.
     pub by: String,
     pub failure: Option<RemoteFailure>,
+    /// In a cluster: the node that has all this. Others have their own of the same domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// The last time that a domain could not be reached.

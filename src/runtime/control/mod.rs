@@ -366,6 +366,9 @@ pub struct Place {
     /// Of an account.
     #[serde(default)]
     pub sessions: Vec<PlaceSession>,
+    /// Of an address elsewhere, in a cluster: its domain, with which the node talks for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub talks_to: Option<String>,
     /// Connections of a component, by the names of the nodes that they are on.
     #[serde(default)]
     pub connections: BTreeMap<String, u64>,
@@ -526,6 +529,7 @@ mod tests {
             clients: vec!["[::1]:5222".into()],
             kind: Some(PlaceKind::Component),
             sessions: vec![PlaceSession::default()],
+            talks_to: Some("b".into()),
             connections: [("n".to_owned(), 2)].into(),
             silent: vec!["m".into()],
         };

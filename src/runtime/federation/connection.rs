@@ -213,7 +213,7 @@ fn step(
             let state = socket.state.borrow();
             (state.phase, state.blocked)
         };
-        if blocked && write_on(core, socket, stream, cx).is_err() {
+        if blocked && !core.is_suspended() && write_on(core, socket, stream, cx).is_err() {
             return cut(phase, Lost::Reset).into();
         }
         let (phase, conn) = {
@@ -229,7 +229,9 @@ fn step(
         };
         match phase {
             Phase::Gone => return socket.state.borrow().why.clone().into(),
-            Phase::Open if !core.actor.borrow().is_reading(conn) => return Poll::Pending,
+            Phase::Open if core.is_suspended() || !core.actor.borrow().is_reading(conn) => {
+                return Poll::Pending;
+            }
             Phase::Open | Phase::Handshake | Phase::Lingering => {}
         }
         let mut scratch = core.scratch.borrow_mut();
@@ -328,6 +330,11 @@ fn feed(core: &Rc<Core>, socket: &Rc<Socket>, bytes: &[u8]) -> Result<(), Lost> 
         }
     }
     result
+}
+
+/// Its task looks at it again.
+pub(super) fn wake(socket: &Socket) {
+    socket.state.borrow().wake();
 }
 
 /// The turn's end: writes what a connection has.

@@ -14,6 +14,7 @@ use crate::base::instant::{Instant, Now};
 use crate::federation::control::Answered;
 use crate::federation::{Action, ConnId, Effects, Federation, Input};
 use crate::runtime::clock::Clock;
+use crate::runtime::cluster::lease::Membership;
 use crate::runtime::executor::{
     ACCEPT_PAUSE, ACCEPTS_PER_LOOK, Beats, Done, Flush, PLAIN_BYTES, READ_BYTES, REFUSAL_PAUSE,
     TICK, next_look, pause,
@@ -54,6 +55,7 @@ pub(super) struct Part {
     pub(super) beats: Beats,
     pub(super) done: Done,
     pub(super) measures: bool,
+    pub(super) membership: Option<Membership>,
 }
 
 /// What the tasks of one core share. No borrow lives across an await.
@@ -83,6 +85,8 @@ pub(super) struct Core {
     mailbox: Mailbox<FederationLetter>,
     beats: Beats,
     done: Done,
+    membership: Option<Membership>,
+    was_suspended: Cell<bool>,
     /// Since the node ends; the actor is told when the shards have nothing more to say.
     stopping: Cell<Option<Instant>>,
     is_actor_told: Cell<bool>,
@@ -114,6 +118,8 @@ impl Core {
             mailbox: part.mailbox,
             beats: part.beats,
             done: part.done,
+            membership: part.membership,
+            was_suspended: Cell::new(false),
             stopping: Cell::new(None),
             is_actor_told: Cell::new(false),
         };
@@ -224,6 +230,9 @@ impl Core {
 
     /// Carries out what the turn wanted.
     fn carry_out(self: &Rc<Self>) {
+        if self.is_suspended() {
+            return;
+        }
         let now = self.clock.now();
         self.turns.carry_out(now.mono);
         let (mut actions, mut dirty) = {
@@ -271,6 +280,27 @@ impl Core {
         self.turns.end(self.index, flushed, || self.clock.now().wall);
     }
 
+    /// Whether the node may not act as the owner of anything, as its lease is over (see `executor`): nothing is sent until the
+    /// next one is there, as another node may be sending by now.
+    pub(super) fn is_suspended(&self) -> bool {
+        let now = self.clock.mono();
+        let is_over = self.membership.as_ref().is_some_and(|it| !it.has_lease(now));
+        if is_over {
+            self.was_suspended.set(true);
+        }
+        is_over
+    }
+
+    /// The lease is there again.
+    fn resume_if_leased(&self) {
+        if self.was_suspended.get() && !self.is_suspended() {
+            self.was_suspended.set(false);
+            self.sockets.all().iter().for_each(|socket| connection::wake(socket));
+            self.mailbox.bell().ring();
+            self.flush.notify();
+        }
+    }
+
     fn act(self: &Rc<Self>, action: Action) {
         match action {
             Action::Resolve { conn, domain } => {
@@ -314,6 +344,7 @@ impl Core {
             any = true;
             self.read_letter(now, letter);
         }
+        let inlets = if self.is_suspended() { &mut [] } else { inlets };
         for (from, inlet) in (0..).zip(inlets) {
             let Some(inlet) = inlet else { continue };
             while let Some(parcel) = inlet.receive() {
@@ -354,6 +385,7 @@ impl Core {
                     self.give(Input::Resolved { conn, outcome, took });
                 }
             }
+            FederationLetter::View(view) => self.give(Input::Placed(view.placement.clone())),
             FederationLetter::Reconfigured(news) => {
                 if let Some(settings) = news.settings {
                     *self.settings.borrow_mut() = settings;
@@ -403,6 +435,7 @@ impl Core {
     /// - `late`: how late the timer was
     fn tick(self: &Rc<Self>, late: Duration) {
         self.beats.beat(self.index);
+        self.resume_if_leased();
         let now = self.clock.now();
         self.turns.ticked(self.index, now, late);
         while let Some(socket) = self.sockets.next_due(now.mono) {

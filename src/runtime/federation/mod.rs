@@ -15,6 +15,7 @@ pub mod tls;
 
 use self::core::{Core, Part};
 use super::clock::Clock;
+use super::cluster::lease::Membership;
 use super::executor::{Beats, Done, Ended, IO_MEMORY, PREEMPT, RING_DEPTH, allowed_cpus, seed};
 use super::mailbox::{Mailbox, StoreAsker};
 use super::mesh::Ends;
@@ -22,6 +23,7 @@ use super::storage::Storage;
 use crate::admin::figures::FederationFigures;
 use crate::admin::latency::FederationPart;
 use crate::base::rng::Rng;
+use crate::cluster::view::View;
 use crate::federation::control::{Answered, Request};
 use crate::federation::discovery::{Plan, Problem};
 use crate::federation::{ConnId, Federation, FederationConfig};
@@ -45,6 +47,8 @@ pub enum FederationLetter {
         outcome: Result<Arc<Plan>, Problem>,
         took: Duration,
     },
+    /// In a cluster: who owns what.
+    View(Arc<View>),
     /// All that follows is decided by this.
     Reconfigured(Box<FederationNews>),
     /// An operator asks; the answer goes back on the channel, whenever it is there.
@@ -98,6 +102,8 @@ pub struct FederationSetup {
     pub beats: Beats,
     /// Latencies are measured.
     pub measures: bool,
+    /// In a cluster: whether the node may act.
+    pub membership: Option<Membership>,
 }
 
 /// How the federation cores are reached, each by its number among them.
@@ -156,6 +162,7 @@ pub fn start(
         let (settings, dns) = (setup.settings.clone(), setup.dns.clone());
         let (clock, beats, measures) = (setup.clock, setup.beats.clone(), setup.measures);
         let (shards, done) = (setup.shards, done.clone());
+        let membership = setup.membership.clone();
         let (started, ended) = (started.clone(), Ended(index, ended.clone()));
         let thread = LocalExecutorBuilder::new(binding)
             .name("federation")
@@ -180,6 +187,7 @@ pub fn start(
                     beats,
                     done,
                     measures,
+                    membership,
                 };
                 let (core, inlets, letters) = Core::new(part);
                 core.run(inlets, letters, listeners, || {
