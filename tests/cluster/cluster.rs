@@ -170,6 +170,7 @@ impl Cluster {
             name: name(at),
             weight: 1,
             shards: 2,
+            federates: false,
         };
         let members: Vec<Member> = (0..self.places.len()).map(member).collect();
         let placement = Placement::new(1, &members);
@@ -178,6 +179,24 @@ impl Cluster {
             placement.owner(hash).node == members[owner].node
         };
         (0..).map(|number| format!("{what}{number}")).find(owns).unwrap()
+    }
+
+    /// A domain of another server that the node at `owner` is to talk with, while all nodes are members.
+    pub(crate) fn domain_at(owner: usize, count: usize) -> String {
+        let member = |at: usize| Member {
+            node: NodeId(u32::try_from(at).unwrap()),
+            name: name(at),
+            weight: 1,
+            shards: 2,
+            federates: true,
+        };
+        let members: Vec<Member> = (0..count).map(member).collect();
+        let placement = Placement::new(1, &members);
+        let owns = |domain: &String| {
+            let owner_of = placement.domain_owner(hash64(domain.as_bytes())).unwrap();
+            owner_of.node == members[owner].node
+        };
+        (0..).map(|number| format!("beta{number}.test")).find(owns).unwrap()
     }
 
     /// Members, in order, once all of them have what is theirs; and the epoch.

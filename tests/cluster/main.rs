@@ -11,6 +11,7 @@ mod cluster;
 mod database;
 mod deaths;
 mod drains;
+mod federation;
 mod finding;
 mod hops;
 mod latency;

@@ -27,6 +27,7 @@ pub(crate) enum Came {
 
 pub(crate) struct Person {
     user: String,
+    domain: String,
     wire: Option<TcpStream>,
     received: Vec<u8>,
     /// By which the session is resumed.
@@ -53,6 +54,7 @@ impl Person {
     pub(crate) fn new(user: &str) -> Person {
         Person {
             user: user.to_owned(),
+            domain: "localhost".to_owned(),
             wire: None,
             received: Vec::new(),
             session: None,
@@ -73,6 +75,14 @@ impl Person {
     #[track_caller]
     pub(crate) fn at(user: &str, door: SocketAddr) -> Person {
         let mut person = Person::new(user);
+        person.come(&[door], Duration::from_secs(20));
+        person
+    }
+
+    /// As `at`, of another server's domain.
+    #[track_caller]
+    pub(crate) fn of(user: &str, domain: &str, door: SocketAddr) -> Person {
+        let mut person = Person { domain: domain.to_owned(), ..Person::new(user) };
         person.come(&[door], Duration::from_secs(20));
         person
     }
@@ -112,14 +122,15 @@ impl Person {
     }
 
     fn enter(&mut self) -> Result<Came, String> {
-        self.say(HEADER)?;
+        let header = HEADER.replace("'localhost'", &format!("'{}'", self.domain));
+        self.say(&header)?;
         self.answer(&["<stream:features"])?;
         let proof = BASE64.encode(plain("", &self.user, PASSWORD));
         self.say(&format!(
             "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{proof}</auth>"
         ))?;
         self.answer(&["<success"])?;
-        self.say(HEADER)?;
+        self.say(&header)?;
         self.answer(&["<stream:features"])?;
         if let Some(session) = self.session.clone() {
             let handled = self.handled;
@@ -169,6 +180,10 @@ impl Person {
         self.received.clear();
     }
 
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         self.wire.is_some()
     }
@@ -181,8 +196,13 @@ impl Person {
     }
 
     pub(crate) fn message(&mut self, to: &str, id: &str) {
+        self.message_to(&format!("{to}@localhost"), id);
+    }
+
+    /// As `message`, to whatever address.
+    pub(crate) fn message_to(&mut self, to: &str, id: &str) {
         self.stanza(format!(
-            "<message to='{to}@localhost' type='chat' id='{id}'><body>this is {id}</body></message>"
+            "<message to='{to}' type='chat' id='{id}'><body>this is {id}</body></message>"
         ));
     }
 
