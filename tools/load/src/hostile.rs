@@ -4,7 +4,7 @@
 //! Attacks are bounded in number and time and go to loopback. They come from networks of their own (127.0.1.0/24 and
 //! on), so that the server's rates hold for them and not for the pair; `--exempt` frees them, which is the worst case.
 
-mod attacks;
+pub(crate) mod attacks;
 mod oracle;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -190,7 +190,8 @@ impl Field {
     }
 }
 
-fn dial(address: SocketAddr, from: Ipv4Addr) -> std::io::Result<TcpStream> {
+/// A connection to `address` from `from`, which leaves nothing behind.
+pub(crate) fn dial(address: SocketAddr, from: Ipv4Addr) -> std::io::Result<TcpStream> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.bind(&SocketAddr::from((from, 0)).into())?;

@@ -161,6 +161,16 @@ pub fn free_address() -> Result<SocketAddr, Error> {
     free.ok_or_else(|| Error::Server("no free port of 127.0.0.1 above 20000".to_owned()))
 }
 
+/// What a server's page of metrics says.
+pub fn metrics(admin: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// A Corefire binary with a data directory of its own, described by its command line (DESIGN §10).
 pub struct Corefire {
     binary: PathBuf,
@@ -270,6 +280,26 @@ impl Corefire {
             .status()
             .map_err(|error| Error::File(self.binary.clone(), error))?;
         if status.success() { Ok(()) } else { Err(Error::Server(format!("user import: {status}"))) }
+    }
+
+    /// Runs another of its commands beside the server, on its data directory, and gives what that prints.
+    ///
+    /// - errors: it cannot be run, or fails
+    pub fn command(&self, arguments: &[&str]) -> Result<String, Error> {
+        let output = Command::new(&self.binary)
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| Error::File(self.binary.clone(), error))?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => {
+                let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                Err(Error::Server(format!("{}: {why}", arguments.join(" "))))
+            }
+        }
     }
 
     /// Starts it, with settings of this start only after the others.

@@ -7,7 +7,8 @@
 //! - [`engine`] carries connections through login and hands their stanzas to a [`Scenario`], once per turn
 //! - [`fleet`] logs a range of accounts in, to fill their rosters
 //! - [`server`] reads a process's CPU time and memory;
-//!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11; [`hostile`] attacks
+//!   [`launch`] starts and stops a server under test; [`budget`] is the table of DESIGN §11; [`hostile`] attacks,
+//!   [`isolation`] what other servers cost those who are in
 //! - [`scenario`] reads what a run is to be, [`plan`] makes phases and a seeded schedule of it, [`drive`] carries that
 //!   out, [`run`] adds faults and the server's process, [`workers`] has it done by several processes, [`judge`] says
 //!   whether it may be believed and what held, [`cost`] what the server paid
@@ -28,6 +29,7 @@ pub mod engine;
 pub mod error;
 pub mod fleet;
 pub mod hostile;
+pub mod isolation;
 pub mod judge;
 pub mod launch;
 pub mod live;

@@ -1,5 +1,6 @@
 //! What a server process has used: CPU time and memory, read from outside.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,43 @@ fn machine_cpu() -> Result<Duration, Error> {
         .filter_map(|(_, field)| field.parse::<u64>().ok())
         .sum();
     Ok(Duration::from_millis(busy * 10))
+}
+
+/// What one core of the machine has done since it began, in steps of 10 ms.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CoreTime {
+    pub busy: Duration,
+    /// Wanted, and given to others by the host.
+    pub stolen: Duration,
+}
+
+impl CoreTime {
+    /// - errors: there is no such core, or `/proc/stat` cannot be read
+    pub fn of(core: usize) -> Result<Self, Error> {
+        let path = PathBuf::from("/proc/stat");
+        let text = std::fs::read_to_string(&path).map_err(|error| Error::File(path, error))?;
+        Self::parse(&text, core).ok_or_else(|| Error::Server(format!("no core {core}")))
+    }
+
+    fn parse(text: &str, core: usize) -> Option<Self> {
+        let name = format!("cpu{core} ");
+        let fields = text.lines().find_map(|line| line.strip_prefix(&name))?;
+        let times: Vec<u64> =
+            fields.split_whitespace().map_while(|field| field.parse().ok()).collect();
+        // user nice system idle iowait irq softirq steal …, in hundredths of a second (USER_HZ).
+        let [user, nice, system, _, _, irq, softirq, steal, ..] = times[..] else { return None };
+        let ms = |hundredths: u64| Duration::from_millis(hundredths * 10);
+        Some(Self { busy: ms(user + nice + system + irq + softirq), stolen: ms(steal) })
+    }
+}
+
+/// What a thread has had of the cores since it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ThreadLoad {
+    pub name: String,
+    pub cpu: Duration,
+    /// It had work and waited for a core.
+    pub waited: Duration,
 }
 
 /// Share of a core that other processes may take before a figure is marked.
@@ -79,6 +117,26 @@ impl ServerProbe {
         sys::process_cpu(self.pid).map_err(|error| Error::Io("CPU clock of the server", error))
     }
 
+    /// Its threads, by their ids.
+    ///
+    /// - errors: it has ended
+    pub fn threads(&self) -> Result<BTreeMap<u32, ThreadLoad>, Error> {
+        let path = PathBuf::from(format!("/proc/{}/task", self.pid));
+        let entries = std::fs::read_dir(&path).map_err(|error| Error::File(path, error))?;
+        let load = |entry: std::io::Result<std::fs::DirEntry>| {
+            let entry = entry.ok()?;
+            let id = entry.file_name().to_str()?.parse().ok()?;
+            // One that ends meanwhile is left out.
+            let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+            let times = std::fs::read_to_string(entry.path().join("schedstat")).ok()?;
+            let mut times = times.split_whitespace().map_while(|nanos| nanos.parse().ok());
+            let (cpu, waited) = (times.next()?, times.next()?);
+            let (cpu, waited) = (Duration::from_nanos(cpu), Duration::from_nanos(waited));
+            Some((id, ThreadLoad { name: name.trim_end().to_owned(), cpu, waited }))
+        };
+        Ok(entries.filter_map(load).collect())
+    }
+
     /// Anonymous resident memory, in bytes: heap and stacks.
     pub fn anonymous(&self) -> Result<u64, Error> {
         self.field("status", "RssAnon:")
@@ -103,6 +161,34 @@ impl ServerProbe {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_core_has_a_line_of_its_own() {
+        let text = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 1 2 3 100 200 4 5 6 0 0\n";
+        let time = CoreTime::parse(text, 1).unwrap();
+        assert_eq!(time.busy, Duration::from_millis(150));
+        assert_eq!(time.stolen, Duration::from_millis(60));
+        assert!(CoreTime::parse(text, 0).is_none());
+    }
+
+    #[test]
+    fn a_thread_is_known_by_its_name_and_has_what_it_used() {
+        let (ask, asked) = std::sync::mpsc::channel::<()>();
+        let (tell, told) = std::sync::mpsc::channel();
+        let busy = std::thread::Builder::new().name("busy-one".to_owned()).spawn(move || {
+            let begin = crate::sys::thread_cpu().unwrap();
+            while crate::sys::thread_cpu().unwrap() < begin + Duration::from_millis(30) {}
+            tell.send(()).unwrap();
+            // It stays until it was looked at.
+            let _ = asked.recv();
+        });
+        told.recv().unwrap();
+        let threads = ServerProbe::new(std::process::id()).unwrap().threads().unwrap();
+        let found = threads.values().find(|thread| thread.name == "busy-one").unwrap();
+        assert!(found.cpu >= Duration::from_millis(20), "{found:?}");
+        drop(ask);
+        busy.unwrap().join().unwrap();
+    }
 
     #[test]
     fn own_process_shows_the_work_and_the_memory_of_an_ended_thread() {

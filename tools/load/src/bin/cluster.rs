@@ -6,8 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result of a command")]
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use clap::Parser;
 
 use corefire_load::cli::parsed;
 use corefire_load::drive::{Flow, run_share};
-use corefire_load::launch::{Corefire, ScratchDir, Server, free_address};
+use corefire_load::launch::{Corefire, ScratchDir, Server, free_address, metrics};
 use corefire_load::plan::{Plan, Request, Share, Target};
 use corefire_load::record::{Interval, Operation};
 use corefire_load::{Error, ServerProbe};
@@ -145,15 +144,6 @@ impl Running {
         }
         Ok(hops)
     }
-}
-
-fn metrics(admin: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(1))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn measure(options: &Options, count: u16) -> Result<Figures, Error> {

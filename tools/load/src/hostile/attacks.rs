@@ -16,7 +16,7 @@ use crate::tls::client_config;
 /// Streams that one attack holds open at most: below what a process may usually have.
 const STREAMS_MAX: u64 = 5_000;
 
-pub(super) const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+pub(crate) const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='localhost'>";
 
 pub(super) struct Attack {
@@ -127,7 +127,7 @@ fn tls_abort(field: &Field) {
     }
 }
 
-pub(super) fn plain_auth(user: &str, password: &str) -> String {
+pub(crate) fn plain_auth(user: &str, password: &str) -> String {
     let message = BASE64.encode(format!("\0{user}\0{password}"));
     format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{message}</auth>")
 }
@@ -157,7 +157,7 @@ fn plain(field: &Field) {
 }
 
 /// Reads until `wanted` is there.
-pub(super) fn expect(socket: &mut TcpStream, wanted: &str) -> Option<String> {
+pub(crate) fn expect(socket: &mut TcpStream, wanted: &str) -> Option<String> {
     let mut text = String::new();
     let mut buffer = [0; 4096];
     while !text.contains(wanted) {

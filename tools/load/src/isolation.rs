@@ -1,0 +1,245 @@
+//! What a federation core at its limit costs a shard: users of one server chat at a planned rate while other servers do
+//! their worst to it, and while they do nothing, in alternating pairs. `tools/bench isolation`.
+//!
+//! A machine of two cores: on the one the shard and the generator, on the other the federation core, the flood
+//! (`flood`), and a DNS server for 10 000 domains that are dead. The server's own histogram of read → write says what the
+//! shard's users wait for, the clocks of its threads what a message costs. Both halves of a pair have a server of their own
+//! and differ in the flood alone; the messages to the dead domains are written before what is measured begins.
+
+mod flood;
+mod half;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use half::{Half, Site};
+
+use crate::{Error, sys};
+
+const USAGE: &str = "\
+usage: isolation BINARY [options]     (tools/bench isolation)
+options: --pairs N           of an idle and a flooded half (10)
+         --seconds S         measured in each half (10)
+         --quick             3 pairs of 4 seconds
+         --rate R            messages a second (as many as take a fifth of the core, shard and generator together)
+         --domains N         that are dead (10000); 0: none is dialled
+         --no-visits         no connections of others, dials alone
+         --set key=value     further settings of the server";
+
+/// What the shard and the generator take together of their core.
+const LOAD: f64 = 0.2;
+/// At which that is found out, before the first pair.
+const FIRST_RATE: f64 = 2000.0;
+/// The bounds: of the median over the pairs.
+const LATENCY_MAX: f64 = 1.25;
+const CPU_MAX: f64 = 1.1;
+/// A federation core that had this much to do was at its limit.
+const FULL: f64 = 0.95;
+
+struct Options {
+    binary: PathBuf,
+    pairs: usize,
+    seconds: u64,
+    rate: Option<f64>,
+    domains: u32,
+    visits: bool,
+    sets: Vec<String>,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+            text.parse().map_err(|_| format!("{text}: no number"))
+        }
+        let binary = arguments.next().filter(|first| !first.starts_with("--"));
+        let mut options = Self {
+            binary: binary.ok_or("which binary?")?.into(),
+            pairs: 10,
+            seconds: 10,
+            rate: None,
+            domains: 10_000,
+            visits: true,
+            sets: Vec::new(),
+        };
+        while let Some(flag) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{flag} needs a value"));
+            match flag.as_str() {
+                "--pairs" => options.pairs = number(&value()?)?,
+                "--seconds" => options.seconds = number(&value()?)?,
+                "--quick" => (options.pairs, options.seconds) = (3, 4),
+                "--rate" => options.rate = Some(number(&value()?)?),
+                "--domains" => options.domains = number(&value()?)?,
+                "--no-visits" => options.visits = false,
+                "--set" => options.sets.push(value()?),
+                _ => return Err(format!("{flag} is not known")),
+            }
+        }
+        match options.pairs == 0 || options.seconds == 0 {
+            true => Err("there is nothing to measure".to_owned()),
+            false => Ok(options),
+        }
+    }
+}
+
+/// The whole command.
+///
+/// - gives: 0, 1 if a bound does not hold, 2 if it could not be run
+pub fn main(
+    arguments: impl Iterator<Item = String>,
+    mut print: impl FnMut(&str),
+    complain: impl Fn(&str),
+) -> ExitCode {
+    let result = match Options::parse(arguments) {
+        Ok(options) => run(&options, &mut print).map_err(|error| error.to_string()),
+        Err(error) => Err(format!("{error}\n{USAGE}")),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// - gives: whether all bounds hold
+fn run(options: &Options, print: &mut impl FnMut(&str)) -> Result<bool, Error> {
+    let available = sys::affinity().map_err(|error| Error::Io("affinity", error))?;
+    let [shard_core, federation_core, ..] = available[..] else {
+        return Err(Error::Config("this takes two cores".to_owned()));
+    };
+    sys::set_affinity(&[shard_core]).map_err(|error| Error::Io("affinity", error))?;
+    sys::raise_descriptor_limit().map_err(|error| Error::Io("limit of descriptors", error))?;
+    let mut site = Site {
+        binary: &options.binary,
+        cores: [shard_core, federation_core],
+        seconds: 3,
+        rate: FIRST_RATE,
+        domains: options.domains,
+        visits: options.visits,
+        sets: &options.sets,
+    };
+    site.rate = match options.rate {
+        Some(rate) => rate,
+        None => (FIRST_RATE * LOAD / Half::measure(&site, false)?.load()).round(),
+    };
+    site.seconds = options.seconds;
+    print(&format!(
+        "{} pairs of {} s, {} messages/s; shard and generator on core {shard_core}, federation and flood on core \
+         {federation_core}",
+        options.pairs, options.seconds, site.rate
+    ));
+    let mut pairs = Vec::new();
+    for number in 1..=options.pairs {
+        let flooded_first = number % 2 == 0;
+        let first = Half::measure(&site, flooded_first)?;
+        let second = Half::measure(&site, !flooded_first)?;
+        let pair = match flooded_first {
+            true => Pair { idle: second, flooded: first },
+            false => Pair { idle: first, flooded: second },
+        };
+        print(&format!("{number:>2}: {}", pair.line()));
+        print(&format!("    idle:    {}", pair.idle.line()));
+        print(&format!("    flooded: {}", pair.flooded.line()));
+        pairs.push(pair);
+    }
+    Ok(judge(&pairs, print))
+}
+
+struct Pair {
+    idle: Half,
+    flooded: Half,
+}
+
+impl Pair {
+    fn ratio(&self, figure: impl Fn(&Half) -> f64) -> f64 {
+        figure(&self.flooded) / figure(&self.idle).max(f64::MIN_POSITIVE)
+    }
+
+    fn line(&self) -> String {
+        let shown = |name: &str, digits: usize, figure: fn(&Half) -> f64| {
+            let (idle, flooded) = (figure(&self.idle), figure(&self.flooded));
+            format!("{name} {idle:.digits$} -> {flooded:.digits$} us, {:.2}", self.ratio(figure))
+        };
+        format!(
+            "{}; {}; {}",
+            shown("read -> write p99.9", 0, Half::own),
+            shown("shard's CPU a message", 2, Half::cost),
+            shown("wall p99.9", 0, Half::wall)
+        )
+    }
+}
+
+/// The medians, and whether they are within their bounds.
+fn judge(pairs: &[Pair], print: &mut impl FnMut(&str)) -> bool {
+    let of = |figure: fn(&Half) -> f64| median(pairs.iter().map(|pair| pair.ratio(figure)));
+    let (own, cost, wall) = (of(Half::own), of(Half::cost), of(Half::wall));
+    let full = median(pairs.iter().map(|pair| pair.flooded.federation_core()));
+    let word = |holds: bool| if holds { "PASS" } else { "FAIL" };
+    let all = [
+        (own <= LATENCY_MAX, format!("shard's read -> write p99.9: {own:.2} x (<= {LATENCY_MAX})")),
+        (cost <= CPU_MAX, format!("shard's CPU a message: {cost:.2} x (<= {CPU_MAX})")),
+        (
+            full >= FULL,
+            format!("federation core busy: {:.0} % (>= {:.0})", full * 100.0, FULL * 100.0),
+        ),
+    ];
+    print(&format!("medians of {} pairs", pairs.len()));
+    for (holds, text) in &all {
+        print(&format!("{} {text}", word(*holds)));
+    }
+    print(&format!("     wall p99.9: {wall:.2} x"));
+    all.iter().all(|(holds, _)| *holds)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[odd / 2],
+        even => f64::midpoint(values[even / 2 - 1], values[even / 2]),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_lies_between_the_two_in_the_middle() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+        assert!(median(std::iter::empty()).is_nan());
+    }
+
+    #[test]
+    fn options_have_their_defaults_and_nothing_to_measure_is_refused() {
+        let parse = |text: &str| Options::parse(text.split(' ').map(str::to_owned));
+        let options = parse("corefire --quick --rate 500 --no-visits").unwrap();
+        assert_eq!((options.pairs, options.seconds, options.domains), (3, 4, 10_000));
+        assert_eq!((options.rate, options.visits), (Some(500.0), false));
+        for refused in ["--quick", "corefire --pairs 0", "corefire --pairs", "corefire --what"] {
+            assert!(parse(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_bound_that_one_pair_breaks_holds_by_the_median() {
+        let pair = |own: f64, busy: f64| Pair {
+            idle: Half::with(100.0, 0.0),
+            flooded: Half::with(own, busy),
+        };
+        let mut lines = Vec::new();
+        let mut print = |line: &str| lines.push(line.to_owned());
+        assert!(judge(&[pair(90.0, 1.0), pair(300.0, 1.0), pair(125.0, 0.97)], &mut print));
+        assert!(!judge(&[pair(90.0, 1.0), pair(300.0, 1.0), pair(126.0, 1.0)], &mut print));
+        assert!(!judge(&[pair(100.0, 0.9)], &mut print), "it had time left");
+        assert!(
+            lines.iter().any(|line| line.starts_with("FAIL federation core busy")),
+            "{lines:?}"
+        );
+    }
+}
