@@ -133,11 +133,10 @@ impl Flood {
         Ok(())
     }
 
-    /// To the federation's core, behind the federation.
+    /// To the federation's core. Not behind the federation: it is to have work at all times.
     fn move_in(&self) {
         // Where it fails, the figures of the cores show it.
         let _ = sys::set_affinity(&[self.core]);
-        sys::yield_to_others();
     }
 
     fn visit(&self, tls: &Tls, visitor: u64, [starttls, direct_tls]: [SocketAddr; 2]) {

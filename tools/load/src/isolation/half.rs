@@ -170,7 +170,7 @@ pub(super) struct Half {
     shard: ThreadLoad,
     federation: ThreadLoad,
     /// Of the server's other threads, by their names.
-    others: BTreeMap<String, Duration>,
+    others: BTreeMap<String, ThreadLoad>,
     generator: Duration,
     flood: Duration,
     cores: [CoreTime; 2],
@@ -268,12 +268,14 @@ impl Half {
                 load.cpu = load.cpu.saturating_sub(before.cpu);
                 load.waited = load.waited.saturating_sub(before.waited);
             }
-            // Executors have their number behind their name.
-            match load.name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-') {
-                "shard" => self.shard = load,
-                "federation" => self.federation = load,
-                _ => *self.others.entry(load.name).or_default() += load.cpu,
-            }
+            // Executors have their number behind their name, and threads beside them of the same name.
+            let sum = match load.name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-') {
+                "shard" => &mut self.shard,
+                "federation" => &mut self.federation,
+                _ => self.others.entry(load.name).or_default(),
+            };
+            sum.cpu += load.cpu;
+            sum.waited += load.waited;
         }
     }
 
@@ -325,9 +327,9 @@ impl Half {
         let percent = |time: Duration| format!("{:.0} %", self.share(time) * 100.0);
         let each = |count: u64| count as f64 / self.span.as_secs_f64().max(1e-9);
         let mut others = String::new();
-        for (name, cpu) in &self.others {
-            if self.share(*cpu) >= 0.005 {
-                others.push_str(&format!(", {name} {}", percent(*cpu)));
+        for (name, load) in &self.others {
+            if self.share(load.cpu) >= 0.005 {
+                others.push_str(&format!(", {name} {}", percent(load.cpu)));
             }
         }
         let mut stolen = String::new();
