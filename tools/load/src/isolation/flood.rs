@@ -147,12 +147,12 @@ impl Flood {
                 number += VISITORS;
                 let third = 1 + u8::try_from(number % NETWORKS).unwrap_or(0);
                 let from = Ipv4Addr::new(127, 0, third, 1);
-                let is_direct = number / VISITORS % 2 == 0;
+                let is_direct = (number / VISITORS).is_multiple_of(2);
                 let Ok(mut socket) = dial(if is_direct { direct_tls } else { starttls }, from)
                 else {
                     continue;
                 };
-                let whole = number / VISITORS % WHOLE == 0;
+                let whole = (number / VISITORS).is_multiple_of(WHOLE);
                 let said: &[u8] = match (is_direct, whole) {
                     (true, true) => b"",
                     (true, false) => &tls.hello,
@@ -289,7 +289,7 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     let question = query.get(12..end + 4)?;
     let is_address = query.get(end..end + 4)? == [0, 1, 0, 1];
     let number = number.unwrap_or(1);
-    if number % SILENT == 0 {
+    if number.is_multiple_of(SILENT) {
         return None;
     }
     // A response, recursion available; one question, and one answer or none.

@@ -405,7 +405,7 @@ mod tests {
         let (mut bytes, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
         {
             let mut counts = Histogram::<u64>::new_with_bounds(100, 60_000_000_000, 2).unwrap();
-            let mut log = IntervalLogWriterBuilder::new();
+            let log = IntervalLogWriterBuilder::new();
             let mut log = log.begin_log_with(&mut bytes, &mut serializer).unwrap();
             for tag in ["message/core/total", SERIES] {
                 counts.record(50_000).unwrap();
