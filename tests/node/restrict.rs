@@ -39,6 +39,35 @@ pub(crate) fn without_uring(command: &mut Command, errno: i32) {
     unsafe { command.pre_exec(install) };
 }
 
+/// A barrier on all cores of the program fails, which ends it (membarrier(2), MEMBARRIER_CMD_PRIVATE_EXPEDITED).
+#[expect(unsafe_code, reason = "between fork and exec")]
+pub(crate) fn without_barriers(command: &mut Command) {
+    let membarrier = u32::try_from(libc::SYS_membarrier).unwrap();
+    let errno = RETURN_ERRNO | u32::try_from(libc::EPERM).unwrap();
+    let instruction =
+        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
+    let mut filter = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, membarrier),
+        // The lower half of the first argument.
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 16),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 1 << 3),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, errno),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, RETURN_ALLOW),
+    ];
+    let install = move || {
+        let program = libc::sock_fprog { len: 6, filter: filter.as_mut_ptr() };
+        // SAFETY: prctl reads the program, whose six instructions the closure owns.
+        let done = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
+        };
+        if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(install) };
+}
+
 /// Every system call but these fails with EPERM in the program, as under the profile of a container.
 #[expect(unsafe_code, reason = "between fork and exec")]
 pub(crate) fn allow_only(command: &mut Command, numbers: &[u32]) {

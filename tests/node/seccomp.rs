@@ -199,3 +199,20 @@ fn a_profile_without_io_uring_is_told() {
     restrict::allow_only(&mut command, &others);
     assert!(place.refused(command).contains("allow io_uring_setup"));
 }
+
+/// An executor that goes to sleep interrupts no other core (`src/main.rs`).
+#[test]
+fn no_core_that_sleeps_disturbs_the_others() {
+    let place = Place::new().set("node.shards=2");
+    place.add_user("alice", "secret");
+    let mut command = place.program(&["serve"]);
+    restrict::without_barriers(&mut command);
+    let node = place.start_as(command);
+    let mut alice = Client::log_in(&node, "alice", "secret");
+    for number in 0..20 {
+        alice.ping(&number.to_string());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    drop(alice);
+    node.stop();
+}
