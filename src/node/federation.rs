@@ -116,7 +116,9 @@ pub(super) fn prepare(
         listening.push((direct_tls, listener::listen(key, transport, address, cores)?));
     }
     let (mailboxes, letters): (Vec<_>, Vec<_>) = (0..cores).map(|_| Mailbox::new()).unzip();
-    let dns = Dns::start(dns_settings(section)).map_err(|error| told("federation", &error))?;
+    let cpus = federation::cpus(shards, cores);
+    let dns = Dns::start(DnsSettings { cpus, ..dns_settings(section) });
+    let dns = dns.map_err(|error| told("federation", &error))?;
     let dialback_secret = match &joins {
         Some((_, secret)) => DialbackSecret::new(secret),
         None => DialbackSecret::new(&executor::seed()),
@@ -184,6 +186,7 @@ fn dns_settings(section: &config::Federation) -> DnsSettings {
             config::Dnssec::Root => Some(Dnssec::Root),
             config::Dnssec::File(path) => Some(Dnssec::File(path.clone())),
         },
+        cpus: Vec::new(),
     }
 }
 

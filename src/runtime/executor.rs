@@ -293,6 +293,20 @@ pub(super) fn allowed_cpus() -> Vec<usize> {
     }
 }
 
+/// The thread runs on these processors alone; on any that the process may use where there are none, or the system refuses.
+#[expect(unsafe_code, reason = "the standard library has no call for it")]
+pub(super) fn stay_on(cpus: &[usize]) {
+    if cpus.is_empty() {
+        return;
+    }
+    // SAFETY: a set of bits, for which all zeroes is a value; numbers beyond its end set nothing, and the kernel reads it.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        cpus.iter().for_each(|cpu| libc::CPU_SET(*cpu, &mut set));
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
+    }
+}
+
 /// One core's share of what `start` made.
 struct Part {
     shard: ShardId,

@@ -128,6 +128,17 @@ pub struct StartError {
     cause: String,
 }
 
+/// Processors of the federation cores, where each has its own; else none.
+pub fn cpus(shards: u16, cores: u16) -> Vec<usize> {
+    let mut cpus = allowed_cpus();
+    let (first, all) = (usize::from(shards), usize::from(shards) + usize::from(cores));
+    if cpus.len() < all {
+        return Vec::new();
+    }
+    cpus.truncate(all);
+    cpus.split_off(first)
+}
+
 /// Starts the federation cores, and returns when all accept connections.
 ///
 /// - `listeners`: for each address, whether TLS begins at once there, and a socket for each core
@@ -146,17 +157,17 @@ pub fn start(
             list.push((direct_tls, socket));
         }
     }
-    let cpus = allowed_cpus();
-    let cores = usize::from(setup.shards) + mailboxes.len();
+    let cores = u16::try_from(mailboxes.len()).unwrap_or(u16::MAX);
+    let cpus = cpus(setup.shards, cores);
     let (started, starting) = std::sync::mpsc::channel();
     let mut threads = Vec::new();
     let parts = mailboxes.into_iter().zip(letters).zip(rings).zip(by_core).zip(setup.configs);
     for (index, ((((mailbox, letters), (outlets, inlets)), listeners), config)) in (0..).zip(parts)
     {
         let ring = setup.shards + index;
-        let binding = match cpus.get(usize::from(ring)) {
-            Some(cpu) if cpus.len() >= cores => Binding::Fixed(*cpu),
-            _ => Binding::Unbound,
+        let binding = match cpus.get(usize::from(index)) {
+            Some(cpu) => Binding::Fixed(*cpu),
+            None => Binding::Unbound,
         };
         let store = storage.client(ring);
         let (settings, dns) = (setup.settings.clone(), setup.dns.clone());

@@ -68,6 +68,8 @@ pub struct DnsSettings {
     /// DNSSEC is checked here, of the zones with these keys and all below; then TLSA records count (RFC 7673). The servers
     /// must pass on what the checks need, or they have no answers that hold.
     pub dnssec: Option<Dnssec>,
+    /// Processors that the thread may use, where it is not to take those of the shards; empty: all.
+    pub cpus: Vec<usize>,
 }
 
 /// Whose signatures the checks of DNSSEC begin with.
@@ -121,6 +123,7 @@ impl fmt::Debug for Dns {
 
 impl Dns {
     pub fn start(settings: DnsSettings) -> Result<Dns, DnsError> {
+        let cpus = settings.cpus.clone();
         let resolver = Resolver::new(settings)?;
         let (events, received) = unbounded_channel();
         let waiting = Arc::<AtomicUsize>::default();
@@ -129,6 +132,7 @@ impl Dns {
         // The thread must not keep itself alive.
         let (weak, counter) = (events.downgrade(), waiting.clone());
         std::thread::Builder::new().name("dns".into()).spawn(move || {
+            executor::stay_on(&cpus);
             let desk = Desk {
                 resolver: Rc::new(resolver),
                 version: 0,
