@@ -233,7 +233,8 @@ impl Core {
         })
     }
 
-    /// Rows that clients confirmed go from the log, one write per account and turn.
+    /// Rows that clients confirmed go from the log, one write per account and turn. Those that a session from a copy knew of
+    /// wait until owners have settled: a node that leaves may still write for the account.
     pub(super) fn write_confirmed(&mut self, fx: &mut Effects) {
         if self.confirmed.is_empty() {
             return;
@@ -241,8 +242,13 @@ impl Core {
         let mut confirmed = std::mem::take(&mut self.confirmed);
         confirmed.sort_by_key(|(account, row)| (account.0.to_u64(), *row));
         confirmed.dedup();
+        let mut later = Vec::new();
         for rows in confirmed.chunk_by(|one, other| one.0 == other.0) {
             let Some(slot) = self.accounts.get_mut(rows[0].0.0) else { continue };
+            if self.handover.holds(slot.jid.hash64()) {
+                later.extend_from_slice(rows);
+                continue;
+            }
             let (account, owner) = (rows[0].0, slot.jid.clone());
             if let Some(data) = slot.data() {
                 let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
@@ -257,6 +263,7 @@ impl Core {
             self.wrote(account);
         }
         confirmed.clear();
+        confirmed.append(&mut later);
         self.confirmed = confirmed;
     }
 

@@ -859,6 +859,10 @@ impl Node {
         self.run();
     }
 
+    pub(crate) fn requests_held(&self) -> usize {
+        self.requests.len()
+    }
+
     pub(crate) fn queries_held(&self) -> usize {
         self.requests.iter().filter(|(_, _, it)| matches!(it, Request::Query(_))).count()
     }
