@@ -5,12 +5,16 @@
 //! (`flood`), and a DNS server for 10 000 domains that are dead. The server's own histogram of read → write says what the
 //! shard's users wait for, the clocks of its threads what a message costs. Both halves of a pair have a server of their own
 //! and differ in the flood alone; the messages to the dead domains are written before what is measured begins.
+//!
+//! A core of a virtual machine may be slower where the other works, whatever that does. With `--foreign` a program that has
+//! nothing to do with the server keeps the other core busy in the idle halves, so that this is not counted.
 
 mod flood;
 mod half;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Child, Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use half::{Half, Site};
 
@@ -24,6 +28,7 @@ options: --pairs N           of an idle and a flooded half (10)
          --rate R            messages a second (as many as take a fifth of the core, shard and generator together)
          --domains N         that are dead (10000); 0: none is dialled
          --no-visits         no connections of others, dials alone
+         --foreign           in idle halves the other core is busy, too, with what is none of the server's
          --set key=value     further settings of the server";
 
 /// What the shard and the generator take together of their core.
@@ -33,6 +38,9 @@ const FIRST_RATE: f64 = 2000.0;
 /// The bounds: of the median over the pairs.
 const LATENCY_MAX: f64 = 1.25;
 const CPU_MAX: f64 = 1.1;
+/// What this program is told to keep a core busy, and for how long at most.
+const SPIN: &str = "--spin";
+const SPIN_MAX: Duration = Duration::from_secs(300);
 /// A federation core that had this much to do was at its limit.
 const FULL: f64 = 0.95;
 
@@ -43,6 +51,7 @@ struct Options {
     rate: Option<f64>,
     domains: u32,
     visits: bool,
+    foreign: bool,
     sets: Vec<String>,
 }
 
@@ -59,6 +68,7 @@ impl Options {
             rate: None,
             domains: 10_000,
             visits: true,
+            foreign: false,
             sets: Vec::new(),
         };
         while let Some(flag) = arguments.next() {
@@ -70,6 +80,7 @@ impl Options {
                 "--rate" => options.rate = Some(number(&value()?)?),
                 "--domains" => options.domains = number(&value()?)?,
                 "--no-visits" => options.visits = false,
+                "--foreign" => options.foreign = true,
                 "--set" => options.sets.push(value()?),
                 _ => return Err(format!("{flag} is not known")),
             }
@@ -89,6 +100,11 @@ pub fn main(
     mut print: impl FnMut(&str),
     complain: impl Fn(&str),
 ) -> ExitCode {
+    let mut arguments = arguments.peekable();
+    if arguments.next_if(|first| first == SPIN).is_some() {
+        spin(arguments.next());
+        return ExitCode::SUCCESS;
+    }
     let result = match Options::parse(arguments) {
         Ok(options) => run(&options, &mut print).map_err(|error| error.to_string()),
         Err(error) => Err(format!("{error}\n{USAGE}")),
@@ -133,8 +149,13 @@ fn run(options: &Options, print: &mut impl FnMut(&str)) -> Result<bool, Error> {
     let mut pairs = Vec::new();
     for number in 1..=options.pairs {
         let flooded_first = number % 2 == 0;
-        let first = Half::measure(&site, flooded_first)?;
-        let second = Half::measure(&site, !flooded_first)?;
+        let measure = |flooded: bool| {
+            let beside = options.foreign && !flooded;
+            let _foreign = beside.then(|| Foreign::start(federation_core)).transpose()?;
+            Half::measure(&site, flooded)
+        };
+        let first = measure(flooded_first)?;
+        let second = measure(!flooded_first)?;
         let pair = match flooded_first {
             true => Pair { idle: second, flooded: first },
             false => Pair { idle: first, flooded: second },
@@ -145,6 +166,41 @@ fn run(options: &Options, print: &mut impl FnMut(&str)) -> Result<bool, Error> {
         pairs.push(pair);
     }
     Ok(judge(&pairs, print))
+}
+
+/// A program that keeps a core busy: this one, as a process of its own.
+struct Foreign(Child);
+
+impl Foreign {
+    fn start(core: usize) -> Result<Self, Error> {
+        let itself = std::env::current_exe().map_err(|error| Error::Io("this program", error))?;
+        let child = Command::new(itself).args([SPIN, &core.to_string()]).spawn();
+        Ok(Self(child.map_err(|error| Error::Io("a second of this program", error))?))
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        // Who has ended has no core to give back.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Keeps a core busy, for no longer than a half may take.
+fn spin(core: Option<String>) {
+    let Some(core) = core.and_then(|core| core.parse().ok()) else { return };
+    if sys::set_affinity(&[core]).is_err() {
+        return;
+    }
+    let mut words = vec![1u64; 32 << 10];
+    let until = Instant::now() + SPIN_MAX;
+    while Instant::now() < until {
+        for place in 1..words.len() {
+            words[place] = words[place - 1].wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(7);
+        }
+        std::hint::black_box(&mut words);
+    }
 }
 
 struct Pair {
