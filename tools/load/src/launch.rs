@@ -237,9 +237,10 @@ impl Corefire {
         }
         let links = (0..count).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
         let node = |(at, link): (usize, &SocketAddr)| {
+            // One that is alone looks for others at its own address, and finds none.
             let seeds: Vec<String> = links
                 .iter()
-                .filter(|other| *other != link)
+                .filter(|other| *other != link || count == 1)
                 .map(|other| format!("\"{other}\""))
                 .collect();
             let mut all = vec![

@@ -70,9 +70,9 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(is_fault) => return ExitCode::from(if is_fault { 2 } else { 0 }),
     };
-    let mut alone = None;
+    let (mut alone, mut imported) = (None, 0);
     for nodes in &options.nodes {
-        match measure(&options, *nodes) {
+        match measure(&options, *nodes, &mut imported) {
             Ok(figures) => {
                 let us = figures.us();
                 if *nodes == 1 {
@@ -146,11 +146,16 @@ impl Running {
     }
 }
 
-fn measure(options: &Options, count: u16) -> Result<Figures, Error> {
+/// - takes: `imported`, accounts that earlier runs have put into the database that all share
+fn measure(options: &Options, count: u16, imported: &mut u32) -> Result<Figures, Error> {
     let folder = ScratchDir::new("corefire-cluster")?;
     let nodes = Corefire::cluster(&options.binary, folder.path(), count, &options.sets)?;
     let users = options.users * if options.each { u32::from(count) } else { 1 };
-    nodes[0].import((0..users).map(|at| format!("user{at}@{DOMAIN}")), PASSWORD)?;
+    if users > *imported {
+        let new = (*imported..users).map(|at| format!("user{at}@{DOMAIN}"));
+        nodes[0].import(new, PASSWORD)?;
+        *imported = users;
+    }
     let admin = nodes.iter().map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
     let start = |(node, admin): (&Corefire, &SocketAddr)| {
         node.start(&[], &[format!("admin.listen=\"{admin}\"")])
