@@ -97,7 +97,7 @@ impl Server {
 
     fn settings(&self, routes: Routes) -> DnsSettings {
         let servers = vec![self.address];
-        DnsSettings { servers, routes: Arc::new(routes), local_addresses: false, dnssec: None }
+        DnsSettings { servers, routes: Arc::new(routes), ..DnsSettings::default() }
     }
 }
 
