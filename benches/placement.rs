@@ -15,6 +15,7 @@ fn placement(criterion: &mut Criterion) {
             name: format!("xmpp-{node}.example"),
             weight: 1,
             shards: 4,
+            federates: false,
         })
         .collect();
     let table = Placement::new(1, &members);
