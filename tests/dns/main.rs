@@ -22,6 +22,7 @@ fn dns(knot: &Knot, anchor: Option<PathBuf>) -> Dns {
         routes: Arc::new(Routes::default()),
         local_addresses: true,
         dnssec: anchor.map(Dnssec::File),
+        ..DnsSettings::default()
     })
     .unwrap()
 }
