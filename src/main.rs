@@ -14,10 +14,7 @@ fn main() -> std::process::ExitCode {
 ///
 /// - source: `membarrier(2)`; `SleepNotifier` of glommio 0.9; System V ABI for AMD64, A.2.1
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#[expect(
-    unsafe_code,
-    reason = "glommio has no setting for it, and takes what the linker finds first"
-)]
+#[expect(unsafe_code, reason = "glommio has no setting for it")]
 // SAFETY: the name is that of the C library's function, and so is what it does: callers see no difference.
 #[unsafe(no_mangle)]
 extern "C" fn syscall(

@@ -56,7 +56,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["src/admin/"]),
     ("futures_lite", &["src/runtime/"]),
     ("socket2", &["src/runtime/"]),
-    ("libc", &["src/runtime/"]),
+    ("libc", &["src/main.rs", "src/runtime/"]),
     ("signal_hook", &["src/runtime/"]),
     ("rustls", &["src/runtime/", "src/config/", "src/node", "src/store/postgres/"]),
     ("rusqlite", &["src/store/sqlite/"]),
