@@ -272,7 +272,6 @@ impl Shard {
         };
         replay.asked = None;
         let (session, mut after) = (replay.session, replay.after);
-        let confirmed = std::mem::take(&mut replay.confirmed);
         let (entries, mut more) = match outcome {
             StoreOutcome::Answer(Answer::Log { entries, more }) => (entries, more),
             _ => {
@@ -280,6 +279,7 @@ impl Shard {
                 return core.replay_later(id);
             }
         };
+        let confirmed = std::mem::take(&mut replay.confirmed);
         let holders = slot.sessions.clone();
         let own = slot.jid.clone();
         let mut waits = false;
