@@ -14,7 +14,7 @@ use crate::base::instant::{Instant, Now};
 use crate::federation::control::Answered;
 use crate::federation::{Action, ConnId, Effects, Federation, Input};
 use crate::runtime::clock::Clock;
-use crate::runtime::cluster::lease::Membership;
+use crate::runtime::cluster::lease::{Gate, Membership};
 use crate::runtime::executor::{
     ACCEPT_PAUSE, ACCEPTS_PER_LOOK, Beats, Done, Flush, PLAIN_BYTES, READ_BYTES, REFUSAL_PAUSE,
     TICK, next_look, pause,
@@ -85,8 +85,7 @@ pub(super) struct Core {
     mailbox: Mailbox<FederationLetter>,
     beats: Beats,
     done: Done,
-    membership: Option<Membership>,
-    was_suspended: Cell<bool>,
+    gate: Gate,
     /// Since the node ends; the actor is told when the shards have nothing more to say.
     stopping: Cell<Option<Instant>>,
     is_actor_told: Cell<bool>,
@@ -118,8 +117,7 @@ impl Core {
             mailbox: part.mailbox,
             beats: part.beats,
             done: part.done,
-            membership: part.membership,
-            was_suspended: Cell::new(false),
+            gate: Gate::new(part.membership),
             stopping: Cell::new(None),
             is_actor_told: Cell::new(false),
         };
@@ -283,18 +281,13 @@ impl Core {
     /// Whether the node may not act as the owner of anything, as its lease is over (see `executor`): nothing is sent until the
     /// next one is there, as another node may be sending by now.
     pub(super) fn is_suspended(&self) -> bool {
-        let now = self.clock.mono();
-        let is_over = self.membership.as_ref().is_some_and(|it| !it.has_lease(now));
-        if is_over {
-            self.was_suspended.set(true);
-        }
-        is_over
+        self.gate.is_closed(self.clock.mono())
     }
 
     /// The lease is there again.
     fn resume_if_leased(&self) {
-        if self.was_suspended.get() && !self.is_suspended() {
-            self.was_suspended.set(false);
+        // Links end at the shards: nothing was kept back here.
+        if self.gate.reopen(self.clock.mono()).is_some() {
             self.sockets.all().iter().for_each(|socket| connection::wake(socket));
             self.mailbox.bell().ring();
             self.flush.notify();
