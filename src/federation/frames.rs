@@ -64,6 +64,32 @@ pub(super) struct Post<'a> {
     pub close_start: u32,
 }
 
+impl<'a> Post<'a> {
+    /// What cores and shards say to each other.
+    ///
+    /// - takes: `to`, as `owner` and `to`
+    pub(super) fn control(
+        subtype: u8,
+        from: &'a str,
+        to: (&'a BareJid, &'a str),
+        text: &'a [u8],
+        now: Wall,
+    ) -> Post<'a> {
+        Post {
+            from,
+            owner: to.0,
+            to: to.1,
+            kind: Kind::Control,
+            subtype,
+            flags: Flags::default(),
+            ingress: now,
+            stanza: text,
+            open_end: 0,
+            close_start: 0,
+        }
+    }
+}
+
 impl Core {
     /// Frames of a shard, in order.
     pub(super) fn frames(

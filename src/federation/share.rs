@@ -9,16 +9,16 @@
 //!
 //! What was gained is taken when the shards say that all others have let go: rows are read, and frames follow.
 
-use super::domain::{Domain, DomainId, LaneId, Link};
+use super::domain::{DomainId, LaneId, Link};
 use super::durable::{Ids, Waiting, Walk};
 use super::effect::Effects;
 use super::frames::{Carried, Post, domain_of};
 use super::queue::{Item, Row};
 use super::{Core, Failure, Timer};
 use crate::base::hash::hash64;
-use crate::base::instant::{Instant, Wall};
+use crate::base::instant::Instant;
 use crate::cluster::placement::{NodeId, PARTITIONS, Placement, partition};
-use crate::frame::{self, Class, Envelope, Flags, Kind};
+use crate::frame::{self, Class, Envelope, Kind};
 use crate::store::Ticket;
 use crate::xmpp::stanza::{Stanza, StanzaKind};
 use crate::xmpp::stanza_error::StanzaCondition;
@@ -107,8 +107,8 @@ impl Core {
 
     /// Whether a lane is to a domain that is another node's, or about to be.
     pub(super) fn has_lost(&self, lane: LaneId) -> bool {
-        let domain = self.share.as_ref().and_then(|_| self.lanes.get(lane.0)?.domain.into());
-        let domain = domain.and_then(|domain: DomainId| self.domains.get(domain.0));
+        let lane = self.lanes.get(lane.0);
+        let domain = lane.and_then(|lane| self.domains.get(lane.domain.0));
         domain.is_some_and(|domain| !self.takes(&domain.name))
     }
 
@@ -185,10 +185,7 @@ impl Core {
         }
         // What was gained and is not known yet is read anew.
         self.walk = Walk::Held;
-        let share = &self.share;
-        let keeps =
-            |domain: &Domain| share.as_ref().is_some_and(|it| it.keeps(partition_of(&domain.name)));
-        let lost = self.domains.iter().filter(|(_, domain)| !keeps(domain));
+        let lost = self.domains.iter().filter(|(_, domain)| self.is_gained(&domain.name));
         let lost: Vec<DomainId> = lost.map(|(id, _)| DomainId(id)).collect();
         let epoch = self.epoch();
         for id in &lost {
@@ -361,18 +358,7 @@ impl Core {
         let text = epoch.to_string();
         let own = self.config.domains.first().and_then(|own| super::frames::domain_jid(own));
         let Some(own) = own else { return };
-        let post = Post {
-            from: "",
-            owner: &own,
-            to: "",
-            kind: Kind::Control,
-            subtype,
-            flags: Flags::default(),
-            ingress: Wall(self.now.wall.0),
-            stanza: text.as_bytes(),
-            open_end: 0,
-            close_start: 0,
-        };
+        let post = Post::control(subtype, "", (&own, ""), text.as_bytes(), self.now.wall);
         self.post_on(shard, &post, None, fx);
     }
 

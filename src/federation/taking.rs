@@ -10,7 +10,7 @@ use super::frames::{Post, domain_jid};
 use super::managed::{Received, ReceivedId};
 use super::{Core, Failure, Timer};
 use crate::base::ids::Id;
-use crate::frame::{Envelope, Flags, Kind};
+use crate::frame::Envelope;
 use crate::stream::resume::Counters;
 use crate::stream::s2s::Pair;
 
@@ -76,18 +76,8 @@ impl Core {
         fx: &mut Effects,
     ) -> bool {
         let stanza = format!("{conn} {h} {name}");
-        let post = Post {
-            from: pair.remote.as_str(),
-            owner: &pair.local,
-            to: pair.local.as_str(),
-            kind: Kind::Control,
-            subtype: what,
-            flags: Flags::default(),
-            ingress: self.now.wall,
-            stanza: stanza.as_bytes(),
-            open_end: 0,
-            close_start: 0,
-        };
+        let to = (&pair.local, pair.local.as_str());
+        let post = Post::control(what, pair.remote.as_str(), to, stanza.as_bytes(), self.now.wall);
         self.post_on(self.config.shards + core, &post, None, fx)
     }
 
@@ -110,8 +100,7 @@ impl Core {
             GIVE if self.has_room_to_resume() => {
                 self.stream_given(ConnId(Id::from_u64(conn)), pair, name, h);
             }
-            GIVE => self.no_stream_there(ConnId(Id::from_u64(conn)), fx),
-            NONE => self.no_stream_there(ConnId(Id::from_u64(conn)), fx),
+            GIVE | NONE => self.no_stream_there(ConnId(Id::from_u64(conn)), fx),
             ALIVE => self.pair_is_alive(&pair, false, fx),
             _ => self.probe.control_frames_ignored += 1,
         }
