@@ -21,7 +21,7 @@ use super::{Core, Shard};
 use crate::base::hash::Map;
 use crate::base::instant::Instant;
 use crate::cluster::placement::Owner;
-use crate::frame::{Envelope, Flags, Kind, Recipients};
+use crate::frame::{Envelope, Flags, Kind};
 use crate::store::Origin;
 use crate::xmpp::jid::BareJid;
 use std::collections::VecDeque;
@@ -133,7 +133,7 @@ impl Shard {
             return;
         }
         self.core.retry_origin = Some(heard.origin);
-        self.deliver(&Envelope { also_to: Recipients::NONE, ..*stanza }, at, fx);
+        self.deliver(stanza, at, fx);
         self.core.remember(heard, at);
     }
 

@@ -146,10 +146,7 @@ impl Shard {
             return;
         }
         let Some((origin, batch)) = unwrap(envelope.stanza) else { return };
-        let Some(inner) = batch.iter().next() else { return };
-        let (hops, flags) = (envelope.hops, inner.flags);
-        let flags = if is_new { flags } else { flags.with(Flags::RETRY) };
-        let inner = Envelope { to: envelope.to, hops, flags, ingress: envelope.ingress, ..inner };
+        let Some(inner) = again(envelope, &batch, is_new) else { return };
         if !is_logged(inner.kind, inner.flags) {
             let heard = Heard::new(origin, &jid);
             return self.deliver_detoured(&inner, heard, at, fx);
@@ -372,6 +369,20 @@ fn wrap(origin: &Origin, frame: &[u8]) -> Vec<u8> {
     origin.write(&mut bytes);
     bytes.extend_from_slice(frame);
     bytes
+}
+
+/// The stanza that was wrapped, as it is now: for the one recipient that its frame has.
+///
+/// - takes: `batch`, as `unwrap` gave it of `outer`
+pub(super) fn again<'a>(
+    outer: &Envelope<'a>,
+    batch: &'a frame::Batch,
+    is_new: bool,
+) -> Option<Envelope<'a>> {
+    let inner = batch.iter().next()?;
+    let flags = if is_new { inner.flags } else { inner.flags.with(Flags::RETRY) };
+    let (to, hops, ingress) = (outer.to, outer.hops, outer.ingress);
+    Some(Envelope { to, hops, ingress, flags, also_to: Recipients::NONE, ..inner })
 }
 
 /// The other way. What comes from another node is checked.

@@ -12,11 +12,11 @@ use super::deliver::{domain_of, is_error, is_result, place_of};
 use super::effect::Effects;
 use super::heard::Heard;
 use super::peers::Peer;
-use super::retry::unwrap;
+use super::retry::{again, unwrap};
 use super::ring::FrameRef;
 use super::{Core, Shard};
 use crate::base::hash::hash64;
-use crate::frame::{Envelope, Flags, Kind, Recipients};
+use crate::frame::{Envelope, Kind};
 use crate::xmpp::stanza::IqType;
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
 
@@ -90,10 +90,8 @@ impl Shard {
             return;
         }
         let Some((origin, batch)) = unwrap(envelope.stanza) else { return };
-        let Some(inner) = batch.iter().next() else { return };
-        let flags = if is_new { inner.flags } else { inner.flags.with(Flags::RETRY) };
-        let (to, hops, ingress) = (envelope.to, envelope.hops, envelope.ingress);
-        let inner = Envelope { to, hops, ingress, flags, also_to: Recipients::NONE, ..inner };
+        let Some(inner) = again(envelope, &batch, is_new) else { return };
+        let to = inner.to;
         let is_request =
             matches!(IqType::from_code(inner.subtype), Some(IqType::Get | IqType::Set));
         if !is_new && inner.kind == Kind::Iq && is_request {
