@@ -33,10 +33,10 @@ pub use class::{Class, message_flags};
 pub use codec::{
     BATCH_BYTES_MAX, Batch, Encoder, FRAME_BYTES_MAX, Frames, Incoming, Mark, VERSIONS, check,
 };
+pub use frame::{Envelope, Flags, FrameError, Kind, Recipients, RecipientsIter};
+pub use origin::Origin;
+
 /// Of a control frame, as its subtype: all that follows was sent by the epoch in its text, or a later one.
 pub const MARKER: u8 = 4;
 /// As `MARKER`: the sender has let go of all that it lost by that epoch; to a federation core, all have.
 pub const SEALED: u8 = 5;
-
-pub use frame::{Envelope, Flags, FrameError, Kind, Recipients, RecipientsIter};
-pub use origin::Origin;

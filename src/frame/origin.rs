@@ -1,8 +1,5 @@
 //! Where a stanza came from, by which one that comes again is known.
 
-/// Bytes of an origin as it is written.
-const BYTES: usize = 8 + 4 + 8;
-
 /// What names a stanza: of which run, over which ring, with which number; or its sender's session, the number in it, and a
 /// hash of the words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -14,7 +11,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    pub const BYTES: usize = BYTES;
+    /// Bytes of an origin as it is written.
+    pub const BYTES: usize = 8 + 4 + 8;
 
     /// Incarnation, ring and number, big endian.
     pub fn write(&self, to: &mut Vec<u8>) {

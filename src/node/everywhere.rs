@@ -340,9 +340,7 @@ impl Desk {
         place.kind = Some(kind);
         Ok(place)
     }
-}
 
-impl Desk {
     /// A domain of others is one node's of a cluster, with all addresses there.
     fn place_of_remote(&self, place: &mut Place, domain: &str) {
         let view = self.view();

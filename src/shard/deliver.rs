@@ -346,8 +346,8 @@ impl Shard {
         } else {
             bytes.extend_from_slice(envelope.stanza);
         }
-        let kept = core.copies.frame().map(|at| core.origin(at));
-        let mark = Mark { row: row.filter(|_| logged), origin: core.retry_origin.or(kept) };
+        let kept = || core.copies.frame().map(|at| core.origin(at));
+        let mark = Mark { row: row.filter(|_| logged), origin: core.retry_origin.or_else(kept) };
         let were_there = !targets.is_empty();
         targets.retain(|session| !core.has_had(*session, mark.origin, mark.row));
         for session in &targets {

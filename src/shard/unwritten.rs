@@ -9,7 +9,7 @@ use super::account::Queued;
 use super::effect::Effects;
 use super::ring::FrameRef;
 use super::{Core, Shard};
-use crate::base::hash::Map;
+use crate::base::hash::Set;
 use crate::frame::Envelope;
 use crate::xmpp::jid::Jid;
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ const WAITING_MAX: usize = 65_536;
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     /// Hashes of accounts.
-    accounts: Map<u64, ()>,
+    accounts: Set<u64>,
     /// In the order in which they go on. They are held where they want to be acknowledged.
     line: VecDeque<Queued>,
 }
@@ -57,13 +57,11 @@ impl Shard {
 impl Core {
     /// Rows of the account are on their way to the store as it leaves.
     pub(super) fn is_unwritten(&self, hash64: u64) -> bool {
-        !self.unwritten.accounts.is_empty()
-            && self.unwritten.accounts.contains_key(&hash64)
-            && self.unwritten.line.len() < WAITING_MAX
+        self.unwritten.accounts.contains(&hash64) && self.unwritten.line.len() < WAITING_MAX
     }
 
     pub(super) fn leaves_unwritten(&mut self, hash64: u64) {
-        self.unwritten.accounts.insert(hash64, ());
+        self.unwritten.accounts.insert(hash64);
     }
 
     /// What waited for the account as it left; gives it back where it need not wait.

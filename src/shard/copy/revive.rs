@@ -52,7 +52,6 @@ impl Shard {
             self.awaken(session);
             self.keep_address(session, fx);
         }
-        self.core.write_confirmed(fx);
         self.core.count_copies();
     }
 
