@@ -11,79 +11,72 @@ pub(crate) const CAP_IPC_LOCK: libc::c_ulong = 14;
 /// Returns of a filter, and of it without its low half (linux/seccomp.h).
 const RETURN_ERRNO: u32 = libc::SECCOMP_RET_ERRNO;
 const RETURN_ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+const NOT_PERMITTED: u32 = RETURN_ERRNO | libc::EPERM as u32;
+
+/// Where in what a filter sees the number of the call is, and the lower half of its first argument.
+const NUMBER: u32 = 0;
+const FIRST_ARGUMENT: u32 = 16;
 
 /// io_uring_setup fails with `errno` in the program.
-#[expect(unsafe_code, reason = "between fork and exec")]
 pub(crate) fn without_uring(command: &mut Command, errno: i32) {
     let setup = u32::try_from(libc::SYS_io_uring_setup).unwrap();
-    let errno = RETURN_ERRNO | u32::try_from(errno).unwrap();
-    let instruction =
-        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
-    let mut filter = [
-        // The number of the call is the first field of what a filter sees.
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, setup),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, errno),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, RETURN_ALLOW),
+    let filter = vec![
+        load(NUMBER),
+        unless(setup, 1),
+        give(RETURN_ERRNO | u32::try_from(errno).unwrap()),
+        give(RETURN_ALLOW),
     ];
-    let install = move || {
-        let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-        // SAFETY: prctl reads the program, whose four instructions the closure owns.
-        let done = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
-        };
-        if done { Ok(()) } else { Err(io::Error::last_os_error()) }
-    };
-    // SAFETY: the closure makes two system calls and allocates nothing.
-    unsafe { command.pre_exec(install) };
+    install(command, filter);
 }
 
 /// A barrier on all cores of the program fails, which ends it (membarrier(2), MEMBARRIER_CMD_PRIVATE_EXPEDITED).
-#[expect(unsafe_code, reason = "between fork and exec")]
 pub(crate) fn without_barriers(command: &mut Command) {
     let membarrier = u32::try_from(libc::SYS_membarrier).unwrap();
-    let errno = RETURN_ERRNO | u32::try_from(libc::EPERM).unwrap();
-    let instruction =
-        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
-    let mut filter = [
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, membarrier),
-        // The lower half of the first argument.
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 16),
-        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 1 << 3),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, errno),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, RETURN_ALLOW),
+    let filter = vec![
+        load(NUMBER),
+        unless(membarrier, 3),
+        load(FIRST_ARGUMENT),
+        unless(1 << 3, 1),
+        give(NOT_PERMITTED),
+        give(RETURN_ALLOW),
     ];
-    let install = move || {
-        let program = libc::sock_fprog { len: 6, filter: filter.as_mut_ptr() };
-        // SAFETY: prctl reads the program, whose six instructions the closure owns.
-        let done = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
-        };
-        if done { Ok(()) } else { Err(io::Error::last_os_error()) }
-    };
-    // SAFETY: the closure makes two system calls and allocates nothing.
-    unsafe { command.pre_exec(install) };
+    install(command, filter);
 }
 
 /// Every system call but these fails with EPERM in the program, as under the profile of a container.
-#[expect(unsafe_code, reason = "between fork and exec")]
 pub(crate) fn allow_only(command: &mut Command, numbers: &[u32]) {
-    let instruction =
-        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
-    // The number of the call is the first field of what a filter sees.
-    let mut filter = vec![instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    let mut filter = vec![load(NUMBER)];
     for number in numbers {
-        filter.push(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, *number));
-        filter.push(instruction(libc::BPF_RET | libc::BPF_K, 0, 0, RETURN_ALLOW));
+        filter.extend([unless(*number, 1), give(RETURN_ALLOW)]);
     }
-    let errno = RETURN_ERRNO | u32::try_from(libc::EPERM).unwrap();
-    filter.push(instruction(libc::BPF_RET | libc::BPF_K, 0, 0, errno));
-    let length = u16::try_from(filter.len()).unwrap();
+    filter.push(give(NOT_PERMITTED));
+    install(command, filter);
+}
+
+fn instruction(code: u32, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: u16::try_from(code).unwrap(), jt: 0, jf, k }
+}
+
+/// Takes the word at `offset` of what a filter sees.
+fn load(offset: u32) -> libc::sock_filter {
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, offset)
+}
+
+/// Goes past so many instructions if the word is another.
+fn unless(word: u32, past: u8) -> libc::sock_filter {
+    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, past, word)
+}
+
+fn give(verdict: u32) -> libc::sock_filter {
+    instruction(libc::BPF_RET | libc::BPF_K, 0, verdict)
+}
+
+/// The program runs under this filter.
+#[expect(unsafe_code, reason = "between fork and exec")]
+fn install(command: &mut Command, mut filter: Vec<libc::sock_filter>) {
+    let len = u16::try_from(filter.len()).unwrap();
     let install = move || {
-        let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+        let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
         // SAFETY: prctl reads the program, whose instructions the closure owns.
         let done = unsafe {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
