@@ -12,24 +12,16 @@
 mod flood;
 mod half;
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use clap::{Parser, value_parser};
 use half::{Half, Site};
 
+use crate::cli::parsed;
 use crate::{Error, sys};
-
-const USAGE: &str = "\
-usage: isolation BINARY [options]     (tools/bench isolation)
-options: --pairs N           of an idle and a flooded half (10)
-         --seconds S         measured in each half (10)
-         --quick             3 pairs of 4 seconds
-         --rate R            messages a second (as many as take a fifth of the core, shard and generator together)
-         --domains N         that are dead (10000); 0: none is dialled
-         --no-visits         no connections of others, dials alone
-         --foreign           in idle halves the other core is busy, too, with what is none of the server's
-         --set key=value     further settings of the server";
 
 /// What the shard and the generator take together of their core.
 const LOAD: f64 = 0.2;
@@ -44,76 +36,62 @@ const SPIN_MAX: Duration = Duration::from_secs(300);
 /// A federation core that had this much to do was at its limit.
 const FULL: f64 = 0.95;
 
+/// Measures what a federation core at its limit costs a shard.
+#[derive(Parser)]
+#[command(name = "isolation")]
 struct Options {
+    /// The Corefire binary to start.
     binary: PathBuf,
-    pairs: usize,
+    /// Pairs of an idle and a flooded half.
+    #[arg(long, value_parser = value_parser!(u32).range(1..), default_value_t = 10, default_value_if("quick", "true", "3"))]
+    pairs: u32,
+    /// Measured in each half.
+    #[arg(long, value_parser = value_parser!(u64).range(1..), default_value_t = 10, default_value_if("quick", "true", "4"))]
     seconds: u64,
+    /// 3 pairs of 4 seconds.
+    #[arg(long)]
+    quick: bool,
+    /// Messages a second; else as many as take a fifth of the core, shard and generator together.
+    #[arg(long)]
     rate: Option<f64>,
+    /// Domains that are dead; 0: none is dialled.
+    #[arg(long, default_value_t = 10_000)]
     domains: u32,
-    visits: bool,
+    /// No connections of others, dials alone.
+    #[arg(long)]
+    no_visits: bool,
+    /// In idle halves the other core is busy, too, with what is none of the server's.
+    #[arg(long)]
     foreign: bool,
+    /// Further key=value for the server's --set.
+    #[arg(long = "set")]
     sets: Vec<String>,
-}
-
-impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-            text.parse().map_err(|_| format!("{text}: no number"))
-        }
-        let binary = arguments.next().filter(|first| !first.starts_with("--"));
-        let mut options = Self {
-            binary: binary.ok_or("which binary?")?.into(),
-            pairs: 10,
-            seconds: 10,
-            rate: None,
-            domains: 10_000,
-            visits: true,
-            foreign: false,
-            sets: Vec::new(),
-        };
-        while let Some(flag) = arguments.next() {
-            let mut value = || arguments.next().ok_or(format!("{flag} needs a value"));
-            match flag.as_str() {
-                "--pairs" => options.pairs = number(&value()?)?,
-                "--seconds" => options.seconds = number(&value()?)?,
-                "--quick" => (options.pairs, options.seconds) = (3, 4),
-                "--rate" => options.rate = Some(number(&value()?)?),
-                "--domains" => options.domains = number(&value()?)?,
-                "--no-visits" => options.visits = false,
-                "--foreign" => options.foreign = true,
-                "--set" => options.sets.push(value()?),
-                _ => return Err(format!("{flag} is not known")),
-            }
-        }
-        match options.pairs == 0 || options.seconds == 0 {
-            true => Err("there is nothing to measure".to_owned()),
-            false => Ok(options),
-        }
-    }
 }
 
 /// The whole command.
 ///
 /// - gives: 0, 1 if a bound does not hold, 2 if it could not be run
 pub fn main(
-    arguments: impl Iterator<Item = String>,
+    arguments: impl Iterator<Item = OsString>,
     mut print: impl FnMut(&str),
     complain: impl Fn(&str),
 ) -> ExitCode {
-    let mut arguments = arguments.peekable();
-    if arguments.next_if(|first| first == SPIN).is_some() {
-        spin(arguments.next());
+    let arguments: Vec<OsString> = arguments.collect();
+    if let [_, first, core] = &arguments[..]
+        && first == SPIN
+    {
+        spin(core);
         return ExitCode::SUCCESS;
     }
-    let result = match Options::parse(arguments) {
-        Ok(options) => run(&options, &mut print).map_err(|error| error.to_string()),
-        Err(error) => Err(format!("{error}\n{USAGE}")),
+    let options: Options = match parsed(arguments.into_iter()) {
+        Ok(options) => options,
+        Err(is_fault) => return ExitCode::from(if is_fault { 2 } else { 0 }),
     };
-    match result {
+    match run(&options, &mut print) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            complain(&error);
+            complain(&error.to_string());
             ExitCode::from(2)
         }
     }
@@ -133,7 +111,7 @@ fn run(options: &Options, print: &mut impl FnMut(&str)) -> Result<bool, Error> {
         seconds: 3,
         rate: FIRST_RATE,
         domains: options.domains,
-        visits: options.visits,
+        visits: !options.no_visits,
         sets: &options.sets,
     };
     site.rate = match options.rate {
@@ -188,8 +166,8 @@ impl Drop for Foreign {
 }
 
 /// Keeps a core busy, for no longer than a half may take.
-fn spin(core: Option<String>) {
-    let Some(core) = core.and_then(|core| core.parse().ok()) else { return };
+fn spin(core: &OsStr) {
+    let Some(core) = core.to_str().and_then(|core| core.parse().ok()) else { return };
     if sys::set_affinity(&[core]).is_err() {
         return;
     }
@@ -273,10 +251,10 @@ mod tests {
 
     #[test]
     fn options_have_their_defaults_and_nothing_to_measure_is_refused() {
-        let parse = |text: &str| Options::parse(text.split(' ').map(str::to_owned));
+        let parse = |text: &str| Options::try_parse_from(format!("isolation {text}").split(' '));
         let options = parse("corefire --quick --rate 500 --no-visits").unwrap();
         assert_eq!((options.pairs, options.seconds, options.domains), (3, 4, 10_000));
-        assert_eq!((options.rate, options.visits), (Some(500.0), false));
+        assert_eq!((options.rate, !options.no_visits), (Some(500.0), false));
         for refused in ["--quick", "corefire --pairs 0", "corefire --pairs", "corefire --what"] {
             assert!(parse(refused).is_err(), "{refused}");
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     corefire_load::isolation::main(
-        std::env::args().skip(1),
+        std::env::args_os(),
         |line| println!("{line}"),
         |line| eprintln!("{line}"),
     )
