@@ -23,13 +23,21 @@ pub(super) use entry_columns;
 /// Whose, the ids above and up to which, and the times from and up to which; behind the limit come the others.
 macro_rules! rows {
     () => {
-        "log.owner = (SELECT id FROM jid WHERE text = $1) AND log.archived \
-         AND log.id > $2 AND log.id <= $3 AND log.at >= $4 AND log.at <= $5"
+        concat!(
+            "log.owner = (SELECT id FROM jid WHERE text = $1) AND log.id > $2 AND log.id <= $3 AND ",
+            rows!(kept)
+        )
     };
+    // Compared as rows of `log_peer`, which nothing but that index answers: by the columns one by one, the planner takes
+    // the primary key and walks through the archive, where its sample showed all of it to be of one peer.
     (peer) => {
         concat!(
-            rows!(),
-            " AND log.peer = (SELECT id FROM jid WHERE text = $7) AND ($8::text IS NULL OR log.resource = $8)"
+            "(log.owner, log.peer, log.id) > \
+             ((SELECT id FROM jid WHERE text = $1), (SELECT id FROM jid WHERE text = $7), $2) \
+             AND (log.owner, log.peer, log.id) <= \
+             ((SELECT id FROM jid WHERE text = $1), (SELECT id FROM jid WHERE text = $7), $3) \
+             AND ($8::text IS NULL OR log.resource = $8) AND ",
+            rows!(kept)
         )
     };
     (ids) => {
@@ -38,6 +46,19 @@ macro_rules! rows {
             " AND ($7::text IS NULL OR log.peer = (SELECT id FROM jid WHERE text = $7)) \
              AND ($8::text IS NULL OR log.resource = $8) AND log.id = ANY($9::bigint[])"
         )
+    };
+    (kept) => {
+        "log.archived AND log.at >= $4 AND log.at <= $5"
+    };
+}
+
+/// By id, and so that the index of `rows!` has it.
+macro_rules! order {
+    ($order:literal) => {
+        concat!(" ORDER BY log.id ", $order)
+    };
+    ($order:literal, peer) => {
+        concat!(" ORDER BY log.owner ", $order, ", log.peer ", $order, ", log.id ", $order)
     };
 }
 
@@ -52,7 +73,7 @@ macro_rules! page {
     ($order:literal $(, $of:ident)?) => {
         concat!(
             "SELECT ", entry_columns!(), " FROM log JOIN jid ON jid.id = log.peer WHERE ", rows!($($of)?),
-            " ORDER BY log.id ", $order, " LIMIT $6"
+            order!($order $(, $of)?), " LIMIT $6"
         )
     };
 }
@@ -64,8 +85,13 @@ pub(super) const HAS_ORIGIN: &str = "SELECT EXISTS (SELECT 1 FROM (\
      ) AS newest WHERE at >= $2 AND incarnation = $3 AND link = $4 AND number = $5)";
 
 macro_rules! count {
-    ($($of:ident)?) => {
-        concat!("SELECT count(*) FROM (SELECT 1 FROM log WHERE ", rows!($($of)?), " LIMIT $6) AS rows")
+    ($($order:literal, $of:ident)?) => {
+        concat!(
+            "SELECT count(*) FROM (SELECT 1 FROM log WHERE ", rows!($($of)?), $(order!($order, $of),)? " LIMIT $6) AS rows"
+        )
+    };
+    (ids) => {
+        concat!("SELECT count(*) FROM (SELECT 1 FROM log WHERE ", rows!(ids), " LIMIT $6) AS rows")
     };
 }
 
@@ -76,7 +102,7 @@ pub(super) const PAGE_PEER_DOWN: &str = page!("DESC", peer);
 pub(super) const PAGE_IDS_UP: &str = page!("ASC", ids);
 pub(super) const PAGE_IDS_DOWN: &str = page!("DESC", ids);
 pub(super) const COUNT: &str = count!();
-pub(super) const COUNT_PEER: &str = count!(peer);
+pub(super) const COUNT_PEER: &str = count!("ASC", peer);
 pub(super) const COUNT_IDS: &str = count!(ids);
 
 pub(super) const ENDS: &str = "SELECT first.id, first.at, last.id, last.at FROM \

@@ -324,11 +324,13 @@ fn a_page_of_a_long_archive_reads_a_page_of_rows() {
             append(2, "nurse@example.org", Keep::Both),
         ])
         .unwrap();
+    // Told that all are of one peer, as a sample that missed the few tells: pages may not depend on that.
     server.sql(
         "corefire",
         "INSERT INTO log SELECT owner, 2 + n, CASE WHEN n % 10000 = 0 THEN peer ELSE owner END, at + n, \
          incarnation, number, link, open_end, close_start, archived, resource, stanza \
-         FROM log, generate_series(1, 200000) AS n WHERE id = 1; ANALYZE",
+         FROM log, generate_series(1, 200000) AS n WHERE id = 1; \
+         ALTER TABLE log ALTER peer SET (n_distinct = 1); ANALYZE",
     );
     let read = |columns: &str| -> Vec<u64> {
         let sql = format!("SELECT {columns} FROM pg_stat_user_tables WHERE relname = 'log'");
@@ -345,7 +347,7 @@ fn a_page_of_a_long_archive_reads_a_page_of_rows() {
         (last.clone(), 50),
         (ArchiveQuery { page: Page::After(100_000), ..all.clone() }, 50),
         (ArchiveQuery { with: with.clone(), ..last.clone() }, 21),
-        (ArchiveQuery { with, page: Page::After(150_000), ..all.clone() }, 6),
+        (ArchiveQuery { with, page: Page::After(150_000), count_max: 100, ..all.clone() }, 6),
         (ArchiveQuery { start: Some(middle), ..all.clone() }, 50),
         (ArchiveQuery { end: Some(middle), ..last }, 50),
         (ArchiveQuery { ids: Some(vec![7, 150_000]), ..all }, 2),
