@@ -6,9 +6,11 @@
 //! shard's users wait for, the clocks of its threads what a message costs. Both halves of a pair have a server of their own
 //! and differ in the flood alone; the messages to the dead domains are written before what is measured begins.
 //!
-//! A core of a virtual machine may be slower where the other works, whatever that does. With `--foreign` a program that has
-//! nothing to do with the server keeps the other core busy in the idle halves, so that this is not counted.
+//! What else runs on the machine goes to the core that has time, and that is the shard's when the other is busy: `--alone`
+//! keeps it away from there (`alone`; root). A core of a virtual machine may be slower where the other works, whatever that
+//! does: with `--foreign` a program that has nothing to do with the server keeps the other core busy in the idle halves.
 
+mod alone;
 mod flood;
 mod half;
 
@@ -63,6 +65,9 @@ struct Options {
     /// In idle halves the other core is busy, too, with what is none of the server's.
     #[arg(long)]
     foreign: bool,
+    /// Whatever else runs on the machine leaves the shard's core meanwhile (root).
+    #[arg(long)]
+    alone: bool,
     /// Further key=value for the server's --set.
     #[arg(long = "set")]
     sets: Vec<String>,
@@ -83,13 +88,16 @@ pub fn main(
         spin(core);
         return ExitCode::SUCCESS;
     }
-    let options: Options = match parsed(arguments.into_iter()) {
+    let options: Options = match parsed(arguments.iter().cloned()) {
         Ok(options) => options,
         Err(is_fault) => return ExitCode::from(if is_fault { 2 } else { 0 }),
     };
-    match run(&options, &mut print) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    let done = match options.alone {
+        true => alone(&arguments),
+        false => run(&options, &mut print).map(|holds| if holds { 0 } else { 1 }),
+    };
+    match done {
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             complain(&error.to_string());
             ExitCode::from(2)
@@ -97,12 +105,27 @@ pub fn main(
     }
 }
 
+/// The same without `--alone`, once others have left.
+///
+/// - gives: its exit status
+fn alone(arguments: &[OsString]) -> Result<u8, Error> {
+    let [shard_core, _] = cores()?;
+    let others = arguments.iter().skip(1).filter(|argument| *argument != "--alone");
+    alone::run(shard_core, &others.cloned().collect::<Vec<_>>())
+}
+
+/// The shard's, and that of federation.
+fn cores() -> Result<[usize; 2], Error> {
+    let available = sys::affinity().map_err(|error| Error::Io("affinity", error))?;
+    match available[..] {
+        [shard_core, federation_core, ..] => Ok([shard_core, federation_core]),
+        _ => Err(Error::Config("this takes two cores".to_owned())),
+    }
+}
+
 /// - gives: whether all bounds hold
 fn run(options: &Options, print: &mut impl FnMut(&str)) -> Result<bool, Error> {
-    let available = sys::affinity().map_err(|error| Error::Io("affinity", error))?;
-    let [shard_core, federation_core, ..] = available[..] else {
-        return Err(Error::Config("this takes two cores".to_owned()));
-    };
+    let [shard_core, federation_core] = cores()?;
     sys::set_affinity(&[shard_core]).map_err(|error| Error::Io("affinity", error))?;
     sys::raise_descriptor_limit().map_err(|error| Error::Io("limit of descriptors", error))?;
     let mut site = Site {

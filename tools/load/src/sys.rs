@@ -148,23 +148,35 @@ pub fn thread_cpu() -> io::Result<Duration> {
 
 /// Cores on which the calling thread may run.
 pub fn affinity() -> io::Result<Vec<usize>> {
+    affinity_of(0)
+}
+
+/// Cores on which a thread may run; 0 is the calling one.
+pub fn affinity_of(thread: u32) -> io::Result<Vec<usize>> {
     // SAFETY: an all-zero cpu_set_t is an empty set, and it lives through the calls.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        check(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set))?;
+        let thread = thread as libc::pid_t;
+        check(libc::sched_getaffinity(thread, size_of::<libc::cpu_set_t>(), &mut set))?;
         Ok((0..libc::CPU_SETSIZE as usize).filter(|core| libc::CPU_ISSET(*core, &set)).collect())
     }
 }
 
 /// Binds the calling thread to `cores`; children started by it inherit that.
 pub fn set_affinity(cores: &[usize]) -> io::Result<()> {
+    set_affinity_of(0, cores)
+}
+
+/// Binds a thread to `cores`; 0 is the calling one.
+pub fn set_affinity_of(thread: u32, cores: &[usize]) -> io::Result<()> {
     // SAFETY: as above; the filter keeps the index inside the set.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         for core in cores.iter().filter(|core| **core < libc::CPU_SETSIZE as usize) {
             libc::CPU_SET(*core, &mut set);
         }
-        check(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set))?;
+        let thread = thread as libc::pid_t;
+        check(libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &set))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! 0: all promises held; 1: one was broken; 2: the storm could not be run.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result of a command")]
 
+use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::fmt::{Display, Formatter};
 use std::net::SocketAddr;
@@ -224,7 +225,12 @@ struct Comebacks {
     lost: u64,
     /// Anew, after that or without XEP-0198.
     logged_in: Latency,
+    /// Of the seconds in which streams were resumed, the longest wait; the longest of these.
+    longest: Vec<(u64, Duration)>,
 }
+
+/// So many of the longest waits are told with their time: what was being killed then stands above.
+const LONGEST: usize = 6;
 
 impl Comebacks {
     fn add(&mut self, interval: &Interval) {
@@ -232,7 +238,13 @@ impl Comebacks {
         // A second of the tool's own histogram always reads.
         let read = |tally: &Tally| tally.response.unpack().unwrap_or_default();
         if let Some(tally) = of(Operation::Resume) {
-            self.resumed.merge(&read(tally));
+            let waits = read(tally);
+            if waits.count() > 0 {
+                self.longest.push((interval.number, waits.max()));
+                self.longest.sort_unstable_by_key(|(_, wait)| Reverse(*wait));
+                self.longest.truncate(LONGEST);
+            }
+            self.resumed.merge(&waits);
             self.lost += tally.failed.get("not resumed").copied().unwrap_or_default();
         }
         if let Some(tally) = of(Operation::Login) {
@@ -257,7 +269,11 @@ impl Display for Comebacks {
             told(&self.resumed),
             self.lost,
             told(&self.logged_in)
-        )
+        )?;
+        for (second, wait) in &self.longest {
+            write!(f, "\nresumed at {second} s after {} ms", wait.as_millis())?;
+        }
+        Ok(())
     }
 }
 
