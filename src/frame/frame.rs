@@ -55,6 +55,8 @@ impl Flags {
     pub const REFUSAL: Flags = Flags(256);
     /// A session that ended had it already: it is older than all else of its sender that waits.
     pub const LEFT: Flags = Flags(512);
+    /// The first of the nodes that it crossed was that of its client's socket, which is not its session's.
+    pub const RELAYED: Flags = Flags(1024);
 
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0

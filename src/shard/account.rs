@@ -203,6 +203,8 @@ pub(super) struct Queued {
     pub is_new: bool,
     /// Cores that it crossed.
     pub hops: u8,
+    /// By which it was sent first, as far as that is known.
+    pub epoch: u64,
 }
 
 impl Queued {
@@ -211,6 +213,7 @@ impl Queued {
             at,
             ingress: envelope.ingress,
             hops: envelope.hops,
+            epoch: envelope.epoch,
             post: Post::of(envelope, to),
             retry: None,
             since: None,
@@ -223,7 +226,9 @@ impl Queued {
         self.post.flags.contains(Flags::LEFT)
     }
 
+    /// - takes: the present epoch
     pub(super) fn envelope(&self, epoch: u64) -> Envelope<'_> {
+        let epoch = self.epoch.min(epoch);
         Envelope {
             number: self.at.number,
             hops: self.hops,

@@ -6,12 +6,12 @@ use super::copy;
 use super::direct::is_labelled;
 use super::effect::Effects;
 use super::feature::{Method, Scope};
-use super::heard::{Heard, has_origin, is_logged};
+use super::heard::{Heard, is_logged};
+use super::line::place_of;
 use super::log::Kept;
 use super::outbound::Mark;
 use super::peers::Peer;
 use super::phase::{Delivered, Direction, Passage, Received};
-use super::retry::order_of_origins;
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::trace::{BY_FEATURE, NOBODY, Step};
@@ -26,7 +26,6 @@ use crate::xmpp::stanza::{IqType, MessageType, StanzaKind};
 use crate::xmpp::stanza_error::{StanzaCondition, StanzaError};
 use crate::xmpp::xml::reader::Index;
 use smallvec::SmallVec;
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 /// Sessions that one stanza goes to.
@@ -668,46 +667,6 @@ pub(super) fn is_error(envelope: &Envelope<'_>) -> bool {
 
 pub(super) fn is_result(envelope: &Envelope<'_>) -> bool {
     envelope.kind == Kind::Iq && envelope.subtype == IqType::Result.code()
-}
-
-/// Where in the line of an account that moves here a stanza waits: what was sent to an old owner, and came on from there or
-/// was sent again, may come behind what the same sender sent later and directly.
-pub(super) fn place_of(line: &VecDeque<Queued>, queued: &Queued) -> usize {
-    let way = |one: &Queued| (one.at.ring, one.retry.is_some(), one.is_left());
-    let age = |one: &Queued| (!one.is_left(), one.ingress);
-    let is_again = |one: &Queued| one.post.flags.contains(Flags::RETRY);
-    // What has an origin when it is passed on, and has none, came straight. And who sends again keeps the order.
-    let is_straight = |one: &Queued| one.retry.is_none() && has_origin(one.post.kind);
-    // What a session left has the number of where it was left.
-    let number = |one: &'_ Queued| one.retry.filter(|_| !one.is_left());
-    let origins = |one: &Queued| order_of_origins(&number(one)?, &number(queued)?);
-    let waiting = || {
-        let line = line.iter().enumerate();
-        line.filter(|(_, other)| other.post.from == queued.post.from)
-    };
-    // What came one way stays in order whatever the clock of its sender's node was set to meanwhile. Nodes between a client
-    // and its session are no part of that way, but count as such.
-    let is_one_way = |other: &Queued| {
-        let both = |is: &dyn Fn(&Queued) -> bool| is(other) && is(queued);
-        way(other) == way(queued)
-            && (other.hops == queued.hops || both(&is_again) || both(&is_straight))
-    };
-    let is_before = |other: &Queued| match origins(other) {
-        Some(order) => order != Ordering::Greater,
-        None => is_one_way(other),
-    };
-    let is_after = |other: &Queued| match origins(other) {
-        Some(order) => order == Ordering::Greater,
-        None => !is_one_way(other) && age(other) > age(queued),
-    };
-    // What is later for certain stays so, whatever came behind that on the same way.
-    let is_later = |other: &Queued| origins(other) == Some(Ordering::Greater);
-    let end = waiting().find(|(_, other)| is_later(other));
-    let end = end.map_or(line.len(), |(place, _)| place);
-    let mut before = waiting().filter(|(place, other)| *place < end && is_before(other));
-    let first = before.next_back().map_or(0, |(place, _)| place + 1);
-    let mut after = waiting().filter(|(place, other)| *place >= first && is_after(other));
-    after.next().map_or(end, |(place, _)| place.min(end))
 }
 
 /// Bare JID and resource of a prepared address.

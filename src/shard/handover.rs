@@ -59,7 +59,7 @@ pub(super) struct Handover {
     barrier: Option<u64>,
     /// Accounts that are ours, and read when the epoch is settled.
     held: Vec<AccountId>,
-    parked: VecDeque<Queued>,
+    pub(super) parked: VecDeque<Queued>,
     /// Frames of others that were answered while this went on. Each is kept by its sender until it is handled, which bounds
     /// them.
     pub(super) answered: Vec<FrameRef>,
@@ -162,6 +162,11 @@ impl Shard {
         core.write_confirmed(fx);
         let before = std::mem::replace(&mut core.placement, view.placement.clone());
         let own = core.own();
+        let late = core.take_late();
+        let gone = core.peers.leave(|run| view.has(run));
+        if !gone.is_empty() {
+            core.drop_orphans();
+        }
         if !known {
             core.handover.kept = vec![false; usize::from(PARTITIONS)].into();
             core.handover.kept_domains = core.handover.kept.clone();
@@ -173,8 +178,6 @@ impl Shard {
             *kept = *kept && view.placement.domain_node(partition) == Some(own.node);
         }
         core.handover.owns = (0..PARTITIONS).any(|it| view.placement.node(it) == own.node);
-        let late = core.take_late();
-        let gone = core.peers.leave(|run| view.has(run));
         let mut new = Vec::new();
         for node in &view.nodes {
             if node.run != core.peers.own() {

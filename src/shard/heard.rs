@@ -91,6 +91,11 @@ impl Memory {
         }
     }
 
+    /// Whether another frame brought again what `first` brought, which is not handled yet.
+    pub(super) fn is_followed(&self, first: FrameRef) -> bool {
+        self.followers.iter().any(|(of, _)| *of == first)
+    }
+
     fn forget_oldest(&mut self) {
         if let Some((_, oldest)) = self.order.pop_front() {
             self.known.remove(&oldest);

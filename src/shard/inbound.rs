@@ -304,13 +304,15 @@ impl Shard {
         let mut bytes = core.buffer();
         let (open_end, close_start) = write_stamped(&mut bytes, stanza, Some(&from), Some(to_text));
         let tracked = if number.is_some() { Flags::WANTS_ACK } else { Flags::default() };
+        let hops = core.hops_to(session);
+        let relayed = if hops > 0 { Flags::RELAYED } else { Flags::default() };
         let envelope = Envelope {
             epoch: core.placement.epoch(),
             number: 0,
-            hops: core.hops_to(session),
+            hops,
             ingress: told.map_or(core.now.wall, |told| told.at()),
             trace: core.trace(),
-            flags: flags.with(tracked),
+            flags: flags.with(tracked).with(relayed),
             from: &from,
             to: to_text,
             also_to: Recipients::NONE,

@@ -627,12 +627,13 @@ impl Core {
             // If the account cannot be read, what waits for it is sent back: these are not waiting yet.
             return posts.into_iter().for_each(|(_, post)| self.leave(post));
         }
+        let epoch = self.placement.epoch();
         for (ingress, post) in posts.into_iter().rev() {
             let number = self.outward[usize::from(ring)].number();
             self.inward[usize::from(ring)].received(number);
             let at = FrameRef { ring, number };
-            let queued =
-                Queued { at, ingress, hops: 0, post, retry: None, since: None, is_new: false };
+            let (retry, since, is_new) = (None, None, false);
+            let queued = Queued { at, ingress, hops: 0, epoch, post, retry, since, is_new };
             if let Some(slot) = self.accounts.get_mut(id.0) {
                 slot.waiting.push_front(queued);
             }

@@ -192,7 +192,8 @@ impl Core {
             Late::Post(at, post) => post.envelope(epoch, *at),
             Late::Frame(queued) => queued.envelope(epoch),
         };
-        let sent = self.append_frame(peer, &Envelope { also_to: Recipients::NONE, ..envelope }, fx);
+        let sent = Envelope { epoch, also_to: Recipients::NONE, ..envelope };
+        let sent = self.append_frame(peer, &sent, fx);
         match (&late, sent) {
             (Late::Post(..), Some(sent)) => {
                 if let Some(at) = held {

@@ -6,10 +6,11 @@
 
 use super::account::{Account, AccountId, Busy, Queued};
 use super::control::Control;
-use super::deliver::{place_of, split};
+use super::deliver::split;
 use super::direct::{is_labelled, order_of_labels, unwrap as labelled};
 use super::effect::Effects;
 use super::heard::{Heard, has_origin, is_logged};
+use super::line::place_of;
 use super::peers::run_of;
 use super::ring::{Carried, FrameRef};
 use super::{Core, Shard, StoreOutcome, Ticket, Waiting};
@@ -63,6 +64,9 @@ impl Shard {
         let mut batch = frame::Batch::default();
         batch.push_frame(frame);
         for envelope in batch.iter() {
+            // It is older than all that is sent behind it, whatever the clock was set to since.
+            let ingress = Wall(envelope.ingress.0.min(self.core.now.wall.0));
+            let envelope = Envelope { ingress, ..envelope };
             if envelope.kind == Kind::Control {
                 if is_wrapped(envelope.subtype) {
                     // The node that is gone may have handled what nobody had before.
@@ -79,9 +83,6 @@ impl Shard {
                 }
                 continue;
             }
-            // It is older than all that is sent behind it, whatever the clock was set to since.
-            let ingress = Wall(envelope.ingress.0.min(self.core.now.wall.0));
-            let envelope = Envelope { ingress, ..envelope };
             let ring = u32::from(self.core.id.0) << 16 | u32::from(place.shard.0);
             let origin =
                 Origin { incarnation: self.core.peers.own().incarnation, link: ring, number };
@@ -342,6 +343,9 @@ pub(super) fn first_epoch(frame: &[u8]) -> u64 {
     let mut batch = frame::Batch::default();
     batch.push_frame(frame);
     let Some(envelope) = batch.iter().next() else { return 0 };
+    if let Some((_, inner)) = labelled(&envelope) {
+        return inner.epoch;
+    }
     let is_it = envelope.kind == Kind::Control && is_wrapped(envelope.subtype);
     let inner = is_it.then(|| unwrap(envelope.stanza)).flatten();
     let first = inner.and_then(|(_, inner)| inner.iter().next().map(|inner| inner.epoch));

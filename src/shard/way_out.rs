@@ -8,9 +8,10 @@
 //! by the owner of the domain that gave them.
 
 use super::account::Queued;
-use super::deliver::{domain_of, is_error, is_result, place_of};
+use super::deliver::{domain_of, is_error, is_result};
 use super::effect::Effects;
 use super::heard::Heard;
+use super::line::place_of;
 use super::peers::Peer;
 use super::retry::{again, unwrap};
 use super::ring::FrameRef;

@@ -297,11 +297,11 @@ fn what_is_sent_again_stays_in_order_whatever_node_its_sender_came_by() {
 /// R6.
 #[test]
 fn what_waits_for_its_old_owner_to_let_go_is_in_order_whatever_node_its_sender_came_by() {
-    for moves_on in [false, true] {
+    for (moves_on, acked) in [(false, false), (false, true), (true, false), (true, true)] {
         let (mut nodes, name) = cluster_with(|config| config.direct = false);
         let here = nodes.name_at("a", 1);
         let view = nodes.members(&DRAINED, &[2]);
-        say_by_two_ways(&mut nodes, &here, &name, false);
+        say_by_two_ways(&mut nodes, &here, &name, acked);
         if moves_on {
             nodes.members(&[(1, 1), (2, 0), (3, 0)], &[]);
         } else {
@@ -309,7 +309,8 @@ fn what_waits_for_its_old_owner_to_let_go_is_in_order_whatever_node_its_sender_c
         }
         nodes.advance(Duration::from_secs(1));
         assert!(nodes.is_settled());
-        assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two"], "{moves_on}");
+        let kept = nodes.kept(&name, false);
+        assert_eq!(bodies(&kept), ["one", "two"], "{moves_on} {acked}");
     }
 }
 
@@ -518,5 +519,43 @@ fn what_comes_for_an_account_that_leaves_waits_for_the_rows_that_are_on_their_wa
         }
         assert!(nodes.is_settled());
         assert_eq!(bodies(&nodes.kept(&name, false)), ["zero", "one", "two"], "{dies}");
+    }
+}
+
+/// R6. The sender's node dies, and with it what it had for the old owner, which its client says again; what it sent to the
+/// new one, which waits for the old one to let go, is not to be there before.
+#[test]
+fn what_waits_from_a_node_that_died_comes_again_behind_what_was_lost_with_it() {
+    for acked in [false, true] {
+        let (mut nodes, name) = cluster();
+        let here = nodes.name_at("a", 1);
+        let (alice, id) = match acked {
+            true => nodes.online_acked(&here, "phone"),
+            false => (nodes.online(&here, "phone"), String::new()),
+        };
+        let to = format!("{name}@here");
+        nodes.hold_way(1, 2);
+        nodes.send(alice, &chat(&to, "one"));
+        nodes.members(&DRAINED, &[]);
+        nodes.advance(Duration::from_secs(1));
+        nodes.send(alice, &chat(&to, "two"));
+        nodes.advance(Duration::from_secs(1));
+        assert!(!nodes.is_settled());
+        nodes.kill_node(1);
+        nodes.members(&DRAINED[1..], &[]);
+        nodes.advance(Duration::from_secs(1));
+        assert!(nodes.is_settled());
+        if acked {
+            let again = returning(&mut nodes, &here);
+            nodes.send(again, &resume(&id, 1));
+            let text = nodes.read(again);
+            assert_eq!(attr(&text, "h"), "1", "{text}");
+            nodes.send(again, &format!("{}{}{R}", chat(&to, "one"), chat(&to, "two")));
+            nodes.advance(Duration::from_secs(1));
+            assert!(nodes.read(again).contains(&a(3)));
+        }
+        // Nobody says it again whose stream has no XEP-0198.
+        let expected = if acked { &["one", "two"][..] } else { &["two"] };
+        assert_eq!(bodies(&nodes.kept(&name, false)), expected);
     }
 }

@@ -276,7 +276,8 @@ impl Shard {
             stanza: &bytes,
         };
         let origin = origin(session, number, stanza.bytes);
-        let label = Label { origin, since: core.now.wall, kind };
+        let (since, epoch) = (message.ingress, message.epoch);
+        let label = Label { origin, since, epoch, kind };
         let mut text = core.buffer();
         let sent = self.post(&label.wrap(&message, &mut text), to.bare().hash64(), fx);
         let core = &mut self.core;

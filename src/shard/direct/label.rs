@@ -18,14 +18,16 @@ use std::cmp::Ordering;
 /// In tokens of sessions, which stand where runs of nodes do in other origins. Stores keep numbers of 63 bits; runs are
 /// counted from 1.
 pub(super) const IS_LABEL: u64 = 1 << 62;
-/// Four numbers, big endian, and the type.
-const BYTES: usize = 8 + 4 + 8 + 8 + 1;
+/// Five numbers, big endian, and the type.
+const BYTES: usize = 8 + 4 + 8 + 8 + 8 + 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::shard) struct Label {
     pub origin: Origin,
     /// No row of the message is older.
     pub since: Wall,
+    /// By which it was sent first.
+    pub epoch: u64,
     pub kind: MessageType,
 }
 
@@ -63,6 +65,7 @@ impl Label {
         out.extend_from_slice(&link.to_be_bytes());
         out.extend_from_slice(&number.to_be_bytes());
         out.extend_from_slice(&self.since.0.to_be_bytes());
+        out.extend_from_slice(&self.epoch.to_be_bytes());
         out.push(self.kind.code());
     }
 
@@ -72,6 +75,7 @@ impl Label {
         let (link, rest) = rest.split_first_chunk()?;
         let (number, rest) = rest.split_first_chunk()?;
         let (since, rest) = rest.split_first_chunk()?;
+        let (epoch, rest) = rest.split_first_chunk()?;
         let (code, stanza) = rest.split_first()?;
         let kind = MessageType::from_code(*code);
         let kind = kind.filter(|kind| matches!(kind, MessageType::Chat | MessageType::Normal))?;
@@ -80,7 +84,8 @@ impl Label {
             link: u32::from_be_bytes(*link),
             number: u64::from_be_bytes(*number),
         };
-        Some((Label { origin, since: Wall(u64::from_be_bytes(*since)), kind }, stanza))
+        let (since, epoch) = (Wall(u64::from_be_bytes(*since)), u64::from_be_bytes(*epoch));
+        Some((Label { origin, since, epoch, kind }, stanza))
     }
 
     /// The frame of `inner`, whose text goes to `out`.
@@ -112,6 +117,7 @@ pub(in crate::shard) fn unwrap<'a>(outer: &Envelope<'a>) -> Option<(Label, Envel
     let (label, stanza) = Label::split(outer.stanza)?;
     let length = u32::try_from(BYTES).ok()?;
     let inner = Envelope {
+        epoch: label.epoch.min(outer.epoch),
         kind: Kind::Message,
         subtype: label.kind.code(),
         open_end: outer.open_end.checked_sub(length)?,
@@ -152,7 +158,7 @@ mod tests {
     fn message_comes_out_as_it_went_in() {
         let inner = message(b"<message></message>");
         let origin = origin(1 << 62, 7, b"<message/>");
-        let label = Label { origin, since: Wall(4), kind: MessageType::Chat };
+        let label = Label { origin, since: Wall(4), epoch: 3, kind: MessageType::Chat };
         let mut out = Vec::new();
         let outer = label.wrap(&inner, &mut out);
         assert_eq!(unwrap(&outer).unwrap(), (label, inner));
@@ -164,6 +170,17 @@ mod tests {
         let mut odd = outer.stanza.to_vec();
         odd[BYTES - 1] = MessageType::Error.code();
         assert!(unwrap(&Envelope { stanza: &odd, ..outer }).is_none(), "errors are not sent so");
+    }
+
+    #[test]
+    fn message_keeps_the_epoch_by_which_it_was_sent_first() {
+        let origin = origin(1 << 62, 7, b"<message/>");
+        let label = Label { origin, since: Wall(4), epoch: 3, kind: MessageType::Chat };
+        let mut out = Vec::new();
+        let again = Envelope { epoch: 5, ..label.wrap(&message(b"<message></message>"), &mut out) };
+        assert_eq!(unwrap(&again).unwrap().1.epoch, 3);
+        // It cannot be from the time to come.
+        assert_eq!(unwrap(&Envelope { epoch: 2, ..again }).unwrap().1.epoch, 2);
     }
 
     #[test]

@@ -324,7 +324,8 @@ impl Shard {
         if !again && !envelope.flags.contains(Flags::STORABLE) {
             return self.post(envelope, hash64, fx);
         }
-        let label = Label { origin: origin(token, number, stanza), since, kind };
+        let origin = origin(token, number, stanza);
+        let label = Label { origin, since, epoch: envelope.epoch, kind };
         let mut text = core.buffer();
         let flags = if again { envelope.flags.with(Flags::RETRY) } else { envelope.flags };
         let envelope = Envelope { flags, ..*envelope };
@@ -403,7 +404,7 @@ impl Core {
         }
         let kind = MessageType::from_code(envelope.subtype).unwrap_or_default();
         let origin = origin(direct.label, told.number, stanza);
-        let label = Label { origin, since: told.at, kind };
+        let label = Label { origin, since: told.at, epoch: envelope.epoch, kind };
         let mut text = Vec::new();
         let frame = Post::of(&label.wrap(envelope, &mut text), envelope.to);
         direct.open.push_back(Open { number: told.number, ingress: told.at, frame });

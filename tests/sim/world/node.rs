@@ -226,7 +226,7 @@ impl World {
                         let text = String::from_utf8_lossy(envelope.stanza);
                         let (kind, to) = (envelope.kind, envelope.to);
                         let (number, sub) = (envelope.number, envelope.subtype);
-                        eprintln!("  {number} {kind:?} {sub} to {to}: {text:.100}");
+                        eprintln!("  {number} {kind:?} {sub} to {to}: {text:.240}");
                     }
                 }
                 for envelope in batch.iter().filter(|_| self.plan.cluster.is_some()) {
