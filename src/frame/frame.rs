@@ -57,6 +57,8 @@ impl Flags {
     pub const LEFT: Flags = Flags(512);
     /// The first of the nodes that it crossed was that of its client's socket, which is not its session's.
     pub const RELAYED: Flags = Flags(1024);
+    /// A frame that its sender got waits for it: it is told as handled by itself, should ones before it be open for longer.
+    pub const SENT_ON: Flags = Flags(2048);
 
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0

@@ -8,10 +8,19 @@ use std::collections::VecDeque;
 #[derive(Debug, Default)]
 pub struct Inward {
     received: u64,
-    /// Frames that wait for something: number, and how many things.
-    open: VecDeque<(u64, u32)>,
+    /// Frames that wait for something, in order; and such as are done behind those.
+    open: VecDeque<Open>,
     /// What the other side was last told.
     told: (u64, u64),
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    /// It waits for so many.
+    things: u32,
+    /// Its sender is told when it is done, whatever is before it.
+    is_apart: bool,
 }
 
 impl Inward {
@@ -37,27 +46,44 @@ impl Inward {
 
     /// The frame `number` waits for one thing more. Numbers come in order, but for a frame that already waits.
     pub fn hold(&mut self, number: u64) {
-        match self.open.binary_search_by_key(&number, |&(open, _)| open) {
-            Ok(place) => self.open[place].1 += 1,
-            Err(place) => self.open.insert(place, (number, 1)),
+        match self.place(number) {
+            Ok(place) => self.open[place].things += 1,
+            Err(place) => self.open.insert(place, Open { number, things: 1, is_apart: false }),
         }
     }
 
-    /// One thing that the frame waited for has come.
-    pub fn release(&mut self, number: u64) {
-        if let Ok(place) = self.open.binary_search_by_key(&number, |&(open, _)| open) {
-            self.open[place].1 = self.open[place].1.saturating_sub(1);
-            while self.open.front().is_some_and(|&(_, things)| things == 0) {
-                self.open.pop_front();
+    /// The sender of this frame is to hear by itself that it is handled, if ones before it are open for longer. Gives
+    /// whether that is so now.
+    pub fn is_apart(&mut self, number: u64) -> bool {
+        match self.place(number) {
+            Ok(place) => {
+                let open = &mut self.open[place];
+                open.is_apart = open.things > 0;
+                !open.is_apart
             }
+            Err(_) => number > self.handled(),
         }
+    }
+
+    /// One thing that the frame waited for has come. Gives whether its sender is to hear by itself that it is handled.
+    pub fn release(&mut self, number: u64) -> bool {
+        let Ok(place) = self.place(number) else { return false };
+        let open = &mut self.open[place];
+        open.things = open.things.saturating_sub(1);
+        let is_apart = open.things == 0 && std::mem::take(&mut open.is_apart);
+        while self.open.front().is_some_and(|open| open.things == 0) {
+            self.open.pop_front();
+        }
+        is_apart && number > self.handled()
     }
 
     /// The frame waits for something.
     pub fn is_open(&self, number: u64) -> bool {
-        self.open
-            .binary_search_by_key(&number, |&(open, _)| open)
-            .is_ok_and(|at| self.open[at].1 > 0)
+        self.place(number).is_ok_and(|at| self.open[at].things > 0)
+    }
+
+    fn place(&self, number: u64) -> Result<usize, usize> {
+        self.open.binary_search_by_key(&number, |open| open.number)
     }
 
     /// The other side knows that this frame is handled.
@@ -72,7 +98,7 @@ impl Inward {
 
     /// All frames up to this number are handled.
     pub fn handled(&self) -> u64 {
-        self.open.front().map_or(self.received, |&(number, _)| number - 1)
+        self.open.front().map_or(self.received, |open| open.number - 1)
     }
 
     /// The two numbers to carry back, if they changed since they were last taken.
@@ -104,5 +130,27 @@ mod tests {
         assert_eq!(inward.handled(), 3);
         assert_eq!(inward.news(), Some((3, 3)));
         assert_eq!(inward.news(), None);
+    }
+
+    #[test]
+    fn a_frame_that_is_done_behind_an_open_one_is_told_by_itself_once() {
+        let mut inward = Inward::default();
+        (1..=6).for_each(|number| inward.received(number));
+        assert!(!inward.is_apart(1), "the number tells of it");
+        inward.hold(2);
+        assert!(inward.is_apart(3), "it waits for nothing");
+        for number in [4, 5, 5, 6] {
+            inward.hold(number);
+        }
+        assert!(!inward.is_apart(5));
+        assert!(!inward.release(5) && !inward.release(4));
+        assert!(inward.release(5));
+        assert!(!inward.release(5));
+        assert_eq!(inward.handled(), 1);
+        assert!(!inward.is_apart(6));
+        assert!(!inward.release(2));
+        assert_eq!(inward.handled(), 5);
+        assert!(!inward.release(6), "the number tells of it");
+        assert_eq!(inward.handled(), 6);
     }
 }

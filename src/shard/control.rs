@@ -53,11 +53,13 @@ pub(super) enum Control {
     DirectEnded = 18,
     /// Stanzas that the sending shard handled, for accounts that are the receiving one's now; see `heard`.
     Heard = 19,
+    /// Frames that the receiving shard sent on are handled, though ones before them are not: their numbers. See `outbound`.
+    HandledApart = 20,
 }
 
 impl Control {
     fn from_u8(code: u8) -> Option<Control> {
-        const ALL: [Control; 19] = [
+        const ALL: [Control; 20] = [
             Control::ComponentConnected,
             Control::ComponentGone,
             Control::ComponentAnswered,
@@ -77,6 +79,7 @@ impl Control {
             Control::DirectEnd,
             Control::DirectEnded,
             Control::Heard,
+            Control::HandledApart,
         ];
         ALL.into_iter().find(|control| *control as u8 == code)
     }
@@ -118,6 +121,7 @@ impl Shard {
             Control::DirectDone => self.core.direct_done(from, text),
             Control::DirectEnd => self.core.front_asked(from, text, fx),
             Control::DirectEnded => self.core.direct_ended(from, text),
+            Control::HandledApart => self.core.frames_handled_apart(from, text),
             Control::IdsGiven => {
                 let numbers = text.split_once(' ');
                 let numbers = numbers.and_then(|(partition, next)| {

@@ -59,9 +59,14 @@ impl Shard {
             }
             let at = FrameRef { ring: from.0, number: envelope.number };
             let hops = envelope.hops.saturating_add(u8::from(checked));
-            let envelope = Envelope { hops, ..envelope };
+            let was_sent_on = envelope.flags.contains(Flags::SENT_ON);
+            let flags = envelope.flags.without(Flags::SENT_ON);
+            let envelope = Envelope { hops, flags, ..envelope };
             if !self.contained(fx, |shard, fx| shard.deliver(&envelope, at, fx)) {
                 self.faulty_frame(&envelope, fx);
+            }
+            if was_sent_on {
+                self.core.tell_apart(at);
             }
             self.send_posts(fx);
         }

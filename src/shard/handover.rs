@@ -23,7 +23,7 @@ use super::{Core, Shard, Timer};
 use crate::base::hash::Map;
 use crate::cluster::placement::{Owner, PARTITIONS, partition};
 use crate::cluster::view::{Place, View};
-use crate::frame::Envelope;
+use crate::frame::{Envelope, Flags};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use std::collections::VecDeque;
@@ -305,13 +305,14 @@ impl Shard {
     ) {
         let core = &mut self.core;
         core.probe.frames_passed_on += 1;
+        let awaited = at.awaited(envelope.flags);
         let passed = Envelope {
             epoch: core.placement.epoch(),
             to,
             also_to: crate::frame::Recipients::NONE,
+            flags: sent_on(envelope.flags),
             ..*envelope
         };
-        let awaited = at.awaited(envelope.flags);
         let sent = match peer {
             Some(peer) if core.has_room(peer, fx) => core.append_frame(peer, &passed, fx),
             Some(peer) if core.send_on_later(peer, envelope, to, at) => return,
@@ -650,6 +651,14 @@ impl Core {
         let view = self.handover.view.as_ref().filter(|_| self.config.redirects);
         let address = view.and_then(|view| view.node(owner)?.clients.first());
         address.map_or_else(moved, |host| StreamError::see_other_host(host))
+    }
+}
+
+/// The marks of a frame that goes on: where somebody waits for the one that came, that waits for this.
+pub(super) fn sent_on(flags: Flags) -> Flags {
+    match flags.contains(Flags::WANTS_ACK) {
+        true => flags.with(Flags::SENT_ON),
+        false => flags,
     }
 }
 

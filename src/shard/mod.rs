@@ -299,6 +299,8 @@ struct Core {
     posts: VecDeque<Post>,
     /// What rings have no room for.
     overflow: overflow::Overflow,
+    /// Frames that are handled behind ones that are not, of which their senders are told.
+    apart: Vec<ring::FrameRef>,
     undo: Vec<Undo>,
     /// Faults are contained at this many levels now.
     contained: u32,
@@ -393,6 +395,7 @@ impl Shard {
             confirmed: Vec::new(),
             posts: VecDeque::new(),
             overflow: overflow::Overflow::default(),
+            apart: Vec::new(),
             undo: Vec::new(),
             contained: 0,
             woken: Vec::new(),
@@ -482,6 +485,9 @@ impl Shard {
         }
         self.core.write_confirmed(fx);
         self.core.tell_done(fx);
+        if !self.core.apart.is_empty() {
+            self.core.tell_handled_apart(fx);
+        }
         if self.core.handover.is_cluster() {
             self.core.send_copies(fx);
         }

@@ -1,5 +1,6 @@
 //! Towards a client: stanzas into its socket and its queue, and the counting of XEP-0198 both ways.
 
+use super::control::Control;
 use super::effect::Effects;
 use super::peers::Peer;
 use super::post::Post;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 /// How long a request for an acknowledgement waits for what came before it.
 const ACK_WAIT: Duration = Duration::from_secs(1);
+/// Numbers of frames in one frame that tells of them.
+const TOLD_APART: usize = 1_024;
 
 /// What a stanza to a client is known by later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,8 +62,55 @@ impl Core {
 
     /// One thing that the frame waited for has come.
     pub(super) fn release_frame(&mut self, awaited: Option<FrameRef>) {
-        if let Some(at) = awaited {
-            self.inward[usize::from(at.ring)].release(at.number);
+        if let Some(at) = awaited
+            && self.inward[usize::from(at.ring)].release(at.number)
+        {
+            self.apart.push(at);
+        }
+    }
+
+    /// This frame has been dealt with, for which one that its sender got waits there. *Handled* is one number per ring, so
+    /// the frames before it hold it up. One of those may have been sent on, and wait for what waits for this one: a frame
+    /// that went to and fro as owners changed. So what was sent on is told by itself.
+    pub(super) fn tell_apart(&mut self, at: FrameRef) {
+        if self.inward.get_mut(usize::from(at.ring)).is_some_and(|ring| ring.is_apart(at.number)) {
+            self.apart.push(at);
+        }
+    }
+
+    /// Tells of frames that are handled behind ones that are not.
+    pub(super) fn tell_handled_apart(&mut self, fx: &mut Effects) {
+        let mut apart = std::mem::take(&mut self.apart);
+        apart.sort_unstable_by_key(|at| (at.ring, at.number));
+        apart.dedup();
+        apart.retain(|at| {
+            let peer = Peer(at.ring);
+            let hears = !self.peers.is_gone(peer) && !self.peers.is_federation(peer);
+            // What answers it may have begun to hold it since.
+            let is_handled = self.inward[peer.index()].is_apart(at.number);
+            hears && is_handled && at.ring != self.id.0
+        });
+        for of_ring in apart.chunk_by(|one, other| one.ring == other.ring) {
+            for part in of_ring.chunks(TOLD_APART) {
+                let numbers: Vec<String> = part.iter().map(|at| at.number.to_string()).collect();
+                let text = numbers.join(" ");
+                self.send_control(
+                    Peer(part[0].ring),
+                    Control::HandledApart,
+                    "",
+                    text.as_bytes(),
+                    fx,
+                );
+            }
+        }
+    }
+
+    /// The other way.
+    pub(super) fn frames_handled_apart(&mut self, by: Peer, numbers: &str) {
+        for number in numbers.split(' ').filter_map(|number| number.parse().ok()) {
+            let Some(outward) = self.outward.get_mut(by.index()) else { return };
+            let done = outward.done_apart(number);
+            done.into_iter().for_each(|carried| self.settle(carried));
         }
     }
 

@@ -37,7 +37,7 @@ pub(super) enum Carried {
 }
 
 impl Carried {
-    fn is_frame(self) -> bool {
+    pub(super) fn is_frame(self) -> bool {
         matches!(self, Carried::Frame(_))
     }
 }
@@ -159,6 +159,23 @@ impl Outward {
         Some(carried)
     }
 
+    /// The other side handled this frame, though not all before it. It is not sent again. Gives what is done by that.
+    pub(super) fn done_apart(&mut self, number: u64) -> SmallVec<[Carried; 1]> {
+        if let Some(kept) = &mut self.kept
+            && let Ok(place) = kept.frames.binary_search_by_key(&number, |(of, _)| *of)
+            && let Some((_, frame)) = kept.frames.remove(place)
+        {
+            kept.bytes -= frame.len();
+        }
+        let first = self.waiting.partition_point(|(of, _)| *of < number);
+        let mut done: SmallVec<[Carried; 1]> = SmallVec::new();
+        while self.waiting.get(first).is_some_and(|(of, _)| *of == number) {
+            done.extend(self.waiting.remove(first).map(|(_, carried)| carried));
+        }
+        self.sent_on -= done.iter().filter(|carried| carried.is_frame()).count();
+        done
+    }
+
     /// Takes back the numbers after `last`: their frames were cut back before they left.
     pub(super) fn cut_back(&mut self, last: u64) {
         self.last = last;
@@ -236,6 +253,25 @@ mod tests {
         assert_eq!(outward.done(inward.handled()), None);
         assert_eq!(outward.sent_on_done(|number| inward.is_open(number)), [first]);
         assert_eq!(outward.done(again), None);
+    }
+
+    #[test]
+    fn a_frame_that_is_done_apart_is_not_sent_again_and_completes_what_it_carried() {
+        let at = |number| Carried::Frame(FrameRef { ring: 3, number });
+        let mut outward = Outward::to_node(0);
+        for frame in [b"one", b"two"] {
+            let number = outward.number();
+            outward.keep(frame);
+            outward.expect(number, at(10 * number));
+            outward.expect(number, at(10 * number + 1));
+        }
+        assert_eq!(outward.done_apart(2)[..], [at(20), at(21)]);
+        assert!(outward.kept().eq([b"one"]) && outward.kept_bytes() == 3);
+        assert!(outward.done_apart(2).is_empty() && outward.done_apart(7).is_empty());
+        assert_eq!(outward.done(2), Some(at(10)));
+        assert_eq!(outward.done(2), Some(at(11)));
+        assert_eq!(outward.done(2), None);
+        assert_eq!((outward.sent_on, outward.kept_bytes()), (0, 0));
     }
 
     #[test]

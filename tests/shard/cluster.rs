@@ -272,6 +272,33 @@ fn what_comes_back_from_a_node_that_died_twice_is_handled() {
     }
 }
 
+/// What waits for a frame that went on is on the way that the frame came by, behind it.
+#[test]
+fn what_went_to_and_fro_between_two_nodes_as_owners_changed_is_handled() {
+    let mut nodes = Node::cluster(2, 1, |_| {});
+    nodes.members(&EQUAL[..2], &[]);
+    nodes.advance(Duration::from_secs(1));
+    let (here, there) = (nodes.name_at("a", 1), nodes.name_at("b", 2));
+    nodes.users(&[&here]);
+    let (bob, id) = nodes.online_acked(&there, "desk");
+    nodes.hold_rings();
+    for body in ["one", "two"] {
+        nodes.send(bob, &chat(&format!("{here}@here"), body));
+    }
+    nodes.members(&[(1, 0), (2, 1)], &[]);
+    // The first node sends it on to the second, and that sends it back.
+    let view = nodes.members(&[(1, 1), (2, 0)], &[1]);
+    nodes.free_rings();
+    let passed_on = |nodes: &Node, shard| nodes.probe(shard).frames_passed_on;
+    assert_eq!((passed_on(&nodes, 0), passed_on(&nodes, 1)), (2, 2));
+    nodes.tell_view(&view, |id| id == 1);
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    assert_eq!(bodies(&nodes.kept(&here, false)), ["one", "two"]);
+    let text = come_back(&mut nodes, &there, &id);
+    assert!(text.contains("h='3'"), "{text}");
+}
+
 /// Clients with XEP-0198, each with its name and what it resumes by.
 fn many(nodes: &mut Node) -> Vec<(String, Client, String)> {
     let names: Vec<String> = (0..30).map(|number| format!("user{number}")).collect();
