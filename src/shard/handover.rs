@@ -21,6 +21,7 @@ use super::ring::{Carried, FrameRef};
 use super::session::SessionId;
 use super::{Core, Shard, Timer};
 use crate::base::hash::Map;
+use crate::base::instant::Instant;
 use crate::cluster::placement::{Owner, PARTITIONS, partition};
 use crate::cluster::view::{Place, View};
 use crate::frame::{Envelope, Flags};
@@ -51,6 +52,8 @@ pub(super) struct Handover {
     /// What waits for remote domains that are ours when the epoch is settled.
     pub(super) going_out: Map<Box<str>, VecDeque<Queued>>,
     is_settled: bool,
+    /// When an epoch was settled last.
+    settled_at: Option<Instant>,
     /// The newest epoch of which the marker is in, and the newest that is sealed.
     marked: Map<Place, u64>,
     sealed: Map<Place, u64>,
@@ -75,6 +78,7 @@ impl Handover {
             kept_domains: Box::default(),
             going_out: Map::default(),
             is_settled: true,
+            settled_at: None,
             marked: Map::default(),
             sealed: Map::default(),
             has_sealed: true,
@@ -104,6 +108,11 @@ impl Handover {
 
     pub(super) fn is_settled(&self) -> bool {
         self.is_settled
+    }
+
+    /// Whether an epoch was settled within this time: what is older may be another owner's.
+    pub(super) fn has_settled_within(&self, span: Duration, now: Instant) -> bool {
+        self.settled_at.is_some_and(|at| now.since(at) < span)
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -479,6 +488,7 @@ impl Shard {
         let core = &mut self.core;
         let own = core.own();
         core.handover.is_settled = true;
+        core.handover.settled_at = Some(core.now.mono);
         core.moved.settled();
         for at in std::mem::take(&mut core.handover.answered) {
             core.release_frame(Some(at));

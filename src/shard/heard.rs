@@ -6,7 +6,8 @@
 //!
 //! Without an archive a row is there until its recipient has confirmed it, and the sender may not have heard that it is
 //! handled by then: should the sender's owner die, it says the message again. So labels (`direct`) of messages whose rows
-//! will go are remembered, too, apart from the others, since they are many. And so are messages that were refused: what
+//! will go are remembered, too, apart from the others, since they are many; after owners have changed, those of rows that go
+//! out as well, which may be of an owner that is gone. And so are messages that were refused: what
 //! comes of one by a second way would be kept behind newer ones, of which the first was told that it failed (R6).
 //!
 //! Presence says how things are, and may say so twice.
@@ -15,6 +16,7 @@
 
 use super::account::{AccountId, Queued};
 use super::control::Control;
+use super::direct::is_label;
 use super::effect::Effects;
 use super::ring::FrameRef;
 use super::{Core, Shard};
@@ -22,7 +24,7 @@ use crate::base::hash::Map;
 use crate::base::instant::Instant;
 use crate::cluster::placement::Owner;
 use crate::frame::{Envelope, Flags, Kind};
-use crate::store::Origin;
+use crate::store::{LogEntry, Origin};
 use crate::xmpp::jid::BareJid;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -207,6 +209,17 @@ impl Core {
         }
         let handled = FrameRef { ring: self.id.0, number: 0 };
         self.written.insert(heard, first.unwrap_or(handled), self.now.mono);
+    }
+
+    /// A row goes out that will be gone when it is confirmed. Another owner may have written it and be gone with what it
+    /// remembered, and its sender's client may not have heard that it is handled.
+    pub(super) fn row_goes_out(&mut self, entry: &LogEntry, account: &BareJid) {
+        let now = self.now.mono;
+        let may_be_anothers = self.handover.has_settled_within(FOR, now);
+        if may_be_anothers && !entry.keep.is_archived() && is_label(&entry.origin) {
+            let handled = FrameRef { ring: self.id.0, number: 0 };
+            self.written.insert(Heard::new(entry.origin, account), handled, now);
+        }
     }
 
     /// A message of which the log may tell goes back as an error: should it come again, it was handled.

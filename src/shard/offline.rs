@@ -290,6 +290,7 @@ impl Shard {
                 break;
             }
             after = entry.id;
+            core.row_goes_out(&entry, &own);
             if confirmed.contains(&entry.id) {
                 continue;
             }

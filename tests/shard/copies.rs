@@ -188,6 +188,40 @@ fn what_its_recipient_has_confirmed_and_its_sender_says_again_does_not_come_agai
     }
 }
 
+/// Who wrote the row is gone with what it knew of it.
+#[test]
+fn what_another_owner_kept_and_its_recipient_has_confirmed_does_not_come_again() {
+    for acked in [false, true] {
+        let mut nodes = cluster();
+        let (here, there) = (nodes.name_at("a", 2), name_with(&mut nodes, 1, 3));
+        nodes.users(&[&here]);
+        let (bob, id) = nodes.online_acked(&there, "desk");
+        // The copy learns nothing more.
+        nodes.hold_way(1, 3);
+        let one = chat(&format!("{here}@here"), "one");
+        nodes.send(bob, &format!("{one}{R}"));
+        nodes.advance(Duration::from_secs(1));
+        assert!(nodes.read(bob).contains(&a(1)));
+        assert_eq!(nodes.logged(&here), 1);
+        die(&mut nodes, &[1, 2]);
+        let alice = nodes.login(&here, "phone");
+        if acked {
+            nodes.enable(alice);
+        }
+        nodes.send(alice, "<presence/>");
+        assert_eq!(bodies(&nodes.read(alice)), ["one"], "{acked}");
+        if acked {
+            nodes.send(alice, &a(2));
+        }
+        assert_eq!(nodes.logged(&here), 0);
+        let (bob, text) = come(&mut nodes, &there, &id, 1);
+        assert_eq!(attr(&text, "h"), "1", "{text}");
+        nodes.send(bob, &format!("{one}{R}"));
+        assert!(nodes.read(bob).contains(&a(2)));
+        assert_eq!(bodies(&nodes.read(alice)), [""; 0], "{acked}");
+    }
+}
+
 /// Stanzas that were on their way to the copy when the owner died: the client has them, and their numbers.
 #[test]
 fn a_client_may_have_received_more_than_its_copy_knows() {

@@ -179,11 +179,9 @@ impl Model {
     }
 
     /// A message came a second time on one stream. With two devices that may be what the other left; and a row that could
-    /// not be taken out when it was confirmed is read again. What its client says again comes again where the row has gone that
-    /// another owner wrote: nobody who is left knows its label.
+    /// not be taken out when it was confirmed is read again.
     pub(crate) fn twice(&mut self, account: usize, message: usize, now: u64) {
-        let Message { refused, again, .. } = self.messages[message];
-        let is_excused = refused || again;
+        let is_excused = self.messages[message].refused || self.may_be_twice(message);
         if self.accounts[account].devices == 1 && !self.store_fails && !is_excused {
             self.fail(|| {
                 format!("R4: m{message} came twice on one stream of account {account} at {now}")

@@ -45,10 +45,14 @@ pub(super) fn origin(token: u64, number: u32, stanza: &[u8]) -> Origin {
     Origin { incarnation: token, link: number, number: hash64(stanza) >> 1 }
 }
 
+/// Whether a session's client may say the message of this origin again.
+pub(in crate::shard) fn is_label(origin: &Origin) -> bool {
+    origin.incarnation & IS_LABEL != 0
+}
+
 /// Which of two messages a session sent first; `None` where that is not known by labels. Numbers count modulo 2^32.
 pub(in crate::shard) fn order_of_labels(one: &Origin, other: &Origin) -> Option<Ordering> {
-    let is_label = one.incarnation & IS_LABEL != 0;
-    if !is_label || one.incarnation != other.incarnation {
+    if !is_label(one) || one.incarnation != other.incarnation {
         return None;
     }
     Some(match one.link.wrapping_sub(other.link) {

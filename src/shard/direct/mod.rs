@@ -26,7 +26,7 @@ mod tail;
 pub use front::FrontSaid;
 pub(super) use front::Fronts;
 pub(super) use fronted::{Fronted, Told};
-pub(super) use label::{is_labelled, order_of_labels, unwrap};
+pub(super) use label::{is_label, is_labelled, order_of_labels, unwrap};
 pub(super) use tail::Tail;
 
 use super::account::{Busy, Queued, State};
