@@ -1,12 +1,14 @@
 //! What has no room on its ring (DESIGN §4). A frame that a shard makes while it handles another cannot wait by stopping a
-//! client's read: refusals, answers, and what goes on to another owner wait here, in order, until their ring takes them. The
-//! frame that each comes of is not handled before it has left, and whatever else is for that ring is refused meanwhile.
+//! client's read: refusals, answers, what goes on to another owner, and what is sent again as a node is gone, wait here, in
+//! order, until their ring takes them. The frame that each comes of is not handled before it has left, and whatever else is
+//! for that ring is refused meanwhile.
 //!
 //! At the bound it goes back as an error or is dropped, as if it had met a ring without this: what goes on is refused, news
 //! of presence and the server's own stanzas are dropped and counted.
 
 use super::account::Queued;
 use super::effect::Effects;
+use super::handover::sent_on;
 use super::peers::Peer;
 use super::post::Post;
 use super::ring::{Carried, FrameRef};
@@ -29,13 +31,15 @@ pub(super) enum Late {
     Post(Wall, Post),
     /// A frame for an account of another shard. It is held where it wants to be acknowledged.
     Frame(Queued),
+    /// One of ours that went to a node which is gone, and what is handled when it is.
+    Again(Queued, Box<[Carried]>),
 }
 
 impl Late {
     fn post(&self) -> &Post {
         match self {
             Late::Post(_, post) => post,
-            Late::Frame(queued) => &queued.post,
+            Late::Frame(queued) | Late::Again(queued, _) => &queued.post,
         }
     }
 
@@ -49,6 +53,7 @@ impl Late {
         match self {
             Late::Post(_, post) => post.answers,
             Late::Frame(queued) => queued.at.awaited(queued.post.flags),
+            Late::Again(..) => None,
         }
     }
 }
@@ -105,6 +110,10 @@ impl Shard {
                     self.core.release_frame(held);
                 }
                 Late::Frame(queued) => self.deliver_parked(&queued, fx),
+                Late::Again(queued, carried) => {
+                    let envelope = queued.envelope(self.core.placement.epoch());
+                    self.post_again(&envelope, envelope.to, &carried, fx);
+                }
             }
         }
     }
@@ -143,6 +152,24 @@ impl Core {
         }
         self.wait_for_room(peer, Late::Frame(Queued::new(envelope, to, at)));
         self.undo.push(Undo::Late(peer));
+        true
+    }
+
+    /// A frame that is sent again waits for room. Gives false at the bound.
+    pub(super) fn send_again_later(
+        &mut self,
+        peer: Peer,
+        envelope: &Envelope<'_>,
+        to: &str,
+        carried: &[Carried],
+    ) -> bool {
+        if self.overflow.bytes >= BYTES_MAX {
+            return false;
+        }
+        // No frame brought it.
+        let at = FrameRef { ring: self.id.0, number: 0 };
+        let queued = Queued::new(envelope, to, at);
+        self.wait_for_room(peer, Late::Again(queued, carried.into()));
         true
     }
 
@@ -190,7 +217,11 @@ impl Core {
         let (epoch, held) = (self.placement.epoch(), late.held());
         let envelope = match &late {
             Late::Post(at, post) => post.envelope(epoch, *at),
-            Late::Frame(queued) => queued.envelope(epoch),
+            Late::Frame(queued) => {
+                let envelope = queued.envelope(epoch);
+                Envelope { flags: sent_on(envelope.flags), ..envelope }
+            }
+            Late::Again(queued, _) => queued.envelope(epoch),
         };
         let sent = Envelope { epoch, also_to: Recipients::NONE, ..envelope };
         let sent = self.append_frame(peer, &sent, fx);
@@ -207,6 +238,10 @@ impl Core {
                     outward.expect(sent.number, Carried::Frame(at));
                 }
             }
+            (Late::Again(_, carried), Some(sent)) => {
+                let outward = &mut self.outward[usize::from(sent.ring)];
+                carried.iter().for_each(|one| outward.expect(sent.number, *one));
+            }
             // No frame can take it.
             (Late::Post(..), None) => {
                 self.probe.posts_dropped += 1;
@@ -215,6 +250,10 @@ impl Core {
             (Late::Frame(_), None) => {
                 self.refuse_wrapped(&envelope, envelope.to, &super::deliver::resource_constraint());
                 self.release_frame(held);
+            }
+            (Late::Again(_, carried), None) => {
+                self.refuse_wrapped(&envelope, envelope.to, &super::deliver::resource_constraint());
+                carried.iter().for_each(|one| self.settle(*one));
             }
         }
     }

@@ -9,6 +9,7 @@ use super::control::Control;
 use super::deliver::split;
 use super::direct::{is_labelled, order_of_labels, unwrap as labelled};
 use super::effect::Effects;
+use super::handover::sent_on;
 use super::heard::{Heard, has_origin, is_logged};
 use super::line::place_of;
 use super::peers::run_of;
@@ -105,7 +106,7 @@ impl Shard {
         }
     }
 
-    fn post_again(
+    pub(super) fn post_again(
         &mut self,
         envelope: &Envelope<'_>,
         to: &str,
@@ -117,17 +118,25 @@ impl Shard {
             Err(_) => return,
         };
         self.core.probe.frames_retried += 1;
-        match self.post(envelope, hash, fx) {
-            Some(at) => {
-                for one in carried {
-                    self.core.outward[usize::from(at.ring)].expect(at.number, *one);
-                }
+        let flags = match carried.iter().any(|one| one.is_frame()) {
+            true => sent_on(envelope.flags),
+            false => envelope.flags,
+        };
+        let envelope = &Envelope { flags, ..*envelope };
+        if let Some(at) = self.post(envelope, hash, fx) {
+            for one in carried {
+                self.core.outward[usize::from(at.ring)].expect(at.number, *one);
             }
-            None => {
-                self.core.refuse_wrapped(envelope, to, &super::deliver::resource_constraint());
-                carried.iter().for_each(|one| self.core.settle(*one));
-            }
+            return;
         }
+        let core = &mut self.core;
+        let way = core.destination(envelope.from, to, hash);
+        let full = way.filter(|peer| !core.has_room(*peer, fx));
+        if full.is_some_and(|peer| core.send_again_later(peer, envelope, to, carried)) {
+            return;
+        }
+        core.refuse_wrapped(envelope, to, &super::deliver::resource_constraint());
+        carried.iter().for_each(|one| core.settle(*one));
     }
 
     /// A frame that another sent to a node which is gone.

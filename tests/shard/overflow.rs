@@ -137,6 +137,53 @@ fn what_goes_on_waits_for_room_in_order() {
     assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two", "three"]);
 }
 
+/// The node that `name` is at is gone before it has heard what alice said, and the ring to the next owner is full.
+fn lose(nodes: &mut Node, alice: Client, name: &str, said: &[&str]) {
+    nodes.hold_way(1, 2);
+    for body in said {
+        nodes.send(alice, &chat(&format!("{name}@here"), body));
+    }
+    fill(nodes, FIRST, THIRD);
+    nodes.kill_node(2);
+    nodes.members(&[(1, 1), (3, 1)], &[]);
+    assert_eq!(nodes.owner(name), THIRD);
+    nodes.advance(Duration::from_secs(1));
+}
+
+/// R6.
+#[test]
+fn what_is_sent_again_waits_for_room_in_order() {
+    let mut nodes = cluster();
+    let name = moving(&mut nodes);
+    let alice = online(&mut nodes, "a", FIRST);
+    lose(&mut nodes, alice, &name, &["one", "two"]);
+    nodes.free_ways();
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    nodes.send(alice, &chat(&format!("{name}@here"), "three"));
+    nodes.send(alice, R);
+    let text = nodes.read(alice);
+    assert!(text.contains(&a(4)) && !text.contains("<error"), "{text}");
+    assert_eq!(bodies(&nodes.kept(&name, false)), ["one", "two", "three"]);
+}
+
+/// The next owner is gone, too, before there is room.
+#[test]
+fn what_is_to_be_sent_again_goes_to_whom_it_is_for_then() {
+    let mut nodes = cluster();
+    let name = moving(&mut nodes);
+    let alice = online(&mut nodes, "a", FIRST);
+    lose(&mut nodes, alice, &name, &["one"]);
+    nodes.kill_node(3);
+    nodes.members(&[(1, 1)], &[]);
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    nodes.send(alice, R);
+    let text = nodes.read(alice);
+    assert!(text.contains(&a(2)) && !text.contains("<error"), "{text}");
+    assert_eq!(bodies(&nodes.kept(&name, false)), ["one"]);
+}
+
 #[test]
 fn what_is_too_much_to_wait_goes_back() {
     let mut nodes = cluster();
