@@ -384,7 +384,9 @@ impl Core {
                     self.release_frame(at);
                     self.reload(account, fx);
                 }
-                Waiting::Log(account) | Waiting::Login { account, .. } => {
+                Waiting::Log(account)
+                | Waiting::Archived(account, _)
+                | Waiting::Login { account, .. } => {
                     self.written(account, fx);
                     self.reload(account, fx);
                 }

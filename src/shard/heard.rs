@@ -200,7 +200,7 @@ impl Core {
     }
 
     /// The row of a message is there, and goes when it is confirmed; or it could not be written, and the message was
-    /// refused. The account may have moved meanwhile.
+    /// refused, or was for the archive alone. The account may have moved meanwhile.
     ///
     /// - takes: `first`, the frame that is not handled before its sender has the refusal
     pub(super) fn row_is_done(&mut self, heard: Heard, first: Option<FrameRef>, fx: &mut Effects) {

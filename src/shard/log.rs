@@ -129,12 +129,14 @@ impl Core {
                 let heard = self.heard_of(id).map(|heard| Box::new((heard, !keep.is_archived())));
                 self.append_pending(id, &owner, heard, envelope, to, at)
             }
-            // It may come again, and is looked for in the log when this is there.
-            false if self.retry_origin.is_some() => {
-                self.wrote(id);
-                Waiting::Log(id)
-            }
-            false => Waiting::Nobody,
+            false => match self.heard_of(id) {
+                // It may come again, and is looked for in the log when this is there.
+                Some(heard) => {
+                    self.wrote(id);
+                    Waiting::Archived(id, heard)
+                }
+                None => Waiting::Nobody,
+            },
         };
         let ticket = self.ticket(waiting);
         fx.writes.push((ticket, Write::AppendLog { owner, entry }));

@@ -158,6 +158,8 @@ enum Waiting {
     },
     /// A change of an account's log that nobody is told of.
     Log(AccountId),
+    /// A row for the archive alone, of a message that may come again.
+    Archived(AccountId, heard::Heard),
     /// A change of a roster or slot that a frame waits for.
     Change {
         account: AccountId,

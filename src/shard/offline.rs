@@ -97,6 +97,13 @@ impl Shard {
                 self.written(account, fx);
             }
             (Waiting::Log(account), _) => self.written(account, fx),
+            (Waiting::Archived(account, heard), outcome) => {
+                // Who was there has the message: it is not to come again, and be kept behind newer ones.
+                if !matches!(outcome, StoreOutcome::Written(Written::Done)) {
+                    self.core.row_is_done(heard, None, fx);
+                }
+                self.written(account, fx);
+            }
             (Waiting::Page(account), outcome) => self.page(account, ticket, outcome, fx),
             (Waiting::Change { account, at, stanza }, outcome) => {
                 if !matches!(outcome, StoreOutcome::Written(Written::Done)) {

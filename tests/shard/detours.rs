@@ -209,6 +209,36 @@ fn a_message_that_comes_again_while_it_is_archived_is_in_the_archive_once() {
     assert_eq!(bodies(&nodes.read(bob)), [""; 0]);
 }
 
+/// R6: the row was for the archive alone, and nobody is told that it failed. It is not archived after all, behind what came
+/// later.
+#[test]
+fn a_message_that_could_not_be_archived_does_not_come_again() {
+    let (mut nodes, name) = cluster_with(|config| config.archive = true);
+    let alice = nodes.online(&nodes.name_at("a", 1), "phone");
+    let to = format!("{name}@here");
+    nodes.hold_rings();
+    nodes.send(alice, &chat(&to, "one"));
+    nodes.members(&DRAINED, &[]);
+    nodes.lose_news_of(2);
+    nodes.hold_store();
+    nodes.free_rings();
+    nodes.advance(Duration::from_secs(1));
+    // The account is read, its recipient comes, and there are ids; what the login wrote is there, and the row is next.
+    nodes.answer_one();
+    let bob = nodes.online(&name, "desk");
+    nodes.answer_one();
+    nodes.answer_one();
+    assert_eq!(bodies(&nodes.read(bob)), ["one"]);
+    nodes.store_fails = true;
+    nodes.answer_one();
+    nodes.store_fails = false;
+    nodes.free_store();
+    nodes.send(alice, &chat(&to, "two"));
+    leave(&mut nodes, &WITHOUT);
+    assert_eq!(bodies(&nodes.kept(&name, true)), ["two"]);
+    assert_eq!(bodies(&nodes.read(bob)), ["two"]);
+}
+
 /// R8: the rosters of the two would be at odds.
 #[test]
 fn a_subscription_outlives_the_node_on_which_it_waits_for_its_account() {
