@@ -6,7 +6,7 @@ use super::bounce::Bounce;
 use super::copy;
 use super::deliver::{Line, resource_constraint, service_unavailable, split};
 use super::effect::Effects;
-use super::heard::Heard;
+use super::heard::{Heard, is_logged};
 use super::peers::Peer;
 use super::ring::FrameRef;
 use super::session::SessionId;
@@ -27,6 +27,16 @@ pub(super) enum Kept {
     Row(Option<u64>),
     /// It went back, or waits for an id.
     No,
+}
+
+/// A message that a session leaves behind.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// When its row in a log is from.
+    pub ingress: Wall,
+    /// By what it may come again, and is looked for in the log.
+    pub origin: Option<Origin>,
+    pub post: Post,
 }
 
 impl Core {
@@ -223,12 +233,14 @@ impl Core {
             return None;
         }
         let with = self.jids.parse(&post.from).ok()?;
+        let none = Origin { incarnation: self.config.incarnation, ..Origin::default() };
         Some(LogEntry {
             id: 0,
             at: sent.at,
             with,
             keep: Keep::Pending,
-            origin: Origin { incarnation: self.config.incarnation, ..Origin::default() },
+            // Its first sender may have to send it again.
+            origin: sent.origin.unwrap_or(none),
             stanza: post.stanza,
             open_end: post.open_end,
             close_start: post.close_start,
@@ -277,8 +289,8 @@ impl Core {
     }
 
     /// A message that a session leaves behind, with the time when it went there (XEP-0198 §4, XEP-0203), which it is
-    /// stamped with. Gives the time, too, that its row in a log is to have.
-    pub(super) fn message_late(&mut self, sent: &Unacknowledged) -> Option<(Wall, Post)> {
+    /// stamped with.
+    pub(super) fn message_late(&mut self, sent: &Unacknowledged) -> Option<Left> {
         let mut post = self.message_again(&sent.bytes)?;
         let own = self.jids.parse(&post.to).ok()?;
         let (open, rest) = post.stanza.split_at_checked(post.open_end as usize)?;
@@ -292,7 +304,11 @@ impl Core {
         // Only what has an id is no news to those who measure how long stanzas take.
         let is_known = post.flags.contains(Flags::STAMPED);
         post.flags = post.flags.with(Flags::LEFT);
-        Some((if is_known { sent.at } else { self.now.wall }, post))
+        Some(Left {
+            ingress: if is_known { sent.at } else { self.now.wall },
+            origin: sent.origin.filter(|_| is_logged(post.kind, post.flags)),
+            post,
+        })
     }
 
     /// A message that went to a client and was not acknowledged, as if it came now. A carbon is only a copy, and so is what

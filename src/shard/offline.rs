@@ -7,13 +7,13 @@ use super::control::Control;
 use super::deliver::resource_constraint;
 use super::effect::{Effects, Ticket};
 use super::input::StoreOutcome;
+use super::log::Left;
 use super::outbound::Mark;
 use super::phase::{Passage, Received, SessionChange};
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::stamp::ends_with_id;
 use super::{Core, Post, Shard, Timer, Waiting};
-use crate::base::instant::Wall;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::{Answer, LogEntry, Query, Written};
 use crate::xmpp::jid::BareJid;
@@ -628,20 +628,19 @@ impl Core {
     }
 
     /// Messages that a session leaves behind are older than what waits for the account, and go before it.
-    fn first_in_line(&mut self, id: AccountId, posts: Vec<(Wall, Post)>) {
+    fn first_in_line(&mut self, id: AccountId, left: Vec<Left>) {
         let ring = self.id.0;
         let loaded = self.accounts.get(id.0).is_some_and(|slot| slot.busy != Busy::Loading);
         if !loaded {
             // If the account cannot be read, what waits for it is sent back: these are not waiting yet.
-            return posts.into_iter().for_each(|(_, post)| self.leave(post));
+            return left.into_iter().for_each(|left| self.leave(left.post));
         }
         let epoch = self.placement.epoch();
-        for (ingress, post) in posts.into_iter().rev() {
+        for Left { ingress, origin: retry, post } in left.into_iter().rev() {
             let number = self.outward[usize::from(ring)].number();
             self.inward[usize::from(ring)].received(number);
-            let at = FrameRef { ring, number };
-            let (retry, since, is_new) = (None, None, false);
-            let queued = Queued { at, ingress, hops: 0, epoch, post, retry, since, is_new };
+            let (at, is_new) = (FrameRef { ring, number }, retry.is_some());
+            let queued = Queued { at, ingress, hops: 0, epoch, post, retry, since: None, is_new };
             if let Some(slot) = self.accounts.get_mut(id.0) {
                 slot.waiting.push_front(queued);
             }

@@ -147,6 +147,31 @@ fn frames_that_a_dead_node_did_not_handle_reach_the_new_owner_once() {
     }
 }
 
+/// A session had it before that was kept, and its row is of that session.
+#[test]
+fn what_a_session_at_a_dead_node_did_not_acknowledge_and_is_sent_again_is_kept_once() {
+    for ends in [false, true] {
+        let mut nodes = cluster();
+        let (here, there) = (nodes.name_at("a", 1), nodes.name_at("b", 2));
+        let alice = nodes.online(&here, "phone");
+        let (bob, _) = nodes.online_acked(&there, "desk");
+        nodes.lose_news_of(2);
+        nodes.send(alice, &chat(&format!("{there}@here"), "one"));
+        assert_eq!(bodies(&nodes.read(bob)), ["one"]);
+        assert_eq!(nodes.logged(&there), 0);
+        match ends {
+            true => nodes.send(bob, "</stream:stream>"),
+            false => nodes.cut(bob),
+        }
+        assert_eq!(nodes.logged(&there), 1, "{ends}");
+        nodes.kill_node(2);
+        nodes.members(&[(1, 1), (3, 1)], &[]);
+        nodes.advance(Duration::from_secs(1));
+        assert!(nodes.is_settled());
+        assert_eq!(bodies(&nodes.kept(&there, false)), ["one"], "{ends}");
+    }
+}
+
 #[test]
 fn watchers_see_the_contacts_of_a_dead_node_go_and_come_back() {
     let mut nodes = cluster();
