@@ -67,11 +67,17 @@ impl Core {
         let counters = slot.counters.as_deref_mut();
         let mut queue = counters.into_iter().flat_map(|it| it.unacknowledged_mut());
         let sent = queue.find(|sent| sent.origin == Some(origin));
-        let is_out = sent.map(|sent| sent.log_id = Some(row)).is_some();
+        let before = sent.map(|sent| sent.log_id.replace(row));
         drop(queue);
-        match is_out {
-            true => self.changed(session, copy::ROWS),
-            false => self.confirmed.push((slot.account, row)),
+        let account = slot.account;
+        match before {
+            Some(before) => {
+                // It may have been kept as the session fell asleep: one row is enough.
+                let surplus = before.filter(|before| *before != row);
+                self.confirmed.extend(surplus.map(|row| (account, row)));
+                self.changed(session, copy::ROWS);
+            }
+            None => self.confirmed.push((account, row)),
         }
         true
     }
