@@ -5,7 +5,7 @@ use super::limits::rate;
 use super::read::{address, domain, optional_path, path};
 use super::reader::Section;
 use super::tls::load_trust_anchors;
-use crate::federation::discovery::Routes;
+use crate::federation::discovery::{Routes, dns_name, literal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -39,6 +39,10 @@ pub struct Federation {
     pub patience_s: u32,
     /// Whose signatures answers of the DNS are checked with.
     pub dnssec: Dnssec,
+    /// A domain that the certificate does not prove is asked for a document that names it (RFC 7711).
+    pub posh: bool,
+    /// By host as the DNS has it: where its server of HTTPS is, instead of asking the DNS.
+    pub posh_routes: BTreeMap<String, SocketAddr>,
     /// Addresses of this machine and of private networks are taken from the DNS; see `Federation::takes_local_addresses`.
     pub local_addresses: LocalAddresses,
     pub limits: FederationLimits,
@@ -158,6 +162,8 @@ pub(super) fn federation(s: &mut Section<'_>, ours: &[String], check: Check) -> 
             "root" => Ok(Dnssec::Root),
             file => path(file).map(Dnssec::File),
         }),
+        posh: s.boolean("posh", false),
+        posh_routes: BTreeMap::new(),
         local_addresses: s.choice(
             "local_addresses",
             &[
@@ -184,6 +190,12 @@ pub(super) fn federation(s: &mut Section<'_>, ours: &[String], check: Check) -> 
             true => Err("is served here".to_owned()),
             false => Ok((listed, place.to_owned())),
         }
+    });
+    federation.posh_routes = s.texts("posh_routes", "192.0.2.1:443", |name, place| {
+        let host = dns_name(name).filter(|_| literal(name).is_none());
+        let host = host.ok_or_else(|| "is no name of a host".to_owned())?;
+        let place = https_server(place).map_err(|fault| format!("{place:?} {fault}"))?;
+        Ok((host, place))
     });
     let domains = s.each("domains", |s, name| {
         let own = peer_policy(s, policy);
@@ -323,6 +335,17 @@ fn name_server(text: &str) -> Result<SocketAddr, &'static str> {
         .map_err(|_| "is not the IP address of a DNS server, with a port or without")
 }
 
+/// - takes: an IP address, with a port or without
+fn https_server(text: &str) -> Result<SocketAddr, &'static str> {
+    const PORT: u16 = 443;
+    text.parse::<IpAddr>()
+        .map(|ip| SocketAddr::new(ip, PORT))
+        .or_else(|_| text.parse())
+        .ok()
+        .filter(|place| place.port() != 0)
+        .ok_or("is not the IP address of a server, with a port or without")
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -342,6 +365,17 @@ mod tests {
             load(&["federation.routes.\"*.Example.ORG\"=xmpp.example.net"]).unwrap().federation;
         assert!(federation.routes.contains_key("*.example.org"));
         assert!(federation.routes().of("a.example.org").is_some());
+    }
+
+    #[test]
+    fn servers_of_https_are_by_host_as_the_dns_has_it() {
+        let config = load(&[
+            "federation.posh_routes.\"B\u{fc}cher.Example\"=192.0.2.1",
+            "federation.posh_routes.\"a.example\"=[2001:db8::1]:8443",
+        ]);
+        let routes = config.unwrap().federation.posh_routes;
+        assert_eq!(routes["xn--bcher-kva.example"].to_string(), "192.0.2.1:443");
+        assert_eq!(routes["a.example"].to_string(), "[2001:db8::1]:8443");
     }
 
     #[test]
@@ -371,6 +405,11 @@ mod tests {
             (vec!["federation.routes.localhost=192.0.2.1:1"], "is served here"),
             (vec!["federation.domains.localhost.dialback=true"], "is served here"),
             (vec!["federation.dns=[\"ns.example.org\"]"], "is not the IP address of a DNS server"),
+            (
+                vec!["federation.posh_routes.\"x.org\"=www.example.org"],
+                "is not the IP address of a server",
+            ),
+            (vec!["federation.posh_routes.\"192.0.2.1\"=192.0.2.1"], "is no name of a host"),
             (vec!["federation.min_tls=\"1.1\""], "is not one of \"1.2\", \"1.3\""),
             (vec![on, "federation.dialback=false"], "write require_certificate = true beside it"),
             (vec![on, "federation.block=[\"localhost\"]"], "it names other servers' domains"),

@@ -42,6 +42,8 @@ pub struct FederationConfig {
     /// Of dialback keys (XEP-0185): the same on all cores, made from what the system's generator gave; in a cluster the same
     /// on all nodes, as any of them may be asked for a key.
     pub dialback_secret: DialbackSecret,
+    /// A domain that its server's certificate does not prove is asked for the document of RFC 7711.
+    pub posh: bool,
     /// For how long stored messages wait for a domain that cannot be reached; then they bounce.
     pub patience: Duration,
     pub limits: Limits,

@@ -21,6 +21,8 @@ pub(super) enum Hold {
     No,
     /// There is no connection yet, or a handshake is under way.
     Tls,
+    /// For what the peer's domain says of its certificate.
+    Posh,
     /// For rings or the store to take what waits.
     Pressure,
     /// Until then: the peer is above its rate.

@@ -152,13 +152,15 @@ pub enum Step {
     Dns,
     Tcp,
     Tls,
+    /// What the domain says of its certificate over HTTPS, where that is asked.
+    Posh,
     Stream,
     Auth,
 }
 
 impl Step {
-    pub const ALL: [Step; 6] =
-        [Step::Policy, Step::Dns, Step::Tcp, Step::Tls, Step::Stream, Step::Auth];
+    pub const ALL: [Step; 7] =
+        [Step::Policy, Step::Dns, Step::Tcp, Step::Tls, Step::Posh, Step::Stream, Step::Auth];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -166,6 +168,7 @@ impl Step {
             Step::Dns => "dns",
             Step::Tcp => "tcp",
             Step::Tls => "tls",
+            Step::Posh => "posh",
             Step::Stream => "stream",
             Step::Auth => "auth",
         }

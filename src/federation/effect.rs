@@ -26,6 +26,8 @@ pub enum Action {
     Dial { conn: ConnId, plan: Arc<Plan>, first: usize, share: u32, tls: Arc<ClientTls> },
     /// Flush this connection's output, then shake hands: `Input::Secured`, or `Input::Closed` with `Lost::Tls`.
     StartTls { conn: ConnId, role: TlsRole },
+    /// Fetch the document in which a domain names its certificates (RFC 7711): `Input::Posh`, always.
+    AskPosh { conn: ConnId, domain: Arc<str> },
     /// Flush this connection's output, then close it: TLS close_notify, half-close, a second for the peer's, then gone.
     /// `Input::Closed`.
     Close(ConnId),

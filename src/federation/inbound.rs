@@ -36,6 +36,8 @@ pub(super) struct In {
     pub verifies: bool,
     /// When it could begin to say who it is: accepted, and its handshake done.
     pub since: Instant,
+    /// Its header, which waits for what its domain says of its certificate.
+    pub opened: Option<Opened>,
     bytes: Meter,
     bytes_free_at: Instant,
 }
@@ -45,6 +47,7 @@ impl In {
         In {
             network,
             since: now,
+            opened: None,
             stranger: true,
             pairs: SmallVec::new(),
             asked: 0,
@@ -116,6 +119,19 @@ impl Core {
                     .with_text("this version of TLS is too old here");
                 return self.give_up(id, Failure::Policy, "its TLS is too old", Some(error), fx);
             }
+            if !opened.is_authenticated
+                && let Some(from) = from
+                && self.ask_posh(id, from, fx)
+            {
+                if let Some(conn) = self.conns.get_mut(id.0)
+                    && let Side::In(side) = &mut conn.side
+                {
+                    side.opened = Some(opened.clone());
+                }
+                return;
+            }
+        }
+        if let Some(tls) = self.conns.get(id.0).and_then(|conn| conn.tls.as_ref()) {
             let trust = from.map(|from| tls.speaks_for(from));
             match trust {
                 Some(Ok(_)) => offer.external = !opened.is_authenticated,

@@ -4,6 +4,7 @@ use super::config::FederationConfig;
 use super::control::Request;
 use super::discovery::{Plan, Problem, Target};
 use super::effect::ConnId;
+use super::posh::{Fingerprints, Posh, PoshProblem};
 use super::trust::{By, Distrust, PeerCertificate};
 use crate::base::instant::Instant;
 use crate::cluster::placement::Placement;
@@ -32,6 +33,13 @@ pub enum Input<'a> {
     /// The handshake that `Action::StartTls` asked for is done; or, of an incoming connection of direct TLS, its first
     /// one.
     Secured { conn: ConnId, tls: Box<PeerTls>, took: Duration },
+    /// What `Action::AskPosh` has found, and how long it took. The connection may be gone meanwhile.
+    Posh {
+        conn: ConnId,
+        domain: Arc<str>,
+        outcome: Result<Arc<Fingerprints>, PoshProblem>,
+        took: Duration,
+    },
     /// Plain text of a connection, any cut of it.
     Bytes { conn: ConnId, bytes: &'a [u8] },
     /// The connection is gone. Nothing of it comes any more.
@@ -110,13 +118,27 @@ pub struct PeerTls {
     pub server_name: Option<String>,
     /// `None` where the peer showed none.
     pub certificate: Option<PeerCertificate>,
+    /// What the domain itself says of it over HTTPS, where it was asked; the handshake leaves that out.
+    pub posh: Option<Posh>,
 }
 
 impl PeerTls {
     /// Whether the peer's certificate proves that it is the server of `domain`, which is prepared.
     pub fn speaks_for(&self, domain: &str) -> Result<By, Untrusted> {
         let certificate = self.certificate.as_ref().ok_or(Untrusted::NoCertificate)?;
-        certificate.speaks_for(domain).map_err(Untrusted::Certificate)
+        let distrust = match certificate.speaks_for(domain) {
+            Ok(by) => return Ok(by),
+            Err(distrust) => distrust,
+        };
+        match &self.posh {
+            Some(posh) if *posh.domain == *domain && distrust.leaves_posh() => {
+                match &posh.outcome {
+                    Ok(()) => Ok(By::Posh),
+                    Err(problem) => Err(Untrusted::Posh { distrust, problem: problem.clone() }),
+                }
+            }
+            _ => Err(Untrusted::Certificate(distrust)),
+        }
     }
 }
 
@@ -125,6 +147,11 @@ impl PeerTls {
 pub enum Untrusted {
     NoCertificate,
     Certificate(Distrust),
+    /// Nor by the document of the domain.
+    Posh {
+        distrust: Distrust,
+        problem: PoshProblem,
+    },
 }
 
 impl Untrusted {
@@ -139,6 +166,9 @@ impl fmt::Display for Untrusted {
         match self {
             Untrusted::NoCertificate => f.write_str("it showed no certificate"),
             Untrusted::Certificate(distrust) => distrust.fmt(f),
+            Untrusted::Posh { distrust, problem } => {
+                write!(f, "{distrust}; nor does POSH prove it: {problem}")
+            }
         }
     }
 }

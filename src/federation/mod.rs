@@ -36,6 +36,7 @@ mod managed;
 mod note;
 mod operator;
 mod outbound;
+pub mod posh;
 mod probe;
 mod queue;
 mod share;
@@ -254,6 +255,9 @@ impl Federation {
             Input::Connected { conn, connected } => self.connected(conn, *connected, fx),
             Input::DialFailed { conn, attempts } => self.core.dial_failed(conn, &attempts, fx),
             Input::Secured { conn, tls, took } => self.secured(conn, tls, took, fx),
+            Input::Posh { conn, domain, outcome, took } => {
+                self.posh(conn, domain, outcome, took, fx);
+            }
             Input::Bytes { conn, bytes } => self.bytes(conn, bytes, fx),
             Input::Closed { conn, why } => self.core.connection_lost(conn, &why, fx),
             Input::Stored { ticket, outcome } => self.core.stored(ticket, outcome, fx),

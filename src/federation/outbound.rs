@@ -216,6 +216,8 @@ impl Core {
             None => (true, name.to_owned()),
         };
         out.step(Step::Tls, sound, &text, took);
+        let remote = out.remote.clone();
+        self.ask_posh(id, &remote, fx);
     }
 
     /// What the peer's certificate says of its domain.

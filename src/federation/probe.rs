@@ -151,6 +151,12 @@ pub struct Probe {
     pub pairs_by_certificate: u64,
     pub pairs_by_dialback: u64,
     pub pairs_refused: u64,
+    /// Documents of POSH that were asked for: they named the certificate, there was none, they named others, or were not to be
+    /// had or used.
+    pub posh_proved: u64,
+    pub posh_absent: u64,
+    pub posh_refused: u64,
+    pub posh_failed: u64,
     /// Results of dialback that nobody waited for.
     pub dialback_unsolicited: u64,
     pub stanzas_out: u64,

@@ -38,6 +38,8 @@ pub struct PeerCertificate {
     pub dane: Dane,
     /// SHA-256 of the certificate.
     pub digest: [u8; 32],
+    /// SHA-512 of it.
+    pub digest_512: [u8; 64],
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub key_digest: [u8; 32],
     /// Seconds since the Unix epoch when it expires.
@@ -121,6 +123,7 @@ pub enum By {
     XmppAddress,
     Ip,
     Dane,
+    Posh,
 }
 
 /// Why a peer is not trusted by its certificate.
@@ -149,6 +152,24 @@ impl PeerCertificate {
         }
         let found = self.names.speak_for(domain);
         found.ok_or_else(|| Distrust::OtherNames { names: self.names.to_string() })
+    }
+}
+
+impl Distrust {
+    /// Whether the domain could still name the certificate itself (RFC 7711). Then it does not matter who signed it, and for
+    /// whom; that it is out of date, or not made for TLS, does.
+    pub fn leaves_posh(&self) -> bool {
+        match self {
+            Distrust::OtherNames { .. } => true,
+            Distrust::Dane => false,
+            Distrust::Chain(problem) => matches!(
+                problem,
+                ChainProblem::SelfSigned
+                    | ChainProblem::UnknownIssuer { .. }
+                    | ChainProblem::Expired { intermediate: true, .. }
+                    | ChainProblem::NotYetValid { intermediate: true, .. }
+            ),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::runtime::control::{ControlResponse, Listener, Tell};
 use crate::runtime::executor::{self, Beats, Done};
 use crate::runtime::federation::certificates::Trust;
 use crate::runtime::federation::dns::{Dns, DnsSettings, Dnssec};
+use crate::runtime::federation::posh::PoshSettings;
 use crate::runtime::federation::tls::FederationTls;
 use crate::runtime::federation::{
     self, FederationCores, FederationLetter, FederationNews, FederationSettings, FederationSetup,
@@ -117,7 +118,7 @@ pub(super) fn prepare(
     }
     let (mailboxes, letters): (Vec<_>, Vec<_>) = (0..cores).map(|_| Mailbox::new()).unzip();
     let cpus = federation::cpus(shards, cores);
-    let dns = Dns::start(DnsSettings { cpus, ..dns_settings(section) });
+    let dns = Dns::start(DnsSettings { cpus, ..dns_settings(section)? });
     let dns = dns.map_err(|error| told("federation", &error))?;
     let dialback_secret = match &joins {
         Some((_, secret)) => DialbackSecret::new(secret),
@@ -176,8 +177,16 @@ impl Prepared {
     }
 }
 
-fn dns_settings(section: &config::Federation) -> DnsSettings {
-    DnsSettings {
+/// - errors: the authorities cannot be read
+fn dns_settings(section: &config::Federation) -> Result<DnsSettings, Error> {
+    let posh = match section.posh {
+        true => Some(PoshSettings {
+            trust: trust(section)?,
+            routes: section.posh_routes.clone().into_iter().collect(),
+        }),
+        false => None,
+    };
+    Ok(DnsSettings {
         servers: section.dns.clone(),
         routes: Arc::new(section.routes()),
         local_addresses: section.takes_local_addresses(),
@@ -186,14 +195,18 @@ fn dns_settings(section: &config::Federation) -> DnsSettings {
             config::Dnssec::Root => Some(Dnssec::Root),
             config::Dnssec::File(path) => Some(Dnssec::File(path.clone())),
         },
+        posh,
         cpus: Vec::new(),
-    }
+    })
+}
+
+fn trust(section: &config::Federation) -> Result<Trust, Error> {
+    Trust::load(section.ca_file.as_deref()).map_err(|error| told("federation.ca_file", &error))
 }
 
 /// - errors: the authorities cannot be read
 fn settings(config: &Config, tls: &TlsServer) -> Result<FederationSettings, Error> {
-    let trust = Trust::load(config.federation.ca_file.as_deref())
-        .map_err(|error| told("federation.ca_file", &error))?;
+    let trust = trust(&config.federation)?;
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     Ok(FederationSettings {
         tls: FederationTls::new(tls.certificates().clone(), trust),
@@ -232,6 +245,7 @@ fn actor_config(
         allow: names(&section.allow),
         block: section.block.iter().chain(blocked).map(|name| name.as_str().into()).collect(),
         dialback_secret: itself.dialback_secret.clone(),
+        posh: section.posh,
         patience: Duration::from_secs(section.patience_s.into()),
         limits: limits(config, cores),
     }
@@ -319,7 +333,7 @@ impl Part {
     /// - errors: a file that is named cannot be read
     pub(super) fn check(&self, config: &Config, tls: &TlsServer) -> Result<Reload, Error> {
         let settings = settings(config, tls)?;
-        Ok(Reload { settings, dns: dns_settings(&config.federation) })
+        Ok(Reload { settings, dns: dns_settings(&config.federation)? })
     }
 
     /// All that follows goes by this configuration.

@@ -32,6 +32,7 @@ pub(crate) fn tls(domains: &str, chain: Result<(), ChainProblem>) -> PeerTls {
         names: names(domains),
         dane: Dane::Silent,
         digest: [1; 32],
+        digest_512: [3; 64],
         key_digest: [2; 32],
         expires_s: i64::MAX,
     };
@@ -40,6 +41,7 @@ pub(crate) fn tls(domains: &str, chain: Result<(), ChainProblem>) -> PeerTls {
         alpn: false,
         server_name: None,
         certificate: Some(certificate),
+        posh: None,
     }
 }
 

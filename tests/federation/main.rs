@@ -13,6 +13,7 @@ mod dialback;
 mod faults;
 mod operators;
 mod peer;
+mod posh;
 mod resuming;
 mod rig;
 mod sending;

@@ -5,6 +5,7 @@ use corefire::base::instant::{Instant, Now, Wall};
 use corefire::base::rng::Rng;
 use corefire::federation::control::{Answered, Request};
 use corefire::federation::discovery::{Plan, Security, Source, Target};
+use corefire::federation::posh::{Fingerprints, PoshProblem};
 use corefire::federation::{
     Action, ConnId, Connected, Effects, Federation, FederationConfig, Input, Limits, Lost, Note,
     PeerTls, Policy, Probe,
@@ -36,6 +37,7 @@ pub(crate) enum Wish {
     Resolve(ConnId, Arc<str>),
     Dial(ConnId, Arc<Plan>, usize),
     StartTls(ConnId),
+    Posh(ConnId, Arc<str>),
     Close(ConnId),
     Abort(ConnId),
 }
@@ -87,6 +89,7 @@ pub(crate) fn config(domains: &str) -> FederationConfig {
         allow: Vec::new(),
         block: Vec::new(),
         dialback_secret: DialbackSecret::new(domains.as_bytes()),
+        posh: false,
         patience: Duration::from_secs(3_600),
         limits: Limits::default(),
     }
@@ -152,6 +155,9 @@ impl Rig {
                         self.wishes.push_back(Wish::Dial(conn, plan, first));
                     }
                     Action::StartTls { conn, .. } => self.wishes.push_back(Wish::StartTls(conn)),
+                    Action::AskPosh { conn, domain } => {
+                        self.wishes.push_back(Wish::Posh(conn, domain));
+                    }
                     Action::Close(conn) => self.wishes.push_back(Wish::Close(conn)),
                     Action::Abort(conn) => self.wishes.push_back(Wish::Abort(conn)),
                     Action::ReadAgain(_) => {}
@@ -425,6 +431,22 @@ impl Rig {
             panic!("no handshake is wanted")
         };
         self.secured(conn, tls);
+        conn
+    }
+
+    /// The document of a domain that is asked for is there, or is not.
+    pub(crate) fn fetched(
+        &mut self,
+        domain: &str,
+        outcome: Result<Fingerprints, PoshProblem>,
+    ) -> ConnId {
+        let is_it = |wish: &Wish| matches!(wish, Wish::Posh(..));
+        let Some(Wish::Posh(conn, asked)) = self.next_wish(is_it) else {
+            panic!("no document is asked for")
+        };
+        assert_eq!(&*asked, domain);
+        let took = Duration::from_millis(4);
+        self.give(Input::Posh { conn, domain: asked, outcome: outcome.map(Arc::new), took });
         conn
     }
 

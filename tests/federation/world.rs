@@ -325,6 +325,7 @@ impl World {
                     self.plan(self.latency * 2, Event::Secured { link });
                 }
             }
+            Wish::Posh(..) => unreachable!("POSH is off"),
             Wish::Close(conn) => {
                 if let Some((link, end)) = self.link(node, conn) {
                     let why = Lost::Closed;

@@ -3,6 +3,7 @@
 mod certified;
 mod dialback;
 mod operator;
+mod posh;
 mod trouble;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};

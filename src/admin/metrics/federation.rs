@@ -34,6 +34,10 @@ fn summed(cores: &[FederationFigures]) -> Probe {
             pairs_by_certificate,
             pairs_by_dialback,
             pairs_refused,
+            posh_proved,
+            posh_absent,
+            posh_refused,
+            posh_failed,
             dialback_unsolicited,
             stanzas_out,
             stanzas_out_again,
@@ -72,6 +76,10 @@ fn summed(cores: &[FederationFigures]) -> Probe {
         sum.pairs_by_certificate += pairs_by_certificate;
         sum.pairs_by_dialback += pairs_by_dialback;
         sum.pairs_refused += pairs_refused;
+        sum.posh_proved += posh_proved;
+        sum.posh_absent += posh_absent;
+        sum.posh_refused += posh_refused;
+        sum.posh_failed += posh_failed;
         sum.dialback_unsolicited += dialback_unsolicited;
         sum.stanzas_out += stanzas_out;
         sum.stanzas_out_again += stanzas_out_again;
@@ -186,6 +194,17 @@ impl Page<'_> {
                 ("dialback", probe.pairs_by_dialback),
                 ("refused", probe.pairs_refused),
                 ("unsolicited", probe.dialback_unsolicited),
+            ],
+        )?;
+        self.counts(
+            "federation_posh",
+            "Documents in which other domains name their certificates (RFC 7711) that were asked for, by what they proved",
+            "result",
+            &[
+                ("proved", probe.posh_proved),
+                ("absent", probe.posh_absent),
+                ("refused", probe.posh_refused),
+                ("failed", probe.posh_failed),
             ],
         )?;
         let failures: Vec<_> =

@@ -29,6 +29,27 @@ pub const TLSA_MAX: usize = 8;
 /// Records that are looked at in one answer, SRV records of the lowest priorities first.
 pub const RECORDS_MAX: usize = 256;
 
+/// The addresses in answers about one name to which it may lead, families in turns, `ADDRESSES_MAX` at most.
+///
+/// - `local_addresses`: as in `Options`
+pub fn reachable(answers: &[Answer], local_addresses: bool) -> Vec<IpAddr> {
+    let records = answers.iter().flat_map(|answer| match answer {
+        Answer::Found { records, .. } => records.as_slice(),
+        _ => &[],
+    });
+    let addresses = records.take(RECORDS_MAX).filter_map(|record| match record {
+        Record::Address(address) => Some(address.to_canonical()),
+        _ => None,
+    });
+    let may_reach = |address: &IpAddr| match order::reach(*address) {
+        order::Reach::Public => true,
+        order::Reach::Local => local_addresses,
+        order::Reach::Never => false,
+    };
+    let addresses: Vec<_> = addresses.filter(may_reach).collect();
+    order::interleave(&addresses, ADDRESSES_MAX)
+}
+
 /// What is asked of the DNS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {

@@ -185,7 +185,15 @@ fn kinds_in_which_authorities_cannot_be_bound_can_be_left_out() {
 
 fn certificate(chain: Result<(), ChainProblem>, dane: Dane) -> PeerCertificate {
     let names = names(vec![dns("a.example")]);
-    PeerCertificate { chain, names, dane, digest: [0; 32], key_digest: [0; 32], expires_s: 0 }
+    PeerCertificate {
+        chain,
+        names,
+        dane,
+        digest: [0; 32],
+        digest_512: [0; 64],
+        key_digest: [0; 32],
+        expires_s: 0,
+    }
 }
 
 #[test]

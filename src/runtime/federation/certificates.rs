@@ -22,6 +22,7 @@ pub use any_peer::{AnyPeer, explain};
 use crate::federation::discovery::{Target, Tlsa};
 use crate::federation::trust::{ChainProblem, Dane, Names, PeerCertificate};
 use ring::digest::{SHA256, SHA512, digest};
+use rustls::RootCertStore;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring as provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -86,6 +87,11 @@ impl Trust {
         }
     }
 
+    /// The same authorities, for a server that must prove its name by them.
+    pub(super) fn roots(&self) -> RootCertStore {
+        RootCertStore { roots: self.anchors.to_vec() }
+    }
+
     /// How many authorities there are.
     pub fn len(&self) -> usize {
         self.anchors.len()
@@ -129,6 +135,7 @@ impl Trust {
             names,
             dane,
             digest: sha256(leaf),
+            digest_512: sha512(leaf),
             key_digest: sha256(key),
             expires_s: parsed.as_ref().map_or(0, |it| it.validity().not_after.timestamp()),
         })
@@ -359,6 +366,12 @@ fn matches(tlsa: &Tlsa, certificate: &CertificateDer<'_>) -> bool {
 fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut result = [0; 32];
     result.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    result
+}
+
+fn sha512(bytes: &[u8]) -> [u8; 64] {
+    let mut result = [0; 64];
+    result.copy_from_slice(digest(&SHA512, bytes).as_ref());
     result
 }
 

@@ -303,6 +303,12 @@ impl Core {
                     mailbox.send(FederationLetter::Resolved { conn, outcome, took });
                 });
             }
+            Action::AskPosh { conn, domain } => {
+                let (mailbox, of) = (self.mailbox.clone(), domain.clone());
+                self.dns.posh(domain, move |outcome, took| {
+                    mailbox.send(FederationLetter::Posh { conn, domain: of, outcome, took });
+                });
+            }
             Action::Dial { conn, plan, first, share, tls } => {
                 dial::dial(self, conn, plan, (first, share), tls);
             }
@@ -377,6 +383,9 @@ impl Core {
                 if is_wanted {
                     self.give(Input::Resolved { conn, outcome, took });
                 }
+            }
+            FederationLetter::Posh { conn, domain, outcome, took } => {
+                self.give(Input::Posh { conn, domain, outcome, took });
             }
             FederationLetter::View(view) => self.give(Input::Placed(view.placement.clone())),
             FederationLetter::Reconfigured(news) => {

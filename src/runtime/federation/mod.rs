@@ -2,8 +2,8 @@
 //! servers.
 //!
 //! `core` runs the actor (`crate::federation`), `connection` its sockets, `dial` makes connections, `tls` is both ends of
-//! TLS, `certificates` what a peer's certificate is worth, `dns` the thread that asks for servers' addresses, `notes` the
-//! lines of the log.
+//! TLS, `certificates` what a peer's certificate is worth, `dns` the thread that asks for servers' addresses, `posh` what that
+//! thread fetches over HTTPS, `notes` the lines of the log.
 
 pub mod certificates;
 mod connection;
@@ -11,6 +11,7 @@ mod core;
 mod dial;
 pub mod dns;
 mod notes;
+pub mod posh;
 pub mod tls;
 
 use self::core::{Core, Part};
@@ -26,6 +27,7 @@ use crate::base::rng::Rng;
 use crate::cluster::view::View;
 use crate::federation::control::{Answered, Request};
 use crate::federation::discovery::{Plan, Problem};
+use crate::federation::posh::{Fingerprints, PoshProblem};
 use crate::federation::{ConnId, Federation, FederationConfig};
 use crate::store::{StoreOutcome, Ticket};
 use dns::Dns;
@@ -45,6 +47,13 @@ pub enum FederationLetter {
     Resolved {
         conn: ConnId,
         outcome: Result<Arc<Plan>, Problem>,
+        took: Duration,
+    },
+    /// What the document of a connection's domain is.
+    Posh {
+        conn: ConnId,
+        domain: Arc<str>,
+        outcome: Result<Arc<Fingerprints>, PoshProblem>,
         took: Duration,
     },
     /// In a cluster: who owns what.

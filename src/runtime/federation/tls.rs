@@ -98,6 +98,7 @@ impl FederationTls {
             alpn: connection.alpn_protocol() == Some(ALPN_SERVER),
             server_name: tls.server_name().map(str::to_owned),
             certificate: chain.and_then(|chain| self.trust.certificate(chain, is_client, target)),
+            posh: None,
         }
     }
 }

@@ -76,7 +76,7 @@ fn with_bad_certificate(
 
 /// The message comes back, and the log says why.
 #[track_caller]
-fn is_refused([alpha, beta]: [Side; 2], words: &str) {
+pub(super) fn is_refused([alpha, beta]: [Side; 2], words: &str) {
     let (mut one, other) = (alpha.start(), beta.start());
     let mut alice = alpha.log_in(&one, "alice");
     alice.send("<message to='bob@beta.test' id='m' type='chat'><body>hi</body></message>");

@@ -18,14 +18,31 @@ const FAILED_S: u32 = 5;
 
 pub(super) type Known = Result<Arc<Facts>, Problem>;
 
-#[derive(Debug, Default)]
-pub(super) struct Cache {
-    young: Map<Arc<str>, (Known, Instant)>,
-    old: Map<Arc<str>, (Known, Instant)>,
+/// By domain, `max` of them.
+#[derive(Debug)]
+pub(in crate::runtime::federation) struct Cache<T> {
+    max: usize,
+    young: Map<Arc<str>, (T, Instant)>,
+    old: Map<Arc<str>, (T, Instant)>,
 }
 
-impl Cache {
-    pub(super) fn get(&mut self, domain: &str, now: Instant) -> Option<Known> {
+impl Cache<Known> {
+    pub(super) fn insert(&mut self, domain: Arc<str>, known: Known, now: Instant) {
+        let ttl_s = match &known {
+            Ok(facts) => facts.ttl_s().clamp(FOUND_S.0, FOUND_S.1),
+            Err(Problem::Busy) => return,
+            Err(problem) => problem.ttl_s().map_or(FAILED_S, |it| it.clamp(ABSENT_S.0, ABSENT_S.1)),
+        };
+        self.insert_until(domain, known, now + Duration::from_secs(ttl_s.into()));
+    }
+}
+
+impl<T: Clone> Cache<T> {
+    pub(in crate::runtime::federation) fn new(max: usize) -> Cache<T> {
+        Cache { max, young: Map::default(), old: Map::default() }
+    }
+
+    pub(in crate::runtime::federation) fn get(&mut self, domain: &str, now: Instant) -> Option<T> {
         if let Some((known, until)) = self.young.get(domain) {
             return (now < *until).then(|| known.clone());
         }
@@ -37,25 +54,21 @@ impl Cache {
         Some(known)
     }
 
-    pub(super) fn insert(&mut self, domain: Arc<str>, known: Known, now: Instant) {
-        let ttl_s = match &known {
-            Ok(facts) => facts.ttl_s().clamp(FOUND_S.0, FOUND_S.1),
-            Err(Problem::Busy) => return,
-            Err(problem) => problem.ttl_s().map_or(FAILED_S, |it| it.clamp(ABSENT_S.0, ABSENT_S.1)),
-        };
-        self.insert_until(domain, known, now + Duration::from_secs(ttl_s.into()));
-    }
-
-    fn insert_until(&mut self, domain: Arc<str>, known: Known, until: Instant) {
-        if self.young.len() >= DOMAINS_MAX / 2 && !self.young.contains_key(&domain) {
+    pub(in crate::runtime::federation) fn insert_until(
+        &mut self,
+        domain: Arc<str>,
+        known: T,
+        until: Instant,
+    ) {
+        if self.young.len() >= self.max / 2 && !self.young.contains_key(&domain) {
             std::mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
         }
         self.young.insert(domain, (known, until));
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Cache::default();
+    pub(in crate::runtime::federation) fn clear(&mut self) {
+        *self = Cache::new(self.max);
     }
 
     #[cfg(test)]
@@ -74,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_names_that_are_not_there_stays_within_the_bound() {
-        let (mut cache, now) = (Cache::default(), Instant::now());
+        let (mut cache, now) = (Cache::new(DOMAINS_MAX), Instant::now());
         cache.insert("wanted.example".into(), absent(300), now);
         for number in 0..3 * DOMAINS_MAX {
             cache.insert(format!("{number}.example").into(), absent(300), now);
@@ -87,7 +100,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_for_no_time_or_for_ever() {
-        let (mut cache, now) = (Cache::default(), Instant::now());
+        let (mut cache, now) = (Cache::new(DOMAINS_MAX), Instant::now());
         let after = |seconds| now + Duration::from_secs(seconds);
         cache.insert("short".into(), absent(0), now);
         cache.insert("long".into(), absent(u32::MAX), now);

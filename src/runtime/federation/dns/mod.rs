@@ -9,16 +9,18 @@
 //! SRV records behind an alias.
 
 mod answer;
-mod cache;
+pub(super) mod cache;
 
 pub use answer::read;
 
 use super::super::executor;
+use super::posh::{self, Fetcher, Fetches, PoshSettings};
 use crate::base::hash::Map;
 use crate::base::rng::Rng;
 use crate::federation::discovery::{
-    Answer, Failure, Kind, Options, Plan, Problem, Question, Routes, Search, Step,
+    Answer, Failure, Kind, Options, Plan, Problem, Question, Routes, Search, Step, reachable,
 };
+use crate::federation::posh::{Fingerprints, PoshProblem};
 use answer::{Anchors, Chase};
 use cache::{Cache, Known};
 use hickory_resolver::config::{NameServerConfig, ResolverOpts};
@@ -68,6 +70,8 @@ pub struct DnsSettings {
     /// DNSSEC is checked here, of the zones with these keys and all below; then TLSA records count (RFC 7673). The servers
     /// must pass on what the checks need, or they have no answers that hold.
     pub dnssec: Option<Dnssec>,
+    /// How documents of RFC 7711 are fetched; none are without.
+    pub posh: Option<PoshSettings>,
     /// Processors that the thread may use, where it is not to take those of the shards; empty: all.
     pub cpus: Vec<usize>,
 }
@@ -86,6 +90,8 @@ pub enum Dnssec {
 pub enum DnsError {
     #[error("the trust anchor {} cannot be read: {why}", path.display())]
     TrustAnchor { path: PathBuf, why: String },
+    #[error("HTTPS cannot be spoken: {0}")]
+    Tls(#[from] rustls::Error),
     #[error("the thread of the resolver cannot be started: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -112,6 +118,8 @@ enum Event {
     Ask(Arc<str>, Asker),
     /// Of the settings with this number.
     Found(Arc<str>, u64, Known),
+    Posh(Arc<str>, posh::Asker),
+    Fetched(Arc<str>, u64, posh::Known),
     Settings(Box<Resolver>),
 }
 
@@ -136,7 +144,8 @@ impl Dns {
             let desk = Desk {
                 resolver: Rc::new(resolver),
                 version: 0,
-                cache: Cache::default(),
+                cache: Cache::new(cache::DOMAINS_MAX),
+                posh: Fetches::default(),
                 rng: Rng::from_seed(executor::seed()),
                 pending: Map::default(),
                 queue: VecDeque::new(),
@@ -173,6 +182,22 @@ impl Dns {
         }
     }
 
+    /// Fetches the document of a domain, or remembers.
+    ///
+    /// - takes: as `resolve`
+    pub fn posh(
+        &self,
+        domain: Arc<str>,
+        reply: impl FnOnce(Result<Arc<Fingerprints>, PoshProblem>, Duration) + Send + 'static,
+    ) {
+        let asker = posh::Asker::new(Box::new(reply));
+        if let Err(unsent) = self.events.send(Event::Posh(domain, asker))
+            && let Event::Posh(_, asker) = unsent.0
+        {
+            asker.tell(Err(PoshProblem::Busy));
+        }
+    }
+
     /// All that follows is asked by these; what is remembered is forgotten.
     pub fn reconfigure(&self, settings: DnsSettings) -> Result<(), DnsError> {
         let resolver = Resolver::new(settings)?;
@@ -195,7 +220,8 @@ struct Desk {
     resolver: Rc<Resolver>,
     /// Grows with each change of settings, so that what was found by older ones is not kept.
     version: u64,
-    cache: Cache,
+    cache: Cache<Known>,
+    posh: Fetches,
     rng: Rng,
     pending: Map<Arc<str>, Vec<Asker>>,
     /// Of these, the ones that are not asked for yet.
@@ -216,6 +242,15 @@ impl Desk {
                     self.resolver = Rc::from(resolver);
                     self.version += 1;
                     self.cache.clear();
+                    self.posh.forget();
+                }
+                Event::Posh(domain, asker) => {
+                    self.posh.ask(domain, asker);
+                    self.fetch();
+                }
+                Event::Fetched(domain, version, known) => {
+                    self.posh.fetched(&domain, known, version == self.version);
+                    self.fetch();
                 }
             }
         }
@@ -254,6 +289,26 @@ impl Desk {
         }
     }
 
+    /// Begins with documents that are asked for, as many as may be under way.
+    fn fetch(&mut self) {
+        while let Some(events) = self.events.upgrade()
+            && let Some(domain) = self.posh.next()
+        {
+            let (resolver, version) = (self.resolver.clone(), self.version);
+            let (questions, of) = (self.questions.clone(), domain.clone());
+            let fetch = spawn_local(async move {
+                let Some(fetcher) = &resolver.posh else { return Err(PoshProblem::Busy) };
+                fetcher.fetch(&of, |host| resolver.addresses(host, &questions)).await
+            });
+            spawn_local(async move {
+                // As above.
+                let fault = || PoshProblem::Unreachable("a fault of this server".to_owned());
+                let known = fetch.await.unwrap_or_else(|_| Err(fault()));
+                let _ = events.send(Event::Fetched(domain, version, known));
+            });
+        }
+    }
+
     fn found(&mut self, domain: Arc<str>, version: u64, known: Known) {
         self.in_flight -= 1;
         let askers = self.pending.remove(&domain).unwrap_or_default();
@@ -287,6 +342,7 @@ struct Resolver {
     /// The system's file, where the system's servers are asked.
     hosts: Option<Hosts>,
     anchors: Anchors,
+    posh: Option<Fetcher>,
 }
 
 type Plain = RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>;
@@ -342,7 +398,8 @@ impl Resolver {
             0 | 1 => Vec::new(),
             _ => servers.iter().map(|server| client(std::slice::from_ref(server))).collect(),
         };
-        Ok(Resolver { client: client(&servers), each, settings, hosts, anchors })
+        let posh = settings.posh.clone().map(Fetcher::new).transpose()?;
+        Ok(Resolver { client: client(&servers), each, settings, hosts, anchors, posh })
     }
 
     async fn look_up(&self, domain: &str, questions: &Semaphore, mut rng: Rng) -> Known {
@@ -363,6 +420,25 @@ impl Resolver {
             let answers = all(answers).await;
             step = search.answered(&answers, &mut rng);
         }
+    }
+
+    /// Where a server of HTTPS may be.
+    ///
+    /// - errors: in words
+    async fn addresses(&self, host: String, questions: &Semaphore) -> Result<Vec<IpAddr>, String> {
+        let asked = [Kind::Aaaa, Kind::A].map(|kind| Question { name: host.clone(), kind });
+        let answers = all(asked.iter().map(|question| self.answer(question, questions))).await;
+        let found = reachable(&answers, self.settings.local_addresses);
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let failed = answers.iter().find_map(|answer| match answer {
+            Answer::Failed(failure) => {
+                Some(format!("the address of {host} is not known: {failure}"))
+            }
+            _ => None,
+        });
+        Err(failed.unwrap_or_else(|| format!("{host} has no address that may be connected to")))
     }
 
     async fn answer(&self, question: &Question, questions: &Semaphore) -> Answer {
