@@ -371,7 +371,7 @@ mod tests {
     fn servers_of_https_are_by_host_as_the_dns_has_it() {
         let config = load(&[
             "federation.posh_routes.\"B\u{fc}cher.Example\"=192.0.2.1",
-            "federation.posh_routes.\"a.example\"=[2001:db8::1]:8443",
+            "federation.posh_routes.\"a.example\"=\"[2001:db8::1]:8443\"",
         ]);
         let routes = config.unwrap().federation.posh_routes;
         assert_eq!(routes["xn--bcher-kva.example"].to_string(), "192.0.2.1:443");

@@ -3,7 +3,8 @@
 //!
 //! Its bounds: look-ups that wait (`WAITING_MAX`, beyond which the answer is `Problem::Busy` at once), look-ups in flight
 //! (`LOOKUPS_MAX`), questions in flight (`QUESTIONS_MAX`), seconds for a question with its aliases and attempts
-//! (`QUESTION_TIMEOUT`), and the cache. A domain that several ask for is looked up once.
+//! (`QUESTION_TIMEOUT`), and the cache. A domain that several ask for is looked up once. Documents of POSH are fetched here as well,
+//! within bounds of their own (`super::posh`).
 //!
 //! Aliases are followed here and not by hickory: its resolver takes the target of an SRV record for one, and so does not find
 //! SRV records behind an alias.
@@ -184,7 +185,7 @@ impl Dns {
 
     /// Fetches the document of a domain, or remembers.
     ///
-    /// - takes: as `resolve`
+    /// - takes: as `resolve`. Each connection of a core asks once at most, which bounds what is on its way to the thread
     pub fn posh(
         &self,
         domain: Arc<str>,

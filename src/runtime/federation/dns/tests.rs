@@ -435,3 +435,27 @@ fn a_trust_anchor_that_cannot_be_read_is_refused() {
         assert!(error.to_string().contains("trust anchor"), "{error}");
     }
 }
+
+#[test]
+fn documents_are_fetched_from_where_names_may_lead_and_only_where_that_is_wanted() {
+    use crate::runtime::federation::certificates::Trust;
+    let server = Server::zone(&["a.example A 127.9.9.9", "b.example CNAME a.example"]);
+    let document = |local_addresses: bool, is_on: bool, domain: &str| {
+        let posh = is_on
+            .then(|| PoshSettings { trust: Trust::load(None).unwrap(), routes: Map::default() });
+        let settings = server.settings(Routes::default());
+        let dns = Dns::start(DnsSettings { local_addresses, posh, ..settings }).unwrap();
+        let (sender, receiver) = channel();
+        dns.posh(domain.into(), move |outcome, _| sender.send(outcome).unwrap());
+        receiver.recv_timeout(Duration::from_secs(20)).expect("an answer, always").unwrap_err()
+    };
+    for domain in ["a.example", "b.example", "nobody.example"] {
+        let problem = document(false, true, domain);
+        let none = format!("{domain} has no address that may be connected to");
+        assert_eq!(problem, PoshProblem::Unreachable(none));
+    }
+    let PoshProblem::Unreachable(why) = document(true, true, "a.example") else { panic!() };
+    assert!(!why.contains("no address"), "it was connected to: {why}");
+    assert_eq!(document(true, false, "a.example"), PoshProblem::Busy);
+    assert_eq!(document(true, true, "192.0.2.1"), PoshProblem::NoName);
+}
