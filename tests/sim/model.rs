@@ -16,7 +16,8 @@
 //!   asked only of messages whose recipient had all its streams
 //!   from well before the sending until the receipt. In a cluster it is not asked of one that a node refused which was gone
 //!   before anybody had the refusal: what is refused counts as handled, so later ones may be kept, and nobody is left who
-//!   knows of it when its sender's node sends it again.
+//!   knows of it when its sender's node sends it again. Nor of one whose row the store gave up, where the node is gone
+//!   before it could refuse it.
 //! - **R7**: no request is answered twice; one whose asker's session lives at the end has an answer, unless a client whose
 //!   session lives too has got it and chose to be silent. In a cluster, a node that dies may have had the request or its
 //!   answer: nobody waits for those that were asked before the last death.
@@ -121,7 +122,7 @@ impl Model {
         message.is_some_and(|it| it.again && self.death_at > 0 && it.sent_at <= self.death_at)
     }
 
-    /// A run of a node says of a message that it is refused.
+    /// A run of a node says of a message that it is refused, or must as its store has given up the row.
     pub(crate) fn refuse(&mut self, message: usize, run: usize) {
         if let Some(message) = self.messages.get_mut(message) {
             message.refused_by = Some(run);

@@ -25,7 +25,8 @@ pub(crate) struct Storage {
 
 /// What became of a commit.
 pub(crate) enum Commit {
-    Done(Vec<(usize, Ticket, StoreOutcome)>),
+    /// With what was given up.
+    Done(Vec<(usize, Ticket, StoreOutcome)>, Vec<Write>),
     /// It failed and is tried again.
     Again,
 }
@@ -70,6 +71,7 @@ impl Storage {
             self.disk.tear_next(tear, Error::Full);
         }
         self.commits += 1;
+        let mut given_up = Vec::new();
         let outcomes: Vec<StoreOutcome> = match self.writer.commit(&batch) {
             Ok(written) => written.into_iter().map(StoreOutcome::Written).collect(),
             Err(_) => {
@@ -78,7 +80,8 @@ impl Storage {
                 if self.failures < 4 {
                     return Commit::Again;
                 }
-                vec![StoreOutcome::Failed; batch.len()]
+                given_up = batch;
+                vec![StoreOutcome::Failed; given_up.len()]
             }
         };
         self.failures = 0;
@@ -87,7 +90,7 @@ impl Storage {
             .into_iter()
             .zip(outcomes)
             .map(|((shard, ticket, _), outcome)| (shard, ticket, outcome));
-        Commit::Done(answers.collect())
+        Commit::Done(answers.collect(), given_up)
     }
 
     pub(crate) fn read(&mut self, query: &Query) -> StoreOutcome {

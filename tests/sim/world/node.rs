@@ -505,7 +505,10 @@ impl World {
                 let delay = 1000 + self.chance.delay(300_000);
                 self.plan_in(delay, Event::Commit(run));
             }
-            Commit::Done(answers) => {
+            Commit::Done(answers, given_up) => {
+                for message in given_up.iter().filter_map(received) {
+                    self.model.refuse(message, run);
+                }
                 for (core, ticket, outcome) in answers {
                     self.counts.failed += u64::from(matches!(outcome, StoreOutcome::Failed));
                     let delay = self.chance.delay(5_000);
@@ -524,4 +527,12 @@ pub(super) fn refused(stanza: &[u8]) -> Option<usize> {
     let tag = std::str::from_utf8(stanza).ok()?.split('>').next()?;
     let is_refusal = tag.starts_with("<message") && tag.contains(" type='error'");
     crate::client::number(crate::client::attr(tag, "id").filter(|_| is_refusal)?, 'm')
+}
+
+/// The number of the message whose row for its recipient that is.
+fn received(write: &Write) -> Option<usize> {
+    let Write::AppendLog { owner, entry } = write else { return None };
+    let tag = std::str::from_utf8(&entry.stanza).ok()?.split('>').next()?;
+    let to = crate::client::attr(tag, "to")?.split('/').next()?;
+    crate::client::number(crate::client::attr(tag, "id").filter(|_| to == owner.as_str())?, 'm')
 }
