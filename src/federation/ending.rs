@@ -192,6 +192,15 @@ impl Core {
         if conn.began + limit > self.now.mono || conn.hold == Hold::Closing {
             return;
         }
+        if conn.hold == Hold::Posh {
+            // That is not for the peer to hurry up.
+            let due = conn.began + whole;
+            if due > self.now.mono {
+                return self.wheel.insert(due, Timer::Negotiation(id));
+            }
+            let text = "the document of its domain (POSH) took too long";
+            return self.give_up(id, Failure::Timeout, text, None, fx);
+        }
         match &conn.side {
             Side::Out(out) => {
                 let text = match out.progress {

@@ -136,8 +136,9 @@ impl Core {
             match trust {
                 Some(Ok(_)) => offer.external = !opened.is_authenticated,
                 Some(Err(distrust)) if !offer.dialback && !opened.is_authenticated => {
-                    let error = StreamError::new(StreamCondition::PolicyViolation)
-                        .with_text(format!("a valid certificate is needed here: {distrust}"));
+                    let error = StreamError::new(StreamCondition::PolicyViolation).with_text(
+                        format!("a valid certificate is needed here: {}", distrust.for_peer()),
+                    );
                     let text = distrust.to_string();
                     return self.give_up(id, Failure::Certificate, &text, Some(error), fx);
                 }

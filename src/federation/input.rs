@@ -155,6 +155,16 @@ pub enum Untrusted {
 }
 
 impl Untrusted {
+    /// For the peer: what this server met on its way to others is not for it.
+    pub(super) fn for_peer(&self) -> String {
+        match self {
+            Untrusted::Posh { distrust, problem: PoshProblem::Unreachable(_) } => {
+                format!("{distrust}; nor does POSH prove it: there is no way to the document")
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// Somebody else than the target may have answered: nothing is to be said to it.
     pub(super) fn is_alarming(&self) -> bool {
         *self == Untrusted::Certificate(Distrust::Dane)

@@ -184,6 +184,40 @@ fn a_peer_that_waits_too_long_is_closed() {
     rig.give(Input::Closed { conn, why: Lost::Reset });
 }
 
+/// A target that is silent gets a part of the time where there are others; one whose domain is asked is not silent.
+#[test]
+fn a_server_is_not_given_up_for_the_time_that_its_document_takes() {
+    let mut rig = strict();
+    rig.message("x@a.example/1", "y@b.example", "m");
+    rig.resolve(B, "tls:one.example:5270 tls:two.example:5270");
+    let conn = rig.connect(0, Some(certs::self_signed(B)));
+    rig.advance(Duration::from_secs(14));
+    assert!(!rig.has_closed(conn));
+    rig.fetched(B, right());
+    rig.hear(conn, &header(B, A, "s1"));
+    rig.hear(conn, &features(EXTERNAL));
+    assert!(rig.said(conn).contains("mechanism='EXTERNAL'"));
+    // For ever it is not waited for.
+    let mut rig = strict();
+    rig.message("x@a.example/1", "y@b.example", "m");
+    rig.resolve(B, "tls:one.example:5270 tls:two.example:5270");
+    let conn = rig.connect(0, Some(certs::self_signed(B)));
+    rig.advance(Duration::from_secs(31));
+    rig.said(conn);
+    assert!(rig.has_closed(conn));
+    let next = rig.connect(1, Some(certs::valid(B)));
+    assert_ne!(next, conn);
+}
+
+#[test]
+fn what_was_met_on_the_way_to_a_document_is_not_for_the_peer() {
+    let mut rig = strict();
+    let conn = comes(&mut rig, certs::self_signed(B));
+    rig.fetched(B, Err(PoshProblem::unreachable("192.0.2.9:443: connection refused")));
+    let said = rig.said(conn);
+    assert!(said.contains("no way to the document") && !said.contains("192.0.2.9"), "{said}");
+}
+
 #[test]
 fn a_check_tells_what_the_document_says() {
     for (outcome, sound, words) in

@@ -21,6 +21,8 @@ const URL_BYTES_MAX: usize = 2_048;
 /// A document is asked for again after so many seconds, though it may say that it is good for longer: a domain that moves
 /// should not have to wait for the rest of a month.
 const GOOD_S_MAX: u32 = 86_400;
+/// Characters of what a problem tells for people.
+const WORDS_MAX: usize = 300;
 /// The port of HTTPS.
 const PORT: u16 = 443;
 /// For servers, whichever of the two opens the stream (RFC 7711 §3, RFC 7712 §5).
@@ -255,6 +257,12 @@ impl fmt::Display for Url {
 }
 
 impl PoshProblem {
+    /// - takes: words, of which some may be a stranger's: they are cut, and without what a terminal would obey
+    pub fn unreachable(why: &str) -> PoshProblem {
+        let plain = why.chars().map(|it| if it.is_control() { '?' } else { it });
+        PoshProblem::Unreachable(plain.take(WORDS_MAX).collect())
+    }
+
     /// For how many seconds it is not asked again; `None`: it may be at once.
     pub fn good_s(&self) -> Option<u32> {
         match self {
@@ -455,6 +463,13 @@ mod tests {
             let step = asked("a.example").answered(status, None, b"");
             assert_eq!(step, LookupStep::Done(Err(problem)));
         }
+    }
+
+    #[test]
+    fn words_of_strangers_are_cut() {
+        let told = PoshProblem::unreachable(&("\u{1b}[31m".to_owned() + &"x".repeat(5_000)));
+        let told = told.to_string();
+        assert!(told.contains("?[31mxxx") && told.len() < 400, "{told}");
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Fetcher {
     where
         F: Future<Output = Result<Vec<IpAddr>, String>>,
     {
-        let unreachable = |why: String| PoshProblem::Unreachable(why);
+        let unreachable = |why: String| PoshProblem::unreachable(&why);
         let places = match self.routes.get(&url.host) {
             Some(place) => vec![*place],
             None => {

@@ -18,7 +18,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const WAITING_MAX: usize = 256;
+/// Few, so that who waits for the last of them still has time for the rest of a negotiation, though all were silent.
+const WAITING_MAX: usize = 64;
 const ASKERS_MAX: usize = 256;
 const FETCHES_MAX: usize = 32;
 /// Domains whose documents are kept: of 3 KiB each, if they are as long as may be.
