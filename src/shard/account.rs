@@ -221,6 +221,11 @@ impl Queued {
         }
     }
 
+    /// Its row is not older than this, if there is one.
+    pub(super) fn row_since(&self) -> Wall {
+        self.since.unwrap_or(self.ingress)
+    }
+
     /// A session left it behind, so it is older than what came since.
     pub(super) fn is_left(&self) -> bool {
         self.post.flags.contains(Flags::LEFT)
@@ -401,7 +406,7 @@ impl Core {
                 | Waiting::Registration { .. }
                 | Waiting::Sent(..)
                 | Waiting::Nobody => {}
-                Waiting::Origin { account, queued } => {
+                Waiting::Origin { account, queued, .. } => {
                     self.release_frame(queued.at.awaited(queued.post.flags));
                     self.reload(account, fx);
                 }

@@ -471,7 +471,9 @@ impl Shard {
                     self.deliver_heard(account, &queued, heard, epoch, fx);
                 }
                 Some(origin) if !queued.is_new => self.ask_origin(account, queued, origin, fx),
-                Some(_) => {
+                Some(origin) => {
+                    // It is there from now on.
+                    self.core.found.take(account, &origin);
                     self.core.retry_origin = queued.retry;
                     self.deliver_queued(account, &queued, epoch, fx);
                     self.core.retry_origin = None;

@@ -233,6 +233,8 @@ impl Core {
             return None;
         }
         let with = self.jids.parse(&post.from).ok()?;
+        // One of those that wait may be this one.
+        self.found.clear();
         let none = Origin { incarnation: self.config.incarnation, ..Origin::default() };
         Some(LogEntry {
             id: 0,

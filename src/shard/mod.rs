@@ -137,10 +137,11 @@ enum Waiting {
         heard: Option<Box<(heard::Heard, bool)>>,
         traced: Option<Box<trace::Traced>>,
     },
-    /// Whether the message of a frame that comes again is in the log.
+    /// Whether the message of a frame that comes again is in the log, and those of others that wait behind it.
     Origin {
         account: AccountId,
         queued: Box<account::Queued>,
+        others: Vec<crate::store::Origin>,
     },
     /// The copy of a message in its sender's archive; this stanza of this session waits for it.
     Sent(SessionId, u32),
@@ -278,6 +279,7 @@ struct Core {
     unwritten: unwritten::Unwritten,
     /// Of the frame that is being delivered, where it came by a detour. Who keeps it for later takes it.
     retry_origin: Option<crate::store::Origin>,
+    found: retry::Found,
     /// The federation core that what was sent to this shard itself went on to.
     went_out: Option<Peer>,
     tickets: Map<Ticket, Waiting>,
@@ -379,6 +381,7 @@ impl Shard {
             written: heard::Memory::new(heard::WRITTEN),
             unwritten: unwritten::Unwritten::default(),
             retry_origin: None,
+            found: retry::Found::default(),
             went_out: None,
             outward: (0..rings).map(|_| Outward::default()).collect(),
             inward: (0..rings).map(|_| Inward::default()).collect(),

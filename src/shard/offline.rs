@@ -85,8 +85,8 @@ impl Shard {
             }
             // Where it failed, the recipient has the message all the same.
             (Waiting::Sent(session, number), _) => self.core.complete(session, number),
-            (Waiting::Origin { account, queued }, outcome) => {
-                self.origin_found(account, *queued, outcome, fx);
+            (Waiting::Origin { account, queued, others }, outcome) => {
+                self.origins_found(account, *queued, &others, outcome, fx);
             }
             (Waiting::Retraction { account, retraction }, outcome) => {
                 self.retraction_page(account, retraction, outcome, fx);

@@ -15,6 +15,7 @@ use super::line::place_of;
 use super::peers::run_of;
 use super::ring::{Carried, FrameRef};
 use super::{Core, Shard, StoreOutcome, Ticket, Waiting};
+use crate::base::hash::Map;
 use crate::base::instant::Wall;
 use crate::cluster::placement::Owner;
 use crate::cluster::view::Place;
@@ -27,6 +28,37 @@ use std::time::Duration;
 
 /// How far clocks may be apart, and a commit late, for a row to be found.
 const LEEWAY: Duration = Duration::from_secs(60);
+
+/// Messages for which a log is asked at a time, beside the first in line.
+const ASKED: usize = 1_024;
+
+/// What the log of an account has said of messages that wait there. That holds for as long as nobody writes what may be one
+/// of them: while the line goes on, but for the ones that are delivered and what sessions leave.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    account: Option<AccountId>,
+    origins: Map<Origin, bool>,
+}
+
+impl Found {
+    fn set(&mut self, account: AccountId, origins: impl Iterator<Item = (Origin, bool)>) {
+        self.account = Some(account);
+        self.origins = origins.collect();
+    }
+
+    /// Whether this one is there, if that is known; which it is no more.
+    pub(super) fn take(&mut self, account: AccountId, origin: &Origin) -> Option<bool> {
+        match self.account {
+            Some(of) if of == account => self.origins.remove(origin),
+            _ => None,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.account = None;
+        self.origins.clear();
+    }
+}
 
 /// What the log is asked when rows that are on their way to it are there: one of them may be the message's.
 #[derive(Debug)]
@@ -190,7 +222,8 @@ impl Shard {
         self.drain(account, fx);
     }
 
-    /// Asks whether the message of a retried frame is in its recipient's log.
+    /// Asks whether the message of a retried frame is in its recipient's log, and for those that wait behind it, as looking
+    /// for one takes a walk through the newest rows.
     pub(super) fn ask_origin(
         &mut self,
         account: AccountId,
@@ -199,15 +232,28 @@ impl Shard {
         fx: &mut Effects,
     ) {
         let core = &mut self.core;
+        if let Some(is_there) = core.found.take(account, &origin) {
+            return core.origin_is(account, queued, is_there);
+        }
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
         slot.busy = Busy::Retry;
         let owner = slot.jid.clone();
+        let may_be_there = |one: &&Queued| !one.is_new && is_logged(one.post.kind, one.post.flags);
+        let (mut since, mut others) = (queued.row_since(), Vec::new());
+        for one in slot.waiting.iter().filter(may_be_there) {
+            if let Some(other) = one.retry.filter(|other| *other != origin) {
+                since = since.min(one.row_since());
+                others.push(other);
+            }
+            if others.len() == ASKED {
+                break;
+            }
+        }
         let leeway = u64::try_from(LEEWAY.as_micros()).unwrap_or(u64::MAX);
-        let since = queued.since.unwrap_or(queued.ingress);
         let since = Wall(since.0.saturating_sub(leeway));
-        let waiting = Waiting::Origin { account, queued: Box::new(queued) };
-        let ticket = core.ticket(waiting);
-        let query = Query::HasOrigin { owner, origin, since };
+        let origins = std::iter::once(origin).chain(others.iter().copied()).collect();
+        let ticket = core.ticket(Waiting::Origin { account, queued: Box::new(queued), others });
+        let query = Query::Origins { owner, origins, since };
         match core.accounts.get_mut(account.0).filter(|slot| slot.changing > 0) {
             Some(slot) => {
                 let after = slot.changing;
@@ -217,34 +263,30 @@ impl Shard {
         }
     }
 
-    /// The store has said whether it is there.
-    pub(super) fn origin_found(
+    /// The store has said which are there.
+    pub(super) fn origins_found(
         &mut self,
         account: AccountId,
         queued: Queued,
+        others: &[Origin],
         outcome: StoreOutcome,
         fx: &mut Effects,
     ) {
         let core = &mut self.core;
-        let awaited = queued.at.awaited(queued.post.flags);
-        match outcome {
-            StoreOutcome::Answer(Answer::HasOrigin(true)) => {
-                core.probe.duplicates_dropped += 1;
-                core.release_frame(awaited);
-            }
-            StoreOutcome::Answer(_) if core.was_confirmed(account, &queued) => {
-                core.release_frame(awaited);
-            }
-            StoreOutcome::Answer(_) => {
-                // A session may have come meanwhile, to which older messages of the log go first.
-                if let Some(slot) = core.accounts.get_mut(account.0) {
-                    put_back(slot, Queued { is_new: true, ..queued });
-                }
+        let found = match outcome {
+            StoreOutcome::Answer(Answer::Origins(found)) => found,
+            _ => Vec::new(),
+        };
+        match found.split_first() {
+            Some((is_there, of_others)) => {
+                core.found.set(account, others.iter().copied().zip(of_others.iter().copied()));
+                core.origin_is(account, queued, *is_there);
             }
             // Nobody knows. It is refused, which its sender's acknowledgement may cover.
-            _ => core.refuse_queued(&queued),
+            None => core.refuse_queued(&queued),
         }
         self.no_longer_busy(account, Busy::Retry, fx);
+        self.core.found.clear();
     }
 
     /// What waited for an account that is another shard's now.
@@ -279,6 +321,20 @@ impl Shard {
 }
 
 impl Core {
+    /// The log has been asked for a message that waited.
+    fn origin_is(&mut self, account: AccountId, queued: Queued, is_there: bool) {
+        let awaited = queued.at.awaited(queued.post.flags);
+        if is_there {
+            self.probe.duplicates_dropped += 1;
+            self.release_frame(awaited);
+        } else if self.was_confirmed(account, &queued) {
+            self.release_frame(awaited);
+        } else if let Some(slot) = self.accounts.get_mut(account.0) {
+            // A session may have come meanwhile, to which older messages of the log go first.
+            put_back(slot, Queued { is_new: true, ..queued });
+        }
+    }
+
     /// The frame of a message that waits for an account which moves here, where it came with that origin: one that was
     /// passed on from node to node, and was sent again as one of them died.
     pub(super) fn waits_already(

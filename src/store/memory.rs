@@ -439,12 +439,14 @@ impl State {
                 let account = self.accounts.get(owner.as_str());
                 Answer::ArchiveEnds(account.and_then(|account| account.ends(*up_to)))
             }
-            Query::HasOrigin { owner, origin, since } => {
-                let found = self.log(owner).is_some_and(|log| {
-                    let mut rows = log.values();
-                    rows.any(|entry| entry.origin == *origin && entry.at >= *since)
+            Query::Origins { owner, origins, since } => {
+                let found = origins.iter().map(|origin| {
+                    self.log(owner).is_some_and(|log| {
+                        let mut rows = log.values();
+                        rows.any(|entry| entry.origin == *origin && entry.at >= *since)
+                    })
                 });
-                Answer::HasOrigin(found)
+                Answer::Origins(found.collect())
             }
             Query::LacksKeys => {
                 let any = |lacks: fn(&Credentials) -> bool| {

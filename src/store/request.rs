@@ -155,10 +155,11 @@ pub enum Query {
         owner: BareJid,
         up_to: u64,
     },
-    /// Whether a message with this origin is among the newest rows of the owner's log, of those from `since` on.
-    HasOrigin {
+    /// Which of the messages with these origins are among the newest rows of the owner's log, of those from `since` on. All
+    /// are looked for in one walk.
+    Origins {
         owner: BareJid,
-        origin: Origin,
+        origins: Vec<Origin>,
         since: Wall,
     },
     /// Accounts in the order of their text, after `after`.
@@ -200,7 +201,7 @@ impl Query {
             | Query::Slot { owner, .. }
             | Query::SlotNames { owner }
             | Query::Log { owner, .. }
-            | Query::HasOrigin { owner, .. }
+            | Query::Origins { owner, .. }
             | Query::ArchiveEnds { owner, .. } => Some(owner),
             Query::Archive(query) => Some(&query.owner),
             Query::Accounts { .. }
@@ -315,7 +316,8 @@ pub enum Answer {
         count: Option<u64>,
     },
     ArchiveEnds(Option<ArchiveEnds>),
-    HasOrigin(bool),
+    /// Of each, in the order of the query.
+    Origins(Vec<bool>),
     Accounts(Vec<BareJid>),
     LacksKeys(LacksKeys),
     SlotNames(Vec<String>),

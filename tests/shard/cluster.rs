@@ -147,6 +147,38 @@ fn frames_that_a_dead_node_did_not_handle_reach_the_new_owner_once() {
     }
 }
 
+/// A walk through the newest rows for each of them would take the database longer than they took to come.
+#[test]
+fn what_is_sent_again_is_looked_for_together() {
+    let mut nodes = cluster();
+    let (here, there) = (nodes.name_at("a", 1), nodes.name_at("b", 2));
+    let (alice, _) = nodes.online_acked(&here, "phone");
+    nodes.users(&[&there]);
+    nodes.lose_news_of(2);
+    let numbers: Vec<String> = (0..50).map(|number| number.to_string()).collect();
+    let said = |nodes: &mut Node, numbers: &[String]| {
+        for number in numbers {
+            nodes.send(alice, &chat(&format!("{there}@here"), number));
+        }
+    };
+    said(&mut nodes, &numbers[..20]);
+    nodes.hold_store();
+    said(&mut nodes, &numbers[20..]);
+    nodes.kill_node(2);
+    nodes.free_store();
+    nodes.read(alice);
+    let before = nodes.queries;
+    nodes.members(&[(1, 1), (3, 1)], &[]);
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    let asked = nodes.queries - before;
+    assert!((1..10).contains(&asked), "{asked}");
+    assert_eq!(bodies(&nodes.kept(&there, false)), numbers);
+    nodes.send(alice, R);
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.read(alice).contains("h='51'"));
+}
+
 /// A session had it before that was kept, and its row is of that session.
 #[test]
 fn what_a_session_at_a_dead_node_did_not_acknowledge_and_is_sent_again_is_kept_once() {

@@ -416,11 +416,22 @@ fn rows_are_counted_up_to_a_bound(store: &mut Pair) {
 
 fn a_message_is_known_by_its_origin(store: &mut Pair) {
     store.done(&[create(JULIET), put(JULIET, row(1, ROMEO, Keep::Pending)), archived(JULIET, 4)]);
-    let mut has = |owner: &str, number: u64, since: u64| {
-        let origin = Origin { incarnation: 3, link: 5, number };
-        let query = Query::HasOrigin { owner: bare(owner), origin, since: time(since) };
-        store.reader.read(&query).unwrap() == Answer::HasOrigin(true)
+    let mut of = |owner: &str, origins: Vec<Origin>, since: u64| {
+        let query = Query::Origins { owner: bare(owner), origins, since: time(since) };
+        match store.reader.read(&query).unwrap() {
+            Answer::Origins(found) => found,
+            other => panic!("origins were asked for, not {other:?}"),
+        }
     };
+    let origin = |number| Origin { incarnation: 3, link: 5, number };
+    let several = [1_004, 1_002, 1_001, 1_004].map(origin).to_vec();
+    assert_eq!(of(JULIET, several, 1), [true, false, true, true], "each, in their order");
+    let similar =
+        [(4, 5), (3, 6)].map(|(incarnation, link)| Origin { incarnation, link, number: 1_001 });
+    assert_eq!(of(JULIET, similar.to_vec(), 1), [false, false]);
+    assert!(of(JULIET, Vec::new(), 1).is_empty());
+    let mut has =
+        |owner: &str, number: u64, since: u64| of(owner, vec![origin(number)], since) == [true];
     assert!(has(JULIET, 1_001, 1) && has(JULIET, 1_004, 1), "pending or archived");
     assert!(has(JULIET, 1_004, 4) && !has(JULIET, 1_004, 5), "not among those that are newer");
     assert!(!has(JULIET, 1_002, 0) && !has(ROMEO, 1_001, 0) && !has("nobody@example.org", 1, 0));

@@ -185,14 +185,16 @@ fn a_domain_and_the_accounts_of_its_name_are_kept_apart(store: &mut Pair) {
 fn a_message_to_a_domain_is_known_by_its_origin(store: &mut Pair) {
     store.done(&[append(DOMAIN, 1)]);
     let mut has = |owner: &str, origin: Origin, since: u64| {
-        let query = Query::HasOrigin { owner: bare(owner), origin, since: Wall(since) };
+        let query =
+            Query::Origins { owner: bare(owner), origins: vec![origin], since: Wall(since) };
         store.reader.read(&query).unwrap()
     };
+    let one = |is_there: bool| Answer::Origins(vec![is_there]);
     let known = entry(1, ROMEO, b"");
-    assert_eq!(has(DOMAIN, known.origin, 0), Answer::HasOrigin(true));
-    assert_eq!(has(DOMAIN, known.origin, known.at.0 + 1), Answer::HasOrigin(false));
-    assert_eq!(has(DOMAIN, Origin::default(), 0), Answer::HasOrigin(false));
-    assert_eq!(has("b.example", known.origin, 0), Answer::HasOrigin(false));
+    assert_eq!(has(DOMAIN, known.origin, 0), one(true));
+    assert_eq!(has(DOMAIN, known.origin, known.at.0 + 1), one(false));
+    assert_eq!(has(DOMAIN, Origin::default(), 0), one(false));
+    assert_eq!(has("b.example", known.origin, 0), one(false));
 }
 
 fn rows_of_domains_survive_reopening(store: &mut Pair) {

@@ -56,9 +56,11 @@ pub(in crate::store) fn agrees_with_twin(
                 },
                 Query::CountAccounts { domain: "example.org".to_owned() },
                 Query::RemoteLogs { after: None, limit },
-                Query::HasOrigin {
+                Query::Origins {
                     owner: owner.clone(),
-                    origin: super::entry(after, JULIET, b"").origin,
+                    origins: [after, after + 1]
+                        .map(|id| super::entry(id, JULIET, b"").origin)
+                        .to_vec(),
                     since: Wall(0),
                 },
             ];

@@ -7,6 +7,7 @@ use super::super::{
 };
 use super::link::{Call, Value};
 use super::reader::{PostgresReader, Sql, column, entry, unsigned};
+use crate::base::hash::Set;
 use crate::base::instant::Wall;
 use crate::xmpp::jid::BareJid;
 
@@ -78,11 +79,11 @@ macro_rules! page {
     };
 }
 
-/// Owner, time, origin, and how many of the newest rows are looked at. What is pending is in the log as well.
-pub(super) const HAS_ORIGIN: &str = "SELECT EXISTS (SELECT 1 FROM (\
+/// Owner, time, incarnations, and how many of the newest rows are looked at. What is pending is in the log as well.
+pub(super) const ORIGINS: &str = "SELECT incarnation, link, number FROM (\
          SELECT at, incarnation, link, number FROM log \
-         WHERE owner = (SELECT id FROM jid WHERE text = $1) ORDER BY id DESC LIMIT $6\
-     ) AS newest WHERE at >= $2 AND incarnation = $3 AND link = $4 AND number = $5)";
+         WHERE owner = (SELECT id FROM jid WHERE text = $1) ORDER BY id DESC LIMIT $4\
+     ) AS newest WHERE at >= $2 AND incarnation = ANY($3::bigint[])";
 
 macro_rules! count {
     ($($order:literal, $of:ident)?) => {
@@ -222,19 +223,29 @@ impl PostgresReader {
         Ok(Answer::Archive { entries, complete: rows.len() <= wanted, count })
     }
 
-    pub(super) fn has_origin(
+    pub(super) fn origins(
         &mut self,
         owner: &BareJid,
-        origin: &Origin,
+        origins: &[Origin],
         since: Wall,
     ) -> Result<Answer, Error> {
-        let (incarnation, number) = (origin.incarnation.cast_signed(), origin.number.cast_signed());
-        let (link, since, most) =
-            (origin.link.cast_signed(), signed(since.0), i64::from(ORIGIN_ROWS));
-        let rows = self
-            .one(Sql::HasOrigin, &[&owner.as_str(), &since, &incarnation, &link, &number, &most])?;
-        let found = rows.first().map(|row| column(row, 0)).transpose()?;
-        Ok(Answer::HasOrigin(found.unwrap_or(false)))
+        let mut incarnations: Vec<i64> =
+            origins.iter().map(|origin| origin.incarnation.cast_signed()).collect();
+        incarnations.sort_unstable();
+        incarnations.dedup();
+        let (since, most) = (signed(since.0), i64::from(ORIGIN_ROWS));
+        let rows = self.one(Sql::Origins, &[&owner.as_str(), &since, &incarnations, &most])?;
+        let mut there = Set::default();
+        for row in &rows {
+            let (incarnation, number): (i64, i64) = (column(row, 0)?, column(row, 2)?);
+            let link: i32 = column(row, 1)?;
+            there.insert((incarnation, link, number));
+        }
+        let is_there = |origin: &Origin| {
+            let Origin { incarnation, link, number } = *origin;
+            there.contains(&(incarnation.cast_signed(), link.cast_signed(), number.cast_signed()))
+        };
+        Ok(Answer::Origins(origins.iter().map(is_there).collect()))
     }
 
     pub(super) fn archive_ends(&mut self, owner: &BareJid, up_to: u64) -> Result<Answer, Error> {

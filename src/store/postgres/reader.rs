@@ -57,7 +57,7 @@ pub(super) enum Sql {
     Count,
     CountPeer,
     CountIds,
-    HasOrigin,
+    Origins,
     RemoteLogs,
 }
 
@@ -126,7 +126,7 @@ const SQL: [&str; 28] = [
     archive::COUNT,
     archive::COUNT_PEER,
     archive::COUNT_IDS,
-    archive::HAS_ORIGIN,
+    archive::ORIGINS,
     REMOTE_LOGS,
 ];
 
@@ -298,7 +298,7 @@ impl Reader for PostgresReader {
                 self.link = None;
             }),
             Query::ArchiveEnds { owner, up_to } => self.archive_ends(owner, *up_to),
-            Query::HasOrigin { owner, origin, since } => self.has_origin(owner, origin, *since),
+            Query::Origins { owner, origins, since } => self.origins(owner, origins, *since),
             Query::Accounts { domain, only_disabled, after, limit } => {
                 let after = after.as_ref().map_or("", BareJid::as_str);
                 let limit = i64::from(*limit);

@@ -10,6 +10,7 @@ use super::super::{
 use super::conversation;
 use super::index::{self, FRESH, Index, MAIN};
 use super::reader::{ENTRY_COLUMNS, entry};
+use crate::base::hash::Set;
 use crate::base::instant::Wall;
 use crate::xmpp::jid::{BareJid, JidCache};
 
@@ -92,42 +93,35 @@ pub(super) fn ends(conn: &Connection, owner: &BareJid, up_to: u64) -> Result<Ans
 }
 
 /// Looks among the newest rows of either kind.
-pub(super) fn has_origin(
+pub(super) fn origins(
     conn: &Connection,
     owner: &BareJid,
-    origin: &Origin,
+    origins: &[Origin],
     since: Wall,
 ) -> Result<Answer, Error> {
-    let Some(owner) = number_of(conn, owner.as_str())? else {
-        return Ok(Answer::HasOrigin(false));
-    };
-    let indexed = index::both("id, row", "owner = ?1");
-    let archived = format!(
-        "({indexed} ORDER BY id DESC LIMIT {ORIGIN_ROWS}) AS newest \
-         CROSS JOIN entry ON entry.row = newest.row AND entry.owner = ?1"
-    );
-    let pending = format!(
-        "(SELECT at, incarnation, link, number FROM entry INDEXED BY entry_pending \
-         WHERE owner = ?1 AND pending = 1 ORDER BY id DESC LIMIT {ORIGIN_ROWS})"
-    );
-    for rows in [archived, pending] {
-        let sql = format!(
-            "SELECT EXISTS (SELECT 1 FROM {rows} \
-             WHERE at >= ?2 AND incarnation = ?3 AND link = ?4 AND number = ?5)"
+    let mut there = Set::default();
+    if let Some(owner) = number_of(conn, owner.as_str())? {
+        let indexed = index::both("id, row", "owner = ?1");
+        let archived = format!(
+            "({indexed} ORDER BY id DESC LIMIT {ORIGIN_ROWS}) AS newest \
+             CROSS JOIN entry ON entry.row = newest.row AND entry.owner = ?1"
         );
-        let mut statement = conn.prepare_cached(&sql)?;
-        let values = params![
-            owner,
-            micros(since),
-            origin.incarnation.cast_signed(),
-            origin.link,
-            origin.number.cast_signed()
-        ];
-        if statement.query_row(values, |row| row.get(0))? {
-            return Ok(Answer::HasOrigin(true));
+        let pending = format!(
+            "(SELECT at, incarnation, link, number FROM entry INDEXED BY entry_pending \
+             WHERE owner = ?1 AND pending = 1 ORDER BY id DESC LIMIT {ORIGIN_ROWS})"
+        );
+        for rows in [archived, pending] {
+            let sql = format!("SELECT incarnation, link, number FROM {rows} WHERE at >= ?2");
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![owner, micros(since)])?;
+            while let Some(row) = rows.next()? {
+                let (incarnation, number): (i64, i64) = (row.get(0)?, row.get(2)?);
+                let (incarnation, number) = (incarnation.cast_unsigned(), number.cast_unsigned());
+                there.insert(Origin { incarnation, link: row.get(1)?, number });
+            }
         }
     }
-    Ok(Answer::HasOrigin(false))
+    Ok(Answer::Origins(origins.iter().map(|origin| there.contains(origin)).collect()))
 }
 
 /// The oldest rows of the archive go: see `Write::PruneArchive`.

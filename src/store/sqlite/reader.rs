@@ -214,8 +214,8 @@ impl Reader for SqliteReader {
                 let _held = snapshot(&self.conn)?;
                 archive::ends(&self.conn, owner, *up_to)
             }
-            Query::HasOrigin { owner, origin, since } => {
-                archive::has_origin(&self.conn, owner, origin, *since)
+            Query::Origins { owner, origins, since } => {
+                archive::origins(&self.conn, owner, origins, *since)
             }
             Query::Accounts { domain, only_disabled, after, limit } => {
                 self.accounts(domain.as_deref(), *only_disabled, after.as_ref(), *limit)
