@@ -296,11 +296,15 @@ impl Shard {
             None => *envelope,
         };
         let slot = core.accounts.get_mut(account.0);
+        let mut asleep_before = Targets::new();
         if storable && slot.and_then(|slot| slot.data()).is_some_and(|data| data.replay_due) {
             // A session that fell asleep before it had all of the log gets this from there, too.
             let sessions = &core.sessions;
             targets.retain(|session| {
-                sessions.get(session.0).is_some_and(|session| session.conn.is_some())
+                let slot = sessions.get(session.0);
+                let is_there = slot.is_some_and(|session| session.conn.is_some());
+                asleep_before.extend((!is_there).then_some(*session));
+                is_there
             });
         }
         if targets.is_empty() && !storable {
@@ -354,6 +358,10 @@ impl Shard {
         let mark = Mark { row: row.filter(|_| logged), origin: core.retry_origin.or_else(kept) };
         let were_there = !targets.is_empty();
         targets.retain(|session| !core.has_had(*session, mark.origin, mark.row));
+        // Of one that has it in its queue this is the row now.
+        for session in asleep_before {
+            core.has_had(session, mark.origin, mark.row);
+        }
         for session in &targets {
             core.probe.messages_delivered += 1;
             core.count_hops(envelope.hops, *session);

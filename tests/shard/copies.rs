@@ -325,24 +325,32 @@ fn what_a_resumed_session_had_already_is_kept_and_does_not_come_again() {
     }
 }
 
-/// It is kept for the session, which sleeps, and is sent again as nobody has heard that it was handled.
+/// It is kept for the session, which sleeps, and is sent again as nobody has heard that it was handled. Where the log has
+/// others, what comes while nobody is there waits for these.
 #[test]
 fn what_a_session_had_that_was_not_kept_has_one_row_when_it_comes_again() {
-    let mut nodes = cluster();
-    let (here, there) = (nodes.name_at("a", 1), name_with(&mut nodes, 2, 3));
-    let alice = nodes.online(&here, "phone");
-    let (bob, id) = nodes.online_acked(&there, "desk");
-    nodes.lose_news_of(2);
-    nodes.send(alice, &chat(&format!("{there}@here"), "1"));
-    assert_eq!(bodies(&nodes.read(bob)), ["1"]);
-    assert_eq!(nodes.logged(&there), 0);
-    die(&mut nodes, &[2]);
-    assert_eq!(bodies(&nodes.kept(&there, false)), ["1"]);
-    let (bob, text) = come(&mut nodes, &there, &id, 1);
-    assert_eq!(bodies(&text), ["1"]);
-    nodes.send(bob, &a(2));
-    assert_eq!(nodes.logged(&there), 0);
-    assert_eq!(bodies(&nodes.read(bob)), [""; 0]);
+    for others in [&[][..], &["0"]] {
+        let mut nodes = cluster();
+        let (here, there) = (nodes.name_at("a", 1), name_with(&mut nodes, 2, 3));
+        let to = format!("{there}@here");
+        let alice = nodes.online(&here, "phone");
+        let (carol, _) = nodes.online_acked(&nodes.name_at("c", 3), "phone");
+        let (bob, id) = nodes.online_acked(&there, "desk");
+        others.iter().for_each(|body| nodes.send(carol, &chat(&to, body)));
+        assert_eq!(nodes.logged(&there), others.len());
+        nodes.lose_news_of(2);
+        nodes.send(alice, &chat(&to, "1"));
+        let all = [others, &["1"]].concat();
+        assert_eq!(bodies(&nodes.read(bob)), all);
+        assert_eq!(nodes.logged(&there), others.len());
+        die(&mut nodes, &[2]);
+        assert_eq!(bodies(&nodes.kept(&there, false)), all);
+        let (bob, text) = come(&mut nodes, &there, &id, 1);
+        assert_eq!(bodies(&text), all);
+        nodes.send(bob, &a(1 + u32::try_from(all.len()).unwrap()));
+        assert_eq!(nodes.logged(&there), 0);
+        assert_eq!(bodies(&nodes.read(bob)), [""; 0]);
+    }
 }
 
 /// What was confirmed to the dead owner is written off by the next one, and the account read, when owners have settled:
