@@ -54,7 +54,7 @@ impl Inward {
 
     /// The sender of this frame is to hear by itself that it is handled, if ones before it are open for longer. Gives
     /// whether that is so now.
-    pub fn is_apart(&mut self, number: u64) -> bool {
+    pub fn mark_apart(&mut self, number: u64) -> bool {
         match self.place(number) {
             Ok(place) => {
                 let open = &mut self.open[place];
@@ -136,18 +136,18 @@ mod tests {
     fn a_frame_that_is_done_behind_an_open_one_is_told_by_itself_once() {
         let mut inward = Inward::default();
         (1..=6).for_each(|number| inward.received(number));
-        assert!(!inward.is_apart(1), "the number tells of it");
+        assert!(!inward.mark_apart(1), "the number tells of it");
         inward.hold(2);
-        assert!(inward.is_apart(3), "it waits for nothing");
+        assert!(inward.mark_apart(3), "it waits for nothing");
         for number in [4, 5, 5, 6] {
             inward.hold(number);
         }
-        assert!(!inward.is_apart(5));
+        assert!(!inward.mark_apart(5));
         assert!(!inward.release(5) && !inward.release(4));
         assert!(inward.release(5));
         assert!(!inward.release(5));
         assert_eq!(inward.handled(), 1);
-        assert!(!inward.is_apart(6));
+        assert!(!inward.mark_apart(6));
         assert!(!inward.release(2));
         assert_eq!(inward.handled(), 5);
         assert!(!inward.release(6), "the number tells of it");

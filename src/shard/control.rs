@@ -154,9 +154,7 @@ impl Shard {
     pub(super) fn control_again(&mut self, envelope: &Envelope<'_>, fx: &mut Effects) {
         match Control::from_u8(envelope.subtype) {
             Some(Control::Heard) => {
-                // No frame brought it.
-                let at = FrameRef { ring: self.core.id.0, number: 0 };
-                self.heard_elsewhere(envelope.stanza, at, fx);
+                self.heard_elsewhere(envelope.stanza, self.core.no_frame(), fx);
             }
             Some(control) => {
                 let text = std::str::from_utf8(envelope.stanza).unwrap_or_default();

@@ -481,7 +481,7 @@ impl Shard {
                 Some(origin) if !queued.is_new => self.ask_origin(account, queued, origin, fx),
                 Some(origin) => {
                     // It is there from now on.
-                    self.core.found.take(account, &origin);
+                    self.core.found.remove(&Heard::new(origin, &slot.jid));
                     self.core.retry_origin = queued.retry;
                     self.deliver_queued(account, &queued, epoch, fx);
                     self.core.retry_origin = None;

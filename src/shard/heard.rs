@@ -207,8 +207,8 @@ impl Core {
         if self.placement.owner(heard.account) != self.own() {
             return self.tell_heard(OF_ROWS, vec![heard], fx);
         }
-        let handled = FrameRef { ring: self.id.0, number: 0 };
-        self.written.insert(heard, first.unwrap_or(handled), self.now.mono);
+        let first = first.unwrap_or_else(|| self.no_frame());
+        self.written.insert(heard, first, self.now.mono);
     }
 
     /// A row goes out that will be gone when it is confirmed. Another owner may have written it and be gone with what it
@@ -217,8 +217,8 @@ impl Core {
         let now = self.now.mono;
         let may_be_anothers = self.handover.has_settled_within(FOR, now);
         if may_be_anothers && !entry.keep.is_archived() && is_label(&entry.origin) {
-            let handled = FrameRef { ring: self.id.0, number: 0 };
-            self.written.insert(Heard::new(entry.origin, account), handled, now);
+            let heard = Heard::new(entry.origin, account);
+            self.written.insert(heard, self.no_frame(), now);
         }
     }
 
@@ -229,8 +229,7 @@ impl Core {
             return;
         }
         let Ok(jid) = self.jids.parse(to) else { return };
-        let handled = FrameRef { ring: self.id.0, number: 0 };
-        let first = self.copies.frame().unwrap_or(handled);
+        let first = self.copies.frame().unwrap_or_else(|| self.no_frame());
         self.written.insert(Heard::new(origin, jid.bare()), first, self.now.mono);
     }
 

@@ -279,7 +279,9 @@ struct Core {
     unwritten: unwritten::Unwritten,
     /// Of the frame that is being delivered, where it came by a detour. Who keeps it for later takes it.
     retry_origin: Option<crate::store::Origin>,
-    found: retry::Found,
+    /// What the log of an account has said of messages that wait there. That holds for as long as nobody writes what may be one
+    /// of them: while the line goes on, but for the ones that are delivered and what sessions leave.
+    found: Map<heard::Heard, bool>,
     /// The federation core that what was sent to this shard itself went on to.
     went_out: Option<Peer>,
     tickets: Map<Ticket, Waiting>,
@@ -381,7 +383,7 @@ impl Shard {
             written: heard::Memory::new(heard::WRITTEN),
             unwritten: unwritten::Unwritten::default(),
             retry_origin: None,
-            found: retry::Found::default(),
+            found: Map::default(),
             went_out: None,
             outward: (0..rings).map(|_| Outward::default()).collect(),
             inward: (0..rings).map(|_| Inward::default()).collect(),
@@ -638,6 +640,7 @@ impl Shard {
         if !sound {
             self.core.probe.faults += 1;
             (self.core.retry_origin, self.core.told) = (None, None);
+            self.core.found.clear();
             fx.cut_back(&mark);
             self.core.posts.truncate(posts);
             for (ring, last) in last.into_iter().enumerate() {

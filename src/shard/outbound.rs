@@ -60,6 +60,11 @@ impl Core {
         }
     }
 
+    /// What no frame brought, or one that is handled: it stands for one of this shard's own from before all others.
+    pub(super) fn no_frame(&self) -> FrameRef {
+        FrameRef { ring: self.id.0, number: 0 }
+    }
+
     /// One thing that the frame waited for has come.
     pub(super) fn release_frame(&mut self, awaited: Option<FrameRef>) {
         if let Some(at) = awaited
@@ -73,7 +78,8 @@ impl Core {
     /// the frames before it hold it up. One of those may have been sent on, and wait for what waits for this one: a frame
     /// that went to and fro as owners changed. So what was sent on is told by itself.
     pub(super) fn tell_apart(&mut self, at: FrameRef) {
-        if self.inward.get_mut(usize::from(at.ring)).is_some_and(|ring| ring.is_apart(at.number)) {
+        if self.inward.get_mut(usize::from(at.ring)).is_some_and(|ring| ring.mark_apart(at.number))
+        {
             self.apart.push(at);
         }
     }
@@ -87,7 +93,7 @@ impl Core {
             let peer = Peer(at.ring);
             let hears = !self.peers.is_gone(peer) && !self.peers.is_federation(peer);
             // What answers it may have begun to hold it since.
-            let is_handled = self.inward[peer.index()].is_apart(at.number);
+            let is_handled = self.inward[peer.index()].mark_apart(at.number);
             hears && is_handled && at.ring != self.id.0
         });
         for of_ring in apart.chunk_by(|one, other| one.ring == other.ring) {

@@ -166,9 +166,7 @@ impl Core {
         if self.overflow.bytes >= BYTES_MAX {
             return false;
         }
-        // No frame brought it.
-        let at = FrameRef { ring: self.id.0, number: 0 };
-        let queued = Queued::new(envelope, to, at);
+        let queued = Queued::new(envelope, to, self.no_frame());
         self.wait_for_room(peer, Late::Again(queued, carried.into()));
         true
     }
@@ -252,8 +250,7 @@ impl Core {
                 self.release_frame(held);
             }
             (Late::Again(_, carried), None) => {
-                self.refuse_wrapped(&envelope, envelope.to, &super::deliver::resource_constraint());
-                carried.iter().for_each(|one| self.settle(*one));
+                self.refuse_again(&envelope, envelope.to, carried);
             }
         }
     }

@@ -15,7 +15,6 @@ use super::line::place_of;
 use super::peers::run_of;
 use super::ring::{Carried, FrameRef};
 use super::{Core, Shard, StoreOutcome, Ticket, Waiting};
-use crate::base::hash::Map;
 use crate::base::instant::Wall;
 use crate::cluster::placement::Owner;
 use crate::cluster::view::Place;
@@ -31,34 +30,6 @@ const LEEWAY: Duration = Duration::from_secs(60);
 
 /// Messages for which a log is asked at a time, beside the first in line.
 const ASKED: usize = 1_024;
-
-/// What the log of an account has said of messages that wait there. That holds for as long as nobody writes what may be one
-/// of them: while the line goes on, but for the ones that are delivered and what sessions leave.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    account: Option<AccountId>,
-    origins: Map<Origin, bool>,
-}
-
-impl Found {
-    fn set(&mut self, account: AccountId, origins: impl Iterator<Item = (Origin, bool)>) {
-        self.account = Some(account);
-        self.origins = origins.collect();
-    }
-
-    /// Whether this one is there, if that is known; which it is no more.
-    pub(super) fn take(&mut self, account: AccountId, origin: &Origin) -> Option<bool> {
-        match self.account {
-            Some(of) if of == account => self.origins.remove(origin),
-            _ => None,
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.account = None;
-        self.origins.clear();
-    }
-}
 
 /// What the log is asked when rows that are on their way to it are there: one of them may be the message's.
 #[derive(Debug)]
@@ -167,8 +138,7 @@ impl Shard {
         if full.is_some_and(|peer| core.send_again_later(peer, envelope, to, carried)) {
             return;
         }
-        core.refuse_wrapped(envelope, to, &super::deliver::resource_constraint());
-        carried.iter().for_each(|one| core.settle(*one));
+        core.refuse_again(envelope, to, carried);
     }
 
     /// A frame that another sent to a node which is gone.
@@ -232,10 +202,10 @@ impl Shard {
         fx: &mut Effects,
     ) {
         let core = &mut self.core;
-        if let Some(is_there) = core.found.take(account, &origin) {
+        let Some(slot) = core.accounts.get_mut(account.0) else { return };
+        if let Some(is_there) = core.found.remove(&Heard::new(origin, &slot.jid)) {
             return core.origin_is(account, queued, is_there);
         }
-        let Some(slot) = core.accounts.get_mut(account.0) else { return };
         slot.busy = Busy::Retry;
         let owner = slot.jid.clone();
         let may_be_there = |one: &&Queued| !one.is_new && is_logged(one.post.kind, one.post.flags);
@@ -279,7 +249,10 @@ impl Shard {
         };
         match found.split_first() {
             Some((is_there, of_others)) => {
-                core.found.set(account, others.iter().copied().zip(of_others.iter().copied()));
+                if let Some(slot) = core.accounts.get(account.0) {
+                    let others = others.iter().map(|other| Heard::new(*other, &slot.jid));
+                    core.found = others.zip(of_others.iter().copied()).collect();
+                }
                 core.origin_is(account, queued, *is_there);
             }
             // Nobody knows. It is refused, which its sender's acknowledgement may cover.
@@ -371,6 +344,12 @@ impl Core {
             }
             None => self.bounce(envelope, to, why),
         }
+    }
+
+    /// There is no room for what would be sent again; what it carries is handled by that.
+    pub(super) fn refuse_again(&mut self, envelope: &Envelope<'_>, to: &str, carried: &[Carried]) {
+        self.refuse_wrapped(envelope, to, &super::deliver::resource_constraint());
+        carried.iter().for_each(|one| self.settle(*one));
     }
 
     /// The account is read anew, or goes to another shard: a message that is looked for in its log waits again, before all

@@ -14,6 +14,7 @@ use super::{
     LOG_ROWS_COUNTED, LacksKeys, LogEntry, Page, Query, Reader, RosterItem, Write, Writer, Written,
     check_counters,
 };
+use crate::base::hash::Set;
 use crate::base::instant::Wall;
 use crate::xmpp::credentials::Credentials;
 use crate::xmpp::jid::BareJid;
@@ -440,13 +441,10 @@ impl State {
                 Answer::ArchiveEnds(account.and_then(|account| account.ends(*up_to)))
             }
             Query::Origins { owner, origins, since } => {
-                let found = origins.iter().map(|origin| {
-                    self.log(owner).is_some_and(|log| {
-                        let mut rows = log.values();
-                        rows.any(|entry| entry.origin == *origin && entry.at >= *since)
-                    })
-                });
-                Answer::Origins(found.collect())
+                let rows = self.log(owner).into_iter().flat_map(|log| log.values());
+                let rows = rows.filter(|entry| entry.at >= *since);
+                let there: Set<_> = rows.map(|entry| entry.origin).collect();
+                Answer::Origins(origins.iter().map(|origin| there.contains(origin)).collect())
             }
             Query::LacksKeys => {
                 let any = |lacks: fn(&Credentials) -> bool| {

@@ -182,9 +182,10 @@ fn a_message_that_comes_again_while_its_row_is_written_is_kept_once() {
     assert!(nodes.read(alice).contains(&a(2)));
 }
 
-/// R2: the row is for the archive alone, as the recipient is there and nobody waits for it.
-#[test]
-fn a_message_that_comes_again_while_it_is_archived_is_in_the_archive_once() {
+/// Alice's message went on to the account's new owner, which gave it to bob, and is about to write its row for the archive.
+///
+/// - gives: the nodes, the name of bob's account, and both
+fn archiving() -> (Node, String, Client, Client) {
     let (mut nodes, name) = cluster_with(|config| config.archive = true);
     let alice = nodes.online(&nodes.name_at("a", 1), "phone");
     nodes.hold_rings();
@@ -201,6 +202,13 @@ fn a_message_that_comes_again_while_it_is_archived_is_in_the_archive_once() {
     assert_eq!(bodies(&nodes.read(bob)), ["one"]);
     // What the login wrote is there, and the row is not.
     nodes.answer_one();
+    (nodes, name, alice, bob)
+}
+
+/// R2: the row is for the archive alone, as the recipient is there and nobody waits for it.
+#[test]
+fn a_message_that_comes_again_while_it_is_archived_is_in_the_archive_once() {
+    let (mut nodes, name, _, bob) = archiving();
     assert_eq!(bodies(&nodes.kept(&name, true)), [""; 0]);
     leave(&mut nodes, &WITHOUT);
     assert_eq!(nodes.queries_held(), 0, "its row is not there yet");
@@ -213,27 +221,12 @@ fn a_message_that_comes_again_while_it_is_archived_is_in_the_archive_once() {
 /// later.
 #[test]
 fn a_message_that_could_not_be_archived_does_not_come_again() {
-    let (mut nodes, name) = cluster_with(|config| config.archive = true);
-    let alice = nodes.online(&nodes.name_at("a", 1), "phone");
-    let to = format!("{name}@here");
-    nodes.hold_rings();
-    nodes.send(alice, &chat(&to, "one"));
-    nodes.members(&DRAINED, &[]);
-    nodes.lose_news_of(2);
-    nodes.hold_store();
-    nodes.free_rings();
-    nodes.advance(Duration::from_secs(1));
-    // The account is read, its recipient comes, and there are ids; what the login wrote is there, and the row is next.
-    nodes.answer_one();
-    let bob = nodes.online(&name, "desk");
-    nodes.answer_one();
-    nodes.answer_one();
-    assert_eq!(bodies(&nodes.read(bob)), ["one"]);
+    let (mut nodes, name, alice, bob) = archiving();
     nodes.store_fails = true;
     nodes.answer_one();
     nodes.store_fails = false;
     nodes.free_store();
-    nodes.send(alice, &chat(&to, "two"));
+    nodes.send(alice, &chat(&format!("{name}@here"), "two"));
     leave(&mut nodes, &WITHOUT);
     assert_eq!(bodies(&nodes.kept(&name, true)), ["two"]);
     assert_eq!(bodies(&nodes.read(bob)), ["two"]);

@@ -6,7 +6,7 @@ use super::super::{
     Answer, ArchiveEnds, ArchiveQuery, Error, LOG_ID_MAX, ORIGIN_ROWS, Origin, Page,
 };
 use super::link::{Call, Value};
-use super::reader::{PostgresReader, Sql, column, entry, unsigned};
+use super::reader::{PostgresReader, Sql, column, entry, origin, unsigned};
 use crate::base::hash::Set;
 use crate::base::instant::Wall;
 use crate::xmpp::jid::BareJid;
@@ -235,17 +235,8 @@ impl PostgresReader {
         incarnations.dedup();
         let (since, most) = (signed(since.0), i64::from(ORIGIN_ROWS));
         let rows = self.one(Sql::Origins, &[&owner.as_str(), &since, &incarnations, &most])?;
-        let mut there = Set::default();
-        for row in &rows {
-            let (incarnation, number): (i64, i64) = (column(row, 0)?, column(row, 2)?);
-            let link: i32 = column(row, 1)?;
-            there.insert((incarnation, link, number));
-        }
-        let is_there = |origin: &Origin| {
-            let Origin { incarnation, link, number } = *origin;
-            there.contains(&(incarnation.cast_signed(), link.cast_signed(), number.cast_signed()))
-        };
-        Ok(Answer::Origins(origins.iter().map(is_there).collect()))
+        let there = rows.iter().map(|row| origin(row, 0)).collect::<Result<Set<_>, _>>()?;
+        Ok(Answer::Origins(origins.iter().map(|origin| there.contains(origin)).collect()))
     }
 
     pub(super) fn archive_ends(&mut self, owner: &BareJid, up_to: u64) -> Result<Answer, Error> {

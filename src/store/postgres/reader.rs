@@ -437,6 +437,15 @@ fn contact(row: &Row, jids: &mut JidCache) -> Result<RosterItem, Error> {
     })
 }
 
+/// Incarnation, link and number, from this place on.
+pub(super) fn origin(row: &Row, place: usize) -> Result<Origin, Error> {
+    Ok(Origin {
+        incarnation: unsigned(row, place)?,
+        link: column::<i32>(row, place + 1)?.cast_unsigned(),
+        number: unsigned(row, place + 2)?,
+    })
+}
+
 pub(super) fn entry(row: &Row, jids: &mut JidCache) -> Result<LogEntry, Error> {
     let small = |place| column::<i32>(row, place).map(i32::cast_unsigned);
     let peer = jid(column(row, 2)?, jids)?;
@@ -453,11 +462,7 @@ pub(super) fn entry(row: &Row, jids: &mut JidCache) -> Result<LogEntry, Error> {
         at: Wall(unsigned(row, 1)?),
         with,
         keep,
-        origin: Origin {
-            incarnation: unsigned(row, 3)?,
-            link: small(4)?,
-            number: unsigned(row, 5)?,
-        },
+        origin: origin(row, 3)?,
         open_end: small(6)?,
         close_start: small(7)?,
         stanza: column(row, 8)?,

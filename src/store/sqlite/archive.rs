@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::conversation;
 use super::index::{self, FRESH, Index, MAIN};
-use super::reader::{ENTRY_COLUMNS, entry};
+use super::reader::{ENTRY_COLUMNS, entry, origin};
 use crate::base::hash::Set;
 use crate::base::instant::Wall;
 use crate::xmpp::jid::{BareJid, JidCache};
@@ -113,11 +113,8 @@ pub(super) fn origins(
         for rows in [archived, pending] {
             let sql = format!("SELECT incarnation, link, number FROM {rows} WHERE at >= ?2");
             let mut statement = conn.prepare_cached(&sql)?;
-            let mut rows = statement.query(params![owner, micros(since)])?;
-            while let Some(row) = rows.next()? {
-                let (incarnation, number): (i64, i64) = (row.get(0)?, row.get(2)?);
-                let (incarnation, number) = (incarnation.cast_unsigned(), number.cast_unsigned());
-                there.insert(Origin { incarnation, link: row.get(1)?, number });
+            for found in statement.query_map(params![owner, micros(since)], |row| origin(row, 0))? {
+                there.insert(found?);
             }
         }
     }

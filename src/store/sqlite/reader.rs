@@ -325,6 +325,13 @@ fn roster(
 pub(super) const ENTRY_COLUMNS: &str = "entry.id, at, jid.text, incarnation, link, number, open_end, close_start, \
                                         stanza, resource, pending, archived";
 
+/// Incarnation, link and number, from this column on.
+pub(super) fn origin(row: &Row<'_>, column: usize) -> rusqlite::Result<Origin> {
+    let unsigned = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let (incarnation, number) = (unsigned(column)?, unsigned(column + 2)?);
+    Ok(Origin { incarnation, link: row.get(column + 1)?, number })
+}
+
 pub(super) fn entry(row: &Row<'_>, jids: &mut JidCache) -> Result<LogEntry, Error> {
     let unsigned = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let id = unsigned(0)?;
@@ -342,7 +349,7 @@ pub(super) fn entry(row: &Row<'_>, jids: &mut JidCache) -> Result<LogEntry, Erro
         at: Wall(unsigned(1)?),
         with,
         keep,
-        origin: Origin { incarnation: unsigned(3)?, link: row.get(4)?, number: unsigned(5)? },
+        origin: origin(row, 3)?,
         stanza: row.get(8)?,
         open_end: row.get(6)?,
         close_start: row.get(7)?,
