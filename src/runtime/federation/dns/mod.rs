@@ -11,12 +11,12 @@
 
 mod answer;
 pub(super) mod cache;
+pub(super) mod turns;
 
 pub use answer::read;
 
 use super::super::executor;
 use super::posh::{self, Fetcher, Fetches, PoshSettings};
-use crate::base::hash::Map;
 use crate::base::rng::Rng;
 use crate::federation::discovery::{
     Answer, Failure, Kind, Options, Plan, Problem, Question, Routes, Search, Step, reachable,
@@ -34,7 +34,6 @@ use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::proto::serialize::txt::{ParseError, trust_anchor as anchor_file};
 use hickory_resolver::{Hosts, NameServerPool, PoolContext, TlsConfig, system_conf};
-use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -45,6 +44,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
+use turns::Turns;
 
 /// Requests that wait for the thread or for a look-up.
 const WAITING_MAX: usize = 4_096;
@@ -148,9 +148,7 @@ impl Dns {
                 cache: Cache::new(cache::DOMAINS_MAX),
                 posh: Fetches::default(),
                 rng: Rng::from_seed(executor::seed()),
-                pending: Map::default(),
-                queue: VecDeque::new(),
-                in_flight: 0,
+                turns: Turns::new(LOOKUPS_MAX),
                 questions: Rc::new(Semaphore::new(QUESTIONS_MAX)),
                 waiting: counter,
                 events: weak,
@@ -224,10 +222,7 @@ struct Desk {
     cache: Cache<Known>,
     posh: Fetches,
     rng: Rng,
-    pending: Map<Arc<str>, Vec<Asker>>,
-    /// Of these, the ones that are not asked for yet.
-    queue: VecDeque<Arc<str>>,
-    in_flight: usize,
+    turns: Turns<Asker>,
     questions: Rc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     events: tokio::sync::mpsc::WeakUnboundedSender<Event>,
@@ -261,21 +256,14 @@ impl Desk {
         if let Some(known) = self.cache.get(&domain, Instant::now()) {
             return self.tell(&known, asker);
         }
-        if let Some(askers) = self.pending.get_mut(&domain) {
-            askers.push(asker);
-            return;
-        }
-        self.pending.insert(domain.clone(), vec![asker]);
-        self.queue.push_back(domain);
+        self.turns.add(domain, asker);
         self.fill();
     }
 
     fn fill(&mut self) {
-        while self.in_flight < LOOKUPS_MAX
-            && let Some(domain) = self.queue.pop_front()
-            && let Some(events) = self.events.upgrade()
+        while let Some(events) = self.events.upgrade()
+            && let Some(domain) = self.turns.next()
         {
-            self.in_flight += 1;
             let (resolver, version) = (self.resolver.clone(), self.version);
             let questions = self.questions.clone();
             let rng = Rng::from_seed(executor::seed());
@@ -311,8 +299,7 @@ impl Desk {
     }
 
     fn found(&mut self, domain: Arc<str>, version: u64, known: Known) {
-        self.in_flight -= 1;
-        let askers = self.pending.remove(&domain).unwrap_or_default();
+        let askers = self.turns.done(&domain);
         if version == self.version {
             self.cache.insert(domain, known.clone(), Instant::now());
         }

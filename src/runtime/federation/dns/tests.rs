@@ -438,6 +438,7 @@ fn a_trust_anchor_that_cannot_be_read_is_refused() {
 
 #[test]
 fn documents_are_fetched_from_where_names_may_lead_and_only_where_that_is_wanted() {
+    use crate::base::hash::Map;
     use crate::runtime::federation::certificates::Trust;
     let server = Server::zone(&["a.example A 127.9.9.9", "b.example CNAME a.example"]);
     let document = |local_addresses: bool, is_on: bool, domain: &str| {

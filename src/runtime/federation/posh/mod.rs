@@ -9,10 +9,10 @@ mod fetch;
 
 use super::certificates::Trust;
 use super::dns::cache::Cache;
+use super::dns::turns::Turns;
 use crate::base::hash::Map;
 use crate::federation::posh::{Fingerprints, PoshProblem};
 pub(super) use fetch::Fetcher;
-use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -66,16 +66,12 @@ impl Asker {
 /// Who waits for which domain.
 pub(super) struct Fetches {
     cache: Cache<Known>,
-    pending: Map<Arc<str>, Vec<Asker>>,
-    /// Of these, the ones that are not asked for yet.
-    queue: VecDeque<Arc<str>>,
-    under_way: usize,
+    turns: Turns<Asker>,
 }
 
 impl Default for Fetches {
     fn default() -> Self {
-        let (pending, queue) = (Map::default(), VecDeque::new());
-        Fetches { cache: Cache::new(DOMAINS_MAX), pending, queue, under_way: 0 }
+        Fetches { cache: Cache::new(DOMAINS_MAX), turns: Turns::new(FETCHES_MAX) }
     }
 }
 
@@ -85,30 +81,24 @@ impl Fetches {
         if let Some(known) = self.cache.get(&domain, Instant::now()) {
             return asker.tell(known);
         }
-        match self.pending.get_mut(&domain) {
-            Some(askers) if askers.len() < ASKERS_MAX => askers.push(asker),
-            None if self.queue.len() < WAITING_MAX => {
-                self.pending.insert(domain.clone(), vec![asker]);
-                self.queue.push_back(domain);
-            }
-            _ => asker.tell(Err(PoshProblem::Busy)),
+        let has_room = match self.turns.askers(&domain) {
+            Some(askers) => askers < ASKERS_MAX,
+            None => self.turns.waiting() < WAITING_MAX,
+        };
+        match has_room {
+            true => self.turns.add(domain, asker),
+            false => asker.tell(Err(PoshProblem::Busy)),
         }
     }
 
     /// A domain whose turn it is; `fetched` follows.
     pub(super) fn next(&mut self) -> Option<Arc<str>> {
-        if self.under_way >= FETCHES_MAX {
-            return None;
-        }
-        let domain = self.queue.pop_front()?;
-        self.under_way += 1;
-        Some(domain)
+        self.turns.next()
     }
 
     /// - `keeps`: it was found by the settings that hold
     pub(super) fn fetched(&mut self, domain: &Arc<str>, known: Known, keeps: bool) {
-        self.under_way -= 1;
-        let askers = self.pending.remove(domain).unwrap_or_default();
+        let askers = self.turns.done(domain);
         let good_s = match &known {
             Ok(document) => Some(document.good_s),
             Err(problem) => problem.good_s(),
