@@ -16,7 +16,6 @@
 
 use super::account::{AccountId, Queued};
 use super::control::Control;
-use super::direct::is_label;
 use super::effect::Effects;
 use super::ring::FrameRef;
 use super::{Core, Shard};
@@ -216,7 +215,7 @@ impl Core {
     pub(super) fn row_goes_out(&mut self, entry: &LogEntry, account: &BareJid) {
         let now = self.now.mono;
         let may_be_anothers = self.handover.has_settled_within(FOR, now);
-        if may_be_anothers && !entry.keep.is_archived() && is_label(&entry.origin) {
+        if may_be_anothers && !entry.keep.is_archived() && entry.origin.number > 0 {
             let heard = Heard::new(entry.origin, account);
             self.written.insert(heard, self.no_frame(), now);
         }
