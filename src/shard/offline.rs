@@ -181,6 +181,8 @@ impl Shard {
         }
         if let Some(slot) = self.core.accounts.remove(id.0) {
             self.core.names.remove(slot.jid.as_str());
+            // What the sessions had did not wait for this reading: it may succeed the next time.
+            slot.waiting.into_iter().for_each(|left| self.core.leave(left.post));
         }
     }
 
@@ -630,9 +632,7 @@ impl Core {
     /// Messages that a session leaves behind are older than what waits for the account, and go before it.
     fn first_in_line(&mut self, id: AccountId, left: Vec<Left>) {
         let ring = self.id.0;
-        let loaded = self.accounts.get(id.0).is_some_and(|slot| slot.busy != Busy::Loading);
-        if !loaded {
-            // If the account cannot be read, what waits for it is sent back: these are not waiting yet.
+        if self.accounts.get(id.0).is_none() {
             return left.into_iter().for_each(|left| self.leave(left.post));
         }
         let epoch = self.placement.epoch();
