@@ -281,7 +281,7 @@ struct Core {
     retry_origin: Option<crate::store::Origin>,
     /// What the log of an account has said of messages that wait there. That holds for as long as nobody writes what may be one
     /// of them: while the line goes on, but for the ones that are delivered and what sessions leave.
-    found: Map<heard::Heard, bool>,
+    found: Map<heard::Heard, retry::InLog>,
     /// The federation core that what was sent to this shard itself went on to.
     went_out: Option<Peer>,
     tickets: Map<Ticket, Waiting>,

@@ -7,7 +7,7 @@
 use super::account::{Account, AccountId, Busy, Queued};
 use super::control::Control;
 use super::deliver::split;
-use super::direct::{is_labelled, order_of_labels, unwrap as labelled};
+use super::direct::{is_label, is_labelled, order_of_labels, unwrap as labelled};
 use super::effect::Effects;
 use super::handover::sent_on;
 use super::heard::{Heard, has_origin, is_logged};
@@ -15,6 +15,7 @@ use super::line::place_of;
 use super::peers::run_of;
 use super::ring::{Carried, FrameRef};
 use super::{Core, Shard, StoreOutcome, Ticket, Waiting};
+use crate::base::hash::Map;
 use crate::base::instant::Wall;
 use crate::cluster::placement::Owner;
 use crate::cluster::view::Place;
@@ -30,6 +31,36 @@ const LEEWAY: Duration = Duration::from_secs(60);
 
 /// Messages for which a log is asked at a time, beside the first in line.
 const ASKED: usize = 1_024;
+
+/// What the log says of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InLog {
+    Here,
+    /// One that the same sender sent later over the same ring is.
+    Later,
+    No,
+}
+
+/// What the log says of each.
+///
+/// - takes: of each its origin, sender, and whether it is there
+fn in_log(all: &[(Origin, &str, bool)]) -> Vec<InLog> {
+    let way = |origin: &Origin| (origin.incarnation, origin.link, run_of(origin.number));
+    let mut newest: Map<((u64, u32, u64), &str), u64> = Map::default();
+    for (origin, from, _) in all.iter().filter(|(origin, _, here)| *here && !is_label(origin)) {
+        let number = newest.entry((way(origin), from)).or_default();
+        *number = origin.number.max(*number);
+    }
+    let told = all.iter().map(|(origin, from, is_here)| {
+        let newest = newest.get(&(way(origin), *from));
+        match newest.is_some_and(|newest| origin.number < *newest) {
+            _ if *is_here => InLog::Here,
+            true => InLog::Later,
+            false => InLog::No,
+        }
+    });
+    told.collect()
+}
 
 /// What the log is asked when rows that are on their way to it are there: one of them may be the message's.
 #[derive(Debug)]
@@ -203,8 +234,8 @@ impl Shard {
     ) {
         let core = &mut self.core;
         let Some(slot) = core.accounts.get_mut(account.0) else { return };
-        if let Some(is_there) = core.found.remove(&Heard::new(origin, &slot.jid)) {
-            return core.origin_is(account, queued, is_there);
+        if let Some(in_log) = core.found.remove(&Heard::new(origin, &slot.jid)) {
+            return core.origin_is(account, queued, in_log);
         }
         slot.busy = Busy::Retry;
         let owner = slot.jid.clone();
@@ -247,13 +278,21 @@ impl Shard {
             StoreOutcome::Answer(Answer::Origins(found)) => found,
             _ => Vec::new(),
         };
-        match found.split_first() {
-            Some((is_there, of_others)) => {
-                if let Some(slot) = core.accounts.get(account.0) {
-                    let others = others.iter().map(|other| Heard::new(*other, &slot.jid));
-                    core.found = others.zip(of_others.iter().copied()).collect();
-                }
-                core.origin_is(account, queued, *is_there);
+        let all = queued.retry.iter().chain(others).zip(found);
+        let mut told = Vec::new();
+        if let Some(slot) = core.accounts.get(account.0) {
+            let waiting = slot.waiting.iter().chain([&queued]);
+            let senders: Map<Origin, &str> =
+                waiting.filter_map(|one| Some((one.retry?, &*one.post.from))).collect();
+            let from = |origin: &Origin| senders.get(origin).copied().unwrap_or_default();
+            let all: Vec<_> = all.map(|(it, is_here)| (*it, from(it), is_here)).collect();
+            let heard = all.iter().map(|(origin, ..)| Heard::new(*origin, &slot.jid));
+            told = heard.zip(in_log(&all)).collect();
+        }
+        match told.split_first() {
+            Some(((_, in_log), of_others)) => {
+                core.found = of_others.iter().copied().collect();
+                core.origin_is(account, queued, *in_log);
             }
             // Nobody knows. It is refused, which its sender's acknowledgement may cover.
             None => core.refuse_queued(&queued),
@@ -295,9 +334,12 @@ impl Shard {
 
 impl Core {
     /// The log has been asked for a message that waited.
-    fn origin_is(&mut self, account: AccountId, queued: Queued, is_there: bool) {
+    fn origin_is(&mut self, account: AccountId, queued: Queued, in_log: InLog) {
         let awaited = queued.at.awaited(queued.post.flags);
-        if is_there {
+        // What came behind it on its way was dealt with after it, so it was handled, too. It may have been refused: where
+        // somebody waits for it, it is kept.
+        let is_handled = in_log == InLog::Later && awaited.is_none();
+        if in_log == InLog::Here || is_handled {
             self.probe.duplicates_dropped += 1;
             self.release_frame(awaited);
         } else if self.was_confirmed(account, &queued) {
@@ -445,6 +487,26 @@ mod tests {
     use super::*;
     use crate::cluster::placement::NodeId;
     use crate::cluster::view::Run;
+
+    #[test]
+    fn a_message_was_handled_if_a_later_one_over_its_ring_is_in_the_log() {
+        let first = super::super::peers::first_number(Run { node: NodeId(2), incarnation: 5 });
+        let at = |number| Origin { incarnation: 3, link: 1, number: first + number };
+        let label = |link| Origin { incarnation: 1 << 62, link, number: 7 };
+        let told = in_log(&[
+            (at(1), "alice@here", false),
+            (at(2), "alice@here", true),
+            (at(3), "alice@here", false),
+            (label(1), "alice@here", false),
+            (label(2), "alice@here", true),
+            (Origin { link: 2, ..at(1) }, "alice@here", false),
+            (at(1), "carol@here", false),
+        ]);
+        let [first, .., other_ring, other_sender] = told[..] else { panic!("one is missing") };
+        assert_eq!(first, InLog::Later);
+        assert_eq!(told[1..5], [InLog::Here, InLog::No, InLog::No, InLog::Here]);
+        assert_eq!((other_ring, other_sender), (InLog::No, InLog::No));
+    }
 
     #[test]
     fn messages_over_one_ring_are_in_the_order_of_their_numbers() {

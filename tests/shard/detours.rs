@@ -605,3 +605,29 @@ fn what_the_next_owner_saw_confirmed_does_not_come_again() {
     assert_eq!(bodies(&nodes.read(bob)), [""; 0]);
     assert_eq!(nodes.logged(&name), 0);
 }
+
+/// R6. Its client got it in vain, as its connection was gone; what came later is in the log.
+#[test]
+fn what_was_handled_before_what_is_kept_is_not_taken_for_new() {
+    for acked in [false, true] {
+        let (mut nodes, name) = cluster_with(|config| config.direct = false);
+        let here = nodes.name_at("a", 1);
+        let alice = match acked {
+            true => nodes.online_acked(&here, "phone").0,
+            false => nodes.online(&here, "phone"),
+        };
+        let bob = nodes.online(&name, "desk");
+        nodes.ignore_pings(bob);
+        let to = format!("{name}@here");
+        nodes.lose_news_of(2);
+        nodes.send(alice, &chat(&to, "one"));
+        nodes.cut(bob);
+        nodes.send(alice, &chat(&to, "two"));
+        let expected = if acked { &["one", "two"][..] } else { &["two"] };
+        assert_eq!(bodies(&nodes.kept(&name, false)), expected);
+        nodes.kill_node(2);
+        leave(&mut nodes, &WITHOUT);
+        assert!(nodes.is_settled());
+        assert_eq!(bodies(&nodes.kept(&name, false)), expected);
+    }
+}
