@@ -583,29 +583,6 @@ fn what_waits_from_a_node_that_died_comes_again_behind_what_was_lost_with_it() {
     }
 }
 
-/// R4. The row of one that came straight is gone: who wrote it could not say so before it gave the account away and died.
-#[test]
-fn what_the_next_owner_saw_confirmed_does_not_come_again() {
-    let (mut nodes, name) = cluster_with(|config| config.direct = false);
-    let here = nodes.name_at("a", 1);
-    let (alice, _) = nodes.online_acked(&here, "phone");
-    nodes.lose_news_of(2);
-    nodes.send(alice, &chat(&format!("{name}@here"), "one"));
-    assert_eq!(nodes.logged(&name), 1);
-    nodes.members(&DRAINED, &[]);
-    nodes.advance(Duration::from_secs(1));
-    let bob = nodes.login(&name, "desk");
-    nodes.enable(bob);
-    nodes.send(bob, "<presence/>");
-    assert_eq!(bodies(&nodes.read(bob)), ["one"]);
-    nodes.send(bob, &a(2));
-    assert_eq!(nodes.logged(&name), 0);
-    nodes.kill_node(2);
-    leave(&mut nodes, &WITHOUT);
-    assert_eq!(bodies(&nodes.read(bob)), [""; 0]);
-    assert_eq!(nodes.logged(&name), 0);
-}
-
 /// R6. Its client got it in vain, as its connection was gone; what came later is in the log.
 #[test]
 fn what_was_handled_before_what_is_kept_is_not_taken_for_new() {
@@ -630,4 +607,27 @@ fn what_was_handled_before_what_is_kept_is_not_taken_for_new() {
         assert!(nodes.is_settled());
         assert_eq!(bodies(&nodes.kept(&name, false)), expected);
     }
+}
+
+/// R4. The row of one that came straight is gone: who wrote it could not say so before it gave the account away and died.
+#[test]
+fn what_the_next_owner_saw_confirmed_does_not_come_again() {
+    let (mut nodes, name) = cluster_with(|config| config.direct = false);
+    let here = nodes.name_at("a", 1);
+    let (alice, _) = nodes.online_acked(&here, "phone");
+    nodes.lose_news_of(2);
+    nodes.send(alice, &chat(&format!("{name}@here"), "one"));
+    assert_eq!(nodes.logged(&name), 1);
+    nodes.members(&DRAINED, &[]);
+    nodes.advance(Duration::from_secs(1));
+    let bob = nodes.login(&name, "desk");
+    nodes.enable(bob);
+    nodes.send(bob, "<presence/>");
+    assert_eq!(bodies(&nodes.read(bob)), ["one"]);
+    nodes.send(bob, &a(2));
+    assert_eq!(nodes.logged(&name), 0);
+    nodes.kill_node(2);
+    leave(&mut nodes, &WITHOUT);
+    assert_eq!(bodies(&nodes.read(bob)), [""; 0]);
+    assert_eq!(nodes.logged(&name), 0);
 }

@@ -30,7 +30,7 @@ const NUISANCES: &[&str] = &[
     "<iq type='set' id='2'><query xmlns='jabber:iq:roster'/></iq>",
     "<iq type='set' id='2'><query xmlns='jabber:iq:roster'><item jid='DOMAIN' subscription='remove'/></query></iq>",
     "<iq type='result' id='confirm-1'/>",
-    "<iq type='result' id='x1' to='VICTIM'/>",
+    "<iq type='result' id='unasked' to='VICTIM'/>",
     "<iq type='what' id='3'/>",
     "<presence/>",
     "<presence><priority>many</priority></presence>",

@@ -115,25 +115,48 @@ impl Authority {
         let unlinked: Vec<String> =
             others().filter(|member| !self.linked.contains(&member.run)).map(shown).collect();
         let aside = (!unlinked.is_empty()).then_some(Reason::Unlinked(unlinked));
-        let weight = self.wished_weight();
+        let wish = self.wished_weight();
         let Some(mine) = found.members.iter().find(|member| member.run == self.me.run) else {
             return Step::Wait(aside);
         };
+        // Somebody serves always: who has all keeps it until another that stays has a weight. Where all leave, they go in
+        // the order of their ids.
+        let leaves = |run: Run| {
+            found.nodes.iter().any(|row| row.facts.run == run && row.state == State::Leaving)
+        };
+        let none_stays = others().all(|member| leaves(member.run));
+        let is_heir = |member: &NodeFacts| match none_stays && self.leaving {
+            true => member.run.node > self.me.run.node,
+            false => member.run != self.me.run && !leaves(member.run),
+        };
+        let is_last = !others().any(|member| is_heir(member) && member.weight > 0);
+        let weight = if wish == 0 && is_last && !self.leaving { mine.weight } else { wish };
         // One of an older program that made an epoch left out what it does not know.
         let is_left_out = mine.federates != self.me.federates;
         if mine.weight == weight && !is_left_out && !self.leaving {
-            return Step::Wait(aside);
+            let last = (weight != wish).then_some(Reason::Last);
+            return Step::Wait(aside.or(last));
+        }
+        if self.leaving && found.members.len() > 1 && !others().any(is_heir) {
+            let before = others().map(shown).collect();
+            return Step::Wait(aside.or(Some(Reason::Before(before))));
+        }
+        if !found.is_settled() {
+            return Step::Wait(settling(found));
         }
         if self.leaving && found.members.len() == 1 {
             // There is nobody who could have it.
             return Step::Left;
         }
-        if !found.is_settled() {
-            return Step::Wait(settling(found));
-        }
         let mut members = found.members.clone();
         let name = &self.me.name;
-        let why = if mine.weight != weight || (is_left_out && !self.leaving) {
+        let why = if self.leaving && is_last {
+            // They are all drained, and have to take what is ours.
+            for member in &mut members {
+                member.weight = u32::from(is_heir(member));
+            }
+            format!("{name} is drained, so those who were have to serve again")
+        } else if mine.weight != weight || (is_left_out && !self.leaving) {
             for member in members.iter_mut().filter(|member| member.run == self.me.run) {
                 member.weight = weight;
                 member.federates = self.me.federates;

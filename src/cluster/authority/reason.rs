@@ -24,6 +24,10 @@ pub enum Reason {
         epoch: u64,
         names: Vec<String>,
     },
+    /// It is to be drained.
+    Last,
+    /// All leave, and these before it.
+    Before(Vec<String>),
 }
 
 impl fmt::Display for Reason {
@@ -47,6 +51,12 @@ impl fmt::Display for Reason {
             ),
             Reason::Settling { epoch, names } => {
                 write!(f, "epoch {epoch} has not yet arrived at {}", names.join(", "))
+            }
+            Reason::Last => f.write_str(
+                "keeps its accounts, as no other member that stays has a weight: give one to another",
+            ),
+            Reason::Before(nodes) => {
+                write!(f, "all nodes leave, and {} before it", nodes.join(", "))
             }
         }
     }

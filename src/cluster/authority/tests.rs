@@ -611,6 +611,60 @@ fn a_node_is_drained_and_filled_again() {
 }
 
 #[test]
+fn the_last_one_that_serves_keeps_on_until_another_does() {
+    let mut world = whole(14, 3);
+    let weights = |world: &World| -> Vec<u32> {
+        world.database.members.iter().map(|node| node.weight).collect()
+    };
+    for node in [2, 3, 1] {
+        world.wish(node, Wish::Weight(0));
+        world.run(3_000);
+    }
+    assert_eq!(weights(&world), [10, 0, 0]);
+    world.wish(3, Wish::Weight(5));
+    world.run(5_000);
+    assert_eq!(weights(&world), [0, 0, 5]);
+}
+
+#[test]
+fn who_leaves_last_of_those_that_serve_gives_all_to_the_drained() {
+    let mut world = whole(15, 3);
+    for node in [2, 3] {
+        world.wish(node, Wish::Weight(0));
+        world.run(3_000);
+    }
+    world.wish(1, Wish::Leave);
+    let mut told = false;
+    while !world.nodes[&1].has_left {
+        world.step();
+        assert!(world.ms < 60_000, "{}", world.log.join("\n"));
+        let members = &world.database.members;
+        told |= members.len() == 3 && members.iter().filter(|node| node.weight == 0).count() == 3;
+    }
+    assert!(!told, "nobody served");
+    world.run(5_000);
+    let weights: Vec<u32> = world.database.members.iter().map(|node| node.weight).collect();
+    assert!(weights == [0, 1] || weights == [1, 0], "{weights:?}: one has to");
+    assert_eq!(world.fenced, 0);
+}
+
+/// A cluster is shut down.
+#[test]
+fn all_may_leave_at_once() {
+    for seed in 0..5 {
+        let mut world = whole(seed, 3);
+        for node in 1..=3 {
+            world.wish(node, Wish::Leave);
+        }
+        while !world.nodes.values().all(|node| node.has_left) {
+            world.step();
+            assert!(world.ms < 90_000, "{}", world.log.join("\n"));
+        }
+        assert_eq!(world.fenced, 0, "{seed}");
+    }
+}
+
+#[test]
 fn a_cluster_that_ended_whole_starts_again() {
     for seed in 0..3 {
         let mut world = whole(seed, 3);

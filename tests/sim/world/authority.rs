@@ -175,27 +175,11 @@ impl World {
                 .collect();
             eprintln!("{} run {run} adopts {} {members:?}", self.now, view.epoch());
         }
-        let is_first = !self.cluster.views.contains_key(&view.epoch());
         let known = self.cluster.views.entry(view.epoch()).or_insert_with(|| view.clone());
         if *known != view {
             return self.model.fail(|| format!("R9: two epochs {}", view.epoch()));
         }
         self.counts.epochs = self.counts.epochs.max(view.epoch());
-        if view.nodes.iter().all(|node| node.weight == 0) {
-            // Where all are drained all own something, also one that leaves: its sessions go down with it.
-            self.model.crash_at = self.now;
-        }
-        let before = self.cluster.views.range(..view.epoch()).next_back();
-        let before = before.map(|(_, before)| before.clone());
-        if let Some(before) = before.filter(|it| it.nodes.iter().all(|node| node.weight == 0)) {
-            for other in 0..self.runs.len() {
-                let id = self.runs[other].id;
-                // So does what it was about to tell of their stanzas, until it hears of it itself.
-                if before.has(id) && !view.has(id) && (is_first || other == run) {
-                    self.taken_over(other);
-                }
-            }
-        }
         for other in 0..self.runs.len() {
             let was_replaced = self.runs[other].is_replaced;
             if !was_replaced && self.is_fenced(other) && !view.has(self.runs[other].id) {
