@@ -44,7 +44,7 @@ pub(super) struct Handover {
     /// `None` for a node without a cluster, to which all belongs for good.
     view: Option<Arc<View>>,
     /// Something is ours by this epoch.
-    owns: bool,
+    pub(super) owns: bool,
     /// Partitions that are ours and that nobody else had since we served them.
     kept: Box<[bool]>,
     /// As `kept`, of remote domains.
@@ -66,6 +66,8 @@ pub(super) struct Handover {
     /// Frames of others that were answered while this went on. Each is kept by its sender until it is handled, which bounds
     /// them.
     pub(super) answered: Vec<FrameRef>,
+    /// The last frames that older epochs sent to nodes which own nothing any more, and may end.
+    pub(super) last_to_idle: Vec<(Peer, u64)>,
     is_looking: bool,
 }
 
@@ -86,6 +88,7 @@ impl Handover {
             held: Vec::new(),
             parked: VecDeque::new(),
             answered: Vec::new(),
+            last_to_idle: Vec::new(),
             is_looking: false,
         }
     }
@@ -126,17 +129,6 @@ impl Handover {
 }
 
 impl Shard {
-    /// The epoch that is settled as far as this shard knows; 0 where none is.
-    pub fn settled_epoch(&self) -> u64 {
-        let handover = &self.core.handover;
-        // One that owns nothing any more may end then: what others wait for must be done.
-        if handover.is_settled && (handover.owns || self.core.has_left()) {
-            self.core.placement.epoch()
-        } else {
-            0
-        }
-    }
-
     /// The number of a shard of another node, for `Input::Frames` and `Input::Handled`.
     pub fn peer(&mut self, place: Place, fx: &mut Effects) -> Option<Peer> {
         self.core.enter(place, fx)
@@ -194,6 +186,7 @@ impl Shard {
             }
         }
         core.grow(fx);
+        core.handover.last_to_idle = core.last_to_idle(&view);
         for peer in new {
             core.announce_components_to(peer, fx);
         }
@@ -588,14 +581,6 @@ impl Core {
         let epoch = self.placement.epoch();
         self.others()
             .all(|peer| told.get(&self.peers.place(peer)).is_some_and(|newest| *newest >= epoch))
-    }
-
-    /// Nothing that left this shard waits for it, or is still to be sent again should it get lost.
-    fn has_left(&self) -> bool {
-        let remote = self.outward.iter().filter(|way| way.keeps());
-        self.moved.is_done()
-            && self.overflow.is_empty()
-            && remote.map(super::Outward::kept_bytes).sum::<usize>() == 0
     }
 
     /// This shard, as owners are named.

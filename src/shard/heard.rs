@@ -2,7 +2,8 @@
 //! sent again as the node was gone that they had gone to. One stanza may come both ways, where the word of the first that
 //! it is handled got lost (R7). Rows of the log tell that of messages that are kept; of what is in no log the owner
 //! remembers the origin, and the memory goes with the account. What came straight is not remembered: only its owner's
-//! death has it sent to another, and what a dead owner did nobody knows.
+//! death has it sent to another, and what a dead owner did nobody knows. One that leaves ends when others know that all is
+//! handled which they sent it (`idle`).
 //!
 //! Without an archive a row is there until its recipient has confirmed it, and the sender may not have heard that it is
 //! handled by then: should the sender's owner die, it says the message again. So labels (`direct`) of messages whose rows

@@ -29,6 +29,7 @@ mod feature;
 mod foreign;
 mod handover;
 mod heard;
+mod idle;
 mod image;
 mod inactive;
 mod inbound;

@@ -119,6 +119,30 @@ fn clients_of_a_drained_node_are_told_where_to_go_and_resume_there() {
     }
 }
 
+/// R7: what it answered would be asked of the next owner again, if it left before that is known.
+#[test]
+fn a_node_that_owns_nothing_stays_until_others_know_what_it_has_handled() {
+    let mut nodes = cluster();
+    let (here, there) = (nodes.name_at("a", 1), nodes.name_at("b", 2));
+    let (alice, _) = nodes.online_acked(&here, "phone");
+    nodes.lose_news_of(2);
+    let request =
+        format!("<iq type='get' id='q' to='{there}@here'><vCard xmlns='vcard-temp'/></iq>");
+    nodes.send(alice, &request);
+    assert!(nodes.read(alice).contains(" id='q'"));
+    nodes.members(&[(1, 1), (2, 0), (3, 1)], &[]);
+    nodes.advance(Duration::from_secs(1));
+    assert!(!nodes.is_settled());
+    nodes.link_again();
+    assert!(nodes.is_settled());
+    nodes.members(&[(1, 1), (3, 1)], &[]);
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    nodes.send(alice, R);
+    let text = nodes.read(alice);
+    assert!(text.contains(&a(2)) && !text.contains(" id='q'"), "{text}");
+}
+
 #[test]
 fn frames_that_a_dead_node_did_not_handle_reach_the_new_owner_once() {
     for durable in [false, true] {

@@ -42,7 +42,7 @@ use corefire::stream::sasl::{client, encode_payload, new_credentials};
 use corefire::xmpp::credentials::Credentials;
 use corefire::xmpp::jid::{BareJid, Jid};
 use corefire::xmpp::xml::framer::{Framer, Step, XmlLimits};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -323,6 +323,19 @@ impl Node {
 
     pub(crate) fn lose_news_of(&mut self, id: u32) {
         self.news_lost_of = Some(NodeId(id));
+    }
+
+    /// There is a way again from the node whose news were lost.
+    pub(crate) fn link_again(&mut self) {
+        let of = self.news_lost_of.take();
+        let places: Vec<Place> = self.cores.iter().map(|core| core.place).collect();
+        let runs: BTreeSet<Run> = places.iter().map(|place| place.run).collect();
+        for (at, place) in places.iter().enumerate().filter(|(_, it)| Some(it.run.node) == of) {
+            for run in runs.iter().filter(|run| **run != place.run) {
+                self.input(at, Input::Linked(*run));
+            }
+        }
+        self.run();
     }
 
     /// The next epoch: these nodes, of the weights, are the members. Told to those that live, `late` ones excepted.
