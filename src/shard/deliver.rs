@@ -183,12 +183,15 @@ impl Shard {
                 }
             }
             // Its session may still be on its way here. What a refusal answers is kept by its sender until then (see
-            // `answered_by`), which bounds these.
+            // `answered_by`), which bounds these: they take no places of the others.
             let Some(slot) = core.accounts.get(account.0) else { return };
-            let may_wait = is_answer
-                && core.handover.holds(slot.jid.hash64())
-                && (envelope.flags.contains(Flags::REFUSAL) || slot.waiting.len() < 2 * limit);
-            if full && !may_wait {
+            let is_refusal = |flags: Flags| flags.contains(Flags::REFUSAL);
+            let has_place = || {
+                let others = slot.waiting.iter().filter(|it| !is_refusal(it.post.flags));
+                is_refusal(envelope.flags) || others.count() < 2 * limit
+            };
+            let may_wait = || is_answer && core.handover.holds(slot.jid.hash64()) && has_place();
+            if full && !may_wait() {
                 return core.bounce(envelope, to, &resource_constraint());
             }
             return core.wait_for_account(account, envelope, to, at, Line::End);

@@ -469,6 +469,34 @@ fn what_is_refused_while_the_sender_moves_counts_as_handled_when_the_refusals_ar
     assert_eq!(text.matches("<resource-constraint ").count(), REFUSED, "{text}");
 }
 
+/// R7: nobody sends it again, and it finds a place however many refusals wait for the session, too.
+#[test]
+fn an_answer_reaches_a_session_that_moves_beside_many_refusals() {
+    let mut nodes = Node::cluster(3, 1, |it| it.limits.pending_stanzas = 2);
+    let drained = [(1, 1), (2, 1), (3, 0)];
+    nodes.members(&EQUAL, &[]);
+    let [sender, there, asked] =
+        [("a", 3), ("b", 1), ("c", 1)].map(|(stem, at)| nodes.name_at(stem, at));
+    nodes.users(&[&there]);
+    let (alice, id) = nodes.online_acked(&sender, "phone");
+    let carol = nodes.online(&asked, "desk");
+    let ping = "<ping xmlns='urn:xmpp:ping'/>";
+    nodes.send(alice, &format!("<iq type='get' id='q' to='{asked}@here/desk'>{ping}</iq>"));
+    assert!(nodes.read(carol).contains("id='q'"));
+    // Her node is the last to learn that she is another's, and the recipient is being read.
+    let view = nodes.members(&drained, &[3]);
+    nodes.hold_store();
+    (0..8).for_each(|_| nodes.send(alice, &chat(&format!("{there}@here"), "hello")));
+    nodes.free_store();
+    nodes.send(carol, &format!("<iq type='result' id='q' to='{sender}@here/phone'/>"));
+    nodes.tell_view(&view, |id| id == 3);
+    nodes.advance(Duration::from_secs(1));
+    assert!(nodes.is_settled());
+    let text = come_back(&mut nodes, &sender, &id);
+    assert_eq!(text.matches("<resource-constraint ").count(), 6, "{text}");
+    assert_eq!(text.matches("type='result' id='q'").count(), 1, "{text}");
+}
+
 #[test]
 fn sessions_on_their_way_to_a_node_that_dies_go_to_the_next_owner() {
     let mut nodes = Node::cluster(4, 2, |_| {});
