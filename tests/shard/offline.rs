@@ -337,6 +337,25 @@ fn unconfirmed_messages_go_to_the_other_resource() {
     assert_eq!(node.logged("bob"), 0);
 }
 
+/// R6: its client did not confirm it before it was gone.
+#[test]
+fn what_a_session_leaves_while_its_account_is_read_goes_before_what_waits_for_that() {
+    let mut node = Node::new(1);
+    let alice = node.online("alice", "phone");
+    let pc = node.login("bob", "pc");
+    node.send(pc, "<enable xmlns='urn:xmpp:sm:3'/><presence/>");
+    node.send(alice, &chat("bob@here", "1"));
+    assert_eq!(bodies(&node.read(pc)), ["1"]);
+    node.hold_store();
+    let enable = Write::SetDisabled { owner: bare("bob"), disabled: false };
+    node.change_account("bob", enable);
+    assert_eq!(node.queries_held(), 1);
+    node.send(alice, &chat("bob@here", "2"));
+    node.cut(pc);
+    node.free_store();
+    assert_eq!(bodies(&node.kept("bob", false)), ["1", "2"]);
+}
+
 #[test]
 fn messages_to_an_online_client_are_logged_only_for_senders_that_want_acks() {
     let mut node = Node::new(1);
