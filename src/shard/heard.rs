@@ -2,14 +2,14 @@
 //! sent again as the node was gone that they had gone to. One stanza may come both ways, where the word of the first that
 //! it is handled got lost (R7). Rows of the log tell that of messages that are kept; of what is in no log the owner
 //! remembers the origin, and the memory goes with the account. What came straight is not remembered: only its owner's
-//! death has it sent to another, and what a dead owner did nobody knows. One that leaves ends when others know that all is
-//! handled which they sent it (`idle`).
+//! death has it sent to another, and what a dead owner did nobody knows. A node that leaves does not end before others know
+//! that it has handled what they sent it (`idle`).
 //!
 //! Without an archive a row is there until its recipient has confirmed it, and the sender may not have heard that it is
 //! handled by then: should the sender's owner die, it says the message again. So labels (`direct`) of messages whose rows
-//! will go are remembered, too, apart from the others, since they are many; after owners have changed, those of rows that go
-//! out as well, which may be of an owner that is gone. And so are messages that were refused: what
-//! comes of one by a second way would be kept behind newer ones, of which the first was told that it failed (R6).
+//! will go are remembered, too, apart from the others, since they are many. So are, after owners have changed, the origins of
+//! all rows that go out, which may be of an owner that is gone, and those of messages that were refused: what comes of one by
+//! a second way would be kept behind newer ones, of which the first was told that it failed (R6).
 //!
 //! Presence says how things are, and may say so twice.
 //!
@@ -257,10 +257,19 @@ impl Core {
     ///
     /// - takes: `again`, the frame that brings it, where somebody waits for that
     pub(super) fn has_heard(&mut self, heard: Heard, again: Option<FrameRef>) -> bool {
-        let known = self.memory.known.get(&heard).or_else(|| self.written.known.get(&heard));
-        let Some(first) = known.copied() else { return false };
+        let Some(first) = self.first_of(heard) else { return false };
         self.came_again(first, again);
         true
+    }
+
+    fn first_of(&self, heard: Heard) -> Option<FrameRef> {
+        let known = self.memory.known.get(&heard).or_else(|| self.written.known.get(&heard));
+        known.copied()
+    }
+
+    /// As `has_heard`, where nothing brings it.
+    pub(super) fn is_known(&self, heard: Heard) -> bool {
+        self.first_of(heard).is_some()
     }
 
     /// A stanza is dropped that `first` brought before: what brings it again is handled when that is.

@@ -41,22 +41,33 @@ pub(super) enum InLog {
     No,
 }
 
+/// A message that is looked for.
+#[derive(Clone, Copy)]
+struct Sought<'a> {
+    origin: Origin,
+    from: &'a str,
+    is_here: bool,
+    /// Its row was there, and went.
+    was_here: bool,
+}
+
 /// What the log says of each.
-///
-/// - takes: of each its origin, sender, and whether it is there
-fn in_log(all: &[(Origin, &str, bool)]) -> Vec<InLog> {
-    let way = |origin: &Origin| (origin.incarnation, origin.link, run_of(origin.number));
+fn in_log(all: &[Sought<'_>]) -> Vec<InLog> {
+    let way =
+        |one: &Sought<'_>| (one.origin.incarnation, one.origin.link, run_of(one.origin.number));
     let mut newest: Map<((u64, u32, u64), &str), u64> = Map::default();
-    for (origin, from, _) in all.iter().filter(|(origin, _, here)| *here && !is_label(origin)) {
-        let number = newest.entry((way(origin), from)).or_default();
-        *number = origin.number.max(*number);
+    for one in all.iter().filter(|one| (one.is_here || one.was_here) && !is_label(&one.origin)) {
+        let number = newest.entry((way(one), one.from)).or_default();
+        *number = one.origin.number.max(*number);
     }
-    let told = all.iter().map(|(origin, from, is_here)| {
-        let newest = newest.get(&(way(origin), *from));
-        match newest.is_some_and(|newest| origin.number < *newest) {
-            _ if *is_here => InLog::Here,
-            true => InLog::Later,
-            false => InLog::No,
+    let told = all.iter().map(|one| {
+        let newest = newest.get(&(way(one), one.from));
+        if one.is_here {
+            InLog::Here
+        } else if newest.is_some_and(|newest| one.origin.number < *newest) {
+            InLog::Later
+        } else {
+            InLog::No
         }
     });
     told.collect()
@@ -284,12 +295,23 @@ impl Shard {
             let waiting = slot.waiting.iter().chain([&queued]);
             let senders: Map<Origin, &str> =
                 waiting.filter_map(|one| Some((one.retry?, &*one.post.from))).collect();
-            let from = |origin: &Origin| senders.get(origin).copied().unwrap_or_default();
-            let all: Vec<_> = all.map(|(it, is_here)| (*it, from(it), is_here)).collect();
-            let heard = all.iter().map(|(origin, ..)| Heard::new(*origin, &slot.jid));
-            told = heard.zip(in_log(&all)).collect();
+            let heard = |origin: &Origin| Heard::new(*origin, &slot.jid);
+            let sought = all.map(|(origin, is_here)| Sought {
+                origin: *origin,
+                from: senders.get(origin).copied().unwrap_or_default(),
+                is_here,
+                was_here: core.is_known(heard(origin)),
+            });
+            let sought: Vec<_> = sought.collect();
+            let all = sought.iter().map(|one| heard(&one.origin));
+            told = all.zip(in_log(&sought)).collect();
         }
         match told.split_first() {
+            Some(((_, InLog::No), [])) if core.is_followed(account, &queued) => {
+                if let Some(slot) = core.accounts.get_mut(account.0) {
+                    put_back(slot, queued);
+                }
+            }
             Some(((_, in_log), of_others)) => {
                 core.found = of_others.iter().copied().collect();
                 core.origin_is(account, queued, *in_log);
@@ -348,6 +370,20 @@ impl Core {
             // A session may have come meanwhile, to which older messages of the log go first.
             put_back(slot, Queued { is_new: true, ..queued });
         }
+    }
+
+    /// Whether a message that was looked for alone, and that nobody waits for, is to be looked for again with those that came
+    /// behind it meanwhile: they may tell that it was handled.
+    fn is_followed(&self, account: AccountId, queued: &Queued) -> bool {
+        let Some((slot, origin)) = self.accounts.get(account.0).zip(queued.retry) else {
+            return false;
+        };
+        let is_behind = |one: &Queued| {
+            let other = one.retry.filter(|_| !one.is_new && one.post.from == queued.post.from);
+            other.and_then(|other| order_of_origins(&origin, &other)) == Some(Ordering::Less)
+        };
+        let is_awaited = queued.at.awaited(queued.post.flags).is_some();
+        !is_awaited && !is_label(&origin) && slot.waiting.iter().any(is_behind)
     }
 
     /// The frame of a message that waits for an account which moves here, where it came with that origin: one that was
@@ -493,19 +529,23 @@ mod tests {
         let first = super::super::peers::first_number(Run { node: NodeId(2), incarnation: 5 });
         let at = |number| Origin { incarnation: 3, link: 1, number: first + number };
         let label = |link| Origin { incarnation: 1 << 62, link, number: 7 };
+        let not = |origin| Sought { origin, from: "alice@here", is_here: false, was_here: false };
+        let here = |origin| Sought { is_here: true, ..not(origin) };
         let told = in_log(&[
-            (at(1), "alice@here", false),
-            (at(2), "alice@here", true),
-            (at(3), "alice@here", false),
-            (label(1), "alice@here", false),
-            (label(2), "alice@here", true),
-            (Origin { link: 2, ..at(1) }, "alice@here", false),
-            (at(1), "carol@here", false),
+            not(at(1)),
+            here(at(2)),
+            not(at(3)),
+            Sought { was_here: true, ..not(at(4)) },
+            not(at(5)),
+            not(label(1)),
+            here(label(2)),
+            not(Origin { link: 2, ..at(1) }),
+            Sought { from: "carol@here", ..not(at(1)) },
         ]);
-        let [first, .., other_ring, other_sender] = told[..] else { panic!("one is missing") };
-        assert_eq!(first, InLog::Later);
-        assert_eq!(told[1..5], [InLog::Here, InLog::No, InLog::No, InLog::Here]);
-        assert_eq!((other_ring, other_sender), (InLog::No, InLog::No));
+        let (ring, others) = told.split_at(5);
+        let wanted = [InLog::Later, InLog::Here, InLog::Later, InLog::No, InLog::No];
+        assert_eq!(ring, wanted);
+        assert_eq!(others, [InLog::No, InLog::Here, InLog::No, InLog::No]);
     }
 
     #[test]

@@ -631,3 +631,29 @@ fn what_the_next_owner_saw_confirmed_does_not_come_again() {
     assert_eq!(bodies(&nodes.read(bob)), [""; 0]);
     assert_eq!(nodes.logged(&name), 0);
 }
+
+/// As before, and the row of what came later is confirmed, and gone.
+#[test]
+fn what_was_handled_before_what_was_kept_is_not_taken_for_new() {
+    let (mut nodes, name) = cluster_with(|config| config.direct = false);
+    let here = nodes.name_at("a", 1);
+    let alice = nodes.online(&here, "phone");
+    let bob = nodes.online(&name, "desk");
+    nodes.ignore_pings(bob);
+    let to = format!("{name}@here");
+    nodes.lose_news_of(2);
+    nodes.send(alice, &chat(&to, "one"));
+    nodes.cut(bob);
+    nodes.send(alice, &chat(&to, "two"));
+    nodes.members(&DRAINED, &[]);
+    nodes.advance(Duration::from_secs(1));
+    let bob = nodes.login(&name, "desk");
+    nodes.enable(bob);
+    nodes.send(bob, "<presence/>");
+    assert_eq!(bodies(&nodes.read(bob)), ["two"]);
+    nodes.send(bob, &a(2));
+    assert_eq!(nodes.logged(&name), 0);
+    nodes.kill_node(2);
+    leave(&mut nodes, &WITHOUT);
+    assert_eq!(bodies(&nodes.read(bob)), [""; 0]);
+}
