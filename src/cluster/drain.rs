@@ -54,6 +54,11 @@ impl Ebb {
         self.asked
     }
 
+    /// Nobody has a weight any more who could take what is left: it is kept.
+    pub fn keep_the_rest(&mut self) {
+        *self = Ebb { steps: VecDeque::new(), asked: None };
+    }
+
     /// Whether all has been given away that can be.
     pub fn is_done(&self, in_force: Option<u32>) -> bool {
         self.steps.is_empty() && !self.waits(in_force)
@@ -200,6 +205,12 @@ mod tests {
     #[test]
     fn where_nobody_can_take_anything_nothing_is_given() {
         let mut ebb = Ebb::new(START, 100, 0, Duration::from_secs(6), &mut Rng::from_u64(1));
+        assert_eq!(ebb.due(after(9_000), Some(100)), None);
+        assert!(ebb.is_done(Some(100)));
+        // Nor is the rest, where others could when it began.
+        let mut ebb = Ebb::new(START, 100, 200, Duration::from_secs(3), &mut Rng::from_u64(1));
+        assert!(ebb.due(after(9_000), Some(100)).is_some() && !ebb.is_done(Some(100)));
+        ebb.keep_the_rest();
         assert_eq!(ebb.due(after(9_000), Some(100)), None);
         assert!(ebb.is_done(Some(100)));
     }

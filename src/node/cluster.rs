@@ -112,9 +112,13 @@ impl Part {
         self.authority.leave();
     }
 
+    fn call_off(&self) {
+        *self.drain.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Its share of the accounts from now on, at once. A drain is over.
     pub(super) fn weigh(&self, weight: u32) {
-        *self.drain.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.call_off();
         let _ = self.news.send(News::Weigh(weight));
     }
 
@@ -578,6 +582,12 @@ impl Hub {
         let names: Vec<&str> = view.nodes.iter().map(|node| node.name.as_str()).collect();
         tracing::info!(epoch = view.epoch(), members = %names.join(" "), "members");
         *self.part.view.lock().unwrap_or_else(PoisonError::into_inner) = view.clone();
+        let weight = view.node(self.me.run.node).map_or(0, |node| node.weight);
+        if weight > 0 && self.part.progress().is_some_and(|progress| progress.is_done()) {
+            tracing::warn!(weight, "serves again, as nobody else does: it is drained no more");
+            self.part.call_off();
+            self.weigh(weight);
+        }
         for node in &view.nodes {
             self.meet(node);
             if node.run != self.me.run {

@@ -72,6 +72,9 @@ impl Draining {
         let is_settled = part.membership.settled_epoch() == view.epoch();
         let weight = view.node(self.own).map(|node| node.weight);
         let in_force = weight.filter(|_| is_settled);
+        if weight_of_others(&view, self.own) == 0 {
+            self.ebb.keep_the_rest();
+        }
         if let Some(weight) = self.ebb.due(now, in_force) {
             part.ask_for_weight(weight);
         }

@@ -5,6 +5,8 @@
 //! - A member is taken over when its lease is over and nothing is heard of it, or when gossip says that it is dead and our
 //!   side is the larger one; of two halves, the one with the lowest node id. While there is a link to it, it has a moment
 //!   to deny that. The live member with the lowest id takes it over, the others in their turn.
+//! - Who leaves is drained first, and removed when it owns nothing. Somebody serves always: the last member with a weight
+//!   keeps it until another that stays has one, and if it leaves, one of the drained serves again.
 //! - Who starts waits for a link to each member whose lease lives: it is never silently alone.
 
 use super::{
@@ -145,17 +147,23 @@ impl Authority {
             return Step::Wait(settling(found));
         }
         if self.leaving && found.members.len() == 1 {
-            // There is nobody who could have it.
+            // There is nobody who could have it. Those who went before wait until this epoch has settled.
             return Step::Left;
         }
         let mut members = found.members.clone();
         let name = &self.me.name;
+        let heir = members.iter().filter(|member| is_heir(member)).map(|member| member.run).max();
         let why = if self.leaving && is_last {
-            // They are all drained, and have to take what is ours.
+            // They are all drained, and one has to take what is ours. Two would give it up to each other.
+            let mut to = String::new();
             for member in &mut members {
-                member.weight = u32::from(is_heir(member));
+                if member.run == self.me.run {
+                    member.weight = 0;
+                } else if Some(member.run) == heir {
+                    (member.weight, to) = (1, member.name.clone());
+                }
             }
-            format!("{name} is drained, so those who were have to serve again")
+            format!("{name} is drained, and {to} serves again")
         } else if mine.weight != weight || (is_left_out && !self.leaving) {
             for member in members.iter_mut().filter(|member| member.run == self.me.run) {
                 member.weight = weight;

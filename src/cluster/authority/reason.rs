@@ -24,7 +24,7 @@ pub enum Reason {
         epoch: u64,
         names: Vec<String>,
     },
-    /// It is to be drained.
+    /// It is to be drained, and no other that stays has a weight.
     Last,
     /// All leave, and these before it.
     Before(Vec<String>),
