@@ -12,6 +12,7 @@ use super::retry::Question;
 use super::ring::FrameRef;
 use super::session::SessionId;
 use super::{Core, Waiting};
+use crate::base::hash::Set;
 use crate::base::ids::Id;
 use crate::base::instant::Instant;
 use crate::base::instant::Wall;
@@ -144,6 +145,8 @@ pub(super) struct Replay {
     pub timer: bool,
     /// Rows behind that which were confirmed since: a page may have them all the same.
     pub confirmed: Vec<u64>,
+    /// Messages that it came past, where an owner that died may have kept one which the next kept again.
+    pub passed: Set<Origin>,
 }
 
 /// One account. Lives at its owner.

@@ -14,6 +14,7 @@ use super::ring::FrameRef;
 use super::session::SessionId;
 use super::stamp::ends_with_id;
 use super::{Core, Post, Shard, Timer, Waiting};
+use crate::base::hash::Set;
 use crate::frame::{Envelope, Flags, Kind, Recipients};
 use crate::store::{Answer, LogEntry, Query, Written};
 use crate::xmpp::jid::BareJid;
@@ -27,6 +28,9 @@ use std::time::Duration;
 /// Rows read from the log at a time, and those a session may hold unconfirmed while more are sent.
 const PAGE: u32 = 64;
 const UNCONFIRMED: usize = 256;
+/// Messages of one replay that are remembered, as many as a session may have had (`copy::Had`). What is kept twice beyond
+/// them comes twice.
+const PASSED_MAX: usize = 4_096;
 /// Bytes that a row grows by, at most, when it is sent: its id and when it came, for one of our domains.
 const STAMPS: usize = 2_048;
 /// How long a page waits that the store could not read, or the session not take.
@@ -181,7 +185,7 @@ impl Shard {
         }
         if let Some(slot) = self.core.accounts.remove(id.0) {
             self.core.names.remove(slot.jid.as_str());
-            // What the sessions had did not wait for this reading: it may succeed the next time.
+            // What the sessions left just now did not wait for this reading, and the next one may succeed.
             slot.waiting.into_iter().for_each(|left| self.core.leave(left.post));
         }
     }
@@ -227,8 +231,14 @@ impl Shard {
         });
         let Some(session) = session else { return };
         slot.busy = Busy::Replay;
-        let confirmed = Vec::new();
-        slot.replay = Some(Replay { session, after: 0, asked: None, timer: false, confirmed });
+        slot.replay = Some(Replay {
+            session,
+            after: 0,
+            asked: None,
+            timer: false,
+            confirmed: Vec::new(),
+            passed: Set::default(),
+        });
         if let Some(data) = slot.data() {
             data.replay_due = false;
         }
@@ -289,6 +299,7 @@ impl Shard {
             }
         };
         let confirmed = std::mem::take(&mut replay.confirmed);
+        let mut passed = std::mem::take(&mut replay.passed);
         let holders = slot.sessions.clone();
         let own = slot.jid.clone();
         let mut waits = false;
@@ -303,11 +314,21 @@ impl Shard {
             if confirmed.contains(&entry.id) {
                 continue;
             }
+            let origin = Some(entry.origin).filter(|origin| origin.number > 0);
+            if let Some(origin) = origin.filter(|_| core.handover.is_cluster()) {
+                // What a session from a copy had was kept again, as nobody knew that its owner, which died, had kept it.
+                if passed.contains(&origin) {
+                    core.confirmed.push((id, entry.id));
+                    continue;
+                }
+                if passed.len() < PASSED_MAX {
+                    passed.insert(origin);
+                }
+            }
             let held = holders.iter().any(|holder| {
                 let holder = core.sessions.get(holder.0);
                 holder.is_some_and(|holder| holder.holds_row(entry.id))
             });
-            let origin = Some(entry.origin).filter(|origin| origin.number > 0);
             if held || core.has_had(session, origin, Some(entry.id)) {
                 continue;
             }
@@ -337,6 +358,7 @@ impl Shard {
         if more {
             if let Some(replay) = slot.replay.as_mut() {
                 replay.after = after;
+                replay.passed = passed;
                 replay.confirmed.extend(confirmed.into_iter().filter(|id| *id > after));
             }
             return match waits {

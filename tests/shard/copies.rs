@@ -679,3 +679,38 @@ fn a_message_costs_a_frame_for_either_session_and_turn() {
         );
     }
 }
+
+/// R4, R1. The dead owner kept what a session left, its copy did not hear of that, and the next owner keeps it again.
+#[test]
+fn what_two_owners_kept_comes_once_and_stays_until_it_is_confirmed() {
+    for resumes in [false, true] {
+        let mut nodes = cluster();
+        let (here, there) = (nodes.name_at("a", 1), name_with(&mut nodes, 2, 3));
+        let (to, alice) = (format!("{there}@here"), nodes.online(&here, "phone"));
+        let (bob, id) = nodes.online_acked(&there, "desk");
+        nodes.send(alice, &chat(&to, "1"));
+        assert_eq!((bodies(&nodes.read(bob)), nodes.logged(&there)), (vec!["1"], 0));
+        // The copy learns nothing more.
+        nodes.hold_way(2, 3);
+        match resumes {
+            true => nodes.cut(bob),
+            false => nodes.send(bob, "</stream:stream>"),
+        }
+        assert_eq!(nodes.logged(&there), 1);
+        die(&mut nodes, &[2]);
+        nodes.send(alice, &chat(&to, "2"));
+        let (bob, text) = match resumes {
+            true => come(&mut nodes, &there, &id, 1),
+            false => {
+                let bob = nodes.login(&there, "desk");
+                nodes.enable(bob);
+                nodes.send(bob, "<presence/>");
+                let text = nodes.read(bob);
+                (bob, text)
+            }
+        };
+        assert_eq!((bodies(&text), nodes.logged(&there)), (vec!["1", "2"], 2));
+        nodes.send(bob, &a(3));
+        assert_eq!(nodes.logged(&there), 0, "{resumes}");
+    }
+}
