@@ -110,7 +110,7 @@ impl Shard {
             Control::Sealed => self.sealed(from, text.parse().unwrap_or(0), fx),
             Control::Retry => self.retried(envelope, at, false, fx),
             Control::Passed => self.retried(envelope, at, true, fx),
-            Control::Copy => self.copy_records(from, envelope.stanza),
+            Control::Copy => self.copy_records(from, envelope.epoch, envelope.stanza),
             Control::Heard => self.heard_elsewhere(envelope.stanza, at, fx),
             Control::Session => self.session_arrives(envelope.stanza, fx),
             Control::StanzaDone => self.stanza_done(envelope, text, fx),

@@ -212,7 +212,7 @@ impl Shard {
         self.lose_accounts(fx);
         self.heard_moves(fx);
         self.core.copies_placed(&gone);
-        self.revive_copies(&gone, fx);
+        self.revive_copies(&gone, &before, fx);
         self.core.tell_others(Control::Marker, fx);
         self.core.tell_federation(Control::Marker, fx);
         self.going_out_anew(fx);

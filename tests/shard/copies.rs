@@ -714,3 +714,29 @@ fn what_two_owners_kept_comes_once_and_stays_until_it_is_confirmed() {
         assert_eq!(nodes.logged(&there), 0, "{resumes}");
     }
 }
+
+/// R1. Its client was told of more, as the node that had the newer copy knew it; that died with the owner.
+#[test]
+fn a_session_does_not_come_to_life_from_a_copy_that_was_replaced() {
+    for knows in [false, true] {
+        let mut nodes = cluster();
+        let name = name_with(&mut nodes, 1, 2);
+        let other = nodes.name_at("c", 1);
+        nodes.users(&[&other]);
+        let (bob, id) = nodes.online_acked(&name, "desk");
+        if !knows {
+            nodes.hold_way(1, 2);
+        }
+        nodes.members(&[(1, 1), (2, 0), (3, 1)], &[]);
+        nodes.send(bob, &format!("{}{R}", chat(&format!("{other}@here"), "1")));
+        assert!(nodes.read(bob).contains(&a(2)), "the third node has the copy");
+        assert_eq!(copies(&nodes), if knows { 1 } else { 2 });
+        nodes.kill_node(1);
+        nodes.kill_node(3);
+        nodes.members(&[(2, 0)], &[]);
+        nodes.advance(Duration::from_secs(1));
+        assert_eq!(revived(&nodes), 0);
+        let (_, text) = come(&mut nodes, &name, &id, 1);
+        assert!(text.contains("<failed "), "{text}");
+    }
+}

@@ -24,18 +24,21 @@ pub(super) struct Copy {
     pub tally: Tally,
     pub queue: VecDeque<Unacknowledged>,
     pub confirmed: VecDeque<Mark>,
+    /// Of its owner, as that told of it last.
+    pub epoch: u64,
     /// Bytes of the image.
     image_bytes: usize,
     queue_bytes: usize,
 }
 
 impl Copy {
-    fn new(mut image: SessionImage, image_bytes: usize) -> Copy {
+    fn new(mut image: SessionImage, image_bytes: usize, epoch: u64) -> Copy {
         let tally = image.counters.tally();
         let queue = image.counters.take_queue();
         let queue_bytes = queue.iter().map(size).sum();
         let image_bytes = image_bytes.saturating_sub(queue_bytes).saturating_add(COPY_BYTES);
-        Copy { image, tally, queue, confirmed: VecDeque::new(), image_bytes, queue_bytes }
+        let confirmed = VecDeque::new();
+        Copy { image, tally, queue, confirmed, epoch, image_bytes, queue_bytes }
     }
 
     fn bytes(&self) -> usize {
@@ -99,13 +102,19 @@ impl Kept {
 
 impl Shard {
     /// Records of another shard.
-    pub(in super::super) fn copy_records(&mut self, from: Peer, text: &[u8]) {
+    ///
+    /// - takes: `epoch`, by which they were sent
+    pub(in super::super) fn copy_records(&mut self, from: Peer, epoch: u64, text: &[u8]) {
         for record in Records(text) {
             match record {
-                Record::Whole { session, image } => self.core.keep_whole((from, session), image),
-                Record::Frame { session, image } => self.core.keep_frame((from, session), image),
+                Record::Whole { session, image } => {
+                    self.core.keep_whole((from, session), image, epoch);
+                }
+                Record::Frame { session, image } => {
+                    self.core.keep_frame((from, session), image, epoch);
+                }
                 Record::Delta { session, tally, stanzas } => {
-                    self.core.keep_delta((from, session), tally, stanzas);
+                    self.core.keep_delta((from, session), tally, stanzas, epoch);
                 }
                 Record::End { session } => {
                     self.core.copies.kept.remove((from, session));
@@ -118,10 +127,10 @@ impl Shard {
 }
 
 impl Core {
-    fn keep_whole(&mut self, key: (Peer, u64), bytes: &[u8]) {
+    fn keep_whole(&mut self, key: (Peer, u64), bytes: &[u8], epoch: u64) {
         self.copies.kept.remove(key);
         let Some(image) = SessionImage::read(bytes) else { return };
-        let copy = Copy::new(image, bytes.len());
+        let copy = Copy::new(image, bytes.len(), epoch);
         if self.has_room_for_copy(copy.bytes()) {
             self.copies.kept.insert(key, copy);
         } else {
@@ -129,16 +138,25 @@ impl Core {
         }
     }
 
-    fn keep_frame(&mut self, key: (Peer, u64), bytes: &[u8]) {
+    fn keep_frame(&mut self, key: (Peer, u64), bytes: &[u8], epoch: u64) {
         let Some(image) = SessionImage::read(bytes) else { return };
         self.change_copy(key, |copy| {
-            copy.image = image;
+            (copy.image, copy.epoch) = (image, epoch);
             copy.image_bytes = bytes.len() + COPY_BYTES;
         });
     }
 
-    fn keep_delta(&mut self, key: (Peer, u64), tally: Tally, stanzas: Vec<Unacknowledged>) {
-        self.change_copy(key, |copy| copy.advance(tally, stanzas));
+    fn keep_delta(
+        &mut self,
+        key: (Peer, u64),
+        tally: Tally,
+        stanzas: Vec<Unacknowledged>,
+        epoch: u64,
+    ) {
+        self.change_copy(key, |copy| {
+            copy.epoch = epoch;
+            copy.advance(tally, stanzas);
+        });
     }
 
     fn change_copy(&mut self, key: (Peer, u64), change: impl FnOnce(&mut Copy)) {

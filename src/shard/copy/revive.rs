@@ -8,7 +8,7 @@ use super::super::peers::Peer;
 use super::super::session::SessionId;
 use super::super::{Core, Shard};
 use super::keep::Copy;
-use crate::cluster::placement::{Owner, partition};
+use crate::cluster::placement::{NodeId, Owner, Placement, partition};
 use crate::stream::resume::is_after;
 use crate::xmpp::jid::Jid;
 use std::sync::Arc;
@@ -23,19 +23,31 @@ pub(super) struct Awakened {
 }
 
 impl Shard {
-    /// - takes: `gone`, shards that are no more
-    pub(in super::super) fn revive_copies(&mut self, gone: &[Peer], fx: &mut Effects) {
+    /// - takes: `gone`, shards that are no more; `before`, the placement by which they were
+    pub(in super::super) fn revive_copies(
+        &mut self,
+        gone: &[Peer],
+        before: &Placement,
+        fx: &mut Effects,
+    ) {
         let accounts = &self.core.accounts;
         self.core.copies.awakened.retain(|account, _| accounts.contains(account.0));
         if gone.is_empty() {
             return;
         }
+        let nodes: Vec<NodeId> =
+            gone.iter().map(|peer| self.core.peers.place(*peer).run.node).collect();
         for copy in self.core.copies.kept.take_of(gone) {
-            let Copy { mut image, tally, queue, confirmed, .. } = copy;
+            let Copy { mut image, tally, queue, confirmed, epoch, .. } = copy;
+            let Ok(jid) = Jid::parse(&image.jid) else { continue };
+            // Its client may have been told more than this copy knows: the next one had that, and is gone with the owner.
+            let next = before.successor(jid.bare().hash64());
+            if epoch < before.epoch() && next.is_some_and(|next| nodes.contains(&next.node)) {
+                continue;
+            }
             image.counters.revive(tally, queue);
             image.may_be_said_again(self.core.now.wall);
             image.had(confirmed.iter().filter_map(|mark| mark.origin));
-            let Ok(jid) = Jid::parse(&image.jid) else { continue };
             self.core.probe.copies_revived += 1;
             let owner = self.core.placement.owner(jid.bare().hash64());
             if owner != self.core.own() {
