@@ -91,12 +91,12 @@ impl Kept {
         Some(copy)
     }
 
-    /// All whose owners are among these, in an order that depends on nothing else.
-    pub(super) fn take_of(&mut self, owners: &[Peer]) -> Vec<Copy> {
+    /// All whose owners are among these, with those, in an order that depends on nothing else.
+    pub(super) fn take_of(&mut self, owners: &[Peer]) -> Vec<(Peer, Copy)> {
         let mut keys: Vec<(Peer, u64)> =
             self.copies.keys().filter(|(owner, _)| owners.contains(owner)).copied().collect();
         keys.sort_unstable();
-        keys.into_iter().filter_map(|key| self.remove(key)).collect()
+        keys.into_iter().filter_map(|key| Some((key.0, self.remove(key)?))).collect()
     }
 }
 

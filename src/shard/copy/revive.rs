@@ -8,7 +8,7 @@ use super::super::peers::Peer;
 use super::super::session::SessionId;
 use super::super::{Core, Shard};
 use super::keep::Copy;
-use crate::cluster::placement::{NodeId, Owner, Placement, partition};
+use crate::cluster::placement::{Owner, Placement, partition};
 use crate::stream::resume::is_after;
 use crate::xmpp::jid::Jid;
 use std::sync::Arc;
@@ -35,14 +35,10 @@ impl Shard {
         if gone.is_empty() {
             return;
         }
-        let nodes: Vec<NodeId> =
-            gone.iter().map(|peer| self.core.peers.place(*peer).run.node).collect();
-        for copy in self.core.copies.kept.take_of(gone) {
+        for (of, copy) in self.core.copies.kept.take_of(gone) {
             let Copy { mut image, tally, queue, confirmed, epoch, .. } = copy;
             let Ok(jid) = Jid::parse(&image.jid) else { continue };
-            // Its client may have been told more than this copy knows: the next one had that, and is gone with the owner.
-            let next = before.successor(jid.bare().hash64());
-            if epoch < before.epoch() && next.is_some_and(|next| nodes.contains(&next.node)) {
+            if epoch < before.epoch() && self.core.is_outdated(&jid, of, before, gone) {
                 continue;
             }
             image.counters.revive(tally, queue);
@@ -118,6 +114,17 @@ impl Shard {
 }
 
 impl Core {
+    /// The client may have been told more than a copy knows: by that placement its owner, `of`, was to have it at another
+    /// node, which is gone as well.
+    fn is_outdated(&self, jid: &Jid, of: Peer, before: &Placement, gone: &[Peer]) -> bool {
+        let hash = jid.bare().hash64();
+        let node = |peer: Peer| self.peers.place(peer).run.node;
+        // Where the account was to move, the new owner has it, or the old one did not know of that placement.
+        let is_owner = before.owner(hash).node == node(of);
+        let is_gone = |next: Owner| gone.iter().any(|peer| node(*peer) == next.node);
+        is_owner && before.successor(hash).is_some_and(is_gone)
+    }
+
     /// The session of an image is another shard's.
     fn send_image(&mut self, jid: &Jid, image: &SessionImage, owner: Owner, fx: &mut Effects) {
         let Some(peer) = self.peers.of(owner) else { return };
