@@ -4,6 +4,7 @@
 
 use super::account::{AccountId, Busy, Data, Queued, Replay, State};
 use super::control::Control;
+use super::copy::HAD_MAX;
 use super::deliver::resource_constraint;
 use super::effect::{Effects, Ticket};
 use super::input::StoreOutcome;
@@ -28,9 +29,6 @@ use std::time::Duration;
 /// Rows read from the log at a time, and those a session may hold unconfirmed while more are sent.
 const PAGE: u32 = 64;
 const UNCONFIRMED: usize = 256;
-/// Messages of one replay that are remembered, as many as a session may have had (`copy::Had`). What is kept twice beyond
-/// them comes twice.
-const PASSED_MAX: usize = 4_096;
 /// Bytes that a row grows by, at most, when it is sent: its id and when it came, for one of our domains.
 const STAMPS: usize = 2_048;
 /// How long a page waits that the store could not read, or the session not take.
@@ -321,7 +319,8 @@ impl Shard {
                     core.confirmed.push((id, entry.id));
                     continue;
                 }
-                if passed.len() < PASSED_MAX {
+                // What is kept twice beyond as many as a session may have had comes twice.
+                if passed.len() < HAD_MAX {
                     passed.insert(origin);
                 }
             }

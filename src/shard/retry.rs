@@ -53,15 +53,13 @@ struct Sought<'a> {
 
 /// What the log says of each.
 fn in_log(all: &[Sought<'_>]) -> Vec<InLog> {
-    let way =
-        |one: &Sought<'_>| (one.origin.incarnation, one.origin.link, run_of(one.origin.number));
     let mut newest: Map<((u64, u32, u64), &str), u64> = Map::default();
     for one in all.iter().filter(|one| (one.is_here || one.was_here) && !is_label(&one.origin)) {
-        let number = newest.entry((way(one), one.from)).or_default();
+        let number = newest.entry((ring_of(&one.origin), one.from)).or_default();
         *number = one.origin.number.max(*number);
     }
     let told = all.iter().map(|one| {
-        let newest = newest.get(&(way(one), one.from));
+        let newest = newest.get(&(ring_of(&one.origin), one.from));
         if one.is_here {
             InLog::Here
         } else if newest.is_some_and(|newest| one.origin.number < *newest) {
@@ -454,10 +452,13 @@ fn put_back(slot: &mut Account, queued: Queued) {
 
 /// Which of two messages was sent first, as far as their origins tell: by one session, or over one ring.
 pub(super) fn order_of_origins(one: &Origin, other: &Origin) -> Option<Ordering> {
-    order_of_labels(one, other).or_else(|| {
-        let ring = |origin: &Origin| (origin.incarnation, origin.link, run_of(origin.number));
-        (ring(one) == ring(other)).then(|| one.number.cmp(&other.number))
-    })
+    order_of_labels(one, other)
+        .or_else(|| (ring_of(one) == ring_of(other)).then(|| one.number.cmp(&other.number)))
+}
+
+/// Over which ring a stanza came: numbers of one ring tell the order.
+fn ring_of(origin: &Origin) -> (u64, u32, u64) {
+    (origin.incarnation, origin.link, run_of(origin.number))
 }
 
 /// The epoch by which a frame that is kept was sent first.

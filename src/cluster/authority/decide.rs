@@ -127,11 +127,13 @@ impl Authority {
             found.nodes.iter().any(|row| row.facts.run == run && row.state == State::Leaving)
         };
         let none_stays = others().all(|member| leaves(member.run));
-        let is_heir = |member: &NodeFacts| match none_stays && self.leaving {
-            true => member.run.node > self.me.run.node,
-            false => member.run != self.me.run && !leaves(member.run),
+        let heirs = || {
+            others().filter(|member| match none_stays && self.leaving {
+                true => member.run.node > self.me.run.node,
+                false => !leaves(member.run),
+            })
         };
-        let is_last = !others().any(|member| is_heir(member) && member.weight > 0);
+        let is_last = heirs().all(|member| member.weight == 0);
         let weight = if wish == 0 && is_last && !self.leaving { mine.weight } else { wish };
         // One of an older program that made an epoch left out what it does not know.
         let is_left_out = mine.federates != self.me.federates;
@@ -139,7 +141,7 @@ impl Authority {
             let last = (weight != wish).then_some(Reason::Last);
             return Step::Wait(aside.or(last));
         }
-        if self.leaving && found.members.len() > 1 && !others().any(is_heir) {
+        if self.leaving && found.members.len() > 1 && heirs().next().is_none() {
             let before = others().map(shown).collect();
             return Step::Wait(aside.or(Some(Reason::Before(before))));
         }
@@ -152,18 +154,17 @@ impl Authority {
         }
         let mut members = found.members.clone();
         let name = &self.me.name;
-        let heir = members.iter().filter(|member| is_heir(member)).map(|member| member.run).max();
-        let why = if self.leaving && is_last {
+        let heir = heirs().max_by_key(|member| member.run).filter(|_| self.leaving && is_last);
+        let why = if let Some(heir) = heir {
             // They are all drained, and one has to take what is ours. Two would give it up to each other.
-            let mut to = String::new();
             for member in &mut members {
                 if member.run == self.me.run {
                     member.weight = 0;
-                } else if Some(member.run) == heir {
-                    (member.weight, to) = (1, member.name.clone());
+                } else if member.run == heir.run {
+                    member.weight = 1;
                 }
             }
-            format!("{name} is drained, and {to} serves again")
+            format!("{name} is drained, and {} serves again", heir.name)
         } else if mine.weight != weight || (is_left_out && !self.leaving) {
             for member in members.iter_mut().filter(|member| member.run == self.me.run) {
                 member.weight = weight;

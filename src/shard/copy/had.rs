@@ -13,7 +13,7 @@ use std::time::Duration;
 /// As long as detours are remembered: by then, who sends something again has done so.
 const FOR: Duration = Duration::from_secs(600);
 /// Of one session, at most. What then comes again, comes twice.
-const HAD_MAX: usize = 4_096;
+pub(in super::super) const HAD_MAX: usize = 4_096;
 
 /// Of one session that came from a copy.
 #[derive(Debug)]

@@ -140,8 +140,8 @@ impl Core {
 
     fn keep_frame(&mut self, key: (Peer, u64), bytes: &[u8], epoch: u64) {
         let Some(image) = SessionImage::read(bytes) else { return };
-        self.change_copy(key, |copy| {
-            (copy.image, copy.epoch) = (image, epoch);
+        self.change_copy(key, epoch, |copy| {
+            copy.image = image;
             copy.image_bytes = bytes.len() + COPY_BYTES;
         });
     }
@@ -153,16 +153,14 @@ impl Core {
         stanzas: Vec<Unacknowledged>,
         epoch: u64,
     ) {
-        self.change_copy(key, |copy| {
-            copy.epoch = epoch;
-            copy.advance(tally, stanzas);
-        });
+        self.change_copy(key, epoch, |copy| copy.advance(tally, stanzas));
     }
 
-    fn change_copy(&mut self, key: (Peer, u64), change: impl FnOnce(&mut Copy)) {
+    fn change_copy(&mut self, key: (Peer, u64), epoch: u64, change: impl FnOnce(&mut Copy)) {
         let kept = &mut self.copies.kept;
         let Some(copy) = kept.copies.get_mut(&key) else { return };
         let before = copy.bytes();
+        copy.epoch = epoch;
         change(copy);
         kept.bytes = (kept.bytes - before).saturating_add(copy.bytes());
         if kept.bytes > self.config.limits.copy_bytes {

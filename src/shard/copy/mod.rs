@@ -10,7 +10,7 @@ mod keep;
 mod record;
 mod revive;
 
-pub(super) use had::Had;
+pub(super) use had::{HAD_MAX, Had};
 
 use super::account::AccountId;
 use super::control::Control;
