@@ -101,10 +101,26 @@ impl World {
         if !self.runs[run].lives {
             return;
         }
-        let stalled = self.runs[run].stalled_until;
-        if stalled > self.now {
-            return self.at_cluster(stalled + 1, Happening::Tell(run, input));
+        // A stall may end sooner than was said, or later: what waits for its end goes before what comes after it.
+        self.runs[run].untold.push_back(input);
+        self.tell_all(run);
+    }
+
+    /// What a run's authority was not told yet, if the run does not stand still.
+    pub(super) fn tell_all(&mut self, run: usize) {
+        let slot = &self.runs[run];
+        if slot.stalled_until > self.now && !slot.untold.is_empty() {
+            let end = slot.stalled_until + 1;
+            return self.at_cluster(end, Happening::Wake(run));
         }
+        while self.runs[run].lives
+            && let Some(input) = self.runs[run].untold.pop_front()
+        {
+            self.tell_now(run, input);
+        }
+    }
+
+    fn tell_now(&mut self, run: usize, input: Ask) {
         let mut out = Vec::new();
         let Some(seat) = &mut self.runs[run].seat else { return };
         seat.machine.handle(mono(self.now), input, &mut out);

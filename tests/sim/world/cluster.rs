@@ -7,6 +7,7 @@ use super::swim::Ear;
 use super::*;
 use corefire::cluster::authority::{Input as Ask, Request, Wish};
 use corefire::cluster::placement::Owner;
+use std::collections::VecDeque;
 use std::ops::Range;
 
 /// By what clocks are wrong, in µs.
@@ -118,6 +119,8 @@ pub(super) struct NodeRun {
     pub(super) lives: bool,
     pub(super) storage: Option<Storage>,
     pub(super) stalled_until: u64,
+    /// What its authority is told when it goes on.
+    pub(super) untold: VecDeque<Ask>,
     pub(super) lease_until: u64,
     leaving: bool,
     /// Its part in deciding who owns what.
@@ -135,6 +138,7 @@ impl NodeRun {
             lives: true,
             storage: Some(storage),
             stalled_until: 0,
+            untold: VecDeque::new(),
             lease_until: 0,
             leaving: false,
             seat: None,
@@ -165,6 +169,8 @@ pub(super) enum Happening {
     Fault(Fault),
     /// For the authority of a run.
     Tell(usize, Ask),
+    /// A run that stood still may go on.
+    Wake(usize),
     /// A question of a run, and when it was asked, is at the database.
     Asked(usize, u64, Request),
     Gossip(usize),
@@ -306,6 +312,7 @@ impl World {
             Happening::Fault(Fault::Join(node)) => self.boot(node),
             Happening::Fault(_) => {}
             Happening::Tell(run, input) => self.tell(run, input),
+            Happening::Wake(run) => self.tell_all(run),
             Happening::Asked(run, sent, request) => self.asked(run, sent, request),
             Happening::Gossip(run) => self.gossip(run),
             Happening::Hear(run, datagram) => self.hear(run, datagram),
