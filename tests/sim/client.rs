@@ -104,6 +104,8 @@ pub(crate) struct Client {
     /// When its session began at the earliest, and when the stream was lost that its server knew last.
     bound_at: u64,
     pub(crate) lost_at: Option<u64>,
+    /// When it asked last for its session.
+    asked_at: u64,
     /// Messages not yet confirmed: the count of receipts and the number of the stanza.
     unconfirmed: VecDeque<(u64, u32, usize)>,
     receipts: u64,
@@ -178,6 +180,7 @@ impl Client {
             resume_id: None,
             bound_at: 0,
             lost_at: None,
+            asked_at: 0,
             unconfirmed: VecDeque::new(),
             receipts: 0,
             on_stream: BTreeSet::new(),
@@ -187,6 +190,11 @@ impl Client {
             answered_requests: 0,
             seen: BTreeSet::new(),
         }
+    }
+
+    /// It acknowledges what it gets.
+    pub(crate) fn confirms(&self) -> bool {
+        self.acks != Acks::None
     }
 
     pub(crate) fn full_jid(&self) -> String {
@@ -330,7 +338,7 @@ impl Client {
     ) {
         let to = chance.index(model.accounts.len());
         let bare = chance.percent(85);
-        let message = model.send(self.index, to, bare, now);
+        let message = model.send((self.index, self.session), to, bare, now);
         let devices = model.accounts[to].devices as u64;
         let address = match bare {
             true => jid(&format!("user{to}")),
@@ -570,6 +578,7 @@ impl Client {
                     let text = format!("<resume xmlns='urn:xmpp:sm:3' h='{h}' previd='{id}'/>");
                     orders.send.extend_from_slice(text.as_bytes());
                     self.phase = Phase::Resuming;
+                    self.asked_at = now;
                     // That number confirms as an acknowledgement does.
                     self.confirm(model, |_, number| number <= h);
                 }
@@ -610,7 +619,8 @@ impl Client {
                 }
                 model.accounts[self.account].disturbed_at = now;
                 let lost_at = self.lost_at.unwrap_or(0);
-                model.not_resumed(self.index, self.bound_at, lost_at, now);
+                let asked = self.asked_at..now;
+                model.not_resumed(self.index, self.bound_at, lost_at, asked);
                 self.forget();
                 self.bind(orders, model, now);
             }

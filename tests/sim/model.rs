@@ -28,13 +28,19 @@
 //!   are under way; nobody acts by a lease once others act by an epoch that took it over (`world/cluster.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Longer than a session sleeps before it ends, in µs.
 const UNDISTURBED: u64 = 25_000_000;
 
+/// Longer than what a session received last takes to be handled, so that it can be resumed, in µs.
+const PATIENCE: u64 = 5_000_000;
+
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) from: usize,
+    /// Its sender's.
+    pub(crate) session: Option<u32>,
     /// Account, and whether its bare JID was written.
     pub(crate) to: usize,
     pub(crate) bare: bool,
@@ -78,6 +84,8 @@ pub(crate) struct Model {
     seen: BTreeSet<(u32, usize)>,
     /// How long a session may be resumed, in µs; `None` where that cannot be counted on.
     pub(crate) resume: Option<u64>,
+    /// There is one node.
+    pub(crate) alone: bool,
     /// The store may not do what it is asked.
     pub(crate) store_fails: bool,
     /// When a node died last.
@@ -99,9 +107,16 @@ impl Model {
         self.sessions
     }
 
-    pub(crate) fn send(&mut self, from: usize, to: usize, bare: bool, now: u64) -> usize {
+    pub(crate) fn send(
+        &mut self,
+        (from, session): (usize, Option<u32>),
+        to: usize,
+        bare: bool,
+        now: u64,
+    ) -> usize {
         self.messages.push(Message {
             from,
+            session,
             to,
             bare,
             sent_at: now,
@@ -192,12 +207,39 @@ impl Model {
 
     /// A client was told that its session is not there.
     ///
-    /// - takes: `bound_at`, when the session began at the earliest; `lost_at`, when its stream was lost
-    pub(crate) fn not_resumed(&mut self, client: usize, bound_at: u64, lost_at: u64, now: u64) {
+    /// - takes: `bound_at`, when the session began at the earliest; `lost_at`, when its stream was lost; `asked`, from when
+    ///   it was asked for until the answer
+    pub(crate) fn not_resumed(
+        &mut self,
+        client: usize,
+        bound_at: u64,
+        lost_at: u64,
+        asked: Range<u64>,
+    ) {
         let Some(resume) = self.resume.filter(|_| self.crash_at < bound_at) else { return };
-        if now < lost_at + resume {
+        let over = lost_at + resume;
+        // In a cluster what it sent last may be with a node that stands still.
+        let is_left_waiting = self.alone && asked.start + PATIENCE < over;
+        if asked.end < over || is_left_waiting {
             self.fail(|| {
-                format!("R4: the session of client {client}, whose stream was lost at {lost_at}, is not there at {now}")
+                format!("R4: the session of client {client}, whose stream was lost at {lost_at}, is not there at {asked:?}")
+            });
+        }
+    }
+
+    /// Nothing broke but streams: what came from one that did not went back, or reached a client that confirms, if not on
+    /// the first of its streams then on another (XEP-0198 §4).
+    ///
+    /// - takes: the session that each client has now, and by account whether all of its clients confirm
+    pub(crate) fn check_leftovers(&mut self, alive: &[Option<u32>], confirms: &[bool]) {
+        let lost = self.messages.iter().position(|message| {
+            let is_told = message.session.is_some() && alive[message.from] == message.session;
+            is_told && confirms[message.to] && !message.confirmed && !message.refused
+        });
+        if let Some(index) = lost {
+            let Message { from, to, .. } = self.messages[index];
+            self.fail(|| {
+                format!("m{index} of client {from}, whose stream never broke, did not reach account {to}")
             });
         }
     }

@@ -369,6 +369,7 @@ impl World {
         let resume = counts.then_some(limits.resume.as_micros() as u64);
         let mut model = Model::default();
         model.resume = resume;
+        model.alone = plan.cluster.is_none();
         model.store_fails = plan.store_faults > 0;
         let mut clients = Vec::new();
         for account in 0..plan.accounts {

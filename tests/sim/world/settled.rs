@@ -44,6 +44,13 @@ impl World {
             self.model.check_nothing_lost();
         }
         let alive: Vec<Option<u32>> = self.clients.iter().map(|client| client.session).collect();
+        if self.plan.cluster.is_none() && self.counts.crashes == 0 {
+            let mut confirms = vec![true; self.plan.accounts];
+            for client in self.clients.iter().filter(|client| !client.confirms()) {
+                confirms[client.account] = false;
+            }
+            self.model.check_leftovers(&alive, &confirms);
+        }
         self.model.check_answers(&alive);
         for account in 0..self.plan.accounts {
             let query = Query::Log { owner: address(account), after: 0, limit: 10 };
