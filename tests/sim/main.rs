@@ -23,7 +23,7 @@ use std::sync::Mutex;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use world::{ARCHIVES, CLUSTERS, Counts, World};
+use world::{ARCHIVES, CASCADES, CLUSTERS, Counts, World};
 
 pub(crate) const DOMAIN: &str = "sim.example";
 
@@ -162,8 +162,12 @@ fn promises_hold_in_clusters_under_every_seed() {
     let count = variable("COREFIRE_SIM_SEEDS");
     let count = count.unwrap_or(if until.is_some() { u64::MAX } else { CLUSTER_SEEDS });
     let began = Instant::now();
-    let seeds = (first..first.saturating_add(count))
-        .map(|seed| CLUSTERS + seed % ARCHIVES + if seed % 2 == 1 { ARCHIVES } else { 0 });
+    // With archives and without; every third is of the kind that is hard on changes of owners.
+    let seeds = (first..first.saturating_add(count)).map(|seed| {
+        let archive = if seed % 2 == 1 { ARCHIVES } else { 0 };
+        let cascades = if seed % 3 == 2 { CASCADES } else { 0 };
+        CLUSTERS + seed % ARCHIVES + archive + cascades
+    });
     let kept = kept().filter(|seed| *seed >= CLUSTERS);
     let (failures, counts, seeds) = campaign(kept.chain(seeds), until);
     println!("{seeds} seeds of clusters in {}: {counts:?}", pace(&counts, began));

@@ -3,7 +3,7 @@
 //! The machine is the real one. Questions and answers take their time and get lost; what is asked may be done though its
 //! answer is not heard. Gossip finds out late who is there and who is not.
 
-use super::cluster::Happening;
+use super::cluster::{ClusterPlan, Fault, Happening};
 use super::*;
 use corefire::cluster::authority::{Answer, Authority, Input as Ask, Output, Request, Told};
 
@@ -206,6 +206,7 @@ impl World {
         for core in self.runs[run].cores.clone() {
             self.give(core, Given::Placed(view.clone()));
         }
+        self.disturb_change();
         for other in 0..self.runs.len() {
             if other != run && self.is_linked(run, other) {
                 let delay = self.chance.delay(50_000);
@@ -213,6 +214,26 @@ impl World {
                 self.at_cluster(self.now + delay, Happening::Tell(other, told));
             }
         }
+    }
+
+    /// Owners change, and something else happens soon.
+    fn disturb_change(&mut self) {
+        let is_disturbed = |plan: &ClusterPlan| plan.disturbed > self.cluster.disturbed;
+        let Some(plan) = self.plan.cluster.as_ref().filter(|plan| is_disturbed(plan)) else {
+            return;
+        };
+        let nodes = u64::from(plan.nodes);
+        if self.quiet || !self.chance.percent(25) {
+            return;
+        }
+        self.cluster.disturbed += 1;
+        let node = self.chance.within(1, nodes) as u32;
+        let delay = self.chance.delay(SECOND);
+        let fault = match self.chance.below(3) {
+            0 => Fault::Stall(node, self.chance.below(8 * SECOND)),
+            _ => Fault::Kill(node),
+        };
+        self.at_cluster(self.now + delay, Happening::Fault(fault));
     }
 
     /// What came while there was no lease is dealt with.

@@ -30,6 +30,8 @@ pub(crate) struct ClusterPlan {
     /// Gossip is the real one, and loses so many of a hundred datagrams.
     pub(super) swim: bool,
     pub(super) loss: u64,
+    /// So many changes of owners are disturbed.
+    pub(super) disturbed: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -99,6 +101,12 @@ impl ClusterPlan {
             };
             faults.push((at, fault));
         }
+        let cascades = seed & CASCADES != 0 && !calm;
+        for _ in 0..if cascades { chance.within(1, 6) } else { 0 } {
+            let at = SECOND + chance.below(20 * SECOND);
+            let node = chance.within(1, u64::from(nodes)) as u32;
+            faults.push((at, Fault::Weight(node, [0, 1, 3][chance.index(3)])));
+        }
         ClusterPlan {
             nodes,
             founders,
@@ -107,6 +115,7 @@ impl ClusterPlan {
             far: [2_000, 20_000, 300_000][chance.index(3)],
             swim: chance.percent(SWIM),
             loss: if calm { 0 } else { [0, 4, 20][chance.index(3)] },
+            disturbed: if cascades { chance.within(1, 4) } else { 0 },
         }
     }
 }
@@ -161,6 +170,8 @@ pub(super) struct Cluster {
     cut: BTreeMap<(u32, u32), u64>,
     /// How far the clocks of nodes are ahead.
     pub(super) clocks: BTreeMap<u32, i64>,
+    /// Changes of owners that were.
+    pub(super) disturbed: u64,
     /// The newest epoch that each core was told.
     told: BTreeMap<usize, u64>,
 }

@@ -65,6 +65,9 @@ pub(crate) const ARCHIVES: u64 = 1 << 32;
 /// Seeds from this one on are worlds of several nodes; of these, those with the bit of `ARCHIVES` have archives.
 pub(crate) const CLUSTERS: u64 = 1 << 34;
 
+/// Of these, those with this bit are worlds in which owners change often, and nodes die or stand still as they do.
+pub(crate) const CASCADES: u64 = 1 << 35;
+
 /// What a seed decides beforehand.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
