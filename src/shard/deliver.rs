@@ -87,6 +87,9 @@ impl Shard {
 
     /// One frame, to each of its recipients.
     pub(super) fn deliver(&mut self, envelope: &Envelope<'_>, at: FrameRef, fx: &mut Effects) {
+        if self.core.park_behind(envelope, at) {
+            return;
+        }
         if envelope.kind == Kind::Control {
             return self.control(envelope, at, fx);
         }

@@ -13,6 +13,8 @@
 
 use super::account::{AccountId, Busy, Queued};
 use super::control::Control;
+use super::deliver::is_error;
+use super::direct::is_labelled;
 use super::effect::Effects;
 use super::heard::has_origin;
 use super::peers::Peer;
@@ -20,11 +22,11 @@ use super::retry::first_epoch;
 use super::ring::{Carried, FrameRef};
 use super::session::SessionId;
 use super::{Core, Shard, Timer};
-use crate::base::hash::Map;
+use crate::base::hash::{Map, Set};
 use crate::base::instant::Instant;
 use crate::cluster::placement::{Owner, PARTITIONS, partition};
 use crate::cluster::view::{Place, View};
-use crate::frame::{Envelope, Flags};
+use crate::frame::{Envelope, Flags, Kind};
 use crate::xmpp::jid::BareJid;
 use crate::xmpp::stream_error::{StreamCondition, StreamError};
 use std::collections::VecDeque;
@@ -63,6 +65,8 @@ pub(super) struct Handover {
     /// Accounts that are ours, and read when the epoch is settled.
     held: Vec<AccountId>,
     pub(super) parked: VecDeque<Queued>,
+    /// Senders of those of them that come again.
+    parked_again: Set<Box<str>>,
     /// Frames of others that were answered while this went on. Each is kept by its sender until it is handled, which bounds
     /// them.
     pub(super) answered: Vec<FrameRef>,
@@ -87,6 +91,7 @@ impl Handover {
             barrier: None,
             held: Vec::new(),
             parked: VecDeque::new(),
+            parked_again: Set::default(),
             answered: Vec::new(),
             last_to_idle: Vec::new(),
             is_looking: false,
@@ -195,6 +200,7 @@ impl Shard {
         handover.is_settled = false;
         handover.has_sealed = false;
         handover.barrier = None;
+        handover.parked_again = Set::default();
         gone.iter().for_each(|peer| core.components.lose(*peer));
         self.send_unhandled_again(&gone, fx);
         self.fronts_lost(&gone, fx);
@@ -602,6 +608,29 @@ impl Core {
         self.hold_frame(at.awaited(envelope.flags));
         self.handover.parked.push_back(Queued::new(envelope, to, at));
         true
+    }
+
+    /// As `park`, of a message that comes again, though its account may be ours.
+    pub(super) fn park_again(&mut self, envelope: &Envelope<'_>, at: FrameRef) -> bool {
+        let is_parked = self.park(envelope, envelope.to, at);
+        if is_parked && !self.handover.parked_again.contains(envelope.from) {
+            self.handover.parked_again.insert(envelope.from.into());
+        }
+        is_parked
+    }
+
+    /// A message whose sender has others waiting that come again does not overtake those (R6). Its session may be a new one,
+    /// of which nothing comes again.
+    pub(super) fn park_behind(&mut self, envelope: &Envelope<'_>, at: FrameRef) -> bool {
+        // Errors answer what counts as handled, and nobody waits for them.
+        let is_said = || match envelope.kind {
+            Kind::Message => !is_error(envelope),
+            _ => is_labelled(envelope),
+        };
+        envelope.epoch > self.placement.epoch()
+            && self.handover.parked_again.contains(envelope.from)
+            && is_said()
+            && self.park(envelope, envelope.to, at)
     }
 
     fn enter(&mut self, place: Place, fx: &mut Effects) -> Option<Peer> {

@@ -303,6 +303,31 @@ fn what_a_dead_front_had_not_told_of_comes_from_the_client_and_is_known() {
     );
 }
 
+/// R6. The recipient's node hears of the death late, and what comes again waits for that.
+#[test]
+fn what_is_said_behind_what_comes_again_does_not_overtake_it() {
+    for acked in [false, true] {
+        let mut pair = pair();
+        pair.nodes.hold_way(2, 3);
+        pair.say("one");
+        pair.say("two");
+        pair.nodes.kill_node(2);
+        pair.nodes.free_ways();
+        let view = pair.nodes.members(&[(1, 1), (3, 1)], &[3]);
+        let next = returning_at(&mut pair.nodes, 1, &pair.names[0]);
+        pair.nodes.send(next, &crate::harness::bind("phone"));
+        if acked {
+            pair.nodes.enable(next);
+        }
+        pair.nodes.send(next, &chat(&pair.to, "three"));
+        assert!(pair.heard().is_empty(), "{acked}");
+        pair.nodes.tell_view(&view, |id| id == 3);
+        pair.nodes.advance(Duration::from_secs(1));
+        assert_eq!(pair.heard(), ["one", "two", "three"], "{acked}");
+        assert!(pair.nodes.is_settled() && pair.nodes.faults() == 0);
+    }
+}
+
 #[test]
 fn recipients_owner_that_dies_is_followed_by_the_front() {
     for durable in [false, true] {

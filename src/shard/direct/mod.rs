@@ -537,7 +537,7 @@ impl Shard {
         let Ok(jid) = BareJid::parse(bare) else { return };
         let comes_again = envelope.flags.contains(Flags::RETRY);
         // Who was gone when it was sent again must be so here, too: nothing of that one comes behind it then.
-        if comes_again && self.core.park(envelope, envelope.to, at) {
+        if comes_again && self.core.park_again(envelope, at) {
             return;
         }
         if self.pass_on(envelope, envelope.to, jid.hash64(), at, fx) {
