@@ -361,12 +361,16 @@ impl Shard {
             bytes.extend_from_slice(envelope.stanza);
         }
         let kept = || core.copies.frame().map(|at| core.origin(at));
-        let mark = Mark { row: row.filter(|_| logged), origin: core.retry_origin.or_else(kept) };
+        let again = core.retry_origin.or_else(kept);
+        // What cannot come again may be kept twice all the same: by its owner as the session ends or falls asleep, and from a
+        // copy that has not heard of that.
+        let copied = || core.handover.is_cluster().then(|| core.origin(at));
+        let mark = Mark { row: row.filter(|_| logged), origin: again.or_else(copied) };
         let were_there = !targets.is_empty();
-        targets.retain(|session| !core.has_had(*session, mark.origin, mark.row));
+        targets.retain(|session| !core.has_had(*session, again, mark.row));
         // Of one that has it in its queue this is the row now.
         for session in asleep_before {
-            core.has_had(session, mark.origin, mark.row);
+            core.has_had(session, again, mark.row);
         }
         for session in &targets {
             core.probe.messages_delivered += 1;

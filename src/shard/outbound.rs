@@ -26,7 +26,7 @@ const TOLD_APART: usize = 1_024;
 pub(super) struct Mark {
     /// Its row in the owner's log, to be confirmed by the client.
     pub row: Option<u64>,
-    /// Where it came from, if it may come from there again.
+    /// Where it came from, if it may come from there again, or be kept twice.
     pub origin: Option<Origin>,
 }
 

@@ -20,7 +20,7 @@ pub struct Unacknowledged {
     pub bytes: Box<[u8]>,
     /// Its row in the owner's log, to be confirmed when the client acknowledges.
     pub log_id: Option<u64>,
-    /// Where it came from, if it may come from there again.
+    /// Where it came from, if it may come from there again, or be kept twice.
     pub origin: Option<Origin>,
     /// When it went out for the first time: what it is stamped with where it goes elsewhere (XEP-0198 §4).
     pub at: Wall,

@@ -683,10 +683,15 @@ fn a_message_costs_a_frame_for_either_session_and_turn() {
 /// R4, R1. The dead owner kept what a session left, its copy did not hear of that, and the next owner keeps it again.
 #[test]
 fn what_two_owners_kept_comes_once_and_stays_until_it_is_confirmed() {
-    for resumes in [false, true] {
+    // The sender may be at the same shard, where nobody waits for it.
+    for (resumes, at) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
         let mut nodes = cluster();
-        let (here, there) = (nodes.name_at("a", 1), name_with(&mut nodes, 2, 3));
-        let (to, alice) = (format!("{there}@here"), nodes.online(&here, "phone"));
+        let there = name_with(&mut nodes, 2, 3);
+        let [alice, carol] = [("a", at), ("c", 1)].map(|(stem, at)| {
+            let name = nodes.name_at(stem, at);
+            nodes.online(&name, "phone")
+        });
+        let to = format!("{there}@here");
         let (bob, id) = nodes.online_acked(&there, "desk");
         nodes.send(alice, &chat(&to, "1"));
         assert_eq!((bodies(&nodes.read(bob)), nodes.logged(&there)), (vec!["1"], 0));
@@ -698,7 +703,7 @@ fn what_two_owners_kept_comes_once_and_stays_until_it_is_confirmed() {
         }
         assert_eq!(nodes.logged(&there), 1);
         die(&mut nodes, &[2]);
-        nodes.send(alice, &chat(&to, "2"));
+        nodes.send(carol, &chat(&to, "2"));
         let (bob, text) = match resumes {
             true => come(&mut nodes, &there, &id, 1),
             false => {
@@ -709,9 +714,10 @@ fn what_two_owners_kept_comes_once_and_stays_until_it_is_confirmed() {
                 (bob, text)
             }
         };
-        assert_eq!((bodies(&text), nodes.logged(&there)), (vec!["1", "2"], 2));
+        let context = format!("resumes {resumes}, sent at node {at}");
+        assert_eq!((bodies(&text), nodes.logged(&there)), (vec!["1", "2"], 2), "{context}");
         nodes.send(bob, &a(3));
-        assert_eq!(nodes.logged(&there), 0, "{resumes}");
+        assert_eq!(nodes.logged(&there), 0, "{context}");
     }
 }
 
