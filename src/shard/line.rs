@@ -33,8 +33,13 @@ pub(super) fn place_of(line: &VecDeque<Queued>, queued: &Queued) -> usize {
     };
     // What came one way stays in order whatever the clock of its sender's node was set to meanwhile; and who sends again
     // keeps the order.
+    // But what was sent again as one owner died may be older than what was as another had died before: an account has one
+    // owner in each epoch.
+    let is_apart = |other: &Queued| is_again(queued) && other.epoch != queued.epoch;
     let is_one_way = |other: &Queued| {
-        way(other) == way(queued) && (crossed(other) == crossed(queued) || is_again(queued))
+        way(other) == way(queued)
+            && (crossed(other) == crossed(queued) || is_again(queued))
+            && !is_apart(other)
     };
     let is_before = |other: &Queued| match origins(other) {
         Some(order) => order != Ordering::Greater,
@@ -115,6 +120,18 @@ mod tests {
         assert_eq!(places([two, Queued { hops: 3, ..one }]), [0, 0]);
         // In an epoch only clocks can tell.
         assert_eq!(places([message(4, 1, 7, 30), passed(message(5, 9, 7, 40))]), [0, 1]);
+    }
+
+    #[test]
+    fn what_is_sent_again_as_owners_die_is_in_the_order_of_their_epochs() {
+        let again = |number: u64, epoch: u64, ingress: u64| {
+            let mut queued = passed(message(4, number, epoch, ingress));
+            queued.post.flags = queued.post.flags.with(Flags::RETRY);
+            queued
+        };
+        // The owner before the last one stood still, and was taken over after that. The clock was set back meanwhile.
+        assert_eq!(places([again(1, 8, 30), again(2, 7, 40)]), [0, 0]);
+        assert_eq!(places([again(1, 8, 40), again(2, 8, 30)]), [0, 1]);
     }
 
     #[test]
