@@ -32,15 +32,12 @@ pub(super) fn place_of(line: &VecDeque<Queued>, queued: &Queued) -> usize {
         line.filter(move |(_, other)| other.post.from == queued.post.from && is_kept(other))
     };
     // What came one way stays in order whatever the clock of its sender's node was set to meanwhile; and who sends again
-    // keeps the order.
-    // But what was sent again as one owner died may be older than what was as another had died before: an account has one
-    // owner in each epoch.
-    let is_apart = |other: &Queued| is_again(queued) && other.epoch != queued.epoch;
-    let is_one_way = |other: &Queued| {
-        way(other) == way(queued)
-            && (crossed(other) == crossed(queued) || is_again(queued))
-            && !is_apart(other)
+    // keeps the order of what one owner had, which is that of an epoch: the owner before may be known to be dead later.
+    let is_like = |other: &Queued| match is_again(queued) {
+        true => other.epoch == queued.epoch,
+        false => crossed(other) == crossed(queued),
     };
+    let is_one_way = |other: &Queued| way(other) == way(queued) && is_like(other);
     let is_before = |other: &Queued| match origins(other) {
         Some(order) => order != Ordering::Greater,
         None => is_one_way(other),

@@ -619,8 +619,7 @@ impl Client {
                 }
                 model.accounts[self.account].disturbed_at = now;
                 let lost_at = self.lost_at.unwrap_or(0);
-                let asked = self.asked_at..now;
-                model.not_resumed(self.index, self.bound_at, lost_at, asked);
+                model.not_resumed(self.index, self.bound_at, lost_at, self.asked_at..now);
                 self.forget();
                 self.bind(orders, model, now);
             }

@@ -3,7 +3,7 @@
 //! The machine is the real one. Questions and answers take their time and get lost; what is asked may be done though its
 //! answer is not heard. Gossip finds out late who is there and who is not.
 
-use super::cluster::{ClusterPlan, Fault, Happening};
+use super::cluster::{Fault, Happening};
 use super::*;
 use corefire::cluster::authority::{Answer, Authority, Input as Ask, Output, Request, Told};
 
@@ -218,12 +218,9 @@ impl World {
 
     /// Owners change, and something else happens soon.
     fn disturb_change(&mut self) {
-        let is_disturbed = |plan: &ClusterPlan| plan.disturbed > self.cluster.disturbed;
-        let Some(plan) = self.plan.cluster.as_ref().filter(|plan| is_disturbed(plan)) else {
-            return;
-        };
-        let nodes = u64::from(plan.nodes);
-        if self.quiet || !self.chance.percent(25) {
+        let Some(plan) = &self.plan.cluster else { return };
+        let (nodes, most) = (u64::from(plan.nodes), plan.disturbed);
+        if self.quiet || self.cluster.disturbed >= most || !self.chance.percent(25) {
             return;
         }
         self.cluster.disturbed += 1;
